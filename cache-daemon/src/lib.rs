@@ -1,0 +1,2 @@
+//! A regional cache: carries the best-rated files to its region ahead of demand and hands them out.
+pub mod server;

@@ -1,0 +1,288 @@
+//! What the operator wants: regions, groups, suns, caches, content servers and content classes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::name::{CanonicalName, ContentId};
+use crate::placement::{self, Candidate, Weight};
+
+/// A region's number, the 4 of `sun4-2-1`.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Deserialize, serde::Serialize)]
+#[serde(transparent)]
+pub struct RegionId(pub u16);
+
+impl std::fmt::Display for RegionId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One checked topology document.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Topology {
+    /// Rises with every change.
+    pub version: u64,
+    /// What server names are prepended to, `example.org`.
+    pub domain: String,
+    /// The region of clients about whom nothing is known.
+    pub default_region: RegionId,
+    /// Where files come from.
+    pub content_servers: ContentServers,
+    /// In order of id.
+    pub regions: Vec<Region>,
+    /// In the document's order; the first whose pattern matches a file counts.
+    pub classes: Vec<Class>,
+}
+
+/// The origin: which content servers there are and where.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ContentServers {
+    /// `http://cs{number}.storage.example.org`, with an optional port and path prefix.
+    pub url: String,
+    /// Inclusive ranges of allowed numbers, ascending, disjoint.
+    pub numbers: Vec<(u32, u32)>,
+}
+
+/// A place with suns and caches.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Region {
+    /// Its number.
+    pub id: RegionId,
+    /// For people, "Moscow".
+    pub name: String,
+    /// Degrees north.
+    pub latitude: f64,
+    /// Degrees east.
+    pub longitude: f64,
+    /// Regions that take its clients over, best first.
+    pub neighbours: Vec<RegionId>,
+    /// In order of number.
+    pub groups: Vec<Group>,
+    /// In order of name.
+    pub suns: Vec<Sun>,
+    /// In order of name.
+    pub caches: Vec<Cache>,
+    sun_candidates: Vec<Candidate>,
+    cache_candidates: Vec<Candidate>,
+}
+
+/// Suns that share a subnet and take over for each other.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Group {
+    /// `sun4-2`.
+    pub name: String,
+    /// The 2 of `sun4-2`.
+    pub number: u16,
+    /// The addresses every member answers for.
+    pub subnet: IpNet,
+}
+
+/// What suns and caches have in common.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Server {
+    /// `sun4-2-1` or `cache4-1`; what placement hashes.
+    pub name: String,
+    /// `sun4-2-1.example.org`, what links name.
+    pub host: String,
+    /// The region it stands in.
+    pub region: RegionId,
+    /// Public addresses, at least one.
+    pub addresses: Vec<IpAddr>,
+    /// Port of links with `https`.
+    pub https_port: u16,
+    /// Port of links with `http`; without it there are none.
+    pub http_port: Option<u16>,
+    /// Where other servers reach it.
+    pub internal: SocketAddr,
+    /// Share of content.
+    pub weight: Weight,
+    /// Network bandwidth, gigabits per second.
+    pub nic_gbps: f64,
+}
+
+/// An edge proxy.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Sun {
+    /// What it has in common with a cache.
+    pub server: Server,
+    /// The 2 of `sun4-2-1`.
+    pub group: u16,
+}
+
+/// A regional cache.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Cache {
+    /// What it has in common with a sun.
+    pub server: Server,
+    /// Disk it may fill, bytes.
+    pub bytes: u64,
+}
+
+/// How files of one kind are treated.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Class {
+    /// For people and metrics, "pictures".
+    pub name: String,
+    /// Patterns of canonical names: `*` is any run of characters.
+    pub paths: Vec<String>,
+    /// Light content goes through the owner sun, heavy content is carried ahead.
+    pub kind: Kind,
+    /// How many suns of a region keep a file.
+    pub spread: Spread,
+    /// How long a file is fresh, seconds; default a year, since files are immutable by convention.
+    pub ttl_s: u64,
+    /// Largest file that is cached, bytes; larger ones are passed through.
+    pub file_bytes_max: u64,
+    /// Which pages may read the files by script, and what of the headers.
+    pub cors: Option<Cors>,
+}
+
+/// Light or heavy content.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Pictures, documents.
+    Light,
+    /// Video, music.
+    Heavy,
+}
+
+/// How many suns of a region keep a file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spread {
+    /// One, or more while it is hot.
+    Auto,
+    /// Every sun.
+    All,
+}
+
+/// Cross-origin settings of a class (the Fetch standard's CORS protocol).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Cors {
+    /// `*`, or exact origins, `https://example.org`.
+    pub origins: Vec<String>,
+    /// Response headers that scripts may read.
+    pub expose_headers: Vec<String>,
+}
+
+/// Scheme of a link.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// Plain.
+    Http,
+    /// TLS.
+    #[default]
+    Https,
+}
+
+impl Topology {
+    /// Reads and checks a document as a whole.
+    ///
+    /// # Errors
+    ///
+    /// Every problem found, each with the key and value it is about.
+    pub fn parse(text: &str) -> Result<Self, TopologyError> {
+        let _ = text;
+        todo!()
+    }
+
+    /// The region with this number.
+    #[must_use]
+    pub fn region(&self, id: RegionId) -> Option<&Region> {
+        self.regions.iter().find(|region| region.id == id)
+    }
+
+    /// The sun with this name, `sun4-2-1`.
+    #[must_use]
+    pub fn sun(&self, name: &str) -> Option<&Sun> {
+        self.regions.iter().flat_map(|region| &region.suns).find(|sun| sun.server.name == name)
+    }
+
+    /// The cache with this name, `cache4-1`.
+    #[must_use]
+    pub fn cache(&self, name: &str) -> Option<&Cache> {
+        self.regions.iter().flat_map(|region| &region.caches).find(|cache| cache.server.name == name)
+    }
+
+    /// The sun or cache with this name.
+    #[must_use]
+    pub fn server(&self, name: &str) -> Option<&Server> {
+        self.sun(name).map(|sun| &sun.server).or_else(|| self.cache(name).map(|cache| &cache.server))
+    }
+
+    /// The class of a file: the first that matches, else the default one.
+    #[must_use]
+    pub fn class_of(&self, name: &CanonicalName) -> &Class {
+        let _ = name;
+        todo!()
+    }
+}
+
+impl ContentServers {
+    /// Whether the number is one of ours.
+    #[must_use]
+    pub fn allows(&self, number: u32) -> bool {
+        self.numbers.iter().any(|&(first, last)| (first..=last).contains(&number))
+    }
+
+    /// Where the file is fetched from, or nothing when its content server is not one of ours (404).
+    #[must_use]
+    pub fn url_of(&self, name: &CanonicalName) -> Option<String> {
+        let number = name.content_server();
+        self.allows(number).then(|| format!("{}{}", self.url.replace("{number}", &number.to_string()), name.path()))
+    }
+}
+
+impl Region {
+    /// Suns that keep the file, by content id and weight: owner first.
+    #[must_use]
+    pub fn sun_order(&self, content: ContentId) -> Vec<&Sun> {
+        placement::order(content, &self.sun_candidates).into_iter().map(|index| &self.suns[index]).collect()
+    }
+
+    /// Caches in the order in which they are to carry the file.
+    #[must_use]
+    pub fn cache_order(&self, content: ContentId) -> Vec<&Cache> {
+        placement::order(content, &self.cache_candidates).into_iter().map(|index| &self.caches[index]).collect()
+    }
+
+    /// The sun that keeps the file.
+    #[must_use]
+    pub fn owner(&self, content: ContentId) -> Option<&Sun> {
+        placement::owner(content, &self.sun_candidates).map(|index| &self.suns[index])
+    }
+}
+
+impl Server {
+    /// The address of a file on this server: `https://sun4-2-1.example.org/c100500/a.jpg`. The port is
+    /// left out where it is the scheme's own. Nothing when the server has no port for the scheme.
+    #[must_use]
+    pub fn link(&self, scheme: Scheme, name: &CanonicalName) -> Option<String> {
+        let _ = (scheme, name);
+        todo!()
+    }
+}
+
+/// A document that is refused; prints one problem a line.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .problems.join("\n"))]
+pub struct TopologyError {
+    /// "sun[2].weight = 300: a weight is 0..=256".
+    pub problems: Vec<String>,
+}
+
+/// Follows a topology file: an `Arc` that is replaced whole when a changed document checks.
+pub type Watched = tokio::sync::watch::Receiver<Arc<Topology>>;

@@ -1,0 +1,361 @@
+//! What goes over the wire: every body of the API, completely.
+//!
+//! JSON both ways. Unknown fields of a request are refused, unknown fields of an answer are ignored.
+//! Files are named by their canonical name, `c100500/path`. Scores are `log2` of a forward-decayed sum
+//! and mean nothing but their order; ratings are the decayed downloads that the score stands for now.
+
+use std::net::IpAddr;
+
+use geo::{RegionId, Scheme};
+use serde::{Deserialize, Serialize};
+
+// ---- POST /v1/downloads ------------------------------------------------------------------------
+
+/// What a sun or cache sent to clients since its last batch. The reporter's token names it: `source` must match.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DownloadsBatch {
+    /// Name of the reporting server, `sun4-2-1`.
+    pub source: String,
+    /// When the reporter started, microseconds since 1970; a larger one begins a new sequence.
+    pub boot: u64,
+    /// 1, 2, 3, ... within a boot. A batch that was counted before is acknowledged and not counted again.
+    pub sequence: u64,
+    /// At most [`DOWNLOADS_PER_BATCH_MAX`].
+    pub downloads: Vec<Download>,
+}
+
+/// Downloads of one file by one region's clients.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Download {
+    /// Region of the clients.
+    pub region: RegionId,
+    /// Canonical name.
+    pub file: String,
+    /// Bytes of the whole file.
+    pub size: u64,
+    /// Sum over requests of bytes sent / size, at most 1 per request.
+    pub downloads: f64,
+    /// Bytes sent.
+    pub bytes: u64,
+}
+
+/// The batch is durable.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct DownloadsAck {
+    /// False when it had been counted before.
+    pub counted: bool,
+    /// Entries that name no file of the topology's content servers or an unknown region: dropped.
+    pub refused: usize,
+}
+
+/// Entries of a batch.
+pub const DOWNLOADS_PER_BATCH_MAX: usize = 10_000;
+
+// ---- GET /v1/regions/{region}/top?limit=N ------------------------------------------------------
+
+/// The best-rated files of a region, best first.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Top {
+    /// The region asked about.
+    pub region: RegionId,
+    /// At most `limit` (default 100, at most 10,000).
+    pub files: Vec<Rated>,
+}
+
+/// A file and its rating in one region.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Rated {
+    /// Canonical name.
+    pub file: String,
+    /// Bytes.
+    pub size: u64,
+    /// What it is ranked by.
+    pub score: f64,
+    /// Decayed downloads, half-life 1 h.
+    pub rating_hour: f64,
+    /// Decayed downloads, half-life 48 h.
+    pub rating_days: f64,
+}
+
+// ---- POST /v1/regions/{region}/caches/{cache}/wanted -------------------------------------------
+
+/// A cache asks what to carry.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct WantedRequest {
+    /// Disk it may fill, bytes.
+    pub bytes_max: u64,
+    /// Candidates it wants at most; at most 10,000.
+    pub limit: usize,
+}
+
+/// What is worth carrying, and what the things carried are worth.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Wanted {
+    /// Best first; none that the cache's holdings name.
+    pub candidates: Vec<Candidate>,
+    /// Score of everything that the cache's holdings name; unrated files are left out.
+    pub held: Vec<HeldScore>,
+    /// Generation of the holdings that the answer goes by; when it is not the cache's own, send them in full.
+    pub holdings_generation: u64,
+}
+
+/// A file worth carrying.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Candidate {
+    /// Canonical name.
+    pub file: String,
+    /// Bytes, as reported by those who sent it.
+    pub size: u64,
+    /// What it is ranked by, on the scale of [`HeldScore::score`].
+    pub score: f64,
+    /// Caches that hold it, nearest first (names); the content server comes after them.
+    pub sources: Vec<String>,
+}
+
+/// What a held file is worth.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct HeldScore {
+    /// Canonical name.
+    pub file: String,
+    /// What it is ranked by.
+    pub score: f64,
+}
+
+// ---- POST /v1/regions/{region}/caches/{cache}/holdings -----------------------------------------
+
+/// What a cache holds, in full or since a generation.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldingsReport {
+    /// State after this report; rises with every change the cache makes.
+    pub generation: u64,
+    /// What this report builds on; none: it is the full list.
+    pub since: Option<u64>,
+    /// Files it now hands out.
+    pub added: Vec<Held>,
+    /// Files it no longer has (canonical names).
+    pub removed: Vec<String>,
+}
+
+/// A file that a cache hands out.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Held {
+    /// Canonical name.
+    pub file: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Answer to a [`HoldingsReport`].
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct HoldingsAck {
+    /// What the API now has. When it is not the report's generation (a delta on something it does not have), send in full.
+    pub generation: u64,
+}
+
+// ---- POST /v1/links ----------------------------------------------------------------------------
+
+/// A back end asks for links.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinksRequest {
+    /// Address of the client who will follow the links.
+    pub client: IpAddr,
+    /// Canonical names or URL paths, at most [`LINKS_PER_REQUEST_MAX`].
+    pub files: Vec<String>,
+    /// Scheme of the links; servers without a port for it are passed over.
+    #[serde(default)]
+    pub scheme: Scheme,
+    /// Say why each link names its server.
+    #[serde(default)]
+    pub explain: bool,
+}
+
+/// Links, in the order of the request's files.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Links {
+    /// Regions of the client, best first.
+    pub regions: Vec<RegionId>,
+    /// One a file.
+    pub links: Vec<Link>,
+}
+
+/// Where one file is to be fetched.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Link {
+    /// As asked for.
+    pub file: String,
+    /// The link; none when the name is no file of ours (`error` says why).
+    pub url: Option<String>,
+    /// Name of the server, `cache4-1` or `sun4-2-1`.
+    pub server: Option<String>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// With `explain`: evidence for the region, order of suns, holders, hot spread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explain: Option<Explanation>,
+}
+
+/// Why a link names its server.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Explanation {
+    /// What told the region, "prefix 127.1.0.0/16".
+    pub evidence: String,
+    /// Region whose server the link names.
+    pub region: RegionId,
+    /// Suns of that region in the file's order, owner first.
+    pub suns: Vec<String>,
+    /// Caches of that region that hold it.
+    pub holders: Vec<String>,
+    /// How many suns share it, 1 unless hot.
+    pub spread: usize,
+    /// "held by a cache", "owner", "stand-in: owner is down", "hot: one of 3", ...
+    pub reason: String,
+}
+
+/// Files of one [`LinksRequest`].
+pub const LINKS_PER_REQUEST_MAX: usize = 10_000;
+
+// ---- POST /v1/status ---------------------------------------------------------------------------
+
+/// How a sun or cache is, each second.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusReport {
+    /// Name of the reporting server.
+    pub server: String,
+    /// Version of the topology it goes by.
+    pub topology_version: u64,
+    /// False: do not link to it (draining, or it knows itself to be ill).
+    pub healthy: bool,
+    /// What it carries.
+    pub load: Load,
+    /// Its fullness, tier by tier.
+    pub tiers: Vec<Tier>,
+    /// Its most requested files, at most [`HOTTEST_MAX`].
+    pub hottest: Vec<HotRate>,
+    /// Generations of the holdings it knows, so that the answer can be a delta.
+    pub holdings_known: Vec<CacheGeneration>,
+}
+
+/// What a server carries.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    /// Sent to clients, bits per second.
+    pub bits_per_second: f64,
+    /// Requests of clients per second.
+    pub requests_per_second: f64,
+    /// Open client connections.
+    pub connections: u64,
+    /// `some avg10` of /proc/pressure/cpu, percent; 0 where the kernel has none.
+    pub cpu_pressure: f64,
+}
+
+/// One cache tier.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tier {
+    /// "ram", "nvme", "vault".
+    pub name: String,
+    /// Bytes held.
+    pub bytes: u64,
+    /// Bytes it may hold.
+    pub bytes_max: u64,
+    /// Client requests it answered since start.
+    pub hits: u64,
+}
+
+/// How often one file is asked for at one server.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct HotRate {
+    /// Canonical name.
+    pub file: String,
+    /// Requests per second.
+    pub requests_per_second: f64,
+    /// Bits per second.
+    pub bits_per_second: f64,
+}
+
+/// How far holdings of one cache are known.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheGeneration {
+    /// The cache's name.
+    pub cache: String,
+    /// Generation of its holdings.
+    pub generation: u64,
+}
+
+/// What the reporter's region knows.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct RegionState {
+    /// Suns and caches of the region that reported within 3 s, by name.
+    pub servers: Vec<ServerState>,
+    /// Files with more than one owner.
+    pub hot: Vec<HotFile>,
+    /// Changes of the holdings since what the report knows; caches without a change are left out.
+    pub holdings: Vec<HoldingsDelta>,
+    /// Version of the topology the API goes by.
+    pub topology_version: u64,
+}
+
+/// A live server.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ServerState {
+    /// Its name.
+    pub name: String,
+    /// As it reported.
+    pub healthy: bool,
+    /// As it reported.
+    pub load: Load,
+}
+
+/// A file that several suns keep.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct HotFile {
+    /// Canonical name.
+    pub file: String,
+    /// How many first suns of its order keep it, at least 2.
+    pub spread: usize,
+}
+
+/// What one cache holds, compactly: the first eight bytes of content ids as 16 hexadecimal digits.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct HoldingsDelta {
+    /// The cache's name.
+    pub cache: String,
+    /// Generation after this delta.
+    pub generation: u64,
+    /// What it builds on; none: the full list.
+    pub since: Option<u64>,
+    /// Now held.
+    pub added: Vec<String>,
+    /// No longer held.
+    pub removed: Vec<String>,
+}
+
+/// Hottest files of one report.
+pub const HOTTEST_MAX: usize = 100;
+
+/// A server that has not reported for so long is not linked, seconds.
+pub const SILENT_S: f64 = 3.0;
+
+// ---- errors ------------------------------------------------------------------------------------
+
+/// What every refusal carries: problem details (RFC 9457).
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Problem {
+    /// Short, the same for every occurrence.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What, where and what to do.
+    pub detail: String,
+}
