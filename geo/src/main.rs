@@ -6,8 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use geo::resolver::Sources;
-use geo::{RegionId, Resolution, Resolver, Topology};
+use geo::{RegionId, Resolution, Resolver, Topology, resolver::Sources};
 
 /// Which region a client is in, by the evidence that the daemons use.
 #[derive(Debug, Parser)]
@@ -81,7 +80,10 @@ fn country(pair: &str) -> anyhow::Result<(String, RegionId)> {
 }
 
 fn json(answers: &[(&str, Resolution)]) -> anyhow::Result<String> {
-    let object = |(address, found): &(&str, Resolution)| serde_json::json!({"address": address, "regions": found.regions, "evidence": found.evidence.to_string()});
+    let object = |(address, found): &(&str, Resolution)| {
+        let (regions, evidence) = (&found.regions, found.evidence.to_string());
+        serde_json::json!({"address": address, "regions": regions, "evidence": evidence})
+    };
     Ok(serde_json::to_string_pretty(&answers.iter().map(object).collect::<Vec<_>>())?)
 }
 

@@ -100,7 +100,7 @@ impl Source {
                 let good = read_copy(copy)
                     .map_err(|copy_why| format!("{why}; and its last good copy {}: {copy_why}", copy.display()))?;
                 let (file, copy, version) = (file.path().display(), copy.display(), good.0.version);
-                tracing::warn!(%file, %copy, version, %why, "the topology cannot be used; starting from its last good copy");
+                tracing::warn!(%file, %copy, version, %why, "no usable topology; starting from its last good copy");
                 good
             }
         };

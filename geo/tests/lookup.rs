@@ -1,5 +1,5 @@
 //! The binary, run as an operator runs it.
-#![expect(clippy::unwrap_used, reason = "the helpers of tests are no tests themselves to the lint")]
+#![expect(clippy::unwrap_used, reason = "to the lint, what tests share is no test")]
 
 use std::fs;
 use std::process::Command;

@@ -47,10 +47,11 @@ impl Pattern {
             return name == self.head;
         };
         // Most patterns differ in their tails, *.jpg and *.mp4, so those are compared first.
-        let (bytes, ends) = (name.as_bytes(), self.head.len() + tail.len());
-        if bytes.len() < ends || !bytes.ends_with(tail.as_bytes()) || !bytes.starts_with(self.head.as_bytes()) {
+        let bytes = name.as_bytes();
+        if !bytes.ends_with(tail.as_bytes()) || !bytes.starts_with(self.head.as_bytes()) {
             return false;
         }
+        // Nothing where head and tail overlap.
         let Some(mut rest) = name.get(self.head.len()..name.len() - tail.len()) else {
             return false;
         };
