@@ -53,6 +53,13 @@ impl Client {
         self
     }
 
+    /// Knows one more host.
+    #[must_use]
+    pub fn name(mut self, host: &str, address: IpAddr) -> Self {
+        Arc::make_mut(&mut self.names).insert(host.to_owned(), address);
+        self
+    }
+
     /// Connects from this address of loopback: the client's region.
     #[must_use]
     pub const fn from(mut self, source: IpAddr) -> Self {

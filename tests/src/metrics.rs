@@ -30,6 +30,13 @@ impl Metrics {
         matching.map(|(_, value)| *value).reduce(|sum, value| sum + value)
     }
 
+    /// Values of all series whose name ends with this, whatever daemon they are of.
+    #[must_use]
+    pub fn find(&self, ending: &str) -> Vec<f64> {
+        let named = |series: &str| series.split('{').next().is_some_and(|name| name.ends_with(ending));
+        self.series.iter().filter(|(series, _)| named(series)).map(|(_, value)| *value).collect()
+    }
+
     /// Names of all series, for messages.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {

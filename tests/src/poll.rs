@@ -14,12 +14,12 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// After [`DEADLINE`], naming `what` was waited for.
 #[track_caller]
-pub fn until<T, F, A>(what: &str, mut ask: F) -> impl Future<Output = (T, Duration)>
+pub fn until<T, F, A>(what: &str, mut ask: F) -> impl Future<Output = (T, Duration)> + use<T, F, A>
 where
     F: FnMut() -> A,
     A: Future<Output = Option<T>>,
 {
-    let caller = std::panic::Location::caller();
+    let (what, caller) = (what.to_owned(), std::panic::Location::caller());
     async move {
         let began = Instant::now();
         loop {
@@ -38,7 +38,7 @@ where
 ///
 /// As [`until`].
 #[track_caller]
-pub fn until_true<F, A>(what: &str, mut ask: F) -> impl Future<Output = Duration>
+pub fn until_true<F, A>(what: &str, mut ask: F) -> impl Future<Output = Duration> + use<F, A>
 where
     F: FnMut() -> A,
     A: Future<Output = bool>,
@@ -56,8 +56,8 @@ where
 ///
 /// After [`DEADLINE`], naming `what` did not end.
 #[track_caller]
-pub fn within<A: Future>(what: &str, action: A) -> impl Future<Output = A::Output> {
-    let caller = std::panic::Location::caller();
+pub fn within<A: Future>(what: &str, action: A) -> impl Future<Output = A::Output> + use<A> {
+    let (what, caller) = (what.to_owned(), std::panic::Location::caller());
     async move {
         match tokio::time::timeout(DEADLINE, action).await {
             Ok(output) => output,

@@ -24,6 +24,8 @@ pub struct Settings {
     pub tokens: PathBuf,
     /// Prefix list.
     pub prefixes: PathBuf,
+    /// How much is logged.
+    pub log_level: String,
     /// More keys at the top of the edge's table, `workers = 1`.
     pub more: String,
 }
@@ -47,12 +49,13 @@ impl Settings {
     pub fn popularity_api(&self, listen: SocketAddr, admin: SocketAddr) -> String {
         format!(
             "listen = \"{listen}\"\nadmin = \"{admin}\"\ntopology = {:?}\ndata = {:?}\ntokens = {:?}\n{}\n\
-             [geo]\nprefixes = [{:?}]\n\n[log]\nlevel = \"debug\"\n",
+             [geo]\nprefixes = [{:?}]\n\n[log]\nlevel = \"{}\"\n",
             self.topology,
             self.data,
             self.tokens.join("tokens.toml"),
             self.more,
-            self.prefixes
+            self.prefixes,
+            self.log_level
         )
     }
 
@@ -79,7 +82,11 @@ impl Settings {
             let token = token_file(&self.tokens, &server.name);
             let _ = write!(text, "\n[{table}popularity]\nurl = \"http://{api}\"\ntoken_file = {token:?}\n");
         }
-        let _ = write!(text, "\n[{table}geo]\nprefixes = [{:?}]\n\n[{table}log]\nlevel = \"debug\"\n", self.prefixes);
+        let _ = write!(
+            text,
+            "\n[{table}geo]\nprefixes = [{:?}]\n\n[{table}log]\nlevel = \"{}\"\n",
+            self.prefixes, self.log_level
+        );
         text
     }
 }

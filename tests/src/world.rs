@@ -97,6 +97,7 @@ impl World {
             ram_bytes: 256 << 20,
             tokens: self.folder.path().to_owned(),
             prefixes: self.path("prefixes.txt"),
+            log_level: "debug".to_owned(),
             more: String::new(),
         };
         change(&mut settings);
@@ -150,6 +151,12 @@ impl World {
     #[must_use]
     pub fn api_admin(&self) -> SocketAddr {
         (self.block.address(2), 9090).into()
+    }
+
+    /// An address of the world's own that none of its servers has: `host` 3 to 15.
+    #[must_use]
+    pub const fn address(&self, host: u8) -> Ipv4Addr {
+        self.block.address(host)
     }
 
     /// A client that knows all hosts and trusts the authority.

@@ -35,8 +35,11 @@ pub use script::{Gate, Script};
 pub struct Origin {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
-    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    running: Mutex<Option<Running>>,
 }
+
+/// What ends a content server, and its thread.
+type Running = (oneshot::Sender<()>, JoinHandle<()>);
 
 /// One request as it arrived.
 #[derive(Clone, Debug)]
@@ -63,7 +66,7 @@ impl Origin {
     /// When the address is taken.
     #[must_use]
     pub fn start(address: SocketAddr) -> Self {
-        let mut origin = Self { address, state: Arc::default(), running: None };
+        let origin = Self { address, state: Arc::default(), running: Mutex::default() };
         origin.resume();
         origin
     }
@@ -108,8 +111,12 @@ impl Origin {
     }
 
     /// Goes down: no new connections, and every open one is closed at once.
-    pub fn stop(&mut self) {
-        if let Some((stop, thread)) = self.running.take() {
+    ///
+    /// # Panics
+    ///
+    /// Never: no holder of the lock panics.
+    pub fn stop(&self) {
+        if let Some((stop, thread)) = self.running.lock().expect("no holder panics").take() {
             let _ = stop.send(());
             let _ = thread.join();
         }
@@ -120,8 +127,9 @@ impl Origin {
     /// # Panics
     ///
     /// When the address is taken.
-    pub fn resume(&mut self) {
-        if self.running.is_some() {
+    pub fn resume(&self) {
+        let mut running = self.running.lock().expect("no holder panics");
+        if running.is_some() {
             return;
         }
         let (stop, stopped) = oneshot::channel();
@@ -143,7 +151,7 @@ impl Origin {
             .recv()
             .expect("the thread answers")
             .unwrap_or_else(|error| panic!("the content server cannot listen on {address}: {error}"));
-        self.running = Some((stop, thread));
+        *running = Some((stop, thread));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

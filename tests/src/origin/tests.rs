@@ -120,7 +120,7 @@ async fn what_was_asked_is_remembered() {
 #[tokio::test]
 async fn it_goes_down_and_comes_back() {
     let gate = Gate::closed();
-    let mut bench = bench(Script::file(SIZE).held_at(1000, &gate));
+    let bench = bench(Script::file(SIZE).held_at(1000, &gate));
     let response = bench.client.start(Method::GET, &bench.url).await.unwrap();
     gate.reached().await;
     bench.origin.stop();
