@@ -80,8 +80,7 @@ pub fn plan(candidates: &[Rated], held: &[Rated], in_flight: &[Rated], room: Roo
         candidates.iter().filter(|file| file.score.is_finite() && file.bytes <= room.bytes_max).copied().collect();
     wanted.sort_by(|a, b| worst_first(b, a));
     wanted.dedup_by_key(|file| file.content);
-    let present: std::collections::HashSet<ContentId> =
-        held.iter().chain(in_flight).map(|file| file.content).collect();
+    let present: std::collections::HashSet<ContentId> = held.iter().chain(in_flight).map(|file| file.content).collect();
     let mut fetches = 0;
     for candidate in wanted.iter().filter(|file| !present.contains(&file.content)) {
         if fetches == room.fetches_max {
