@@ -130,7 +130,7 @@ async fn conditions_are_decided_by_the_validators() {
     let _sun = world.start(SUN).await;
     let url = world.https(SUN, "c1/a.jpg");
     let part = ("range", "bytes=0-9");
-    let cases: &[(&[(&str, &str)], u16, u64)] = &[
+    let cases: &[(Fields<'_>, u16, u64)] = &[
         (&[("if-none-match", &etag)], 304, 0),
         (&[("if-none-match", "\"x\", W/\"y\", *")], 304, 0),
         (&[("if-none-match", "\"other\"")], 200, SIZE),
@@ -159,6 +159,9 @@ async fn conditions_are_decided_by_the_validators() {
     // Whatever the first condition made of a cold cache, the file was fetched whole at most once beside it.
     assert!(world.fetches("c1/a.jpg") <= 2, "{}", world.fetches("c1/a.jpg"));
 }
+
+/// Header fields of a request.
+type Fields<'a> = &'a [(&'a str, &'a str)];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_tells_all_but_the_body() {

@@ -41,7 +41,7 @@ async fn a_body_that_breaks_off_upstream_never_looks_complete() {
             let (client, url) = ways(&world, &file).remove(way);
             match client.get(&url).await {
                 Ok(answer) => {
-                    assert!(answer.status >= 500, "{url}: {} with {} bytes", answer.status, answer.body.len())
+                    assert!(answer.status >= 500, "{url}: {} with {} bytes", answer.status, answer.body.len());
                 }
                 Err(error) => {
                     let cut = error.downcast_ref::<Cut>();

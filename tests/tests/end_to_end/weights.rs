@@ -64,7 +64,7 @@ async fn goes_by(daemon: &Daemon, version: u64) -> bool {
     let metrics = daemon.metrics().await;
     let known = metrics.find("topology_version");
     assert!(!known.is_empty(), "no metric tells the topology's version: {:?}", metrics.names());
-    known.iter().any(|&known| known == version as f64)
+    known.contains(&(version as f64))
 }
 
 #[tokio::test(flavor = "multi_thread")]
