@@ -37,11 +37,11 @@ impl Settings {
         self.edge(server, "")
     }
 
-    /// `cache-daemon.toml`; it plans five times a second, so that tests need not wait.
+    /// `cache-daemon.toml`; it plans and retries five times a second, so that tests need not wait.
     #[must_use]
     pub fn cache(&self, server: &Server) -> String {
         let vault = self.data.join("vault");
-        format!("vault = {vault:?}\nplan_ms = 200\n\n[edge]\n{}", self.edge(server, "edge."))
+        format!("vault = {vault:?}\nplan_ms = 200\nprefill.retry_ms = 200\n\n[edge]\n{}", self.edge(server, "edge."))
     }
 
     /// `popularity-api.toml`.
@@ -62,7 +62,7 @@ impl Settings {
     fn edge(&self, server: &Server, table: &str) -> String {
         let mut text = format!(
             "name = \"{}\"\nhttps = [\"{}\"]\nhttp = [\"{}\"]\ninternal = \"{}\"\nadmin = \"{}\"\n\
-             topology = {:?}\ndata = {:?}\ntokens = {:?}\ntoken = {:?}\nram_bytes = {}\n{}\n",
+             topology = {:?}\ndata = {:?}\ntokens = {:?}\ntoken = {:?}\nram_bytes = {}\nreport_ms = 200\n{}\n",
             server.name,
             server.https(),
             server.http(),

@@ -209,21 +209,22 @@ async fn malformed_requests_are_refused_and_others_go_on() {
 async fn slow_clients_are_closed_and_others_go_on() {
     let world = World::new(&[SUN]);
     world.put("c1/a.jpg", Script::file(SIZE));
-    let _sun = world.start(SUN).await;
+    let _sun =
+        world.start_with(SUN, |settings| settings.more = "limits.head_s = 3\nlimits.handshake_s = 3".to_owned()).await;
     let url = world.https(SUN, "c1/a.jpg");
     let mut slow = JoinSet::new();
     for begin in ["", "GET", "GET /c1/a.jpg HTTP/1.1\r\nHost: h\r\n", "GET /c1/a.jpg HTTP/1.1\r\nHost: h\r\nx: "] {
         for _ in 0..25 {
             let mut raw = Raw::plain(world.server(SUN).http()).await;
             raw.write(begin.as_bytes()).await;
-            slow.spawn(async move { (begin, raw.read(usize::MAX, 2 * tests::poll::DEADLINE).await.1) });
+            slow.spawn(async move { (begin, raw.read(usize::MAX, tests::poll::DEADLINE).await.1) });
         }
     }
     for _ in 0..25 {
         // A TLS handshake that stops after its first bytes.
         let mut raw = Raw::plain(world.server(SUN).https()).await;
         raw.write(&[0x16, 3, 1, 1, 0]).await;
-        slow.spawn(async move { ("TLS", raw.read(usize::MAX, 2 * tests::poll::DEADLINE).await.1) });
+        slow.spawn(async move { ("TLS", raw.read(usize::MAX, tests::poll::DEADLINE).await.1) });
     }
     for _ in 0..20 {
         for client in [world.client(), world.client().http2()] {
