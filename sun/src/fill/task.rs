@@ -222,7 +222,7 @@ impl Writer<'_> {
     }
 
     /// From here on a file is too large to be fetched for nobody, bytes.
-    const fn large(&self) -> u64 {
+    fn large(&self) -> u64 {
         self.edge.config.ram_bytes / 8
     }
 
