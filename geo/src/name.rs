@@ -21,8 +21,12 @@ use std::fmt;
 /// A file as the whole system names it: `c100500/path/to/a.jpg`.
 ///
 /// Percent-encodings of unreserved characters are decoded, the hexadecimal digits of all others are in
-/// upper case (RFC 3986, sections 6.2.2.1 and 6.2.2.2); no segment is empty, `.` or `..`; at most
-/// [`NAME_BYTES_MAX`] bytes.
+/// upper case (RFC 3986, sections 6.2.2.1 and 6.2.2.2); what is encoded is UTF-8; no segment is empty, `.`
+/// or `..`; at most [`NAME_BYTES_MAX`] bytes.
+///
+/// Bytes that are no UTF-8 are refused because a lenient decoder reads some of them as another
+/// character: `%C0%AF`, an overlong slash. Dot segments with parameters, `..;x`, are refused because some
+/// servers take the parameters off before they look for dots.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct CanonicalName {
     text: String,
@@ -59,13 +63,7 @@ impl CanonicalName {
         if text.len() > NAME_BYTES_MAX {
             return Err(NameError::TooLong);
         }
-        for segment in text[server.len() + 1..].split('/') {
-            match segment {
-                "" => return Err(NameError::EmptySegment),
-                "." | ".." => return Err(NameError::DotSegment),
-                _ => {}
-            }
-        }
+        text[server.len() + 1..].split('/').try_for_each(check_segment)?;
         Ok(Self { text, content_server })
     }
 
@@ -112,6 +110,12 @@ impl ContentId {
         Self(*id)
     }
 
+    /// An id that was written down before, as the name of a file on disk or in an index.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     /// The id's 16 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
@@ -149,7 +153,7 @@ pub enum NameError {
     /// Two slashes in a row, or one at the end.
     #[error("the path has an empty segment")]
     EmptySegment,
-    /// A segment that is `.` or `..`, encoded or not.
+    /// A segment that is `.` or `..`, encoded or not, with parameters behind a `;` or not.
     #[error("the path has a segment that is . or ..")]
     DotSegment,
     /// An encoded slash, backslash or control character.
@@ -158,6 +162,9 @@ pub enum NameError {
     /// A percent sign that is not followed by two hexadecimal digits.
     #[error("the path has a % that is not followed by two hexadecimal digits")]
     BadEncoding,
+    /// Encoded bytes that are no UTF-8.
+    #[error("the path has percent-encoded bytes that are not UTF-8")]
+    NotUtf8,
     /// A character that RFC 3986 does not allow in a path.
     #[error("the path has a character that must be percent-encoded")]
     BadCharacter,
@@ -182,17 +189,25 @@ fn content_server_number(segment: &str) -> Result<u32, NameError> {
 /// Appends `path` to `text` with its percent-encodings normalised.
 fn normalize(path: &str, text: &mut String) -> Result<(), NameError> {
     let mut bytes = path.bytes();
+    // Encoded bytes above ASCII in a row. Unencoded ones are refused, so a character is whole in it.
+    let mut beyond_ascii = Vec::new();
     while let Some(byte) = bytes.next() {
         if byte != b'%' {
             if !is_path_character(byte) {
                 return Err(NameError::BadCharacter);
             }
+            check_utf8(&mut beyond_ascii)?;
             text.push(char::from(byte));
             continue;
         }
         let high = bytes.next().and_then(hex_digit).ok_or(NameError::BadEncoding)?;
         let low = bytes.next().and_then(hex_digit).ok_or(NameError::BadEncoding)?;
         let decoded = high * 16 + low;
+        if decoded.is_ascii() {
+            check_utf8(&mut beyond_ascii)?;
+        } else {
+            beyond_ascii.push(decoded);
+        }
         if is_unreserved(decoded) {
             text.push(char::from(decoded));
         } else if matches!(decoded, b'/' | b'\\' | 0..=0x1f | 0x7f) {
@@ -203,7 +218,25 @@ fn normalize(path: &str, text: &mut String) -> Result<(), NameError> {
             text.push(char::from(HEX[usize::from(low)]));
         }
     }
+    check_utf8(&mut beyond_ascii)
+}
+
+/// Empties `bytes` when they are whole characters.
+fn check_utf8(bytes: &mut Vec<u8>) -> Result<(), NameError> {
+    std::str::from_utf8(bytes).map_err(|_| NameError::NotUtf8)?;
+    bytes.clear();
     Ok(())
+}
+
+/// Looks at one segment of a normalised path.
+fn check_segment(segment: &str) -> Result<(), NameError> {
+    let plain = segment.split(';').next().unwrap_or_default();
+    let plain = plain.split("%3B").next().unwrap_or_default();
+    match plain {
+        _ if segment.is_empty() => Err(NameError::EmptySegment),
+        "." | ".." => Err(NameError::DotSegment),
+        _ => Ok(()),
+    }
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {
@@ -225,3 +258,187 @@ const fn is_path_character(byte: u8) -> bool {
 }
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_canonical_path_is_its_own_name() {
+        check("/c100500/path/to/a.jpg", "c100500/path/to/a.jpg");
+        check("/c0/a", "c0/a");
+        check("/c4294967295/a", "c4294967295/a");
+        check("/c1/.hidden/...", "c1/.hidden/...");
+        check("/c1/a:@!$&'()*+,;=-._~", "c1/a:@!$&'()*+,;=-._~");
+        check("/c1/c2/a", "c1/c2/a");
+        check("/c1/%D1%84.jpg", "c1/%D1%84.jpg");
+    }
+
+    #[test]
+    fn spellings_of_one_file_have_one_name() {
+        check("/c1/%61%2E%6a%70%67", "c1/a.jpg");
+        check("/c1/%7euser/%2Dx%5F", "c1/~user/-x_");
+        check("/c1/%d1%84.jpg", "c1/%D1%84.jpg");
+        check("/c1/a%3fb%23c%20d", "c1/a%3Fb%23c%20d");
+        check("/c1/a%3bb", "c1/a%3Bb");
+    }
+
+    #[test]
+    fn an_encoded_percent_sign_is_not_decoded_twice() {
+        check("/c1/%2561", "c1/%2561");
+        check("/c1/%252e%252e/a", "c1/%252e%252e/a");
+        check("/c1/%252F", "c1/%252F");
+    }
+
+    #[test]
+    fn a_path_that_is_no_files_is_not_found() {
+        for path in ["", "/", "c1/a", "//c1/a", "/c1", "/c/a", "/C1/a", "/x1/a", "/favicon.ico", "/metrics"] {
+            check_refused(path, NameError::NotAFile);
+        }
+        for path in ["/c01/a", "/c+1/a", "/c-1/a", "/c1x/a", "/c4294967296/a", "/c\u{661}/a", "/%631/a", "/c%31/a"] {
+            check_refused(path, NameError::NotAFile);
+        }
+        check_refused(&format!("/c{}/a", "9".repeat(100_000)), NameError::NotAFile);
+        check_refused("http://evil.example/c1/a", NameError::NotAFile);
+        check_refused("/../c1/a", NameError::NotAFile);
+    }
+
+    #[test]
+    fn a_path_that_leaves_its_folder_is_refused() {
+        for path in ["/c1/..", "/c1/.", "/c1/../c2/a", "/c1/a/./b", "/c1/a/%2e%2E", "/c1/.%2e/a", "/c1/%2e/a"] {
+            check_refused(path, NameError::DotSegment);
+        }
+        for path in ["/c1/..;/a", "/c1/..;x=y/a", "/c1/.;/a", "/c1/%2e%2e%3b/a", "/c1/..%3Bx;y/a"] {
+            check_refused(path, NameError::DotSegment);
+        }
+        for path in ["/c1/", "/c1//", "/c1//a", "/c1/a/", "/c1/a//b"] {
+            check_refused(path, NameError::EmptySegment);
+        }
+    }
+
+    #[test]
+    fn characters_that_upstreams_disagree_about_are_refused() {
+        for path in ["/c1/a%2fb", "/c1/..%2F..%2Fetc", "/c1/a%5cb", "/c1/a%00", "/c1/a%0d%0aX:y", "/c1/a%7f"] {
+            check_refused(path, NameError::EncodedDelimiter);
+        }
+        for path in ["/c1/a\\b", "/c1/a b", "/c1/a\tb", "/c1/a\0", "/c1/a\r\n", "/c1/a?b", "/c1/a#b", "/c1/a\"b"] {
+            check_refused(path, NameError::BadCharacter);
+        }
+        for path in ["/c1/\u{444}", "/c1/a\u{2215}b", "/c1/<a>", "/c1/{a}", "/c1/a|b", "/c1/^", "/c1/`", "/c1/[1]"] {
+            check_refused(path, NameError::BadCharacter);
+        }
+        for path in ["/c1/%", "/c1/a%2", "/c1/%zz", "/c1/%u002f", "/c1/%%32%66", "/c1/%+1", "/c1/%2\u{444}"] {
+            check_refused(path, NameError::BadEncoding);
+        }
+        for path in ["/c1/..%c0%af..", "/c1/%C0%AE%C0%AE/a", "/c1/%e0%80%af", "/c1/%ff", "/c1/%D1a%84", "/c1/%D1"] {
+            check_refused(path, NameError::NotUtf8);
+        }
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_it_may_be_and_no_longer() {
+        let longest = "a".repeat(NAME_BYTES_MAX - "c1/".len());
+        check(&format!("/c1/{longest}"), &format!("c1/{longest}"));
+        check(&format!("/c1/{}", "%61".repeat(longest.len())), &format!("c1/{longest}"));
+        check_refused(&format!("/c1/{longest}a"), NameError::TooLong);
+        check_refused(&format!("/c1/{}", "%61".repeat(longest.len() + 1)), NameError::TooLong);
+        check_refused(&format!("/c1/{}", "a".repeat(10_000_000)), NameError::TooLong);
+    }
+
+    #[test]
+    fn a_name_falls_into_its_parts() {
+        let name = CanonicalName::parse("c100500/path/to/a.jpg").unwrap();
+        assert_eq!(name.content_server(), 100_500);
+        assert_eq!(name.path(), "/path/to/a.jpg");
+        assert_eq!(name.to_string(), "c100500/path/to/a.jpg");
+    }
+
+    /// Do not update these ids: a change here empties every cache of every region at once.
+    #[test]
+    fn content_ids_never_change() {
+        check_id("c100500/path/to/a.jpg", "602d416f1e5264a5bb92a1904057279b");
+        check_id("c1/a", "66c83d7329dedf7078a6197016da3170");
+        check_id("c4294967295/%D1%84.mp4", "4b284927ba1542a6e238e8e85f83d44e");
+    }
+
+    #[test]
+    fn an_id_survives_being_written_down() {
+        let id = CanonicalName::parse("c1/a").unwrap().content_id();
+        assert_eq!(ContentId::from_bytes(*id.as_bytes()), id);
+        assert_eq!(format!("{:016x}", id.prefix()), id.to_string()[..16]);
+    }
+
+    proptest! {
+        #[test]
+        fn canonicalising_is_idempotent(path in hostile_path()) {
+            if let Ok(name) = CanonicalName::from_url_path(&path) {
+                prop_assert_eq!(CanonicalName::from_url_path(&format!("/{name}")).unwrap(), name.clone());
+                prop_assert_eq!(CanonicalName::parse(name.as_str()).unwrap().content_id(), name.content_id());
+            }
+        }
+
+        #[test]
+        fn no_upstream_path_ever_leaves_its_folder(path in hostile_path()) {
+            if let Ok(name) = CanonicalName::from_url_path(&path) {
+                let decoded = decode(name.path());
+                prop_assert!(!decoded[1..].split('/').any(|segment| matches!(segment, "" | "." | "..")));
+                prop_assert!(!decoded.contains(['\\', '\0', '\r', '\n']));
+                prop_assert!(name.as_str().len() <= NAME_BYTES_MAX);
+                prop_assert!(name.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
+            }
+        }
+
+        #[test]
+        fn encoding_every_unreserved_character_changes_nothing(path in "[a-zA-Z0-9_~-]{1,20}(/[a-z.]{3,9}){0,3}x") {
+            let encoded: String =
+                path.bytes().map(|b| if b == b'/' { "/".to_owned() } else { format!("%{b:02x}") }).collect();
+            let name = CanonicalName::parse(&format!("c1/{encoded}")).unwrap();
+            prop_assert_eq!(name.as_str(), format!("c1/{path}"));
+        }
+
+        #[test]
+        fn nothing_makes_it_panic(path in "\\PC*") {
+            let _ = CanonicalName::from_url_path(&path);
+            let _ = CanonicalName::parse(&path);
+        }
+    }
+
+    /// Paths of the pieces that traversals are made of.
+    fn hostile_path() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "a", ".", "..", "/", "//", ";", "%2e", "%2E", "%2f", "%5c", "%25", "%", "%61", "%7E", "%3b", "%d1%84",
+            "%D1", "%84", "%c0%af", "%00", "\\", "b.jpg", "*", "=", "~", "%20", "?", " ",
+        ]);
+        prop::collection::vec(piece, 1..12).prop_map(|pieces| format!("/c7/{}", pieces.concat()))
+    }
+
+    /// Percent-decodes once, as a content server does.
+    fn decode(path: &str) -> String {
+        let mut bytes = Vec::new();
+        let mut rest = path;
+        while let Some((before, after)) = rest.split_once('%') {
+            bytes.extend_from_slice(before.as_bytes());
+            bytes.push(u8::from_str_radix(&after[..2], 16).unwrap());
+            rest = &after[2..];
+        }
+        bytes.extend_from_slice(rest.as_bytes());
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[track_caller]
+    fn check(path: &str, expected: &str) {
+        assert_eq!(CanonicalName::from_url_path(path).map(|name| name.to_string()), Ok(expected.to_owned()), "{path}");
+    }
+
+    #[track_caller]
+    fn check_refused(path: &str, expected: NameError) {
+        assert_eq!(CanonicalName::from_url_path(path), Err(expected), "{path:.80}");
+    }
+
+    #[track_caller]
+    fn check_id(name: &str, expected: &str) {
+        assert_eq!(CanonicalName::parse(name).unwrap().content_id().to_string(), expected, "{name}");
+    }
+}
