@@ -1,5 +1,28 @@
-//! "Where": what a file is called, regions and servers, which server keeps it, which region a client is in.
+//! "Where": what a file is called, which server of a region keeps it, and which region a client is in.
+//!
+//! ```text
+//!   /c100500/a.jpg --name--> c100500/a.jpg --blake3--> ContentId --+
+//!                                                                  |
+//!   topology.toml --watch--> Topology: regions, suns, weights -----+--placement--> owner, stand-ins
+//!                               |                                                     |
+//!   client address --resolver---+--> regions that serve it, best first                |
+//!      prefix lists, geoip                                                            v
+//!                                                  https://sun4-2-1.example.org/c100500/a.jpg
+//! ```
+//!
+//! In reading order:
+//!
+//! - [`name`]: a request path becomes one canonical name, or is refused; the id that everything is keyed by.
+//! - [`placement`]: the order of servers for a file, a pure function of names and weights.
+//! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
+//! - [`watch`]: the document's file is followed; its last good copy outlives it.
+//! - [`resolver`]: which region a client's address is in, and what says so.
+//!
+//! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
+//! know. Nothing here opens a connection or listens to one, and nothing here is random: every server
+//! that reads the same files comes to the same answers.
 
+mod file;
 pub mod name;
 pub mod placement;
 pub mod resolver;

@@ -1,27 +1,65 @@
 //! Which region a client is in.
+//!
+//! ```text
+//!   client --IPv4-mapped? as IPv4--> longest listed prefix --none--> geoip record --none--> default region
+//!                                        |                              |
+//!                                     its region            position: the nearest region
+//!                                        |                  country: as `countries` says
+//!                                        +--------------+---------------+
+//!                                                       v
+//!                              that region, then its neighbours; at most four
+//! ```
+//!
+//! Everything is read, checked and prepared when it is loaded, so that an answer is a lookup that cannot
+//! fail, and a broken file is an error of the load, which leaves the running table in its place.
+//!
+//! # Invariants
+//!
+//! - An answer has 1..=4 regions of the topology that the table was made for, none twice.
+//! - More specific evidence wins over less specific, and listed prefixes over geoip.
 
+mod geoip;
+mod prefixes;
+mod regions;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
-use crate::topology::{RegionId, Topology};
+use crate::file::{Followed, Look};
+use crate::topology::{RegionId, Topology, Watched};
+use geoip::Geoip;
+use prefixes::Prefixes;
+use regions::Regions;
 
 /// Where the resolver's evidence is.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sources {
-    /// Prefix lists: a line `prefix region` or `prefix,region`, `#` begins a comment. Default none.
+    /// Prefix lists: a line `prefix region` or `prefix,region`, `#` begins a comment. Default none. A prefix
+    /// that is listed twice with two regions is an error, in one file or in two.
     pub prefixes: Vec<PathBuf>,
     /// A city or country file in MaxMind's format. Default none.
     pub geoip: Option<PathBuf>,
+    /// The region of a country, for geoip records without a position: `RU = 4`, by ISO 3166-1 code. Default
+    /// none: such clients are in the default region. With too few, so are those of the countries
+    /// left out; a position always comes first, so too many do no harm.
+    pub countries: BTreeMap<String, RegionId>,
 }
 
 /// A table of evidence; cheap to share, replaced whole.
 #[derive(Debug)]
-pub struct Resolver {}
+pub struct Resolver {
+    prefixes: Prefixes,
+    geoip: Option<Geoip>,
+    regions: Regions,
+}
 
 /// The regions that serve a client, best first, and why.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,22 +82,50 @@ pub enum Evidence {
     Default,
 }
 
+/// "prefix 127.1.0.0/16", "geoip RU 55.75,37.62", "default".
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Prefix(prefix) => write!(f, "prefix {prefix}"),
+            Self::Geoip(record) => write!(f, "geoip {record}"),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
 impl Resolver {
-    /// Reads the sources.
+    /// Reads the sources. It reads files and takes up to seconds where they are large: not for an
+    /// async task.
     ///
     /// # Errors
     ///
     /// The file, the line and what is wrong there; a region the topology does not have.
     pub fn load(sources: &Sources, topology: &Topology) -> Result<Self, ResolverError> {
-        let _ = (sources, topology);
-        todo!()
+        Self::load_for(sources, Regions::of(topology))
     }
 
-    /// The regions of an address.
+    fn load_for(sources: &Sources, regions: Regions) -> Result<Self, ResolverError> {
+        geoip::check_countries(&sources.countries, &regions)?;
+        let prefixes = Prefixes::load(&sources.prefixes, &regions)?;
+        let geoip = match &sources.geoip {
+            Some(file) => Some(Geoip::load(file, &sources.countries, &regions)?),
+            None => None,
+        };
+        Ok(Self { prefixes, geoip, regions })
+    }
+
+    /// The regions of an address. An IPv4 address in IPv6's clothes (`::ffff:192.0.2.1`) is an IPv4 address.
     #[must_use]
     pub fn resolve(&self, client: IpAddr) -> Resolution {
-        let _ = client;
-        todo!()
+        let client = client.to_canonical();
+        let (region, evidence) = if let Some((prefix, region)) = self.prefixes.longest(client) {
+            (region, Evidence::Prefix(prefix))
+        } else if let Some((region, record)) = self.geoip.as_ref().and_then(|geoip| geoip.of(client)) {
+            (region, Evidence::Geoip(record.to_owned()))
+        } else {
+            (self.regions.default(), Evidence::Default)
+        };
+        Resolution { regions: self.regions.from(region).to_vec(), evidence }
     }
 }
 
@@ -69,15 +135,109 @@ impl Resolver {
 pub struct ResolverError(pub String);
 
 /// Loads the resolver and follows its files and the topology (every second); a source that turns bad is
-/// refused with one WARN and the running table stays.
+/// refused with one WARN and the running table stays. A changed file is in use within three seconds. The
+/// task ends when the table is dropped.
 ///
 /// # Errors
 ///
 /// When the sources are bad at the start.
-pub async fn follow(
-    sources: Sources,
-    topology: crate::topology::Watched,
-) -> Result<Arc<ArcSwap<Resolver>>, ResolverError> {
-    let _ = (sources, topology);
-    todo!()
+pub async fn follow(sources: Sources, topology: Watched) -> Result<Arc<ArcSwap<Resolver>>, ResolverError> {
+    let mut following = Following::of(sources, topology);
+    let (following, resolver) = tokio::task::spawn_blocking(move || {
+        let resolver = following.start();
+        (following, resolver)
+    })
+    .await
+    .map_err(|error| ResolverError(error.to_string()))?;
+    let shared = Arc::new(ArcSwap::from_pointee(resolver?));
+    tokio::spawn(run(following, Arc::downgrade(&shared)));
+    Ok(shared)
 }
+
+/// Looks at the sources until nobody holds the table.
+async fn run(mut following: Following, shared: Weak<ArcSwap<Resolver>>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if shared.strong_count() == 0 {
+            return;
+        }
+        let looked = tokio::task::spawn_blocking(move || {
+            let resolver = following.look(SystemTime::now());
+            (following, resolver)
+        });
+        // Fails only while the process shuts down.
+        let Ok((again, resolver)) = looked.await else { return };
+        following = again;
+        if let (Some(resolver), Some(shared)) = (resolver, shared.upgrade()) {
+            shared.store(Arc::new(resolver));
+        }
+    }
+}
+
+/// The sources, their files and what the table was made for.
+#[derive(Debug)]
+struct Following {
+    sources: Sources,
+    topology: Watched,
+    files: Vec<Followed>,
+    /// What the last load, good or bad, was made for.
+    regions: Regions,
+    /// Why the last load failed; said already.
+    said: Option<String>,
+}
+
+impl Following {
+    fn of(sources: Sources, topology: Watched) -> Self {
+        let prefixes = sources.prefixes.iter().map(|path| Followed::new(path.clone(), prefixes::FILE_BYTES_MAX));
+        let geoip = sources.geoip.iter().map(|path| Followed::new(path.clone(), geoip::FILE_BYTES_MAX));
+        let files = prefixes.chain(geoip).collect();
+        let regions = Regions::of(&topology.borrow());
+        Self { sources, topology, files, regions, said: None }
+    }
+
+    fn start(&mut self) -> Result<Resolver, ResolverError> {
+        for file in &mut self.files {
+            // What cannot be read is an error of the load, which names it.
+            let _ = file.take();
+        }
+        Resolver::load_for(&self.sources, self.regions.clone())
+    }
+
+    /// A new table, when a file or the topology's regions changed and all of it can be used.
+    fn look(&mut self, now: SystemTime) -> Option<Resolver> {
+        let regions = Regions::of(&self.topology.borrow());
+        let mut changed = regions != self.regions;
+        let mut unreadable = None;
+        for file in &mut self.files {
+            match file.look(now) {
+                Look::Same | Look::Unsettled => {}
+                Look::Changed(_) | Look::Back => changed = true,
+                Look::Unreadable(why) => unreadable = Some(format!("{}: {why}", file.path().display())),
+            }
+        }
+        let loaded = match unreadable {
+            Some(why) => Err(ResolverError(why)),
+            None if changed => {
+                self.regions = regions.clone();
+                Resolver::load_for(&self.sources, regions)
+            }
+            None => return None,
+        };
+        match loaded {
+            Ok(resolver) => {
+                tracing::info!("the regions of clients are read anew");
+                self.said = None;
+                Some(resolver)
+            }
+            Err(ResolverError(why)) => {
+                if self.said.as_ref() != Some(&why) {
+                    tracing::warn!(%why, "the regions of clients cannot be read anew; the running table stays");
+                    self.said = Some(why);
+                }
+                None
+            }
+        }
+    }
+}
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,5 +1,23 @@
 //! What the operator wants: regions, groups, suns, caches, content servers and content classes.
+//!
+//! ```text
+//!   TOML text --toml, serde--> Document --check, every problem at once--> Topology
+//!                 |                            |
+//!       first problem, line and column      key, value and what is allowed
+//! ```
+//!
+//! A [`Topology`] is always whole: every name it mentions exists, every number is in range, nothing is
+//! there twice. So nobody who holds one checks anything again.
 
+mod check;
+mod classes;
+mod document;
+mod origin;
+mod pattern;
+mod problems;
+mod servers;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -7,6 +25,8 @@ use ipnet::IpNet;
 
 use crate::name::{CanonicalName, ContentId};
 use crate::placement::{self, Candidate, Weight};
+use document::Document;
+use pattern::Pattern;
 
 /// A region's number, the 4 of `sun4-2-1`.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Deserialize, serde::Serialize)]
@@ -35,6 +55,8 @@ pub struct Topology {
     pub regions: Vec<Region>,
     /// In the document's order; the first whose pattern matches a file counts.
     pub classes: Vec<Class>,
+    /// Of files that no class matches.
+    default_class: Class,
 }
 
 /// The origin: which content servers there are and where.
@@ -145,6 +167,7 @@ pub struct Class {
     pub file_bytes_max: u64,
     /// Which pages may read the files by script, and what of the headers.
     pub cors: Option<Cors>,
+    patterns: Vec<Pattern>,
 }
 
 /// Light or heavy content.
@@ -193,16 +216,24 @@ impl Topology {
     ///
     /// # Errors
     ///
-    /// Every problem found, each with the key and value it is about.
+    /// Every problem found, each with the key and value it is about and what is allowed. A text that is no
+    /// TOML, a key that is unknown or missing and a value of another type are told alone, with line and
+    /// column, since the rest of such a document means nothing yet.
     pub fn parse(text: &str) -> Result<Self, TopologyError> {
-        let _ = text;
-        todo!()
+        if text.len() > DOCUMENT_BYTES_MAX {
+            let problem = format!("{} bytes: a topology has at most {DOCUMENT_BYTES_MAX}", text.len());
+            return Err(TopologyError { problems: vec![problem] });
+        }
+        let document: Document =
+            toml::from_str(text).map_err(|error| TopologyError { problems: vec![problems::located(text, &error)] })?;
+        check::check(&document).map_err(|problems| TopologyError { problems })
     }
 
     /// The region with this number.
     #[must_use]
     pub fn region(&self, id: RegionId) -> Option<&Region> {
-        self.regions.iter().find(|region| region.id == id)
+        let index = self.regions.binary_search_by_key(&id, |region| region.id).ok()?;
+        Some(&self.regions[index])
     }
 
     /// The sun with this name, `sun4-2-1`.
@@ -223,11 +254,11 @@ impl Topology {
         self.sun(name).map(|sun| &sun.server).or_else(|| self.cache(name).map(|cache| &cache.server))
     }
 
-    /// The class of a file: the first that matches, else the default one.
+    /// The class of a file: the first that matches, else the one named "default", which has the default
+    /// of every setting. Linear in the number of patterns and in the length of the name.
     #[must_use]
     pub fn class_of(&self, name: &CanonicalName) -> &Class {
-        let _ = name;
-        todo!()
+        self.classes.iter().find(|class| class.matches(name)).unwrap_or(&self.default_class)
     }
 }
 
@@ -264,6 +295,18 @@ impl Region {
     pub fn owner(&self, content: ContentId) -> Option<&Sun> {
         placement::owner(content, &self.sun_candidates).map(|index| &self.suns[index])
     }
+
+    /// The share of files, 0..=1, whose owner sun is another one in `after`, the same region at another time.
+    #[must_use]
+    pub fn suns_moved(&self, after: &Self) -> f64 {
+        moved(self.suns.iter().map(|sun| &sun.server), after.suns.iter().map(|sun| &sun.server))
+    }
+
+    /// The share of files, 0..=1, whose first cache is another one in `after`, the same region at another time.
+    #[must_use]
+    pub fn caches_moved(&self, after: &Self) -> f64 {
+        moved(self.caches.iter().map(|cache| &cache.server), after.caches.iter().map(|cache| &cache.server))
+    }
 }
 
 impl Server {
@@ -271,18 +314,52 @@ impl Server {
     /// left out where it is the scheme's own. Nothing when the server has no port for the scheme.
     #[must_use]
     pub fn link(&self, scheme: Scheme, name: &CanonicalName) -> Option<String> {
-        let _ = (scheme, name);
-        todo!()
+        let (scheme, port, usual) = match scheme {
+            Scheme::Https => ("https", self.https_port, 443),
+            Scheme::Http => ("http", self.http_port?, 80),
+        };
+        let host = &self.host;
+        Some(if port == usual {
+            format!("{scheme}://{host}/{name}")
+        } else {
+            format!("{scheme}://{host}:{port}/{name}")
+        })
     }
+}
+
+impl Class {
+    /// Whether one of its patterns matches.
+    fn matches(&self, name: &CanonicalName) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(name.as_str()))
+    }
+}
+
+/// Pairs two lists of servers by name and says what share of files moves between them.
+fn moved<'a>(before: impl Iterator<Item = &'a Server>, after: impl Iterator<Item = &'a Server>) -> f64 {
+    let mut weights: BTreeMap<&str, (Weight, Weight)> = BTreeMap::new();
+    for server in before {
+        weights.entry(&server.name).or_default().0 = server.weight;
+    }
+    for server in after {
+        weights.entry(&server.name).or_default().1 = server.weight;
+    }
+    let (before, after): (Vec<Weight>, Vec<Weight>) = weights.into_values().unzip();
+    placement::moved(&before, &after)
 }
 
 /// A document that is refused; prints one problem a line.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .problems.join("\n"))]
 pub struct TopologyError {
-    /// "sun[2].weight = 300: a weight is 0..=256".
+    /// "sun[2] sun4-2-3: weight = 300: a weight is 0..=256", counted from 0 as the document is written.
     pub problems: Vec<String>,
 }
 
+/// Longest document, bytes: some 30,000 servers.
+pub const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+
 /// Follows a topology file: an `Arc` that is replaced whole when a changed document checks.
 pub type Watched = tokio::sync::watch::Receiver<Arc<Topology>>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,419 @@
+//! Documents that are accepted, and every way to be refused.
+
+use super::*;
+
+/// A document with one of everything; refused ones are made by replacing a line of it.
+const GOOD: &str = r#"
+version = 7
+domain = "example.org"
+default_region = 4
+
+[content_servers]
+url = "http://cs{number}.storage.example.org"
+numbers = ["100500", "1-199"]
+
+[[region]]
+id = 5
+name = "Saint Petersburg"
+latitude = 59.94
+longitude = 30.3
+
+[[region]]
+id = 4
+name = "Moscow"
+latitude = 55.75
+longitude = 37.6
+neighbours = [5]
+
+[[group]]
+name = "sun4-2"
+subnet = "192.0.2.0/26"
+
+[[group]]
+name = "sun4-1"
+subnet = "192.0.2.64/26"
+
+[[sun]]
+name = "sun4-2-2"
+addresses = ["192.0.2.2", "2001:db8::2"]
+http_port = 80
+internal = "10.4.2.2:8081"
+weight = 50
+
+[[sun]]
+name = "sun4-2-1"
+addresses = ["192.0.2.1"]
+https_port = 8443
+http_port = 8080
+internal = "10.4.2.1:8081"
+weight = 100
+nic_gbps = 40
+
+[[cache]]
+name = "cache4-1"
+addresses = ["192.0.2.70"]
+internal = "[2001:db8::4:1]:8081"
+weight = 100
+bytes = 2_000_000_000_000
+
+[[class]]
+name = "video"
+paths = ["*.mp4", "c*/video/*"]
+kind = "heavy"
+spread = "all"
+ttl_s = 60
+file_bytes_max = 1000
+cors = { origins = ["https://example.org", "http://127.0.0.1:8000"], expose_headers = ["Age"] }
+
+[[class]]
+name = "pictures"
+paths = ["*.jpg"]
+"#;
+
+#[test]
+fn a_whole_document_is_read() {
+    let topology = good();
+    assert_eq!((topology.version, topology.domain.as_str()), (7, "example.org"));
+    assert_eq!(topology.default_region, RegionId(4));
+    assert_eq!(topology.content_servers.numbers, [(1, 199), (100_500, 100_500)]);
+    assert_eq!(topology.regions.iter().map(|region| region.id.0).collect::<Vec<_>>(), [4, 5]);
+    let moscow = topology.region(RegionId(4)).unwrap();
+    assert_eq!((moscow.name.as_str(), moscow.latitude, moscow.longitude), ("Moscow", 55.75, 37.6));
+    assert_eq!(moscow.neighbours, [RegionId(5)]);
+    assert_eq!(moscow.groups.iter().map(|group| group.number).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(moscow.groups[1].subnet.to_string(), "192.0.2.0/26");
+    assert_eq!(moscow.suns.iter().map(|sun| sun.server.name.as_str()).collect::<Vec<_>>(), ["sun4-2-1", "sun4-2-2"]);
+    let Sun { server, group } = topology.sun("sun4-2-1").unwrap();
+    assert_eq!((server.host.as_str(), server.region, *group), ("sun4-2-1.example.org", RegionId(4), 2));
+    assert_eq!(server.internal.to_string(), "10.4.2.1:8081");
+    assert_eq!((server.weight.get(), server.nic_gbps), (100, 40.0));
+    assert_eq!(topology.sun("sun4-2-2").unwrap().server.addresses.len(), 2);
+    let cache = topology.cache("cache4-1").unwrap();
+    assert_eq!((cache.bytes, cache.server.region), (2_000_000_000_000, RegionId(4)));
+    assert_eq!(topology.server("cache4-1").unwrap().name, "cache4-1");
+    assert_eq!(topology.server("sun4-2-2").unwrap().name, "sun4-2-2");
+    assert!(topology.server("sun4-2-3").is_none());
+    assert!(topology.region(RegionId(6)).is_none());
+}
+
+#[test]
+fn what_a_document_leaves_out_has_its_default() {
+    let topology = good();
+    let sun = &topology.sun("sun4-2-2").unwrap().server;
+    assert_eq!((sun.https_port, sun.http_port, sun.nic_gbps), (443, Some(80), 10.0));
+    assert_eq!(topology.cache("cache4-1").unwrap().server.http_port, None);
+    assert!(topology.region(RegionId(5)).unwrap().neighbours.is_empty());
+    let pictures = &topology.classes[1];
+    assert_eq!((pictures.kind, pictures.spread), (Kind::Light, Spread::Auto));
+    assert_eq!((pictures.ttl_s, pictures.file_bytes_max), (31_536_000, 17_179_869_184));
+    assert!(pictures.cors.is_none());
+}
+
+#[test]
+fn the_first_class_that_matches_counts() {
+    let topology = good();
+    let class_of = |name: &str| topology.class_of(&CanonicalName::parse(name).unwrap()).name.clone();
+    assert_eq!(class_of("c1/a.mp4"), "video");
+    assert_eq!(class_of("c1/video/a.jpg"), "video");
+    assert_eq!(class_of("c1/a.jpg"), "pictures");
+    assert_eq!(class_of("c1/a.txt"), "default");
+    let other = topology.class_of(&CanonicalName::parse("c1/a.txt").unwrap());
+    assert_eq!((other.kind, other.spread, other.ttl_s), (Kind::Light, Spread::Auto, 31_536_000));
+    let cors = topology.classes[0].cors.as_ref().unwrap();
+    assert_eq!(cors.origins, ["https://example.org", "http://127.0.0.1:8000"]);
+    assert_eq!(cors.expose_headers, ["Age"]);
+}
+
+#[test]
+fn a_link_names_the_port_only_where_it_is_unusual() {
+    let topology = good();
+    let name = CanonicalName::parse("c100500/path/%D1%84.jpg").unwrap();
+    let link = |server: &str, scheme| topology.server(server).unwrap().link(scheme, &name);
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(link("sun4-2-2", Scheme::Https), text("https://sun4-2-2.example.org/c100500/path/%D1%84.jpg"));
+    assert_eq!(link("sun4-2-2", Scheme::Http), text("http://sun4-2-2.example.org/c100500/path/%D1%84.jpg"));
+    assert_eq!(link("sun4-2-1", Scheme::Https), text("https://sun4-2-1.example.org:8443/c100500/path/%D1%84.jpg"));
+    assert_eq!(link("sun4-2-1", Scheme::Http), text("http://sun4-2-1.example.org:8080/c100500/path/%D1%84.jpg"));
+    assert_eq!(link("cache4-1", Scheme::Http), None);
+}
+
+#[test]
+fn a_file_is_fetched_from_content_servers_of_ours_only() {
+    check_origin("http://cs{number}.storage.example.org", "c7/a/b.jpg", Some("http://cs7.storage.example.org/a/b.jpg"));
+    check_origin("http://127.0.0.1:9100/cs{number}", "c7/a/b.jpg", Some("http://127.0.0.1:9100/cs7/a/b.jpg"));
+    check_origin("http://[2001:db8::1]:80/{number}", "c100500/a", Some("http://[2001:db8::1]:80/100500/a"));
+    check_origin("http://cs{number}.storage.example.org", "c200/a", None);
+    check_origin("http://cs{number}.storage.example.org", "c0/a", None);
+}
+
+#[test]
+fn owners_follow_weights() {
+    let topology = good();
+    let moscow = topology.region(RegionId(4)).unwrap();
+    let content = CanonicalName::parse("c1/a").unwrap().content_id();
+    assert_eq!(moscow.owner(content).unwrap().server.name, moscow.sun_order(content)[0].server.name);
+    assert_eq!(moscow.sun_order(content).len(), 2);
+    assert_eq!(moscow.cache_order(content)[0].server.name, "cache4-1");
+    assert!(topology.region(RegionId(5)).unwrap().owner(content).is_none());
+
+    let drained = Topology::parse(&GOOD.replace("weight = 50", "weight = 0")).unwrap();
+    let after = drained.region(RegionId(4)).unwrap();
+    assert_eq!(after.sun_order(content).len(), 1);
+    assert!((moscow.suns_moved(after) - 1.0 / 3.0).abs() < 1e-9);
+    assert_eq!(moscow.caches_moved(after), 0.0);
+    assert_eq!(moscow.suns_moved(moscow), 0.0);
+}
+
+#[test]
+fn a_value_out_of_range_is_refused_with_its_key_and_what_is_allowed() {
+    check("version = 7", "version = -1", "version = -1: a version is 0 or more");
+    check("weight = 50", "weight = 300", "sun[0] sun4-2-2: weight = 300: a weight is 0..=256");
+    check("weight = 50", "weight = -1", "sun[0] sun4-2-2: weight = -1: a weight is 0..=256");
+    check("http_port = 80\n", "http_port = 0\n", "sun[0] sun4-2-2: http_port = 0: a port is 1..=65535");
+    check("https_port = 8443", "https_port = 65536", "sun[1] sun4-2-1: https_port = 65536: a port is 1..=65535");
+    check("https_port = 8443", "https_port = 8080", "sun[1] sun4-2-1: http_port = 8080: https_port is the same");
+    let nic = "sun[1] sun4-2-1: nic_gbps = ";
+    check("nic_gbps = 40", "nic_gbps = 0", &format!("{nic}0.0: a network card has 0.001..=10000 Gbit/s"));
+    check("nic_gbps = 40", "nic_gbps = nan", &format!("{nic}NaN: a network card has 0.001..=10000 Gbit/s"));
+    check("nic_gbps = 40", "nic_gbps = inf", &format!("{nic}inf: a network card has 0.001..=10000 Gbit/s"));
+    check("= 59.94", "= 90.1", "region[0] Saint Petersburg: latitude = 90.1: a latitude is -90..=90 degrees north");
+    check("= 37.6", "= -181", "region[1] Moscow: longitude = -181.0: a longitude is -180..=180 degrees east");
+    check("bytes = 2_000_000_000_000", "bytes = 0", "cache[0] cache4-1: bytes = 0: a cache has 1 byte or more");
+    check("ttl_s = 60", "ttl_s = -1", "class[0] video: ttl_s = -1: a freshness is 0..=2147483647 seconds");
+    check(
+        "file_bytes_max = 1000",
+        "file_bytes_max = 0",
+        "class[0] video: file_bytes_max = 0: a largest size is 1 byte or more",
+    );
+}
+
+#[test]
+fn names_say_where_things_are() {
+    let sun = "a sun is sun4-2-1: region, group and number, each 0..=65535";
+    for name in ["sun4-2", "sun4-2-1-1", "sun4-2-", "sun04-2-3", "sun4-2-+3", "sun4-2-65536", "Sun4-2-3", "cache4-3"] {
+        let expected = format!("sun[0] {name}: name = {name:?}: {sun}");
+        check(r#"name = "sun4-2-2""#, &format!("name = {name:?}"), &expected);
+    }
+    check("\"sun4-2-2\"", "\"sun4-9-2\"", "sun[0] sun4-9-2: name = \"sun4-9-2\": there is no group sun4-9");
+    check(
+        "\"cache4-1\"",
+        "\"cache4\"",
+        "cache[0] cache4: name = \"cache4\": a cache is cache4-1: region and number, each 0..=65535",
+    );
+    check("\"cache4-1\"", "\"cache6-1\"", "cache[0] cache6-1: name = \"cache6-1\": there is no region 6");
+    check("\"sun4-1\"", "\"sun6-1\"", "group[1] sun6-1: name = \"sun6-1\": there is no region 6");
+    check("\"sun4-1\"", "\"4-1\"", "group[1] 4-1: name = \"4-1\": a group is sun4-2: region and group, each 0..=65535");
+}
+
+#[test]
+fn nothing_is_there_twice() {
+    let again = "sun[1] sun4-2-2: name = \"sun4-2-2\": another server has this name";
+    check("\"sun4-2-1\"", "\"sun4-2-2\"", again);
+    check("\"10.4.2.1:8081\"", "\"10.4.2.2:8081\"", "sun[1] sun4-2-1: internal = 10.4.2.2:8081: sun4-2-2 has it too");
+    check("[2001:db8::4:1]", "10.4.2.1", "cache[0] cache4-1: internal = 10.4.2.1:8081: sun4-2-1 has it too");
+    check("192.0.2.70", "192.0.2.2", "cache[0] cache4-1: addresses = 192.0.2.2:443: sun4-2-2 has it too");
+    check("\"2001:db8::2\"", "\"192.0.2.2\"", "sun[0] sun4-2-2: addresses = \"192.0.2.2\": it is there twice");
+    let added =
+        GOOD.replacen("[[group]]", "[[region]]\nid = 4\nname = \"M\"\nlatitude = 0\nlongitude = 0\n[[group]]", 1);
+    check_refused(&added, &["region[2] M: id = 4: another region has this id"]);
+    check("\"sun4-1\"", "\"sun4-2\"", "group[1] sun4-2: name = \"sun4-2\": another group has this name");
+    check("\"pictures\"", "\"video\"", "class[1] video: name = \"video\": another class has this name");
+    // One address for several servers is fine where the ports differ.
+    accept("192.0.2.1", "192.0.2.2");
+}
+
+#[test]
+fn what_is_mentioned_exists() {
+    check("default_region = 4", "default_region = 6", "default_region = 6: there is no such region");
+    check("[5]", "[6]", "region[1] Moscow: neighbours = 6: there is no such region");
+    check("[5]", "[65540]", "region[1] Moscow: neighbours = 65540: there is no such region");
+    check("[5]", "[4]", "region[1] Moscow: neighbours = 4: a region is not its own neighbour");
+    check("[5]", "[5, 5]", "region[1] Moscow: neighbours = 5: it is there twice");
+}
+
+#[test]
+fn subnets_are_apart() {
+    let overlap = "it overlaps 192.0.2.0/26, which is sun4-2's";
+    check("192.0.2.64/26", "192.0.2.0/26", &format!("group[1] sun4-1: subnet = 192.0.2.0/26: {overlap}"));
+    check("192.0.2.64/26", "192.0.2.32/28", &format!("group[1] sun4-1: subnet = 192.0.2.32/28: {overlap}"));
+    check("192.0.2.64/26", "192.0.0.0/16", &format!("group[1] sun4-1: subnet = 192.0.0.0/16: {overlap}"));
+    let bits = "it has bits behind its length; write 192.0.2.64/26";
+    check("192.0.2.64/26", "192.0.2.65/26", &format!("group[1] sun4-1: subnet = \"192.0.2.65/26\": {bits}"));
+    let form = "a subnet is 192.0.2.0/26 or 2001:db8::/64";
+    check("192.0.2.64/26", "192.0.2.64", &format!("group[1] sun4-1: subnet = \"192.0.2.64\": {form}"));
+    check("192.0.2.64/26", "192.0.2.64/33", &format!("group[1] sun4-1: subnet = \"192.0.2.64/33\": {form}"));
+    accept("192.0.2.64/26", "2001:db8::/64");
+}
+
+#[test]
+fn addresses_are_addresses_of_one_host() {
+    let sun = "sun[1] sun4-2-1: addresses = ";
+    check("192.0.2.1\"", "sun\"", &format!("{sun}\"sun\": an address is 192.0.2.1 or 2001:db8::1"));
+    check("192.0.2.1\"", "0.0.0.0\"", &format!("{sun}\"0.0.0.0\": an address is one host's"));
+    check("192.0.2.1\"", "ff02::1\"", &format!("{sun}\"ff02::1\": an address is one host's"));
+    check("[\"192.0.2.1\"]", "[]", &format!("{sun}[]: a server has 1..=64 addresses"));
+    let internal = "it is where other servers reach it, 10.4.2.1:8081 or [2001:db8::1]:8081";
+    for wrong in ["10.4.2.1", "10.4.2.1:0", "0.0.0.0:8081", "sun:8081", "http://10.4.2.1:8081"] {
+        check("10.4.2.1:8081", wrong, &format!("sun[1] sun4-2-1: internal = {wrong:?}: {internal}"));
+    }
+}
+
+#[test]
+fn only_a_cache_has_bytes() {
+    check("nic_gbps = 40", "bytes = 5", "sun[1] sun4-2-1: bytes = 5: only a cache has bytes");
+    check(
+        "bytes = 2_000_000_000_000",
+        "",
+        "cache[0] cache4-1: bytes is missing: a cache says how much disk it may fill",
+    );
+}
+
+#[test]
+fn the_domain_is_a_domain() {
+    let allowed = "a domain is labels of a-z, 0-9 and - joined by dots, in lower case, at most 200 bytes";
+    for wrong in ["", "Example.org", "example.org.", ".example.org", "-a.org", "a_b.org", "a b", "a/b", "a:80"] {
+        check("\"example.org\"", &format!("{wrong:?}"), &format!("domain = {wrong:?}: {allowed}"));
+    }
+    accept("\"example.org\"", "\"localhost\"");
+    accept("\"example.org\"", "\"eu-1.cdn.localhost\"");
+}
+
+#[test]
+fn the_content_servers_are_told_by_a_plain_template() {
+    let url = "http://cs{number}.storage.example.org";
+    let check_url = |wrong: &str, allowed: &str| {
+        check(url, wrong, &format!("content_servers: url = {wrong:?}: {allowed}"));
+    };
+    check_url("http://cs.example.org", "it holds {number}, http://cs{number}.storage.example.org");
+    check_url("https://cs{number}.example.org", "it begins with http://");
+    check_url("cs{number}.example.org", "it begins with http://");
+    check_url("http://cs{number}/", "it does not end with a slash, since paths begin with one");
+    for wrong in
+        ["cs{number}/a//b", "cs{number}/..", "cs{number}/a?b", "cs{number}/%61", "cs{number}/a#", "a/ {number}"]
+    {
+        let allowed = "its path is canonical: no empty or dot segment, no query, nothing needlessly encoded";
+        check_url(&format!("http://{wrong}"), allowed);
+    }
+    for wrong in
+        ["u:p@cs{number}", "cs{number}:0", "cs{number}:", "cs{number}:+80", "h:{number}", "CS{number}", "[::{number}"]
+    {
+        let allowed =
+            "between http:// and the path are a host in lower case or an address, and a port 1..=65535 or none";
+        check_url(&format!("http://{wrong}"), allowed);
+    }
+}
+
+#[test]
+fn the_numbers_of_content_servers_are_disjoint_ranges() {
+    let numbers = |wrong: &str, problem: &str| {
+        check(r#"["100500", "1-199"]"#, wrong, &format!("content_servers: numbers = {problem}"));
+    };
+    let range = "a range is \"1-199\" or \"100500\", its ends 0..=4294967295, the first not above the last";
+    numbers("[]", "[]: there are 1..=10000 ranges, \"1-199\" or \"100500\"");
+    for wrong in ["", "-", "1-", "-1", "2-1", "1-2-3", "a", "01", "4294967296", "1 - 2"] {
+        numbers(&format!("[{wrong:?}]"), &format!("{wrong:?}: {range}"));
+    }
+    numbers(r#"["5", "1-9"]"#, r#""5": it overlaps "1-9"; ranges are disjoint"#);
+    numbers(r#"["1-9", "9-10"]"#, r#""9-10": it overlaps "1-9"; ranges are disjoint"#);
+    accept(r#"["100500", "1-199"]"#, r#"["0", "1-4294967295"]"#);
+}
+
+#[test]
+fn classes_are_sane() {
+    check("\"video\"", "\"Video\"", "class[0] Video: name = \"Video\": a class's name has 1..=32 of a-z, 0-9, - and _");
+    check("\"heavy\"", "\"big\"", "class[0] video: kind = \"big\": a kind is \"light\" or \"heavy\"");
+    check("\"all\"", "\"some\"", "class[0] video: spread = \"some\": a spread is \"auto\" or \"all\"");
+    check("[\"*.jpg\"]", "[]", "class[1] pictures: paths = []: a class has 1..=256 patterns");
+    let slash = "a pattern begins with c or *, since names are c100500/path, without a leading slash";
+    check("c*/video/*", "/c1/*", &format!("class[0] video: paths[1] = \"/c1/*\": {slash}"));
+    let origin = "an origin is \"*\" or https://example.org[:port], lower case, no path";
+    for wrong in ["example.org", "https://example.org/", "https://*.example.org", "null", "https://Example.org"] {
+        check("https://example.org", wrong, &format!("class[0] video: cors.origins = {wrong:?}: {origin}"));
+    }
+    let alone =
+        "class[0] video: cors.origins = [\"*\", \"http://127.0.0.1:8000\"]: \"*\" is all origins and stands alone";
+    check("https://example.org", "*", alone);
+    let header = "class[0] video: cors.expose_headers = \"a b\": a header's name is letters, digits and -";
+    check("\"Age\"", "\"a b\"", header);
+}
+
+#[test]
+fn every_problem_is_told_at_once() {
+    let text = GOOD.replace("weight = 50", "weight = 300").replace("id = 5", "id = 70000").replace("*.jpg", "jpg");
+    let problems = Topology::parse(&text).unwrap_err().problems;
+    let expected = [
+        "region[0] Saint Petersburg: id = 70000: an id is 0..=65535",
+        "region[1] Moscow: neighbours = 5: there is no such region",
+        "sun[0] sun4-2-2: weight = 300: a weight is 0..=256",
+        "class[1] pictures: paths[0] = \"jpg\": a pattern begins with c or *, since names are c100500/path, without a \
+         leading slash",
+    ];
+    assert_eq!(problems, expected);
+    assert_eq!(Topology::parse(&text).unwrap_err().to_string(), expected.join("\n"));
+}
+
+#[test]
+fn a_flood_of_problems_is_counted() {
+    let suns = "[[sun]]\nname = \"x\"\naddresses = []\ninternal = \"\"\nweight = -1\n".repeat(300);
+    let problems = Topology::parse(&GOOD.replace("[[cache]]", &(suns + "[[cache]]"))).unwrap_err().problems;
+    assert_eq!(problems.len(), 101);
+    assert_eq!(problems[100], "and 1399 more problems");
+}
+
+#[test]
+fn a_document_that_cannot_be_read_names_line_and_column() {
+    check(
+        "weight = 50",
+        "wieght = 50",
+        "line 36, column 1: unknown field `wieght`, expected one of `name`, `addresses`, \
+         `https_port`, `http_port`, `internal`, `weight`, `nic_gbps`, `bytes`",
+    );
+    check("version = 7", "version = ", "line 2, column 11: string values must be quoted, expected literal string");
+    check("id = 5", "id = \"5\"", "line 11, column 6: invalid type: string \"5\", expected i64");
+    check("subnet = \"192.0.2.0/26\"", "", "line 23, column 1: missing field `subnet`");
+    check("version = 7", "version = 7\nversion = 8", "line 3, column 1: duplicate key");
+    check(
+        "[content_servers]",
+        "[content]",
+        "line 6, column 2: unknown field `content`, expected one of `version`, \
+         `domain`, `default_region`, `content_servers`, `region`, `group`, `sun`, `cache`, `class`",
+    );
+}
+
+#[test]
+fn a_document_of_unreasonable_size_is_refused() {
+    let text = "#".repeat(DOCUMENT_BYTES_MAX + 1);
+    check_refused(&text, &["8388609 bytes: a topology has at most 8388608"]);
+    assert!(Topology::parse("").is_err());
+}
+
+#[track_caller]
+fn check_origin(url: &str, name: &str, expected: Option<&str>) {
+    let topology = Topology::parse(&GOOD.replace("http://cs{number}.storage.example.org", url)).unwrap();
+    let name = CanonicalName::parse(name).unwrap();
+    assert_eq!(topology.content_servers.url_of(&name).as_deref(), expected, "{url} {name}");
+}
+
+/// Makes one change to the good document and expects one problem.
+#[track_caller]
+fn check(good: &str, wrong: &str, problem: &str) {
+    assert!(GOOD.contains(good), "{good}");
+    check_refused(&GOOD.replacen(good, wrong, 1), &[problem]);
+}
+
+#[track_caller]
+fn check_refused(text: &str, expected: &[&str]) {
+    assert_eq!(Topology::parse(text).unwrap_err().problems, expected);
+}
+
+/// Makes one change to the good document and expects no problem.
+#[track_caller]
+fn accept(good: &str, other: &str) {
+    assert!(GOOD.contains(good), "{good}");
+    let problems = Topology::parse(&GOOD.replacen(good, other, 1)).err().map(|error| error.problems);
+    assert_eq!(problems, None, "{other}");
+}
+
+fn good() -> Topology {
+    Topology::parse(GOOD).unwrap()
+}
