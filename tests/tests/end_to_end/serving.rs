@@ -124,6 +124,7 @@ async fn conditions_are_decided_by_the_validators() {
     let world = World::new(&[SUN]);
     let script = Script::file(SIZE);
     let etag = script.etag();
+    let weak = format!("\"x\", W/{etag}");
     let date = "Sun, 01 Nov 2026 10:00:00 GMT";
     let earlier = "Sat, 31 Oct 2026 10:00:00 GMT";
     world.put("c1/a.jpg", script);
@@ -132,7 +133,8 @@ async fn conditions_are_decided_by_the_validators() {
     let part = ("range", "bytes=0-9");
     let cases: &[(Fields<'_>, u16, u64)] = &[
         (&[("if-none-match", &etag)], 304, 0),
-        (&[("if-none-match", "\"x\", W/\"y\", *")], 304, 0),
+        (&[("if-none-match", &weak)], 304, 0),
+        (&[("if-none-match", "*")], 304, 0),
         (&[("if-none-match", "\"other\"")], 200, SIZE),
         (&[("if-modified-since", date)], 304, 0),
         (&[("if-modified-since", earlier)], 200, SIZE),
