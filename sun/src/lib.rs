@@ -22,7 +22,7 @@
 //! - [`sources`], [`region`], [`breaker`]: whom to ask, and whom to leave alone.
 //! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
 //! - [`serve`], [`body`], [`vault_read`]: the shell that waits.
-//! - [`listener`], [`tls`], [`stall`]: sockets. [`edge`]: the shared state.
+//! - [`listener`], [`tls`], [`greeting`], [`stall`]: sockets. [`edge`]: the shared state.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
 //!
@@ -40,6 +40,7 @@ pub mod edge;
 pub mod extent;
 pub mod fill;
 pub mod flow;
+pub mod greeting;
 pub mod headers;
 pub mod held;
 pub mod listener;

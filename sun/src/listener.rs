@@ -5,6 +5,7 @@
 //!     accept loop for each address               the same addresses (SO_REUSEPORT: the kernel spreads)
 //!        |
 //!     TLS handshake, ALPN -- HTTP/1.1 or HTTP/2 -- serve::client
+//!     plain ---------------------- HTTP/1.1 ------ serve::client
 //!     internal address ----------- HTTP/1.1 ------ serve::server
 //! ```
 //!
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
 use crate::edge::Edge;
+use crate::greeting::Greeting;
 use crate::serve;
 use crate::stall::Stall;
 
@@ -209,9 +211,12 @@ async fn connection(
             let handshake = tokio::time::timeout(Duration::from_secs(limits.handshake_s), tls.accept(stream));
             match handshake.await {
                 Ok(Ok(stream)) => {
-                    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                    let protocol = if http2 { &protocols.http2 } else { &protocols.http1 };
-                    drive(&shared, protocol, stream, kind, peer).await;
+                    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                        let stream = Greeting::new(stream, Duration::from_secs(limits.head_s));
+                        drive(&shared, &protocols.http2, stream, kind, peer).await;
+                    } else {
+                        drive(&shared, &protocols.http1, stream, kind, peer).await;
+                    }
                 }
                 Ok(Err(error)) => {
                     shared.edge.metrics.failed_handshakes.inc();
@@ -221,7 +226,7 @@ async fn connection(
             }
         }
         (Kind::Https, None) => {}
-        (Kind::Http | Kind::Internal, _) => drive(&shared, &protocols.either, stream, kind, peer).await,
+        (Kind::Http | Kind::Internal, _) => drive(&shared, &protocols.http1, stream, kind, peer).await,
     }
     drop(open);
 }
@@ -254,17 +259,17 @@ where
     }
 }
 
-/// hyper's settings, made once a worker.
+/// hyper's settings, made once a worker. There is none that finds out which of the two is spoken: hyper-util reads
+/// the first bytes for that without a deadline, and clients that speak HTTP/2 without TLS hardly exist.
 struct Protocols {
     http1: auto::Builder<TokioExecutor>,
     http2: auto::Builder<TokioExecutor>,
-    either: auto::Builder<TokioExecutor>,
 }
 
 impl Protocols {
     fn new(limits: &Limits) -> Self {
-        let either = builder(limits);
-        Self { http1: either.clone().http1_only(), http2: either.clone().http2_only(), either }
+        let builder = builder(limits);
+        Self { http1: builder.clone().http1_only(), http2: builder.http2_only() }
     }
 }
 
