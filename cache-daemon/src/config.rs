@@ -114,6 +114,24 @@ mod tests {
         check(|config| config.prefill.retry_ms = 600_001, "prefill.retry_ms = 600001: must be 1..=600000");
     }
 
+    #[test]
+    fn the_shipped_file_shows_the_defaults() {
+        let shipped: Config = daemon::config::parse(SHIPPED, "cache-daemon.toml").unwrap();
+        assert_eq!(shipped, Config::default());
+    }
+
+    #[test]
+    fn the_shipped_file_shows_every_option_of_the_daemon() {
+        let defaults = serde_json::to_value(Config::default()).unwrap();
+        let prefill = defaults["prefill"].as_object().unwrap().keys();
+        let own = defaults.as_object().unwrap().keys().filter(|key| !["prefill", "edge"].contains(&key.as_str()));
+        for key in own.chain(prefill) {
+            assert!(SHIPPED.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not shown");
+        }
+    }
+
+    const SHIPPED: &str = include_str!("../../deploy/config/cache-daemon.toml");
+
     #[track_caller]
     fn check(change: impl FnOnce(&mut Config), expected: &str) {
         let mut config = Config::default();
