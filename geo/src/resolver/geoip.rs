@@ -130,17 +130,24 @@ struct Record<'a> {
     #[serde(default)]
     country_code: Option<&'a str>,
     #[serde(default)]
-    latitude: Option<f64>,
+    latitude: Option<Degrees>,
     #[serde(default)]
-    longitude: Option<f64>,
+    longitude: Option<Degrees>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Location {
     #[serde(default)]
-    latitude: Option<f64>,
+    latitude: Option<Degrees>,
     #[serde(default)]
-    longitude: Option<f64>,
+    longitude: Option<Degrees>,
+}
+
+/// A number of either width.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+enum Degrees {
+    Are(f64),
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,7 +163,7 @@ enum Country<'a> {
 impl Record<'_> {
     /// Degrees north and east, when both are there and on the globe.
     fn position(&self) -> Option<(f64, f64)> {
-        let (latitude, longitude) = match &self.location {
+        let (Degrees::Are(latitude), Degrees::Are(longitude)) = match &self.location {
             Some(location) => (location.latitude?, location.longitude?),
             None => (self.latitude?, self.longitude?),
         };
