@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use daemon::tokens::Role;
 use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
@@ -62,8 +63,12 @@ pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>)
 pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<ResponseBody> {
     let (head, _) = request.into_parts();
     let authorization = headers::text(&head.headers, &header::AUTHORIZATION);
-    if edge.tokens.identify(authorization).is_none() {
-        let refusal = Refusal::new(StatusCode::UNAUTHORIZED, "servers of this CDN present their token here");
+    let refusal = match edge.tokens.identify(authorization).map(|identity| identity.role) {
+        Some(Role::Sun | Role::Cache | Role::Operator) => None,
+        Some(Role::Backend) => Some(Refusal::new(StatusCode::FORBIDDEN, "this is for servers: ask for links instead")),
+        None => Some(Refusal::new(StatusCode::UNAUTHORIZED, "servers of this CDN present their token here")),
+    };
+    if let Some(refusal) = refusal {
         return edge.signature.refuse(&refusal, false);
     }
     match request::parse(&head, true, &edge.topology().domain) {
