@@ -214,7 +214,13 @@ async fn slow_clients_are_closed_and_others_go_on() {
         world.start_with(SUN, |settings| settings.more = "limits.head_s = 3\nlimits.handshake_s = 3".to_owned()).await;
     let url = world.https(SUN, "c1/a.jpg");
     let mut slow = JoinSet::new();
-    for begin in ["", "GET", "PRI * HTTP/2.0", "GET /c1/a.jpg HTTP/1.1\r\nHost: h\r\n", "GET /c1/a.jpg HTTP/1.1\r\nHost: h\r\nx: "] {
+    for begin in [
+        "",
+        "GET",
+        "PRI * HTTP/2.0",
+        "GET /c1/a.jpg HTTP/1.1\r\nHost: h\r\n",
+        "GET /c1/a.jpg HTTP/1.1\r\nHost: h\r\nx: ",
+    ] {
         for _ in 0..25 {
             let mut raw = Raw::plain(world.server(SUN).http()).await;
             raw.write(begin.as_bytes()).await;

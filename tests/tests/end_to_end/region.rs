@@ -184,9 +184,10 @@ async fn a_cache_passes_clients_on_and_tells_servers_it_has_nothing() {
 async fn the_internal_listener_wants_a_servers_token() {
     let world = World::new(&["sun1-1-1", "cache1-1"]);
     let (_sun, _cache) = (world.start("sun1-1-1").await, world.start("cache1-1").await);
-    world.put("c1/a.jpg", Script::file(SIZE));
     for (server, answered) in [("sun1-1-1", 200), ("cache1-1", 404)] {
-        let url = format!("http://{}/c1/a.jpg", world.server(server).internal());
+        let file = &format!("c1/{server}.jpg");
+        world.put(file, Script::file(SIZE));
+        let url = format!("http://{}/{file}", world.server(server).internal());
         for (authorization, expected) in [
             (None, &[401][..]),
             (Some("Bearer wrong-wrong-wrong-wrong".to_owned()), &[401]),
@@ -201,7 +202,7 @@ async fn the_internal_listener_wants_a_servers_token() {
             let status = client.get(&url).await.unwrap().status;
             assert!(expected.contains(&status), "{server} {authorization:?}: {status}, expected {expected:?}");
             if status != 200 {
-                assert_eq!(world.fetches("c1/a.jpg"), 0);
+                assert_eq!(world.fetches(file), 0);
             }
         }
         // The token opens nothing else.
