@@ -26,7 +26,7 @@ use crate::holdings::Holdings;
 use crate::metrics::Metrics;
 use crate::plan::{self, Action, Rated, Room, UNRATED};
 use crate::prefill::{FetchError, Fetched, Order, Prefill, Source};
-use crate::vault::{Changes, Vault, footprint};
+use crate::vault::{Changes, Held, Vault, footprint};
 
 /// Carries files into a vault until the drain.
 #[derive(Debug)]
@@ -247,14 +247,9 @@ impl Carrier {
             .filter(|(content, file)| !self.failures.hold_back(**content, now) && fits_its_class(file))
             .map(|(&content, file)| Rated { content, bytes: footprint(file.size), score: file.score })
             .collect();
-        let score = |content| self.scores.get(&content).copied().unwrap_or(UNRATED);
-        let held = self.vault.held().into_iter().map(|file| Rated {
-            content: file.content,
-            bytes: footprint(file.size),
-            score: score(file.content),
-        });
+        let held = rated(&self.vault.held(), &self.in_flight, &self.scores);
         let in_flight: Vec<Rated> = self.in_flight.values().copied().collect();
-        plan::plan(&candidates, &held.collect::<Vec<_>>(), &in_flight, room)
+        plan::plan(&candidates, &held, &in_flight, room)
     }
 
     async fn drop_file(&mut self, content: ContentId) {
@@ -360,6 +355,17 @@ impl DiskHealth {
     }
 }
 
+/// What is held, as the plan sees it. A file whose download has just ended may be in both places: it counts once,
+/// as in flight, or its room would be taken twice and something dropped for nothing.
+fn rated(held: &[Held], in_flight: &HashMap<ContentId, Rated>, scores: &HashMap<ContentId, f64>) -> Vec<Rated> {
+    let only_held = held.iter().filter(|file| !in_flight.contains_key(&file.content));
+    let rated = only_held.map(|&Held { content, size }| {
+        let score = scores.get(&content).copied().unwrap_or(UNRATED);
+        Rated { content, bytes: footprint(size), score }
+    });
+    rated.collect()
+}
+
 /// Where a file can be had: the nearest caches that hold it, then its content server.
 fn sources(candidate: &Candidate, own_name: &str, topology: &Topology) -> Vec<Source> {
     let others = candidate.holders.iter().filter(|holder| *holder != own_name);
@@ -396,6 +402,17 @@ mod tests {
         let wait = |usual, failures| backoff(Duration::from_secs(usual), failures).as_secs();
         assert_eq!([0, 1, 2, 3, 4, 5, 40].map(|failures| wait(3, failures)), [3, 6, 12, 24, 48, 60, 60]);
         assert_eq!(wait(300, 5), 300);
+    }
+
+    #[test]
+    fn a_file_that_is_held_and_in_flight_counts_once() {
+        let content = |file: &str| id(&format!("c1/{file}")).unwrap();
+        let held = ["a", "b", "c"].map(|file| Held { content: content(file), size: 5 });
+        let scores = HashMap::from([(content("a"), 2.0), (content("c"), 3.0)]);
+        let landed = Rated { content: content("c"), bytes: 4096, score: 3.0 };
+        let rated = rated(&held, &HashMap::from([(content("c"), landed)]), &scores);
+        let expected = [("a", 2.0), ("b", UNRATED)];
+        assert_eq!(rated, expected.map(|(file, score)| Rated { content: content(file), bytes: 4096, score }));
     }
 
     #[test]

@@ -18,9 +18,6 @@ pub struct Config {
     /// Candidates asked for at a time. Default 1000, at most 10,000. Too small: when the first ones cannot be
     /// fetched, nothing else is; too large: answers of megabytes that are mostly not used.
     pub candidates_max: usize,
-    /// How long a drain may take, seconds. Default 30. Too small: long downloads of clients are cut; too large: a
-    /// restart waits for the slowest client.
-    pub drain_s: u64,
     /// Downloading.
     pub prefill: PrefillConfig,
     /// The edge that serves clients and other servers: name, listeners, topology, certificates, API, geo.
@@ -57,7 +54,6 @@ impl Default for Config {
             vault: "/var/lib/sun/cache".into(),
             plan_ms: 3000,
             candidates_max: 1000,
-            drain_s: daemon::process::DRAIN_S,
             prefill: PrefillConfig::default(),
             edge: sun::Config::default(),
         }
@@ -82,10 +78,9 @@ impl Config {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let prefill = &self.prefill;
-        let bounds: [(&str, u64, std::ops::RangeInclusive<u64>); 9] = [
+        let bounds: [(&str, u64, std::ops::RangeInclusive<u64>); 8] = [
             ("plan_ms", self.plan_ms, 10..=3_600_000),
             ("candidates_max", self.candidates_max as u64, 1..=CANDIDATES_MAX),
-            ("drain_s", self.drain_s, 0..=86_400),
             ("prefill.parallel", prefill.parallel as u64, 1..=1024),
             ("prefill.connect_ms", prefill.connect_ms, 1..=600_000),
             ("prefill.idle_ms", prefill.idle_ms, 1..=600_000),

@@ -61,21 +61,14 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
 #[must_use]
 pub fn check(config: &Config) -> Vec<String> {
     let mut problems = config.problems();
-    let edge = &config.edge;
-    problems.extend(daemon::telemetry::check(&edge.log).err().map(|error| error.to_string()));
-    let file = edge.topology.display();
-    match std::fs::read_to_string(&edge.topology) {
-        Err(error) => problems.push(format!("edge.topology {file}: cannot be read: {error}")),
-        Ok(text) => match Topology::parse(&text) {
-            Err(error) => problems.extend(error.problems.iter().map(|problem| format!("{file}: {problem}"))),
-            Ok(topology) => problems.extend(own(&topology, &edge.name).err().map(|error| error.to_string())),
-        },
+    let of_the_edge = sun::check(&config.edge);
+    if of_the_edge.is_empty() {
+        let text = std::fs::read_to_string(&config.edge.topology).unwrap_or_default();
+        let topology = Topology::parse(&text);
+        problems
+            .extend(topology.ok().and_then(|topology| own(&topology, &config.edge.name).err()).map(|e| e.to_string()));
     }
-    problems.extend(daemon::tokens::Tokens::load(&edge.tokens).err().map(|error| error.to_string()));
-    problems.extend(daemon::tokens::read_secret(&edge.token).err().map(|error| error.to_string()));
-    if let Some(api) = &edge.popularity {
-        problems.extend(popularity_api::Client::new(api).err().map(|error| error.to_string()));
-    }
+    problems.extend(of_the_edge.into_iter().map(|problem| format!("edge: {problem}")));
     if config.vault.exists() && !config.vault.is_dir() {
         problems.push(format!("vault {}: is not a folder", config.vault.display()));
     }

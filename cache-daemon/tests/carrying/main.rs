@@ -1,6 +1,7 @@
 //! Carrying end to end: scripted content servers, caches and a scripted popularity API, over real sockets.
 
 mod api;
+mod binary;
 mod carrier;
 mod prefill;
 mod scripted;
