@@ -95,6 +95,8 @@ impl Drop for Nginx {
     }
 }
 
+/// `tcp_nopush` stays off: with it, bodies of 100 KB wait for delayed acknowledgements on loopback, and nginx answers
+/// 1,600 requests per second instead of 20,000.
 fn text(world: &World, address: Ipv4Addr, cache: &Path) -> String {
     let (chain, key) = (world.certificate.chain.display(), world.certificate.key.display());
     let (cache, folder, origin) = (cache.display(), world.folder().display(), world.origin.address());
@@ -107,7 +109,7 @@ events {{ worker_connections 4096; }}
 http {{
     access_log off;
     sendfile on;
-    tcp_nopush on;
+    tcp_nopush off;
     tcp_nodelay on;
     keepalive_timeout 600s;
     keepalive_requests 1000000000;
