@@ -201,9 +201,13 @@ impl Writer<'_> {
                 self.edge.ram.keep_extent(self.fill.content, opened.meta.generation, index, bytes);
             }
         }
-        let more = extent::start_of(next) < opened.end && opened.meta.size.is_some();
-        more && (self.unwanted(opened)
-            || self.edge.ram.extent(self.fill.content, opened.meta.generation, next).is_some())
+        let next_start = extent::start_of(next);
+        if next_start >= opened.end || opened.meta.size.is_none() {
+            return false;
+        }
+        // A source that ignores ranges begins before what this fill is for: what is held until there is no end.
+        let held = || self.edge.ram.extent(self.fill.content, opened.meta.generation, next).is_some();
+        self.unwanted(opened) || (next_start > self.fill.plan.start() && held())
     }
 
     /// A fill of a file too large for the tier, or that is not kept, goes on only while somebody reads it.
