@@ -97,7 +97,7 @@ impl World {
             ram_bytes: 256 << 20,
             tokens: self.folder.path().to_owned(),
             prefixes: self.path("prefixes.txt"),
-            log_level: "debug".to_owned(),
+            log_level: "debug,h2=info,hyper=info,hyper_util=info,rustls=info".to_owned(),
             more: String::new(),
         };
         change(&mut settings);

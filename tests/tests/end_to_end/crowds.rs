@@ -115,3 +115,48 @@ async fn a_client_that_does_not_read_holds_up_nobody() {
     drop(lazy);
     assert_eq!(world.fetches("c1/long.mp4"), 1);
 }
+
+/// More files than fit into RAM, parts of them asked for at random by many at once, whole files between: every
+/// byte is right whatever is evicted meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_at_random_of_more_files_than_fit_are_right() {
+    const LONG: u64 = 3_000_000;
+    const FILES: u64 = 8;
+    let world = World::new(&["sun1-1-1", "sun1-1-2"]);
+    let _first = world.start_with("sun1-1-1", |settings| settings.ram_bytes = 8 << 20).await;
+    let _second = world.start_with("sun1-1-2", |settings| settings.ram_bytes = 8 << 20).await;
+    for number in 0..FILES {
+        let script = Script::file(LONG);
+        world.put(&format!("c1/{number}.mp4"), if number % 4 == 3 { script.ignoring_ranges() } else { script });
+    }
+    let mut clients = JoinSet::new();
+    for number in 0..16_u64 {
+        let client = if number % 2 == 0 { world.client() } else { world.client().http2() };
+        let bases = ["sun1-1-1", "sun1-1-2"].map(|sun| world.https(sun, ""));
+        clients.spawn(async move {
+            // SplitMix64 again: the same parts in every run.
+            let mut random = Pattern::of("parts", u32::try_from(number).expect("few")).bytes(0, 20 * 32).into_iter();
+            let mut draw = |below: u64| {
+                let drawn = random.by_ref().take(8).fold(0_u64, |all, byte| all << 8 | u64::from(byte));
+                drawn % below
+            };
+            for _ in 0..20 {
+                let (file, sun, start) = (draw(FILES), draw(2), draw(LONG));
+                let end = start + 1 + draw(LONG - start);
+                let url = format!("{}c1/{file}.mp4", bases[usize::try_from(sun).expect("two")]);
+                let answer = client.clone().with("range", &format!("bytes={start}-{}", end - 1)).get(&url).await;
+                let answer = answer.unwrap_or_else(|error| panic!("{url} {start}..{end}: {error:#}"));
+                assert_eq!((answer.status, answer.body.len() as u64), (206, end - start), "{url} {start}..{end}");
+                Pattern::of(&format!("/cs1/{file}.mp4"), 0).check(start, &answer.body);
+            }
+        });
+    }
+    for number in 0..FILES {
+        let file = format!("c1/{number}.mp4");
+        let whole = world.client().get(&world.https("sun1-1-1", &file)).await.unwrap();
+        world.check_whole(&file, LONG, &whole);
+    }
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+}
