@@ -152,3 +152,36 @@ impl Default for Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_shows_the_defaults() {
+        let text = include_str!("../../deploy/config/sun.toml");
+        let shipped: Config = daemon::config::parse(text, "sun.toml").unwrap();
+        assert_eq!(shipped, Config::default());
+    }
+
+    #[test]
+    fn the_shipped_file_names_every_option() {
+        let text = include_str!("../../deploy/config/sun.toml");
+        let all = Config {
+            name: "sun4-2-1".into(),
+            certificates: vec![Certificate { chain: "a".into(), key: "b".into() }],
+            geo: geo::resolver::Sources { geoip: Some("c".into()), ..Default::default() },
+            popularity: Some(popularity_api::ClientConfig {
+                url: "http://d".into(),
+                token_file: "e".into(),
+                timeout_ms: 2000,
+            }),
+            ..Config::default()
+        };
+        for line in toml::to_string(&all).unwrap().lines() {
+            let key = line.split(" =").next().unwrap().trim_start_matches('[').trim_end_matches(']');
+            let key = key.rsplit('.').next().unwrap();
+            assert!(text.contains(key), "{key} is not in the shipped file");
+        }
+    }
+}

@@ -147,7 +147,7 @@ impl Writer<'_> {
             flows: range.is_some(),
             end: range.as_ref().map_or(0, |range| range.end),
             outcome: Outcome::of(&source),
-            stored: small_enough && Storable::of(response.headers()) == Storable::Yes,
+            stored: range.is_some() && small_enough && Storable::of(response.headers()) == Storable::Yes,
             passed_on: source.server().and(headers::text(response.headers(), &CACHE_STATUS)).map(Arc::from),
             meta,
         };
