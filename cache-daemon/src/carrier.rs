@@ -1,8 +1,8 @@
 //! The loop that keeps the vault filled with what its region asks for most.
 //!
 //! ```text
-//!   every plan_ms:  holdings are told --> wanted? --> plan --> drops, downloads begin
-//!   a download ends:                                  plan --> the next ones begin
+//!   every plan_ms:  holdings are told --> wanted? --> plan: steps --> drops, downloads begin
+//!   a download ends:                                         steps --> the next one begins
 //!   the vault changes:  holdings are told at once
 //!   the API is away:  keep everything, finish what was begun, ask again later and later
 //! ```
@@ -10,7 +10,7 @@
 //! It only waits and carries out: what to do is decided by [`crate::plan`], what to tell by [`crate::holdings`],
 //! what to leave alone by [`crate::failures`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -47,6 +47,8 @@ pub struct Carrier {
     /// What held files are worth.
     scores: HashMap<ContentId, f64>,
     in_flight: HashMap<ContentId, Rated>,
+    /// What is left of the plan; a drop belongs to the fetch after it.
+    steps: VecDeque<Action>,
     downloads: JoinSet<(ContentId, Result<Fetched, FetchError>)>,
     /// Calls of the API that failed in a row.
     api_failures: u32,
@@ -102,6 +104,7 @@ impl Carrier {
             candidates: HashMap::new(),
             scores: HashMap::new(),
             in_flight: HashMap::new(),
+            steps: VecDeque::new(),
             downloads: JoinSet::new(),
             api_failures: 0,
             disk: DiskHealth::default(),
@@ -127,7 +130,7 @@ impl Carrier {
                     }
                     Event::Ended(ended) => {
                         self.ended(ended);
-                        self.carry().await;
+                        self.advance().await;
                     }
                     Event::Changed => {
                         let told = self.tell().await;
@@ -224,32 +227,40 @@ impl Carrier {
         }
     }
 
-    /// Plans, and carries the plan out.
+    /// Plans anew; what is left of the last plan is forgotten.
     async fn carry(&mut self) {
         let topology = Arc::clone(&self.topology.borrow());
         let Some(bytes_max) = self.cache(&topology).map(|cache| cache.bytes) else { return };
         self.vault.limit(bytes_max);
-        let now = Instant::now();
-        let fetches_max = if self.disk.rests(now) { 0 } else { self.parallel.saturating_sub(self.downloads.len()) };
-        for action in self.plan(&topology, Room { bytes_max, fetches_max }, now) {
-            match action {
-                Action::Drop(content) => self.drop_file(content).await,
-                Action::Fetch(content) => self.begin(content, &topology),
+        self.steps = self.plan(&topology, bytes_max).into();
+        self.advance().await;
+    }
+
+    /// Takes steps until as many downloads run as may, or none is left.
+    async fn advance(&mut self) {
+        let topology = Arc::clone(&self.topology.borrow());
+        while self.downloads.len() < self.parallel && !self.disk.rests(Instant::now()) {
+            match self.steps.pop_front() {
+                Some(Action::Drop(content)) => self.drop_file(content).await,
+                Some(Action::Fetch(content)) => self.begin(content, &topology),
+                None => break,
             }
         }
     }
 
-    fn plan(&self, topology: &Topology, room: Room, now: Instant) -> Vec<Action> {
+    fn plan(&self, topology: &Topology, bytes_max: u64) -> Vec<Action> {
+        let now = Instant::now();
         let fits_its_class = |file: &Candidate| file.size <= topology.class_of(&file.name).file_bytes_max;
-        let candidates: Vec<Rated> = self
+        let possible = self
             .candidates
             .iter()
-            .filter(|(content, file)| !self.failures.hold_back(**content, now) && fits_its_class(file))
+            .filter(|(content, file)| !self.failures.hold_back(**content, now) && fits_its_class(file));
+        let candidates: Vec<Rated> = possible
             .map(|(&content, file)| Rated { content, bytes: footprint(file.size), score: file.score })
             .collect();
         let held = rated(&self.vault.held(), &self.in_flight, &self.scores);
         let in_flight: Vec<Rated> = self.in_flight.values().copied().collect();
-        plan::plan(&candidates, &held, &in_flight, room)
+        plan::plan(&candidates, &held, &in_flight, Room { bytes_max, fetches_max: self.candidates_max })
     }
 
     async fn drop_file(&mut self, content: ContentId) {

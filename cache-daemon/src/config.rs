@@ -125,6 +125,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_the_shipped_file_shows_commented_out_can_be_used() {
+        let shown = |line: &str| {
+            let option = line.strip_prefix("# ")?;
+            let is_table = option.starts_with('[') && option.ends_with(']');
+            let key = option.split(" = ").next().filter(|key| key.len() < option.len());
+            let is_key = key.is_some_and(|key| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+            (is_table || is_key).then(|| option.to_owned())
+        };
+        let used: Vec<String> = SHIPPED.lines().map(|line| shown(line).unwrap_or_else(|| line.to_owned())).collect();
+        let config: Config = daemon::config::parse(&used.join("\n"), "cache-daemon.toml").unwrap();
+        assert_eq!(config.edge.certificates.len(), 1);
+        assert_eq!(config.edge.popularity.map(|api| api.timeout_ms), Some(2000));
+        assert!(config.edge.geo.geoip.is_some());
+    }
+
     const SHIPPED: &str = include_str!("../../deploy/config/cache-daemon.toml");
 
     #[track_caller]

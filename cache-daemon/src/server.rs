@@ -45,14 +45,21 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
     let running = sun::start(config.edge, parts, drain.clone()).await?;
     let until = drain.clone();
     drain.spawn(async move {
-        // A panic of the scan leaves the cache not ready, which is what it is.
-        if tokio::task::spawn_blocking(move || vault.scan()).await.is_err() {
-            return;
+        let scanning = Arc::clone(&vault);
+        let scan = tokio::task::spawn_blocking(move || scanning.scan());
+        // A scan that panics leaves the cache not ready, which is what it is; a drain does not wait for one.
+        let scanned = tokio::select! {
+            scanned = scan => scanned.is_ok(),
+            () = until.wait() => false,
+        };
+        if scanned {
+            readiness.hold(SCANNED);
+            match carrier {
+                Some(carrier) => carrier.run(until).await,
+                None => until.wait().await,
+            }
         }
-        readiness.hold(SCANNED);
-        if let Some(carrier) = carrier {
-            carrier.run(until).await;
-        }
+        vault.release();
     });
     Ok(running)
 }

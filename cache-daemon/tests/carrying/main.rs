@@ -1,5 +1,7 @@
 //! Carrying end to end: scripted content servers, caches and a scripted popularity API, over real sockets.
 
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
 mod api;
 mod binary;
 mod carrier;

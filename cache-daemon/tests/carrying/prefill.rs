@@ -42,7 +42,7 @@ async fn kept_headers_are_stored_and_others_are_not() {
     let (_folder, vault) = vault();
     fetch(&vault, vec![content_server(&origin)]).await.unwrap();
     let file = sun::HeldFiles::open(&*vault, name("c1/a.png").content_id()).unwrap();
-    let mut names: Vec<&str> = file.headers.keys().map(|name| name.as_str()).collect();
+    let mut names: Vec<&str> = file.headers.keys().map(http::HeaderName::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["content-type", "etag"]);
 }

@@ -224,6 +224,29 @@ fn a_broken_byte_is_an_error_or_harmless_and_never_a_panic() {
 }
 
 #[test]
+fn a_tree_without_an_end_is_an_error() {
+    let place = tempfile::tempdir().unwrap();
+    let whole = small_city_file();
+    let reader = maxminddb::Reader::from_source(&whole).unwrap();
+    let (nodes, record_size) = (reader.metadata().node_count, reader.metadata().record_size);
+    assert!(record_size == 24 && nodes > 120);
+    // Both children of each node are the next one, which makes 2 to the power of the depth leaves, or its
+    // own parent. IPv4 begins at node 96, and a depth of 97 has nearly all leaves there.
+    for (depth, onward) in [(120, true), (97, true), (120, false)] {
+        let mut broken = whole.clone();
+        for node in 0..nodes {
+            let next = if onward { node + 1 } else { node.saturating_sub(1) };
+            let child = if node < depth { next } else { nodes };
+            let bytes = &child.to_be_bytes()[1..];
+            let start = node as usize * 6;
+            broken[start..start + 6].copy_from_slice(&[bytes, bytes].concat());
+        }
+        let error = load_geoip(&place, &broken).unwrap_err().0;
+        assert!(error.contains("the search tree has more leaves") || error.contains("cycle"), "{error}");
+    }
+}
+
+#[test]
 fn what_is_no_geoip_file_is_refused() {
     let place = tempfile::tempdir().unwrap();
     for bytes in [&b""[..], b"127.0.0.0/8 1\n", &[0; 4096], b"\xab\xcd\xefMaxMind.com"] {
@@ -267,6 +290,7 @@ fn changed_files_and_regions_are_read_anew_and_bad_ones_are_not() {
     sender.send_replace(Arc::new(parse(&DOCUMENT.replace("id = 4", "id = 9").replace("[2, 3, 4, 5]", "[2]"))));
     check(&settled(&mut following).unwrap(), "127.0.0.1", "9 prefix 127.0.0.0/8");
     assert!(following.said.is_none());
+    assert!(settled(&mut following).is_none());
 
     fs::remove_file(&list).unwrap();
     assert!(settled(&mut following).is_none());
@@ -274,6 +298,12 @@ fn changed_files_and_regions_are_read_anew_and_bad_ones_are_not() {
     assert!(settled(&mut following).is_none());
     fs::write(&list, "127.0.0.0/8 1").unwrap();
     check(&settled(&mut following).unwrap(), "127.0.0.1", "1 9 prefix 127.0.0.0/8");
+
+    // Unchanged, but what was read of it while it went away may have failed.
+    fs::remove_file(&list).unwrap();
+    assert!(settled(&mut following).is_none());
+    fs::write(&list, "127.0.0.0/8 1").unwrap();
+    assert!(settled(&mut following).is_some());
 }
 
 #[test]

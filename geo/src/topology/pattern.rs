@@ -46,8 +46,12 @@ impl Pattern {
         let Some(tail) = &self.tail else {
             return name == self.head;
         };
-        let Some(mut rest) = name.strip_prefix(self.head.as_str()).and_then(|rest| rest.strip_suffix(tail.as_str()))
-        else {
+        // Most patterns differ in their tails, *.jpg and *.mp4, so those are compared first.
+        let (bytes, ends) = (name.as_bytes(), self.head.len() + tail.len());
+        if bytes.len() < ends || !bytes.ends_with(tail.as_bytes()) || !bytes.starts_with(self.head.as_bytes()) {
+            return false;
+        }
+        let Some(mut rest) = name.get(self.head.len()..name.len() - tail.len()) else {
             return false;
         };
         for part in &self.middle {
