@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tests::origin::Script;
+use hyper::Method;
+use tests::origin::{Gate, Script};
 use tests::raw::{End, Raw};
 use tests::world::World;
 use tokio::task::JoinSet;
@@ -275,4 +276,35 @@ async fn pipelined_requests_are_answered_in_order() {
     let statuses: Vec<&str> = text.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
     assert_eq!(statuses, ["200", "404", "200"]);
     assert!(answers.ends_with(&world.origin.pattern("/cs1/b.txt").bytes(0, 20)));
+}
+
+/// Requests of one connection that are given up as soon as they are made (CVE-2023-44487) cost the content server
+/// one fetch and the others nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_given_up_at_once_cost_one_fetch() {
+    let world = World::new(&[SUN]);
+    let gate = Gate::closed();
+    world.put("c1/held.jpg", Script::file(SIZE).held_at(0, &gate));
+    world.put("c1/a.jpg", Script::file(SIZE));
+    let _sun = world.start(SUN).await;
+    let (client, url) = (world.client().http2(), world.https(SUN, "c1/held.jpg"));
+    let mut connection = client.connect(&url).await.unwrap();
+    let mut given_up = 0;
+    while given_up < 2000 {
+        let request = client.request(Method::GET, &url, "").unwrap();
+        // A server that has had enough closes; then one begins anew.
+        let Ok(answer) = tokio::time::timeout(Duration::from_millis(1), connection.send(request)).await else {
+            given_up += 1;
+            continue;
+        };
+        match answer {
+            Ok(answer) => drop(answer),
+            Err(_) => connection = client.connect(&url).await.unwrap(),
+        }
+        given_up += 1;
+    }
+    world.check_whole("c1/a.jpg", SIZE, &client.get(&world.https(SUN, "c1/a.jpg")).await.unwrap());
+    gate.open();
+    until_hit(&world, &client, &url, "c1/held.jpg", SIZE).await;
+    assert_eq!(world.fetches("c1/held.jpg"), 1);
 }
