@@ -12,13 +12,14 @@
 //! - [`restarts`]: kill -9 and drain.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`shipped`]: the config files that are shipped start the daemons.
-//! - [`browser`]: the demo's gallery in a real browser.
+//! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
 //!
 //! One binary, so that it links once. Every test has a world of its own and all run at the same time.
 
 mod browser;
 mod carrying;
 mod crowds;
+mod demo;
 mod hostile;
 mod region;
 mod restarts;
