@@ -1,31 +1,93 @@
-//! The daemon's library: `start` and what it returns.
+//! The daemon's library: `start` and `check`.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
-/// Settings; `deploy/config/cache-daemon.toml` shows them all with their defaults.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The edge that serves clients and other servers: name, listeners, topology, certificates, API, geo.
-    pub edge: sun::Config,
-    /// Folder of the vault. Default /var/lib/sun/cache.
-    pub vault: PathBuf,
-    /// How often the plan is made, milliseconds. Default 3000.
-    pub plan_ms: u64,
-}
+use anyhow::Context;
+use daemon::drain::Drain;
+use geo::Topology;
 
-impl Default for Config {
-    fn default() -> Self {
-        todo!()
-    }
-}
+use crate::carrier::{Carrier, Tools};
+pub use crate::config::{Config, PrefillConfig};
+use crate::metrics::Metrics;
+use crate::prefill::Prefill;
+use crate::vault::Vault;
 
-/// Starts the cache; it runs until its drain.
+/// Starts the cache; it runs until its drain. It serves at once what its vault's scan has found so far, passes on
+/// the rest, and is ready when the scan is done.
 ///
 /// # Errors
 ///
 /// What cannot be read or bound.
-pub async fn start(config: Config, drain: daemon::drain::Drain) -> anyhow::Result<sun::Running> {
-    let _ = (config, drain);
-    todo!()
+pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running> {
+    let problems = config.problems();
+    anyhow::ensure!(problems.is_empty(), "config: {}", problems.join("; "));
+    let vault = Arc::new(Vault::open(&config.vault).context("vault")?);
+    let last_good = config.vault.join("topology.toml");
+    let topology = geo::watch::follow(config.edge.topology.clone(), Some(last_good)).await?;
+    let bytes_max = own(&topology.borrow(), &config.edge.name)?;
+    vault.limit(bytes_max);
+    let parts = sun::Parts { held: Some(Arc::clone(&vault) as Arc<dyn sun::HeldFiles>), ..sun::Parts::default() };
+    let metrics = Metrics::new(&parts.registry, &vault)?;
+    let readiness = parts.readiness.clone();
+    readiness.expect(SCANNED);
+    let carrier = match &config.edge.popularity {
+        None => {
+            tracing::warn!("no popularity API is configured (edge.popularity): nothing will be carried");
+            None
+        }
+        Some(api) => {
+            let token = daemon::tokens::read_secret(&config.edge.token)?;
+            let prefill = Prefill::new(&config.prefill, token, Arc::clone(&vault))?;
+            let api = popularity_api::Client::new(api)?;
+            Some(Carrier::new(&config, Tools { api, topology, vault: Arc::clone(&vault), prefill, metrics }))
+        }
+    };
+    let running = sun::start(config.edge, parts, drain.clone()).await?;
+    let until = drain.clone();
+    drain.spawn(async move {
+        let scanning = Arc::clone(&vault);
+        let scan = tokio::task::spawn_blocking(move || scanning.scan());
+        // A scan that panics leaves the cache not ready, which is what it is; a drain does not wait for one.
+        let scanned = tokio::select! {
+            scanned = scan => scanned.is_ok(),
+            () = until.wait() => false,
+        };
+        if scanned {
+            readiness.hold(SCANNED);
+            match carrier {
+                Some(carrier) => carrier.run(until).await,
+                None => until.wait().await,
+            }
+        }
+        vault.release();
+    });
+    Ok(running)
 }
+
+/// What keeps the cache from starting, one problem a line; empty when nothing does. Binds and writes nothing.
+#[must_use]
+pub fn check(config: &Config) -> Vec<String> {
+    let mut problems = config.problems();
+    let of_the_edge = sun::check(&config.edge);
+    if of_the_edge.is_empty() {
+        let text = std::fs::read_to_string(&config.edge.topology).unwrap_or_default();
+        let topology = Topology::parse(&text);
+        problems
+            .extend(topology.ok().and_then(|topology| own(&topology, &config.edge.name).err()).map(|e| e.to_string()));
+    }
+    problems.extend(of_the_edge.into_iter().map(|problem| format!("edge: {problem}")));
+    if config.vault.exists() && !config.vault.is_dir() {
+        problems.push(format!("vault {}: is not a folder", config.vault.display()));
+    }
+    problems
+}
+
+/// How much this cache may hold, bytes.
+fn own(topology: &Topology, name: &str) -> anyhow::Result<u64> {
+    let cache = topology.cache(name);
+    let bytes = cache.map(|cache| cache.bytes);
+    bytes.with_context(|| format!("edge.name = {name:?}: the topology has no cache of this name"))
+}
+
+/// The condition for `/readyz`.
+const SCANNED: &str = "vault: its files are being counted";

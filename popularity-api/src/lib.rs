@@ -1,6 +1,7 @@
 //! Ratings per (region, file), what each cache holds, who is alive, and the links that follow from them.
 
 pub mod client;
+pub mod engine;
 pub mod wire;
 
 pub use client::{Client, ClientConfig, ClientError};

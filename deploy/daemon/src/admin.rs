@@ -1,10 +1,20 @@
 //! The private admin port: `/metrics` (Prometheus text), `/healthz` (200 while the process works),
 //! `/readyz` (200 when ready, 503 with one reason a line when not, or draining).
+//!
+//! It outlives the listeners: while the daemon drains it still tells Prometheus how far that is, and stops
+//! when the last tracked task has ended. It is never bound where clients are.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::drain::Drain;
+use crate::http;
 
 /// Conditions that must hold before the daemon is ready; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -15,21 +25,27 @@ pub struct Readiness {
 impl Readiness {
     /// Declares a condition that does not hold yet, "topology".
     pub fn expect(&self, condition: &str) {
-        let _ = condition;
-        todo!()
+        self.change(|waiting| {
+            if !waiting.iter().any(|known| known == condition) {
+                waiting.push(condition.to_owned());
+            }
+        });
     }
 
     /// The condition holds now.
     pub fn hold(&self, condition: &str) {
-        let _ = condition;
-        todo!()
+        self.change(|waiting| waiting.retain(|known| known != condition));
     }
 
-    /// Conditions that do not hold.
+    /// Conditions that do not hold, in the order in which they were declared.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        let _ = &self.waiting;
-        todo!()
+        self.change(|waiting| waiting.clone())
+    }
+
+    fn change<T>(&self, with: impl FnOnce(&mut Vec<String>) -> T) -> T {
+        // A list of names is whole after every step, also when a thread panicked between two of them.
+        with(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -41,11 +57,146 @@ impl Readiness {
 /// When the address cannot be bound.
 pub async fn serve(
     listen: SocketAddr,
-    registry: prometheus::Registry,
+    registry: Registry,
     readiness: Readiness,
     drain: &Drain,
     more: axum::Router,
 ) -> std::io::Result<SocketAddr> {
-    let _ = (listen, registry, readiness, drain, more);
-    todo!()
+    let listener = tokio::net::TcpListener::bind(listen)
+        .await
+        .map_err(|error| std::io::Error::new(error.kind(), format!("admin port {listen}: {error}")))?;
+    let bound = listener.local_addr()?;
+    // Refused only when this registry has the process's figures already.
+    drop(registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())));
+    let routes = routes(Shared { registry, readiness, drain: drain.clone() }).merge(more);
+    let drain = drain.clone();
+    let ended = async move {
+        drain.wait().await;
+        drain.tracker().wait().await;
+    };
+    // Not tracked: it waits for the tracker to be empty.
+    tokio::spawn(http::serve(listener, routes, http::Limits::default(), ended));
+    Ok(bound)
+}
+
+#[derive(Clone)]
+struct Shared {
+    registry: Registry,
+    readiness: Readiness,
+    drain: Drain,
+}
+
+fn routes(shared: Shared) -> axum::Router {
+    axum::Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .with_state(shared)
+}
+
+async fn metrics(State(shared): State<Shared>) -> axum::response::Response {
+    let mut text = Vec::new();
+    match TextEncoder::new().encode(&shared.registry.gather(), &mut text) {
+        Ok(()) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")).into_response(),
+    }
+}
+
+async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
+    let mut reasons = shared.readiness.missing();
+    if shared.drain.started() {
+        reasons.insert(0, "draining".to_owned());
+    }
+    if reasons.is_empty() {
+        (StatusCode::OK, "ready\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn ready_means_that_every_condition_holds() {
+        let readiness = Readiness::default();
+        readiness.expect("topology");
+        readiness.expect("tokens");
+        readiness.expect("topology");
+        let admin = start(readiness.clone(), &Drain::new()).await;
+        check(admin, "/readyz", "503 topology\ntokens\n").await;
+        readiness.hold("topology");
+        check(admin, "/readyz", "503 tokens\n").await;
+        readiness.hold("tokens");
+        readiness.hold("never declared");
+        check(admin, "/readyz", "200 ready\n").await;
+        check(admin, "/healthz", "200 ok\n").await;
+    }
+
+    #[tokio::test]
+    async fn metrics_are_those_of_the_registry_and_the_process() {
+        let admin = start(Readiness::default(), &Drain::new()).await;
+        let answer = ask(admin, "/metrics").await.unwrap();
+        assert!(
+            answer.contains("# HELP suns_counted How many.\n# TYPE suns_counted counter\nsuns_counted 3\n"),
+            "{answer}"
+        );
+        assert!(answer.contains("process_resident_memory_bytes"), "{answer}");
+        check(admin, "/more", "200 more\n").await;
+        check(admin, "/none", "404 ").await;
+    }
+
+    #[tokio::test]
+    async fn it_answers_while_the_daemon_drains_and_then_stops() {
+        let drain = Drain::new();
+        let admin = start(Readiness::default(), &drain).await;
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        drain.spawn(async move { drop(released.await) });
+        drain.start();
+        check(admin, "/readyz", "503 draining\n").await;
+        check(admin, "/healthz", "200 ok\n").await;
+        release.send(()).unwrap();
+        assert!(drain.finished(Duration::from_secs(60)).await);
+        while ask(admin, "/healthz").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_is_named() {
+        let admin = start(Readiness::default(), &Drain::new()).await;
+        let again = serve(admin, Registry::new(), Readiness::default(), &Drain::new(), axum::Router::new()).await;
+        let error = again.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("admin port {admin}: ")), "{error}");
+    }
+
+    async fn start(readiness: Readiness, drain: &Drain) -> SocketAddr {
+        let registry = Registry::new();
+        let counter = prometheus::IntCounter::new("suns_counted", "How many.").unwrap();
+        registry.register(Box::new(counter.clone())).unwrap();
+        counter.inc_by(3);
+        let more = axum::Router::new().route("/more", get(async || "more\n"));
+        serve(([127, 0, 0, 1], 0).into(), registry, readiness, drain, more).await.unwrap()
+    }
+
+    async fn check(admin: SocketAddr, path: &str, expected: &str) {
+        let answer = ask(admin, path).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap();
+        assert_eq!(format!("{status} {body}"), expected, "{path}");
+    }
+
+    async fn ask(admin: SocketAddr, path: &str) -> std::io::Result<String> {
+        let mut connection = tokio::net::TcpStream::connect(admin).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
 }

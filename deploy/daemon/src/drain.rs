@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -69,6 +70,71 @@ impl Drain {
 ///
 /// When the process cannot listen to signals.
 pub fn on_signals(drain: &Drain) -> std::io::Result<()> {
-    let _ = drain;
-    todo!()
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let drain = drain.clone();
+    // Not tracked: it listens until the process ends, and the drain must not wait for it.
+    tokio::spawn(async move {
+        let mut either = async || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        let name = either().await;
+        tracing::info!(signal = name, "draining; a second signal ends at once");
+        drain.start();
+        let name = either().await;
+        tracing::warn!(signal = name, "ending at once");
+        std::process::exit(STATUS_INTERRUPTED);
+    });
+    Ok(())
+}
+
+/// Exit status after a second signal: 128 + SIGINT, as shells report it.
+const STATUS_INTERRUPTED: i32 = 130;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn the_end_waits_for_every_task() {
+        let drain = Drain::new();
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let task = drain.spawn(async move { released.await.is_ok() });
+        drain.start();
+        assert!(!drain.finished(Duration::ZERO).await, "a task is running");
+        release.send(()).unwrap();
+        assert!(drain.finished(LONG).await);
+        assert!(task.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn everything_that_waits_hears_of_the_drain() {
+        let drain = Drain::new();
+        let waiting = [drain.clone(), drain.clone()].map(|drain| tokio::spawn(async move { drain.wait().await }));
+        assert!(!drain.started());
+        drain.start();
+        drain.start();
+        assert!(drain.started());
+        for task in waiting {
+            task.await.unwrap();
+        }
+        assert!(drain.finished(LONG).await);
+    }
+
+    /// The only test that sends this process a signal.
+    #[tokio::test]
+    async fn a_signal_begins_the_drain() {
+        let drain = Drain::new();
+        on_signals(&drain).unwrap();
+        let process = std::process::id().to_string();
+        let sent = std::process::Command::new("kill").args(["-TERM", &process]).status().unwrap();
+        assert!(sent.success());
+        drain.wait().await;
+        assert!(drain.started());
+    }
 }

@@ -1,0 +1,442 @@
+//! The loop that keeps the vault filled with what its region asks for most.
+//!
+//! ```text
+//!   every plan_ms:  holdings are told --> wanted? --> plan: steps --> drops, downloads begin
+//!   a download ends:                                         steps --> the next one begins
+//!   the vault changes:  holdings are told at once
+//!   the API is away:  keep everything, finish what was begun, ask again later and later
+//! ```
+//!
+//! It only waits and carries out: what to do is decided by [`crate::plan`], what to tell by [`crate::holdings`],
+//! what to leave alone by [`crate::failures`].
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use daemon::drain::Drain;
+use geo::topology::{Cache, Topology, Watched};
+use geo::{CanonicalName, ContentId};
+use popularity_api::{Client, ClientError, wire};
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::failures::{Again, Failures};
+use crate::holdings::Holdings;
+use crate::metrics::Metrics;
+use crate::plan::{self, Action, Rated, Room, UNRATED};
+use crate::prefill::{FetchError, Fetched, Order, Prefill, Source};
+use crate::vault::{Changes, Held, Vault, footprint};
+
+/// Carries files into a vault until the drain.
+#[derive(Debug)]
+pub struct Carrier {
+    name: String,
+    plan_every: Duration,
+    candidates_max: usize,
+    parallel: usize,
+    api: Client,
+    topology: Watched,
+    vault: Arc<Vault>,
+    prefill: Arc<Prefill>,
+    metrics: Metrics,
+    holdings: Holdings,
+    failures: Failures,
+    /// What the API says is worth carrying, without what has been fetched since.
+    candidates: HashMap<ContentId, Candidate>,
+    /// What held files are worth.
+    scores: HashMap<ContentId, f64>,
+    in_flight: HashMap<ContentId, Rated>,
+    /// What is left of the plan; a drop belongs to the fetch after it.
+    steps: VecDeque<Action>,
+    downloads: JoinSet<(ContentId, Result<Fetched, FetchError>)>,
+    /// Calls of the API that failed in a row.
+    api_failures: u32,
+    disk: DiskHealth,
+}
+
+/// A file worth carrying.
+#[derive(Debug)]
+struct Candidate {
+    name: CanonicalName,
+    size: u64,
+    score: f64,
+    /// Names of caches that hold it.
+    holders: Vec<String>,
+}
+
+/// What a carrier works with.
+#[derive(Debug)]
+pub struct Tools {
+    /// The popularity API.
+    pub api: Client,
+    /// Where caches and content servers are, and how much this cache may hold.
+    pub topology: Watched,
+    /// Where files go.
+    pub vault: Arc<Vault>,
+    /// Downloads them.
+    pub prefill: Prefill,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+impl Carrier {
+    /// Nothing is asked or fetched before [`Carrier::run`].
+    #[must_use]
+    pub fn new(config: &Config, tools: Tools) -> Self {
+        let boot = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let again = Again {
+            first: Duration::from_millis(config.prefill.retry_ms),
+            last: Duration::from_millis(config.prefill.absent_ms),
+        };
+        Self {
+            name: config.edge.name.clone(),
+            plan_every: Duration::from_millis(config.plan_ms),
+            candidates_max: config.candidates_max,
+            parallel: config.prefill.parallel,
+            api: tools.api,
+            topology: tools.topology,
+            vault: tools.vault,
+            prefill: Arc::new(tools.prefill),
+            metrics: tools.metrics,
+            holdings: Holdings::new(u64::try_from(boot.as_micros()).unwrap_or(u64::MAX)),
+            failures: Failures::new(again),
+            candidates: HashMap::new(),
+            scores: HashMap::new(),
+            in_flight: HashMap::new(),
+            steps: VecDeque::new(),
+            downloads: JoinSet::new(),
+            api_failures: 0,
+            disk: DiskHealth::default(),
+        }
+    }
+
+    /// Runs until the drain; downloads that have not ended by then are given up.
+    pub async fn run(mut self, drain: Drain) {
+        let mut due = tokio::time::Instant::now();
+        let vault = Arc::clone(&self.vault);
+        loop {
+            let event = tokio::select! {
+                () = drain.wait() => break,
+                () = tokio::time::sleep_until(due) => Event::Due,
+                Some(ended) = self.downloads.join_next() => Event::Ended(ended),
+                () = vault.changed(), if self.api_failures == 0 => Event::Changed,
+            };
+            let work = async {
+                match event {
+                    Event::Due => {
+                        self.round().await;
+                        due = tokio::time::Instant::now() + backoff(self.plan_every, self.api_failures);
+                    }
+                    Event::Ended(ended) => {
+                        self.ended(ended);
+                        self.advance().await;
+                    }
+                    Event::Changed => {
+                        let told = self.tell().await;
+                        self.heard(told);
+                    }
+                }
+            };
+            tokio::select! {
+                () = drain.wait() => break,
+                () = work => {}
+            }
+        }
+        self.downloads.shutdown().await;
+    }
+
+    /// Asks what to carry and begins to.
+    async fn round(&mut self) {
+        let asked = self.ask().await;
+        self.heard(asked);
+        self.carry().await;
+    }
+
+    /// Tells the holdings, then asks for candidates and scores. When the API turns out not to have the holdings
+    /// it was told, it is told everything and asked once more.
+    async fn ask(&mut self) -> Result<(), ClientError> {
+        for _ in 0..2 {
+            self.tell().await?;
+            let topology = Arc::clone(&self.topology.borrow());
+            let Some(cache) = self.cache(&topology) else { return Ok(()) };
+            let request = wire::WantedRequest { bytes_max: cache.bytes, limit: self.candidates_max };
+            let wanted = self.api.wanted(cache.server.region, &self.name, &request).await?;
+            if self.holdings.settled() == Some(wanted.holdings_generation) {
+                self.learn(wanted);
+                return Ok(());
+            }
+            self.holdings.lost();
+        }
+        // Its answer is not about what is held: everything held would look unrated.
+        tracing::debug!("the popularity API does not keep the holdings; the last plan stays");
+        Ok(())
+    }
+
+    /// Tells the API what it does not know of the holdings.
+    async fn tell(&mut self) -> Result<(), ClientError> {
+        let topology = Arc::clone(&self.topology.borrow());
+        let Some(region) = self.cache(&topology).map(|cache| cache.server.region) else { return Ok(()) };
+        match self.vault.changes() {
+            Changes::Since(changes) => {
+                changes.into_iter().for_each(|(name, size)| self.holdings.changed(name, size));
+            }
+            Changes::All => self.holdings.lost(),
+        }
+        loop {
+            if self.holdings.needs_list() {
+                self.holdings.restart(self.vault.list());
+            }
+            let Some(report) = self.holdings.report() else { return Ok(()) };
+            match self.api.report_holdings(region, &self.name, &report).await {
+                Ok(ack) => self.holdings.answered(ack.generation),
+                Err(error) => {
+                    self.holdings.failed();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, wanted: wire::Wanted) {
+        let scored = wanted.held.into_iter().filter_map(|held| Some((id(&held.file)?, held.score)));
+        self.scores = scored.collect();
+        let candidates = wanted.candidates.into_iter().take(self.candidates_max).filter_map(|candidate| {
+            let name = CanonicalName::parse(&candidate.file).ok()?;
+            let wire::Candidate { size, score, sources: holders, .. } = candidate;
+            Some((name.content_id(), Candidate { name, size, score, holders }))
+        });
+        self.candidates = candidates.collect();
+    }
+
+    /// Logs when the API goes away and comes back, once each.
+    fn heard(&mut self, result: Result<(), ClientError>) {
+        match result {
+            Ok(()) if self.api_failures > 0 => {
+                tracing::info!(failures = self.api_failures, "the popularity API answers again");
+                self.api_failures = 0;
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.metrics.api_failures.inc();
+                if self.api_failures == 0 {
+                    tracing::warn!(%error, "the popularity API cannot be asked; keeping what is held");
+                }
+                self.api_failures = self.api_failures.saturating_add(1);
+            }
+        }
+    }
+
+    /// Plans anew; what is left of the last plan is forgotten.
+    async fn carry(&mut self) {
+        let topology = Arc::clone(&self.topology.borrow());
+        let Some(bytes_max) = self.cache(&topology).map(|cache| cache.bytes) else { return };
+        self.vault.limit(bytes_max);
+        self.steps = self.plan(&topology, bytes_max).into();
+        self.advance().await;
+    }
+
+    /// Takes steps until as many downloads run as may, or none is left.
+    async fn advance(&mut self) {
+        let topology = Arc::clone(&self.topology.borrow());
+        while self.downloads.len() < self.parallel && !self.disk.rests(Instant::now()) {
+            match self.steps.pop_front() {
+                Some(Action::Drop(content)) => self.drop_file(content).await,
+                Some(Action::Fetch(content)) => self.begin(content, &topology),
+                None => break,
+            }
+        }
+    }
+
+    fn plan(&self, topology: &Topology, bytes_max: u64) -> Vec<Action> {
+        let now = Instant::now();
+        let fits_its_class = |file: &Candidate| file.size <= topology.class_of(&file.name).file_bytes_max;
+        let possible = self
+            .candidates
+            .iter()
+            .filter(|(content, file)| !self.failures.hold_back(**content, now) && fits_its_class(file));
+        let candidates: Vec<Rated> = possible
+            .map(|(&content, file)| Rated { content, bytes: footprint(file.size), score: file.score })
+            .collect();
+        let held = rated(&self.vault.held(), &self.in_flight, &self.scores);
+        let in_flight: Vec<Rated> = self.in_flight.values().copied().collect();
+        plan::plan(&candidates, &held, &in_flight, Room { bytes_max, fetches_max: self.candidates_max })
+    }
+
+    async fn drop_file(&mut self, content: ContentId) {
+        let vault = Arc::clone(&self.vault);
+        // Removing a large file takes the filesystem a while.
+        let removed = tokio::task::spawn_blocking(move || vault.remove(content)).await;
+        if matches!(removed, Ok(true)) {
+            self.metrics.dropped.inc();
+        }
+        self.scores.remove(&content);
+    }
+
+    fn begin(&mut self, content: ContentId, topology: &Topology) {
+        let Some(candidate) = self.candidates.get(&content) else { return };
+        let order = Order {
+            name: candidate.name.clone(),
+            size_max: candidate.size,
+            sources: sources(candidate, &self.name, topology),
+        };
+        let bytes = footprint(candidate.size);
+        self.in_flight.insert(content, Rated { content, bytes, score: candidate.score });
+        let prefill = Arc::clone(&self.prefill);
+        self.downloads.spawn(async move { (content, prefill.fetch(&order).await) });
+        self.metrics.in_flight.set(self.in_flight.len() as i64);
+    }
+
+    fn ended(&mut self, ended: Result<(ContentId, Result<Fetched, FetchError>), tokio::task::JoinError>) {
+        let now = Instant::now();
+        let (content, result) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                // Which file it was is not known; with nothing left in flight, nothing holds room for it.
+                tracing::error!(%error, "a download ended by a panic");
+                if self.downloads.is_empty() {
+                    self.in_flight.clear();
+                }
+                return;
+            }
+        };
+        let rated = self.in_flight.remove(&content);
+        self.metrics.in_flight.set(self.in_flight.len() as i64);
+        match result {
+            Ok(fetched) => {
+                self.metrics.fetched(fetched);
+                self.failures.forget(content);
+                self.candidates.remove(&content);
+                self.scores.insert(content, rated.map_or(UNRATED, |rated| rated.score));
+                self.disk.works();
+                self.metrics.disk_failing.set(0);
+            }
+            Err(error) => {
+                self.metrics.failed(&error);
+                tracing::debug!(%error, "a file was not carried");
+                match error {
+                    FetchError::Lasting(_) => self.failures.record(content, true, now),
+                    FetchError::Passing(_) => self.failures.record(content, false, now),
+                    FetchError::Disk(error) => {
+                        self.disk.fails(now, &error);
+                        self.metrics.disk_failing.set(1);
+                    }
+                }
+            }
+        }
+    }
+
+    fn cache<'a>(&self, topology: &'a Topology) -> Option<&'a Cache> {
+        topology.cache(&self.name)
+    }
+}
+
+enum Event {
+    Due,
+    Ended(Result<(ContentId, Result<Fetched, FetchError>), tokio::task::JoinError>),
+    Changed,
+}
+
+/// Whether the vault's disk takes files.
+#[derive(Debug, Default)]
+struct DiskHealth {
+    /// No download begins before.
+    rests_until: Option<Instant>,
+    failures: u32,
+}
+
+impl DiskHealth {
+    fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| now < until)
+    }
+
+    fn fails(&mut self, now: Instant, error: &crate::vault::VaultError) {
+        if self.failures == 0 {
+            tracing::warn!(%error, "the vault's disk fails; what is held is served, downloads are tried again later");
+        }
+        self.rests_until = Some(now + backoff(DISK_RETRY, self.failures));
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    fn works(&mut self) {
+        if self.failures > 0 {
+            tracing::info!("the vault's disk takes files again");
+        }
+        *self = Self::default();
+    }
+}
+
+/// What is held, as the plan sees it. A file whose download has just ended may be in both places: it counts once,
+/// as in flight, or its room would be taken twice and something dropped for nothing.
+fn rated(held: &[Held], in_flight: &HashMap<ContentId, Rated>, scores: &HashMap<ContentId, f64>) -> Vec<Rated> {
+    let only_held = held.iter().filter(|file| !in_flight.contains_key(&file.content));
+    let rated = only_held.map(|&Held { content, size }| {
+        let score = scores.get(&content).copied().unwrap_or(UNRATED);
+        Rated { content, bytes: footprint(size), score }
+    });
+    rated.collect()
+}
+
+/// Where a file can be had: the nearest caches that hold it, then its content server.
+fn sources(candidate: &Candidate, own_name: &str, topology: &Topology) -> Vec<Source> {
+    let others = candidate.holders.iter().filter(|holder| *holder != own_name);
+    let caches = others.filter_map(|holder| topology.cache(holder)).take(PEERS_MAX);
+    let mut sources: Vec<Source> = caches.map(|cache| Source::Cache(cache.server.internal)).collect();
+    sources.extend(topology.content_servers.url_of(&candidate.name).map(Source::ContentServer));
+    sources
+}
+
+fn id(file: &str) -> Option<ContentId> {
+    CanonicalName::parse(file).ok().map(|name| name.content_id())
+}
+
+/// `usual`, doubled by each failure in a row, at most [`BACKOFF_MAX`] (or what is usual, if that is longer).
+fn backoff(usual: Duration, failures: u32) -> Duration {
+    usual.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(BACKOFF_MAX.max(usual))
+}
+
+/// Longest wait for an API or a disk that fails.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// First wait for a disk that fails.
+const DISK_RETRY: Duration = Duration::from_secs(5);
+
+/// Caches that are asked for a file before its content server.
+const PEERS_MAX: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_tried_again_ever_later() {
+        let wait = |usual, failures| backoff(Duration::from_secs(usual), failures).as_secs();
+        assert_eq!([0, 1, 2, 3, 4, 5, 40].map(|failures| wait(3, failures)), [3, 6, 12, 24, 48, 60, 60]);
+        assert_eq!(wait(300, 5), 300);
+    }
+
+    #[test]
+    fn a_file_that_is_held_and_in_flight_counts_once() {
+        let content = |file: &str| id(&format!("c1/{file}")).unwrap();
+        let held = ["a", "b", "c"].map(|file| Held { content: content(file), size: 5 });
+        let scores = HashMap::from([(content("a"), 2.0), (content("c"), 3.0)]);
+        let landed = Rated { content: content("c"), bytes: 4096, score: 3.0 };
+        let rated = rated(&held, &HashMap::from([(content("c"), landed)]), &scores);
+        let expected = [("a", 2.0), ("b", UNRATED)];
+        assert_eq!(rated, expected.map(|(file, score)| Rated { content: content(file), bytes: 4096, score }));
+    }
+
+    #[test]
+    fn a_disk_rests_after_a_failure_until_it_works() {
+        let now = Instant::now();
+        let error = || crate::vault::VaultError::Length { announced: 0, got: 0 };
+        let mut disk = DiskHealth::default();
+        assert!(!disk.rests(now));
+        disk.fails(now, &error());
+        assert!(disk.rests(now) && !disk.rests(now + DISK_RETRY));
+        disk.fails(now, &error());
+        assert!(disk.rests(now + DISK_RETRY));
+        disk.works();
+        assert!(!disk.rests(now));
+    }
+}

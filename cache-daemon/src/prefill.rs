@@ -1,0 +1,205 @@
+//! Downloading one file into the vault: from caches that hold it, then from its content server.
+//!
+//! ```text
+//!   Order --> peer cache --> next peer --> content server
+//!                |               |              |
+//!                +--- 200 -------+--------------+--> Writer, 256 KiB at a time --> commit --> Fetched
+//!                   anything else: the next source; after the last one: FetchError
+//! ```
+//!
+//! A download that fails leaves nothing behind and is not resumed: files are fetched ahead of demand, nobody waits.
+//! Redirects are not followed and proxy variables of the environment are not read: bytes come from where the
+//! topology says or not at all.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use geo::CanonicalName;
+use reqwest::header;
+use sun::held::HELD_BLOCK_BYTES;
+
+use crate::config::PrefillConfig;
+use crate::offer::{self, Refusal};
+use crate::vault::{Vault, VaultError, Writer};
+
+/// Downloads files; shared by all downloads of a daemon.
+#[derive(Debug)]
+pub struct Prefill {
+    client: reqwest::Client,
+    /// This server's own token, for other caches.
+    token: String,
+    vault: Arc<Vault>,
+    idle: Duration,
+    bytes_per_second_min: u64,
+}
+
+/// A file and where it can be had.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Order {
+    /// Which file.
+    pub name: CanonicalName,
+    /// What the plan made room for, bytes; a longer body is refused.
+    pub size_max: u64,
+    /// Where to ask, in this order.
+    pub sources: Vec<Source>,
+}
+
+/// Where a file can be had.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Source {
+    /// The internal listener of a cache; it answers 404 when it does not hold the file.
+    Cache(SocketAddr),
+    /// The file's address on its content server.
+    ContentServer(String),
+}
+
+/// A file that is held now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Fetched {
+    /// Length of the body, bytes.
+    pub size: u64,
+    /// Whether another cache gave it.
+    pub from_cache: bool,
+}
+
+/// Why a file was not fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// Its content server does not have it, or not in a form that can be kept: not worth asking again soon.
+    #[error("{0}")]
+    Lasting(String),
+    /// A connection, a deadline, an overloaded server: worth another try.
+    #[error("{0}")]
+    Passing(String),
+    /// This machine's disk: no file can be stored for now.
+    #[error("{0}")]
+    Disk(VaultError),
+}
+
+impl Prefill {
+    /// # Errors
+    ///
+    /// When the HTTP client cannot be made.
+    pub fn new(config: &PrefillConfig, token: String, vault: Arc<Vault>) -> Result<Self, reqwest::Error> {
+        let idle = Duration::from_millis(config.idle_ms);
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_millis(config.connect_ms))
+            .read_timeout(idle)
+            .pool_max_idle_per_host(config.parallel)
+            .user_agent(concat!("cache-daemon/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { client, token, vault, idle, bytes_per_second_min: config.bytes_per_second_min.max(1) })
+    }
+
+    /// Fetches a file from the first source that gives it; it is held when this returns.
+    ///
+    /// # Errors
+    ///
+    /// What the last source said, or the disk.
+    pub async fn fetch(&self, order: &Order) -> Result<Fetched, FetchError> {
+        let mut failure = FetchError::Lasting(format!("{}: no source has it", order.name));
+        for source in &order.sources {
+            match self.fetch_from(source, order).await {
+                Err(error @ FetchError::Disk(_)) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(name = %order.name, ?source, %error, "a source did not give the file");
+                    failure = error;
+                }
+                Ok(size) => return Ok(Fetched { size, from_cache: matches!(source, Source::Cache(_)) }),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn fetch_from(&self, source: &Source, order: &Order) -> Result<u64, FetchError> {
+        let request = match source {
+            Source::Cache(address) => {
+                self.client.get(format!("http://{address}/{}", order.name)).bearer_auth(&self.token)
+            }
+            Source::ContentServer(url) => self.client.get(url),
+        };
+        // Bytes are kept by position and checked by length, so they must come as they are.
+        let request = request.header(header::ACCEPT_ENCODING, "identity");
+        let limit = self.idle + Duration::from_secs(order.size_max / self.bytes_per_second_min);
+        match tokio::time::timeout(limit, self.receive(request, order)).await {
+            Ok(result) => result,
+            Err(_) => Err(FetchError::Passing(format!("{}: took longer than {limit:?}", order.name))),
+        }
+    }
+
+    async fn receive(&self, request: reqwest::RequestBuilder, order: &Order) -> Result<u64, FetchError> {
+        let name = &order.name;
+        // The address is left out of reqwest's message: the name says which file, and the log which source.
+        let passing = |error: reqwest::Error| FetchError::Passing(format!("{name}: {}", causes(&error.without_url())));
+        let mut response = request.send().await.map_err(passing)?;
+        let offer = offer::judge(response.status(), response.headers(), order.size_max, now())
+            .map_err(|refusal| refused(name, &refusal))?;
+        let mut writer = self.begin(name, offer.size).await?;
+        let mut pending = Vec::new();
+        while let Some(bytes) = response.chunk().await.map_err(passing)? {
+            pending.extend_from_slice(&bytes);
+            if pending.len() as u64 >= HELD_BLOCK_BYTES {
+                writer = append(writer, std::mem::take(&mut pending)).await?;
+            }
+        }
+        writer = append(writer, pending).await?;
+        blocking(move || writer.commit(&offer.headers, offer.born_at)).await?;
+        Ok(offer.size)
+    }
+
+    async fn begin(&self, name: &CanonicalName, size: u64) -> Result<Writer, FetchError> {
+        let (vault, name) = (Arc::clone(&self.vault), name.clone());
+        blocking(move || vault.begin(&name, size)).await
+    }
+}
+
+async fn append(mut writer: Writer, bytes: Vec<u8>) -> Result<Writer, FetchError> {
+    blocking(move || writer.write(&bytes).map(|()| writer)).await
+}
+
+fn refused(name: &CanonicalName, refusal: &Refusal) -> FetchError {
+    let what = format!("{name}: {refusal}");
+    match refusal {
+        Refusal::Absent(_) | Refusal::Unwanted(_) => FetchError::Lasting(what),
+        Refusal::Status(_) => FetchError::Passing(what),
+    }
+}
+
+impl From<VaultError> for FetchError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            // The source sent more or less than it announced.
+            VaultError::Length { .. } => Self::Passing(error.to_string()),
+            VaultError::Disk { .. } | VaultError::Locked { .. } => Self::Disk(error),
+        }
+    }
+}
+
+/// Runs work on the disk where blocking is allowed.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
+) -> Result<T, FetchError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(FetchError::Passing(format!("the disk's thread ended: {error}"))),
+    }
+}
+
+/// An error with its causes, in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,243 @@
+//! The engine: ratings in RAM, durable through a binlog and snapshots.
+//!
+//! ```text
+//!   count(batch) --queue, bounded in bytes--> committer thread: gathers for commit_ms, or until a group is full
+//!        ^                                      |  journal: one frame, one fdatasync
+//!        |                                      v
+//!        +---- counted, or counted before --- table (RwLock; this thread alone writes) <--- table(): everybody reads
+//!                                               |  now and then
+//!                                               v
+//!                                             snapshot thread: writes the file while the committer goes on
+//! ```
+//!
+//! In reading order:
+//!
+//! - [`decay`]: what downloads are worth as time passes; the score.
+//! - [`table`], [`files`]: the ratings and the names.
+//! - [`batch`], [`binlog`], [`snapshot`]: what is written, byte by byte.
+//! - [`folder`], [`journal`]: where it is written, and what a start finds there.
+//! - this file: the thread that waits and writes.
+//!
+//! Everything but this file is free of threads and clocks. What another engine has to offer is [`Engine::count`]
+//! and what [`Table`] answers: `top`, `best`, `score`.
+
+pub mod batch;
+pub mod binlog;
+mod bytes;
+mod committer;
+pub mod decay;
+pub mod files;
+pub mod folder;
+pub mod journal;
+pub mod snapshot;
+pub mod table;
+
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use tokio::sync::{Semaphore, oneshot};
+
+use batch::Batch;
+use committer::{Command, Committer, Submission};
+use decay::Decay;
+use folder::Folder;
+use journal::{Journal, Recovered, RecoveryError};
+use table::Table;
+
+/// How an engine works; the config explains each.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How downloads fade.
+    pub decay: Decay,
+    /// Pairs of one region.
+    pub pairs_max: usize,
+    /// How long a group gathers.
+    pub commit: Duration,
+    /// Bytes of batches that wait for their commit.
+    pub queue_bytes_max: usize,
+    /// How often a snapshot is written.
+    pub snapshot_every: Duration,
+    /// A snapshot is written as soon as so much binlog would have to be replayed.
+    pub snapshot_binlog_bytes: u64,
+}
+
+/// A running engine.
+#[derive(Debug)]
+pub struct Engine {
+    table: Arc<RwLock<Table>>,
+    commands: Sender<Command>,
+    queue: Arc<Semaphore>,
+    queue_bytes_max: usize,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Why a batch was not counted. It may be sent again, and is counted once then.
+#[derive(Debug, thiserror::Error)]
+pub enum CountError {
+    /// Too much waits for its commit: 429, try again in a second.
+    #[error("more batches wait for the disk than fit; send this one again in a second")]
+    Busy,
+    /// The disk refused it: 503.
+    #[error("the batch could not be made durable and is not counted: {0}; send it again")]
+    Disk(String),
+    /// The engine is being closed: 503.
+    #[error("the API is shutting down; send the batch again when it is back")]
+    Closed,
+}
+
+impl Engine {
+    /// Recovers what the folder has and starts.
+    ///
+    /// # Errors
+    ///
+    /// [`RecoveryError`].
+    pub fn open(
+        folder: Arc<dyn Folder>,
+        settings: &Settings,
+        metrics: Metrics,
+    ) -> Result<(Self, Recovered), RecoveryError> {
+        let empty = || Table::new(settings.decay, settings.pairs_max);
+        let (journal, table, recovered) = Journal::open(Arc::clone(&folder), empty)?;
+        metrics.recovered(&recovered);
+        metrics.table(&table);
+        let table = Arc::new(RwLock::new(table));
+        let (commands, received) = mpsc::channel();
+        let committer = Committer::new(journal, Arc::clone(&table), folder, settings, commands.clone(), metrics);
+        let thread = std::thread::Builder::new()
+            .name("committer".to_owned())
+            .spawn(move || committer.run(&received))
+            .map_err(|error| RecoveryError::Disk { file: "committer thread".to_owned(), error })?;
+        let engine = Self {
+            table,
+            commands,
+            queue: Arc::new(Semaphore::new(settings.queue_bytes_max)),
+            queue_bytes_max: settings.queue_bytes_max,
+            thread: Mutex::new(Some(thread)),
+        };
+        Ok((engine, recovered))
+    }
+
+    /// Counts a batch and resolves when it is durable: true, or false when it had been counted before.
+    ///
+    /// # Errors
+    ///
+    /// [`CountError`]: it is not counted.
+    pub async fn count(&self, batch: Batch) -> Result<bool, CountError> {
+        if batch.mark <= self.table().mark(&batch.source) {
+            return Ok(false);
+        }
+        // A batch that is larger than the whole queue waits for an empty one.
+        let bytes = u32::try_from(batch.bytes().min(self.queue_bytes_max)).map_err(|_| CountError::Busy)?;
+        let room = Arc::clone(&self.queue).try_acquire_many_owned(bytes).map_err(|_| CountError::Busy)?;
+        let (reply, answer) = oneshot::channel();
+        let submission = Submission { batch, reply, _room: room };
+        self.commands.send(Command::Count(submission)).map_err(|_| CountError::Closed)?;
+        answer.await.map_err(|_| CountError::Closed)?
+    }
+
+    /// The ratings as of the last commit. Commits wait as long as this is held.
+    #[must_use]
+    pub fn table(&self) -> RwLockReadGuard<'_, Table> {
+        // The committer changes the table in steps that do not panic; a poisoned lock still guards a whole table.
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Commits what waits, writes a last snapshot, and returns when the folder is no longer used. Blocks.
+    pub fn close(&self) {
+        // When it cannot be sent, the thread has ended already.
+        drop(self.commands.send(Command::Close));
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the committer thread panicked; what was acknowledged is on disk");
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        drop(self.commands.send(Command::Close));
+    }
+}
+
+/// What an engine tells about itself.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pairs: IntGaugeVec,
+    files: IntGauge,
+    evicted: IntCounter,
+    counted_pairs: IntCounter,
+    counted_batches: IntCounter,
+    duplicate_batches: IntCounter,
+    commit_seconds: Histogram,
+    commit_failures: IntCounter,
+    snapshot_seconds: Histogram,
+    snapshot_failures: IntCounter,
+    unsnapshot_bytes: IntGauge,
+    damaged_bytes: IntGauge,
+    torn_bytes: IntGauge,
+}
+
+impl Metrics {
+    /// Makes and registers them.
+    ///
+    /// # Errors
+    ///
+    /// When the registry has one of these names already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(format!("popularity_{name}"), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(format!("popularity_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let histogram = |name: &str, help: &str| -> Result<Histogram, prometheus::Error> {
+            let buckets = vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
+            let histogram =
+                Histogram::with_opts(HistogramOpts::new(format!("popularity_{name}"), help).buckets(buckets))?;
+            registry.register(Box::new(histogram.clone()))?;
+            Ok(histogram)
+        };
+        let pairs = IntGaugeVec::new(Opts::new("popularity_pairs", "Rated files of each region"), &["region"])?;
+        registry.register(Box::new(pairs.clone()))?;
+        Ok(Self {
+            pairs,
+            files: gauge("files", "Files that at least one region rates")?,
+            evicted: counter("pairs_evicted_total", "Lowest-rated pairs dropped to keep a region's bound")?,
+            counted_pairs: counter("pair_updates_total", "Downloads entries counted")?,
+            counted_batches: counter("batches_counted_total", "Batches counted")?,
+            duplicate_batches: counter("batches_duplicate_total", "Batches that had been counted before")?,
+            commit_seconds: histogram("commit_seconds", "Write and fdatasync of one group of batches")?,
+            commit_failures: counter("commit_failures_total", "Groups that the disk refused")?,
+            snapshot_seconds: histogram("snapshot_seconds", "Writing one snapshot")?,
+            snapshot_failures: counter("snapshot_failures_total", "Snapshots that the disk refused")?,
+            unsnapshot_bytes: gauge("binlog_replay_bytes", "Binlog that a start would have to replay")?,
+            damaged_bytes: gauge("binlog_damaged_bytes", "Acknowledged bytes that the last start could not read")?,
+            torn_bytes: gauge("binlog_torn_bytes", "Unacknowledged bytes that the last start cut off")?,
+        })
+    }
+
+    fn recovered(&self, recovered: &Recovered) {
+        self.damaged_bytes.set(i64::try_from(recovered.damaged_bytes).unwrap_or(i64::MAX));
+        self.torn_bytes.set(i64::try_from(recovered.torn_bytes).unwrap_or(i64::MAX));
+    }
+
+    fn table(&self, table: &Table) {
+        for (region, pairs) in table.pairs() {
+            self.pairs.with_label_values(&[&region.to_string()]).set(i64::try_from(pairs).unwrap_or(i64::MAX));
+        }
+        self.files.set(i64::try_from(table.file_count()).unwrap_or(i64::MAX));
+        self.evicted.inc_by(table.evicted().saturating_sub(self.evicted.get()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! The thread that writes: gathers batches into groups, commits them, and has snapshots written.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::batch::{Batch, Group};
+use super::folder::Folder;
+use super::journal::Journal;
+use super::snapshot;
+use super::table::{Mark, Table};
+use super::{CountError, Metrics, Settings};
+
+/// What the thread is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Count a batch.
+    Count(Submission),
+    /// The snapshot thread has ended.
+    Snapshot(Written),
+    /// Finish and end.
+    Close,
+}
+
+/// A batch that waits for its commit.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) batch: Batch,
+    pub(super) reply: oneshot::Sender<Result<bool, CountError>>,
+    /// Its place in the queue, given back when it is answered.
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+/// How writing a snapshot ended.
+#[derive(Debug)]
+pub(super) struct Written {
+    offset: u64,
+    took: Duration,
+    result: std::io::Result<()>,
+}
+
+/// The thread's state.
+pub(super) struct Committer {
+    journal: Journal,
+    table: Arc<RwLock<Table>>,
+    folder: Arc<dyn Folder>,
+    commit: Duration,
+    snapshot_every: Duration,
+    snapshot_binlog_bytes: u64,
+    to_self: Sender<Command>,
+    metrics: Metrics,
+    snapshot_due: Instant,
+    snapshot_not_before: Instant,
+    snapshot_runs: bool,
+    commits_fail: bool,
+}
+
+impl Committer {
+    pub(super) fn new(
+        journal: Journal,
+        table: Arc<RwLock<Table>>,
+        folder: Arc<dyn Folder>,
+        settings: &Settings,
+        to_self: Sender<Command>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            journal,
+            table,
+            folder,
+            commit: settings.commit,
+            snapshot_every: settings.snapshot_every,
+            snapshot_binlog_bytes: settings.snapshot_binlog_bytes,
+            to_self,
+            metrics,
+            snapshot_due: Instant::now() + settings.snapshot_every,
+            snapshot_not_before: Instant::now(),
+            snapshot_runs: false,
+            commits_fail: false,
+        }
+    }
+
+    /// Runs until it is told to close.
+    pub(super) fn run(mut self, commands: &Receiver<Command>) {
+        let mut open = true;
+        while open {
+            self.snapshot_if_due();
+            match commands.recv_timeout(self.snapshot_due.saturating_duration_since(Instant::now())) {
+                Ok(Command::Count(first)) => {
+                    let mut pending = Pending::default();
+                    pending.add(first, &self.table());
+                    open = self.gather(commands, &mut pending);
+                    self.commit(pending);
+                }
+                Ok(Command::Snapshot(written)) => self.snapshot_written(written),
+                Ok(Command::Close) => open = false,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.last_snapshot(commands);
+    }
+
+    /// Takes in what comes while the group gathers; false when it is told to close.
+    fn gather(&mut self, commands: &Receiver<Command>, pending: &mut Pending) -> bool {
+        let deadline = Instant::now() + self.commit;
+        while pending.bytes < GROUP_BYTES_MAX {
+            match commands.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(Command::Count(submission)) => pending.add(submission, &self.table()),
+                Ok(Command::Snapshot(written)) => self.snapshot_written(written),
+                Ok(Command::Close) => return false,
+                Err(_) => break,
+            }
+        }
+        true
+    }
+
+    fn commit(&mut self, mut pending: Pending) {
+        pending.group.time_ms = now_ms();
+        let began = Instant::now();
+        let committed = if pending.group.batches.is_empty() { Ok(()) } else { self.journal.commit(&pending.group) };
+        match committed {
+            Ok(()) => {
+                self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
+                let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+                table.apply(&pending.group);
+                self.metrics.table(&table);
+                drop(table);
+                self.metrics
+                    .unsnapshot_bytes
+                    .set(i64::try_from(self.journal.since_snapshot_bytes()).unwrap_or(i64::MAX));
+                self.metrics.counted_pairs.inc_by(pending.group.batches.iter().map(|b| b.entries.len() as u64).sum());
+                self.metrics.counted_batches.inc_by(pending.group.batches.len() as u64);
+                self.metrics.duplicate_batches.inc_by((pending.replies.len() - pending.group.batches.len()) as u64);
+                if std::mem::take(&mut self.commits_fail) {
+                    tracing::info!("batches are durable again");
+                }
+                pending.answer(None);
+            }
+            Err(error) => {
+                self.metrics.commit_failures.inc();
+                if !std::mem::replace(&mut self.commits_fail, true) {
+                    tracing::warn!(%error, "batches cannot be made durable and are answered 503 until that ends");
+                }
+                pending.answer(Some(&error));
+            }
+        }
+    }
+
+    fn snapshot_if_due(&mut self) {
+        let (now, since) = (Instant::now(), self.journal.since_snapshot_bytes());
+        let in_time = now >= self.snapshot_due;
+        let by_size = since >= self.snapshot_binlog_bytes && now >= self.snapshot_not_before;
+        if !in_time && !by_size {
+            return;
+        }
+        self.snapshot_due = now + self.snapshot_every;
+        self.snapshot_not_before = now + SNAPSHOT_PAUSE.min(self.snapshot_every);
+        if since == 0 || self.snapshot_runs {
+            return;
+        }
+        let (offset, bytes) = self.image();
+        let (folder, to_self) = (Arc::clone(&self.folder), self.to_self.clone());
+        let write = move || drop(to_self.send(Command::Snapshot(write_snapshot(&*folder, offset, &bytes))));
+        match std::thread::Builder::new().name("snapshot".to_owned()).spawn(write) {
+            Ok(_) => self.snapshot_runs = true,
+            Err(error) => tracing::warn!(%error, "no thread for the snapshot; the next one is tried in its time"),
+        }
+    }
+
+    /// What a start would otherwise replay is written before the end.
+    fn last_snapshot(&mut self, commands: &Receiver<Command>) {
+        while self.snapshot_runs {
+            match commands.recv() {
+                Ok(Command::Snapshot(written)) => self.snapshot_written(written),
+                // Dropped: its sender learns that the engine is closed.
+                Ok(Command::Count(_) | Command::Close) => {}
+                Err(_) => break,
+            }
+        }
+        if self.journal.since_snapshot_bytes() > 0 {
+            let (offset, bytes) = self.image();
+            self.snapshot_written(write_snapshot(&*self.folder, offset, &bytes));
+        }
+    }
+
+    fn image(&mut self) -> (u64, Vec<u8>) {
+        let offset = self.journal.begin_snapshot();
+        (offset, snapshot::write(&self.table(), offset, now_ms()))
+    }
+
+    fn snapshot_written(&mut self, written: Written) {
+        self.snapshot_runs = false;
+        let Written { offset, took, result } = written;
+        match result.and_then(|()| self.journal.end_snapshot(offset)) {
+            Ok(()) => {
+                self.metrics.snapshot_seconds.observe(took.as_secs_f64());
+                tracing::debug!(offset, took_s = took.as_secs_f64(), "snapshot");
+            }
+            Err(error) => {
+                self.metrics.snapshot_failures.inc();
+                tracing::warn!(%error, offset, "the snapshot failed; the binlog grows until one succeeds");
+            }
+        }
+        self.metrics.unsnapshot_bytes.set(i64::try_from(self.journal.since_snapshot_bytes()).unwrap_or(i64::MAX));
+    }
+
+    fn table(&self) -> std::sync::RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A group that gathers, and who waits for it.
+#[derive(Debug, Default)]
+struct Pending {
+    group: Group,
+    bytes: usize,
+    /// Marks of the sources in it, on top of the table's.
+    marks: HashMap<String, Mark>,
+    replies: Vec<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    reply: oneshot::Sender<Result<bool, CountError>>,
+    counted: bool,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Pending {
+    fn add(&mut self, submission: Submission, table: &Table) {
+        let Submission { batch, reply, _room } = submission;
+        let mark = self.marks.get(&batch.source).copied().unwrap_or_else(|| table.mark(&batch.source));
+        // A batch that is twice in one group is acknowledged twice, but only once the group is durable.
+        let counted = batch.mark > mark;
+        self.replies.push(Waiting { reply, counted, _room });
+        if counted {
+            self.bytes += batch.bytes();
+            self.marks.insert(batch.source.clone(), batch.mark);
+            self.group.batches.push(batch);
+        }
+    }
+
+    fn answer(self, error: Option<&std::io::Error>) {
+        for Waiting { reply, counted, _room } in self.replies {
+            let answer = error.map_or(Ok(counted), |error| Err(CountError::Disk(error.to_string())));
+            // A requester that has gone away asks again and learns then.
+            drop(reply.send(answer));
+        }
+    }
+}
+
+/// A group that has gathered so much does not wait longer, bytes.
+const GROUP_BYTES_MAX: usize = 16 << 20;
+
+/// Between two snapshots for the size of the binlog, so that a full disk is not written to all the time.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(10);
+
+fn write_snapshot(folder: &dyn Folder, offset: u64, bytes: &[u8]) -> Written {
+    let began = Instant::now();
+    let result = folder.replace(&snapshot::name(offset), bytes);
+    Written { offset, took: began.elapsed(), result }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,149 @@
+//! A folder in RAM that does what real ones do on bad days: it fills up, its syncs fail, and a crash takes what was
+//! not synced, wholly or from any byte on.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Mutex;
+
+use super::Folder;
+
+/// The folder; share it by reference, crash it with [`Simulated::crash`].
+#[derive(Debug, Default)]
+pub(crate) struct Simulated {
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    files: BTreeMap<String, Content>,
+    appended: Option<String>,
+    bytes_max: Option<usize>,
+    sync_fails: bool,
+    truncate_fails: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    synced: usize,
+}
+
+impl Simulated {
+    /// The folder that the next process finds when this one dies now; of every file, `unsynced` bytes that were
+    /// written and not synced have reached the disk.
+    pub(crate) fn crash(&self, unsynced: usize) -> Self {
+        let mut state = self.state.lock().unwrap().clone();
+        for content in state.files.values_mut() {
+            let kept = content.bytes.len().min(content.synced.saturating_add(unsynced));
+            content.bytes.truncate(kept);
+            content.synced = kept;
+        }
+        Self { state: Mutex::new(State { files: state.files, ..State::default() }) }
+    }
+
+    /// From now on the disk holds at most so many bytes.
+    pub(crate) fn fill_up(&self, bytes_max: Option<usize>) {
+        self.state.lock().unwrap().bytes_max = bytes_max;
+    }
+
+    /// From now on syncs fail, and with `truncate` cutting does as well.
+    pub(crate) fn fail(&self, sync: bool, truncate: bool) {
+        let mut state = self.state.lock().unwrap();
+        (state.sync_fails, state.truncate_fails) = (sync, truncate);
+    }
+
+    /// Changes a file behind everybody's back.
+    pub(crate) fn tamper(&self, name: &str, with: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.state.lock().unwrap();
+        let content = state.files.get_mut(name).unwrap();
+        with(&mut content.bytes);
+        content.synced = content.bytes.len();
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn bytes(&self) -> usize {
+        self.state.lock().unwrap().bytes()
+    }
+}
+
+impl State {
+    fn bytes(&self) -> usize {
+        self.files.values().map(|content| content.bytes.len()).sum()
+    }
+
+    fn appended(&mut self) -> io::Result<&mut Content> {
+        let name = self.appended.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok(self.files.get_mut(name).unwrap())
+    }
+
+    /// How many of these bytes still fit.
+    fn room(&self, bytes: usize) -> usize {
+        self.bytes_max.map_or(bytes, |max| bytes.min(max.saturating_sub(self.bytes())))
+    }
+}
+
+impl Folder for Simulated {
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.state.lock().unwrap().files.keys().cloned().collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let state = self.state.lock().unwrap();
+        Ok(state.files.get(name).ok_or(io::ErrorKind::NotFound)?.bytes.clone())
+    }
+
+    fn create(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        state.files.insert(name.to_owned(), Content::default());
+        state.appended = Some(name.to_owned());
+        Ok(())
+    }
+
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let room = state.room(bytes.len());
+        state.appended()?.bytes.extend(&bytes[..room]);
+        if room < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        if state.sync_fails {
+            return Err(io::Error::other("the disk is ill"));
+        }
+        let content = state.appended()?;
+        content.synced = content.bytes.len();
+        Ok(())
+    }
+
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        if state.truncate_fails {
+            return Err(io::Error::other("the disk is ill"));
+        }
+        let content = state.appended()?;
+        content.bytes.truncate(usize::try_from(bytes).unwrap());
+        content.synced = content.synced.min(content.bytes.len());
+        Ok(())
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        if state.room(bytes.len()) < bytes.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        state.files.insert(name.to_owned(), Content { bytes: bytes.to_vec(), synced: bytes.len() });
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        let content = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        state.files.insert(to.to_owned(), content);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.state.lock().unwrap().files.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}

@@ -1,0 +1,240 @@
+//! The binlog and the snapshots of one folder: what is written when, what is kept, and what a start finds.
+//! It waits for nothing but the disk, and knows no thread and no clock.
+//!
+//! ```text
+//!   commit:    group --> frame --> append, fdatasync --> the table counts it --> acknowledged
+//!                                        | fails
+//!                                        +--> cut back; the next commit begins a new segment; 503
+//!
+//!   snapshot:  a new segment begins at offset S; the table is written as snapshot-S (another thread);
+//!              then everything that the snapshot before it does not need is removed
+//!
+//!   snapshot-1000   snapshot-2000                       kept: the latest two,
+//!        binlog-1000     binlog-2000 .. binlog-2600     and the segments since the older one
+//! ```
+
+use std::io;
+use std::sync::Arc;
+
+use super::batch::Group;
+use super::binlog::{self, SEGMENT_HEADER_BYTES};
+use super::folder::{Folder, UNFINISHED};
+use super::snapshot;
+use super::table::Table;
+
+/// The writing end of a folder.
+#[derive(Debug)]
+pub struct Journal {
+    folder: Arc<dyn Folder>,
+    /// Offset after the last durable frame.
+    end: u64,
+    /// Where the segment that is written to starts; none: the next commit begins one.
+    segment: Option<u64>,
+    /// Offset of the latest snapshot.
+    snapshot: u64,
+    /// Segments with lost frames: set aside instead of removed.
+    damaged: Vec<u64>,
+    frame: Vec<u8>,
+}
+
+/// What a start found.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Recovered {
+    /// Offset of the snapshot it began with.
+    pub snapshot: Option<u64>,
+    /// Groups read from the binlog after it.
+    pub groups: u64,
+    /// Bytes of frames that had been acknowledged and cannot be read.
+    pub damaged_bytes: u64,
+    /// Bytes at the end that had not been acknowledged.
+    pub torn_bytes: u64,
+    /// Snapshots that cannot be read.
+    pub damaged_snapshots: u64,
+}
+
+/// Why a folder cannot be started from.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// The disk.
+    #[error("{file}: {error}")]
+    Disk {
+        /// What was asked for.
+        file: String,
+        /// What the operating system says.
+        error: io::Error,
+    },
+    /// Every snapshot is damaged, so what came before the binlog's first segment is lost.
+    #[error(
+        "{files}: damaged, and there is no other snapshot; restore one from a backup, or remove it to start with \
+         what the binlog has"
+    )]
+    Snapshots {
+        /// Their names.
+        files: String,
+    },
+}
+
+impl Journal {
+    /// Reads the newest good snapshot and the binlog after it into a new table.
+    ///
+    /// # Errors
+    ///
+    /// [`RecoveryError`]; torn and damaged frames are no error but part of [`Recovered`].
+    pub fn open(folder: Arc<dyn Folder>, empty: impl Fn() -> Table) -> Result<(Self, Table, Recovered), RecoveryError> {
+        let names = folder.list().map_err(|error| RecoveryError::Disk { file: "folder".to_owned(), error })?;
+        for unfinished in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
+            drop(folder.remove(unfinished));
+        }
+        let mut recovered = Recovered::default();
+        let (mut table, from) = read_snapshot(&*folder, &names, &empty, &mut recovered)?;
+        let mut journal =
+            Self { folder, end: from, segment: None, snapshot: from, damaged: Vec::new(), frame: Vec::new() };
+        journal.replay(&names, &mut table, &mut recovered)?;
+        Ok((journal, table, recovered))
+    }
+
+    /// Makes a group durable; when this fails it is as if it had never been tried.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn commit(&mut self, group: &Group) -> io::Result<()> {
+        let start = self.writable_segment()?;
+        self.frame.clear();
+        binlog::write_frame(group, self.end, &mut self.frame);
+        let written = self.folder.append(&self.frame).and_then(|()| self.folder.sync());
+        if let Err(error) = written {
+            // After a failed sync nobody knows what the disk has: this file is not written to again. A new segment
+            // that starts at `end` also ends this one there, whether the cut succeeds or not.
+            self.segment = None;
+            if let Err(error) = self.folder.truncate(self.end - start + SEGMENT_HEADER_BYTES as u64) {
+                tracing::debug!(%error, "a frame that failed cannot be cut off; the next segment overrules it");
+            }
+            return Err(error);
+        }
+        self.end += self.frame.len() as u64;
+        Ok(())
+    }
+
+    /// Begins a snapshot: the next frame goes to a new segment, and what is counted so far is what
+    /// [`snapshot::write`] is to be given together with the offset that this returns.
+    pub const fn begin_snapshot(&mut self) -> u64 {
+        self.segment = None;
+        self.end
+    }
+
+    /// The snapshot at `offset` is durable: removes what neither it nor the one before it needs.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says; what could not be removed is tried again after the next snapshot.
+    pub fn end_snapshot(&mut self, offset: u64) -> io::Result<()> {
+        let before = std::mem::replace(&mut self.snapshot, offset);
+        let names = self.folder.list()?;
+        for name in &names {
+            if snapshot::offset_of(name).is_some_and(|other| other < before) {
+                self.folder.remove(name)?;
+            }
+        }
+        let starts: Vec<u64> = names.iter().filter_map(|name| binlog::segment_start(name)).collect();
+        for pair in starts.windows(2) {
+            let (start, next) = (pair[0], pair[1]);
+            if next > before {
+                break;
+            }
+            let name = binlog::segment_name(start);
+            if self.damaged.contains(&start) {
+                self.folder.rename(&name, &format!("{name}.damaged"))?;
+            } else {
+                self.folder.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Offset after the last durable frame.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Bytes that a start would have to replay.
+    #[must_use]
+    pub const fn since_snapshot_bytes(&self) -> u64 {
+        self.end - self.snapshot
+    }
+
+    fn replay(&mut self, names: &[String], table: &mut Table, found: &mut Recovered) -> Result<(), RecoveryError> {
+        let from = self.snapshot;
+        let starts: Vec<u64> = names.iter().filter_map(|name| binlog::segment_start(name)).collect();
+        // The first segment that is needed begins at or before the snapshot's offset.
+        let first = starts.partition_point(|&start| start <= from).saturating_sub(1);
+        let needed = &starts[first.min(starts.len())..];
+        if let Some(&start) = needed.first() {
+            found.damaged_bytes += start.saturating_sub(from);
+        }
+        for (index, &start) in needed.iter().enumerate() {
+            let file = binlog::segment_name(start);
+            let bytes = self.folder.read(&file).map_err(|error| RecoveryError::Disk { file: file.clone(), error })?;
+            let scanned = binlog::scan(&bytes, start, needed.get(index + 1).copied(), from, |group| {
+                found.groups += 1;
+                table.apply(&group);
+            });
+            if scanned.damaged_bytes > 0 {
+                tracing::error!(
+                    file,
+                    lost_bytes = scanned.damaged_bytes,
+                    "the binlog is damaged: its good frames count"
+                );
+                self.damaged.push(start);
+            }
+            if scanned.torn_bytes > 0 {
+                tracing::warn!(
+                    file,
+                    cut_bytes = scanned.torn_bytes,
+                    "the binlog's end is torn: nobody was told it is kept"
+                );
+            }
+            found.damaged_bytes += scanned.damaged_bytes;
+            found.torn_bytes += scanned.torn_bytes;
+            self.end = self.end.max(scanned.end);
+        }
+        Ok(())
+    }
+
+    fn writable_segment(&mut self) -> io::Result<u64> {
+        if let Some(start) = self.segment {
+            return Ok(start);
+        }
+        self.folder.create(&binlog::segment_name(self.end))?;
+        self.folder.append(&binlog::segment_header(self.end))?;
+        self.folder.sync()?;
+        self.segment = Some(self.end);
+        Ok(self.end)
+    }
+}
+
+/// The table of the newest good snapshot and its offset; an empty one and 0 when there never was any.
+fn read_snapshot(
+    folder: &dyn Folder,
+    names: &[String],
+    empty: impl Fn() -> Table,
+    found: &mut Recovered,
+) -> Result<(Table, u64), RecoveryError> {
+    let mut damaged = Vec::new();
+    for name in names.iter().rev().filter(|name| snapshot::offset_of(name).is_some()) {
+        let bytes = folder.read(name).map_err(|error| RecoveryError::Disk { file: name.clone(), error })?;
+        let mut table = empty();
+        if let Some(offset) = snapshot::read(&bytes, &mut table) {
+            found.snapshot = Some(offset);
+            return Ok((table, offset));
+        }
+        tracing::error!(file = name, "the snapshot is damaged: an older one and more of the binlog are read");
+        found.damaged_snapshots += 1;
+        damaged.push(name.clone());
+    }
+    if damaged.is_empty() { Ok((empty(), 0)) } else { Err(RecoveryError::Snapshots { files: damaged.join(", ") }) }
+}
+
+#[cfg(test)]
+mod tests;

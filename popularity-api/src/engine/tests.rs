@@ -1,0 +1,130 @@
+//! The engine as a whole: its thread, on a simulated disk and on a real one.
+
+use geo::RegionId;
+
+use super::batch::Entry;
+use super::folder::Disk;
+use super::folder::simulated::Simulated;
+use super::table::Mark;
+use super::*;
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_crash() {
+    let disk = Arc::new(Simulated::default());
+    let engine = open(&disk);
+    for sequence in 1..=3 {
+        assert!(engine.count(batch("sun4-1-1", sequence)).await.unwrap());
+    }
+    let engine = open(&Arc::new(disk.crash(0)));
+    assert_eq!(engine.table().mark("sun4-1-1"), Mark { boot: 1, sequence: 3 });
+    for (sequence, counted) in [(3, false), (1, false), (4, true), (4, false)] {
+        assert_eq!(engine.count(batch("sun4-1-1", sequence)).await.unwrap(), counted, "{sequence}");
+    }
+}
+
+#[tokio::test]
+async fn batches_that_come_together_are_committed_together_and_counted_once() {
+    let disk = Arc::new(Simulated::default());
+    let engine = Arc::new(open_with(&disk, &Settings { commit: Duration::from_millis(50), ..settings() }));
+    let together: Vec<_> = (0..20)
+        .map(|n| {
+            let engine = Arc::clone(&engine);
+            tokio::spawn(async move { engine.count(batch(&format!("sun4-1-{}", n / 2), 1)).await.unwrap() })
+        })
+        .collect();
+    let mut counted = 0;
+    for task in together {
+        counted += usize::from(task.await.unwrap());
+    }
+    assert_eq!(counted, 10, "each of ten sources sent its batch twice");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_batches_and_answers_reads() {
+    let disk = Arc::new(Simulated::default());
+    let engine = open(&disk);
+    engine.count(batch("sun4-1-1", 1)).await.unwrap();
+    disk.fill_up(Some(0));
+    assert!(matches!(engine.count(batch("sun4-1-1", 2)).await, Err(CountError::Disk(_))));
+    assert_eq!(engine.table().top(RegionId(4), 9).len(), 1);
+    disk.fill_up(None);
+    assert!(engine.count(batch("sun4-1-1", 2)).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_queue_that_is_full_says_busy() {
+    let disk = Arc::new(Simulated::default());
+    let bytes = batch("sun4-1-1", 1).bytes();
+    let slow = Settings { commit: Duration::from_secs(3600), queue_bytes_max: bytes, ..settings() };
+    let engine = Arc::new(open_with(&disk, &slow));
+    let first = tokio::spawn({
+        let engine = Arc::clone(&engine);
+        async move { engine.count(batch("sun4-1-1", 1)).await }
+    });
+    while engine.queue.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(engine.count(batch("sun4-1-2", 1)).await, Err(CountError::Busy)));
+    // Closing does not wait for the group to gather.
+    engine.close();
+    assert!(first.await.unwrap().unwrap());
+    assert!(matches!(engine.count(batch("sun4-1-1", 2)).await, Err(CountError::Closed)));
+}
+
+#[tokio::test]
+async fn closing_leaves_a_snapshot_and_nothing_to_replay() {
+    let place = tempfile::tempdir().unwrap();
+    let open = || {
+        let disk = Arc::new(Disk::open(place.path()).unwrap());
+        Engine::open(disk, &settings(), Metrics::register(&Registry::new()).unwrap()).unwrap()
+    };
+    let (engine, recovered) = open();
+    assert_eq!(recovered, Recovered::default());
+    engine.count(batch("sun4-1-1", 1)).await.unwrap();
+    engine.close();
+    drop(engine);
+    let (engine, recovered) = open();
+    assert!(recovered.snapshot.is_some());
+    assert_eq!(recovered.groups, 0);
+    assert_eq!(engine.table().mark("sun4-1-1"), Mark { boot: 1, sequence: 1 });
+}
+
+#[tokio::test]
+async fn a_long_binlog_is_replaced_by_a_snapshot_while_batches_come() {
+    let disk = Arc::new(Simulated::default());
+    let engine = open_with(&disk, &Settings { snapshot_binlog_bytes: 1, snapshot_every: Duration::ZERO, ..settings() });
+    for sequence in 1.. {
+        engine.count(batch("sun4-1-1", sequence)).await.unwrap();
+        let names = disk.list().unwrap();
+        if names.iter().any(|name| snapshot::offset_of(name).is_some()) && !names.contains(&binlog::segment_name(0)) {
+            break;
+        }
+    }
+    let sequence = engine.table().mark("sun4-1-1").sequence;
+    assert_eq!(open(&Arc::new(disk.crash(0))).table().mark("sun4-1-1").sequence, sequence);
+}
+
+fn open(disk: &Arc<Simulated>) -> Engine {
+    open_with(disk, &settings())
+}
+
+fn open_with(disk: &Arc<Simulated>, settings: &Settings) -> Engine {
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    Engine::open(Arc::clone(disk) as Arc<dyn Folder>, settings, metrics).unwrap().0
+}
+
+fn settings() -> Settings {
+    Settings {
+        decay: Decay::new(3600, 172_800, 0.25).unwrap(),
+        pairs_max: 1000,
+        commit: Duration::ZERO,
+        queue_bytes_max: 1 << 20,
+        snapshot_every: Duration::from_secs(3600),
+        snapshot_binlog_bytes: 1 << 30,
+    }
+}
+
+fn batch(source: &str, sequence: u64) -> Batch {
+    let entry = Entry { region: RegionId(4), file: "c1/a".into(), size: 1000, downloads: 1.0 };
+    Batch { source: source.to_owned(), mark: Mark { boot: 1, sequence }, entries: vec![entry] }
+}

@@ -1,0 +1,273 @@
+//! A fill: getting bytes of one file from upstream, once, for everybody who waits for them.
+//!
+//! ```text
+//!                    task (writer)                      readers, any number
+//!   upstream ------> window ----------- bytes --------> responses under way
+//!                      |
+//!                      +--- whole extents --> RAM tier  <-- readers that are slower than the window
+//! ```
+//!
+//! - [`plan`]: what to ask for. - [`answer`]: what an upstream's response means. - [`window`]: the bytes that
+//!   are held. - [`registry`]: which fills are under way. - [`task`]: the writer, the only part that waits.
+//!
+//! # Invariants
+//!
+//! - The writer is nobody's request: it ends when the bytes end, not when a reader leaves.
+//! - A reader learns of the end from [`Read::Ended`] or [`Read::Failed`], never from silence; a fill that is
+//!   dropped before it ended counts as failed.
+//! - A fill that may ask another sun is never joined by a request from a sun ([`Fill::direct`]), so fills
+//!   cannot wait for each other in a ring.
+
+pub mod answer;
+pub mod plan;
+pub mod registry;
+pub mod task;
+pub mod window;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use geo::ContentId;
+use http::StatusCode;
+use tokio::sync::watch;
+
+use crate::fill::plan::Plan;
+use crate::fill::window::{Found, Window};
+use crate::meta::Meta;
+
+/// One fill; shared by its task and its readers.
+#[derive(Debug)]
+pub struct Fill {
+    /// The file.
+    pub content: ContentId,
+    /// It asks no sun.
+    pub direct: bool,
+    /// What it was begun for.
+    pub plan: Plan,
+    state: Mutex<State>,
+    /// Ticks when there is something new for readers.
+    news: watch::Sender<()>,
+    /// Ticks when readers got further or left, for a writer that waits for them.
+    consumed: tokio::sync::Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    window: Window,
+    readers: usize,
+    /// The furthest position that a reader has reached.
+    furthest: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// Upstream has not answered.
+    Asking,
+    /// It has; bytes may be arriving.
+    Open(Opened),
+    /// All bytes that this fill was to bring are here.
+    Ended(Opened),
+    /// It ended before that.
+    Failed(FillError),
+}
+
+/// What upstream answered.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The file's metadata.
+    pub meta: Arc<Meta>,
+    /// Whether bytes follow: not after a 304 or a question for the size.
+    pub flows: bool,
+    /// One past the last byte it will bring; `u64::MAX` while unknown.
+    pub end: u64,
+    /// Whether the bytes are kept.
+    pub stored: bool,
+    /// Who gave it.
+    pub outcome: crate::metrics::Outcome,
+    /// The `Cache-Status` of the server that gave it, if that was one of ours.
+    pub passed_on: Option<Arc<str>>,
+}
+
+/// Why a fill failed. Before a response began, the client sees the status named here; after that, its body
+/// ends with an error.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FillError {
+    /// The content server has no such file or does not hand it out: its 403, 404, 410 or 451.
+    #[error("the content server answered {0}")]
+    Missing(StatusCode),
+    /// The range begins past the end of the file: 416.
+    #[error("the range lies past the end of a file of {size} bytes")]
+    Unsatisfiable {
+        /// Length of the file, bytes.
+        size: u64,
+    },
+    /// No source could be reached or gave a usable answer: 502.
+    #[error("no source answered: {0}")]
+    Unreachable(Arc<str>),
+    /// No source answered in time: 504.
+    #[error("no source answered in time: {0}")]
+    TimedOut(Arc<str>),
+    /// Too many bytes are in flight: 503.
+    #[error("too many fills are under way")]
+    Busy,
+    /// The file changed upstream while it was being fetched.
+    #[error("the file changed while it was being fetched")]
+    Changed,
+    /// Upstream ended in the middle and could not be resumed.
+    #[error("the source broke off at byte {at}: {why}")]
+    Broken {
+        /// Position of the first byte that is missing.
+        at: u64,
+        /// What happened.
+        why: Arc<str>,
+    },
+}
+
+/// What a reader finds at its position.
+#[derive(Debug)]
+pub enum Read {
+    /// At least one byte.
+    Bytes(bytes::Bytes),
+    /// Wait for news.
+    Later,
+    /// Not here (any more): look in the tiers, else start another fill.
+    Gone,
+    /// The fill brought all it was to bring, and the position is past it.
+    Ended,
+    /// The fill failed.
+    Failed(FillError),
+}
+
+impl Fill {
+    /// A fill that nobody works on yet.
+    #[must_use]
+    pub fn new(content: ContentId, direct: bool, plan: Plan) -> Self {
+        let state = State {
+            phase: Phase::Asking,
+            window: Window::starting_at(plan.start()),
+            readers: 0,
+            furthest: plan.start(),
+        };
+        Self {
+            content,
+            direct,
+            plan,
+            state: Mutex::new(state),
+            news: watch::Sender::new(()),
+            consumed: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// Whether a request that needs the byte at `position` of version `generation` is served by this fill
+    /// soon: it must not wait for [`REACH_BYTES`] that it does not want.
+    #[must_use]
+    pub fn brings(&self, generation: u64, position: u64) -> bool {
+        let state = self.lock();
+        let oldest = state.window.oldest();
+        let reached = (oldest..state.window.received() + REACH_BYTES).contains(&position);
+        match &state.phase {
+            Phase::Asking => self.plan.covers(position) && reached,
+            Phase::Open(opened) => {
+                opened.flows && opened.meta.generation == generation && position < opened.end && reached
+            }
+            Phase::Ended(opened) => {
+                opened.flows
+                    && opened.meta.generation == generation
+                    && (oldest..state.window.received()).contains(&position)
+            }
+            Phase::Failed(_) => false,
+        }
+    }
+
+    /// Whether it still can tell a newcomer what the file is.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        !matches!(self.lock().phase, Phase::Failed(_))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no code that holds this lock panics")
+    }
+}
+
+/// One response's way into a fill.
+#[derive(Debug)]
+pub struct Reader {
+    fill: Arc<Fill>,
+    news: watch::Receiver<()>,
+}
+
+impl Reader {
+    /// Joins a fill.
+    #[must_use]
+    pub fn new(fill: Arc<Fill>) -> Self {
+        fill.lock().readers += 1;
+        let news = fill.news.subscribe();
+        Self { fill, news }
+    }
+
+    /// The fill.
+    #[must_use]
+    pub const fn fill(&self) -> &Arc<Fill> {
+        &self.fill
+    }
+
+    /// Resolves when upstream has answered.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no usable answer.
+    pub async fn opened(&mut self) -> Result<Opened, FillError> {
+        loop {
+            self.news.mark_unchanged();
+            match &self.fill.lock().phase {
+                Phase::Asking => {}
+                Phase::Open(opened) | Phase::Ended(opened) => return Ok(opened.clone()),
+                Phase::Failed(error) => return Err(error.clone()),
+            }
+            self.changed().await;
+        }
+    }
+
+    /// The bytes at `position`, at most up to `end`.
+    pub fn read(&mut self, position: u64, end: u64) -> Read {
+        self.news.mark_unchanged();
+        let mut state = self.fill.lock();
+        let found = match state.window.read(position, end) {
+            Found::Bytes(bytes) => Read::Bytes(bytes),
+            Found::Gone => Read::Gone,
+            Found::Later => match &state.phase {
+                Phase::Asking => Read::Later,
+                Phase::Open(opened) if opened.flows && position < opened.end => Read::Later,
+                Phase::Open(_) | Phase::Ended(_) => Read::Ended,
+                Phase::Failed(error) => Read::Failed(error.clone()),
+            },
+        };
+        if let Read::Bytes(bytes) = &found {
+            let reached = position + bytes.len() as u64;
+            if reached > state.furthest {
+                state.furthest = reached;
+                drop(state);
+                self.fill.consumed.notify_one();
+            }
+        }
+        found
+    }
+
+    /// Resolves when there may be something new since the last [`Reader::read`] or [`Reader::opened`].
+    pub async fn changed(&mut self) {
+        // The sender lives in the fill, which this reader holds: it cannot be gone.
+        let _ = self.news.changed().await;
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.fill.lock().readers -= 1;
+        self.fill.consumed.notify_one();
+    }
+}
+
+/// How far ahead of the bytes that arrive a reader may be and still wait for them, rather than have its part
+/// fetched by a fill of its own.
+pub const REACH_BYTES: u64 = 2 * crate::extent::EXTENT_BYTES;

@@ -1,0 +1,126 @@
+//! What a fill asks upstream for.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::extent::{self, EXTENT_BYTES};
+use crate::meta::Meta;
+use crate::range::Spec;
+
+/// One question to a source.
+#[derive(Clone, Debug)]
+pub enum Plan {
+    /// The whole file; nothing is known of it.
+    Whole,
+    /// Whole extents of a file of which nothing is known; the end is open when it is `u64::MAX`.
+    Span(Range<u64>),
+    /// Only what the file is: its first byte, for the `Content-Range` that tells the size.
+    Size,
+    /// Whole extents of a version that is known.
+    Continue {
+        /// The version.
+        meta: Arc<Meta>,
+        /// The bytes.
+        range: Range<u64>,
+    },
+    /// The whole file, unless it is still the version that is held.
+    Revalidate {
+        /// The version that is held.
+        meta: Arc<Meta>,
+    },
+}
+
+impl Plan {
+    /// For a request of which nothing is held.
+    #[must_use]
+    pub fn cold(head_only: bool, range: Option<Spec>) -> Self {
+        match range {
+            _ if head_only => Self::Size,
+            None => Self::Whole,
+            // The start of the file is wanted: it may as well be fetched whole, as players ask for `0-` first.
+            Some(Spec::From { start, end: u64::MAX }) if start < EXTENT_BYTES => Self::Whole,
+            Some(Spec::From { start, .. }) if start > extent::FILE_BYTES_MAX => Self::Size,
+            Some(Spec::From { start, end }) => Self::Span(extent::aligned(&(start..end))),
+            // The extents of a suffix are known only with the size.
+            Some(Spec::Suffix { .. }) => Self::Size,
+        }
+    }
+
+    /// For the extents of a known version from the one that holds `position` up to `end`.
+    #[must_use]
+    pub fn missing(meta: Arc<Meta>, position: u64, end: u64) -> Self {
+        let size = meta.size.unwrap_or(u64::MAX);
+        let aligned = extent::aligned(&(position..end));
+        Self::Continue { meta, range: aligned.start..aligned.end.min(size) }
+    }
+
+    /// Position of the first byte it will bring, if upstream does as asked.
+    #[must_use]
+    pub const fn start(&self) -> u64 {
+        match self {
+            Self::Whole | Self::Size | Self::Revalidate { .. } => 0,
+            Self::Span(range) | Self::Continue { range, .. } => range.start,
+        }
+    }
+
+    /// Whether it is to bring the byte at `position`.
+    #[must_use]
+    pub fn covers(&self, position: u64) -> bool {
+        match self {
+            Self::Whole | Self::Revalidate { .. } => true,
+            Self::Size => false,
+            Self::Span(range) | Self::Continue { range, .. } => range.contains(&position),
+        }
+    }
+
+    /// The `Range` header of the question; none: the whole file.
+    #[must_use]
+    pub fn range(&self) -> Option<Range<u64>> {
+        match self {
+            Self::Whole | Self::Revalidate { .. } => None,
+            Self::Size => Some(0..1),
+            Self::Span(range) | Self::Continue { range, .. } => Some(range.clone()),
+        }
+    }
+
+    /// The version that the answer must belong to.
+    #[must_use]
+    pub const fn version(&self) -> Option<&Arc<Meta>> {
+        match self {
+            Self::Continue { meta, .. } => Some(meta),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = EXTENT_BYTES;
+
+    #[test]
+    fn only_the_extents_that_a_cold_range_needs_are_asked_for() {
+        check(None, None);
+        check(Some("bytes=0-"), None);
+        check(Some("bytes=100-"), None);
+        check(Some("bytes=0-99"), Some(0..MIB));
+        check(Some("bytes=5000000-5000001"), Some(4 * MIB..5 * MIB));
+        check(Some("bytes=5000000-"), Some(4 * MIB..u64::MAX));
+        check(Some("bytes=-100"), Some(0..1));
+        check(Some("bytes=99999999999999999999-"), Some(0..1));
+    }
+
+    #[test]
+    fn a_missing_part_ends_with_the_file() {
+        let meta = Arc::new(Meta::new(&http::HeaderMap::new(), Some(5 * MIB + 7), 0, 0, 2));
+        assert_eq!(Plan::missing(Arc::clone(&meta), MIB + 1, 2 * MIB).range(), Some(MIB..2 * MIB));
+        assert_eq!(Plan::missing(meta, 5 * MIB, 5 * MIB + 7).range(), Some(5 * MIB..5 * MIB + 7));
+    }
+
+    #[track_caller]
+    fn check(header: Option<&str>, expected: Option<Range<u64>>) {
+        let plan = Plan::cold(false, header.and_then(Spec::parse));
+        assert_eq!(plan.range(), expected, "{header:?}");
+    }
+}

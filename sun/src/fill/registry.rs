@@ -1,0 +1,159 @@
+//! Which fills are under way: one per missing piece, however many wait for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use geo::ContentId;
+
+use crate::fill::plan::Plan;
+use crate::fill::{Fill, Reader};
+
+/// Fills under way, by file.
+#[derive(Debug, Default)]
+pub struct Registry {
+    fills: Mutex<HashMap<ContentId, Vec<Arc<Fill>>>>,
+}
+
+/// What a request needs of a fill.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    /// To know what the file is; nothing is held of it.
+    Head,
+    /// The byte at a position of a version.
+    Byte {
+        /// The version.
+        generation: u64,
+        /// The position.
+        position: u64,
+    },
+}
+
+/// How a request got its bytes.
+#[derive(Debug)]
+pub enum Joined<T> {
+    /// A fill was under way.
+    Joined(Reader),
+    /// A new one: the caller runs its task.
+    Started(Reader),
+    /// A fill ended meanwhile and left this in the tiers.
+    Held(T),
+}
+
+impl Registry {
+    /// Joins a fill that meets the need, or begins one with `plan`. Whoever asks without `direct` may join
+    /// any; with it, only one that asks no sun. `held` looks at the tiers once more under the registry's lock:
+    /// a fill leaves the registry only after its bytes are in the tiers, so nothing is fetched twice for
+    /// having looked too early.
+    pub fn join<T>(
+        &self,
+        content: ContentId,
+        need: Need,
+        direct: bool,
+        held: impl FnOnce() -> Option<T>,
+        plan: impl FnOnce() -> Plan,
+    ) -> Joined<T> {
+        let mut fills = self.lock();
+        let under_way = fills.entry(content).or_default();
+        let meets = |fill: &&Arc<Fill>| {
+            (fill.direct || !direct)
+                && match need {
+                    Need::Head => fill.alive(),
+                    Need::Byte { generation, position } => fill.brings(generation, position),
+                }
+        };
+        if let Some(fill) = under_way.iter().find(meets) {
+            return Joined::Joined(Reader::new(Arc::clone(fill)));
+        }
+        if let Some(held) = held() {
+            if under_way.is_empty() {
+                fills.remove(&content);
+            }
+            return Joined::Held(held);
+        }
+        let fill = Arc::new(Fill::new(content, direct, plan()));
+        under_way.push(Arc::clone(&fill));
+        Joined::Started(Reader::new(fill))
+    }
+
+    /// The fill has left its bytes in the tiers, or failed.
+    pub fn leave(&self, fill: &Arc<Fill>) {
+        let mut fills = self.lock();
+        if let Some(under_way) = fills.get_mut(&fill.content) {
+            under_way.retain(|other| !Arc::ptr_eq(other, fill));
+            if under_way.is_empty() {
+                fills.remove(&fill.content);
+            }
+        }
+    }
+
+    /// Files that are being filled.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ContentId, Vec<Arc<Fill>>>> {
+        self.fills.lock().expect("no code that holds this lock panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::EXTENT_BYTES as MIB;
+
+    #[test]
+    fn a_second_request_joins_and_the_last_leave_empties_the_registry() {
+        let registry = Registry::default();
+        let first = started(registry.join(content(), Need::Head, false, nothing, || Plan::Whole));
+        assert!(matches!(registry.join(content(), Need::Head, false, nothing, || Plan::Whole), Joined::Joined(_)));
+        assert_eq!(registry.files(), 1);
+        registry.leave(first.fill());
+        assert_eq!(registry.files(), 0);
+    }
+
+    #[test]
+    fn a_request_from_a_sun_never_joins_a_fill_that_may_ask_a_sun() {
+        let registry = Registry::default();
+        let open = started(registry.join(content(), Need::Head, false, nothing, || Plan::Whole));
+        let direct = started(registry.join(content(), Need::Head, true, nothing, || Plan::Whole));
+        assert!(!open.fill().direct && direct.fill().direct);
+        registry.leave(open.fill());
+        // The other way round is fine: a direct fill waits for no sun.
+        assert!(matches!(registry.join(content(), Need::Head, false, nothing, || Plan::Whole), Joined::Joined(_)));
+    }
+
+    #[test]
+    fn a_byte_that_a_fill_brings_only_much_later_gets_its_own() {
+        let registry = Registry::default();
+        let span = || Plan::Span(0..u64::MAX);
+        let _first = started(registry.join(content(), Need::Head, false, nothing, span));
+        let near = Need::Byte { generation: 1, position: MIB };
+        assert!(matches!(registry.join(content(), near, false, nothing, span), Joined::Joined(_)));
+        let far = Need::Byte { generation: 1, position: 100 * MIB };
+        assert!(matches!(registry.join(content(), far, false, nothing, span), Joined::Started(_)));
+    }
+
+    #[test]
+    fn what_came_into_the_tiers_meanwhile_is_not_fetched_again() {
+        let registry = Registry::default();
+        let joined = registry.join(content(), Need::Head, false, || Some(7), || Plan::Whole);
+        assert!(matches!(joined, Joined::Held(7)));
+        assert_eq!(registry.files(), 0);
+    }
+
+    fn started(joined: Joined<()>) -> Reader {
+        match joined {
+            Joined::Started(reader) => reader,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn nothing() -> Option<()> {
+        None
+    }
+
+    fn content() -> ContentId {
+        geo::CanonicalName::parse("c1/a").unwrap().content_id()
+    }
+}

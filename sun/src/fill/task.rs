@@ -1,0 +1,413 @@
+//! The writer of a fill: asks the sources in turn, moves the body into window and tiers, resumes what breaks.
+//!
+//! ```text
+//!   ask sources in turn --answer--> open --> chunk, chunk, ... --end--> tiers complete --> Ended
+//!         |                           ^          |
+//!         none usable                 |          breaks off
+//!         v                           |          v
+//!       Failed <---- no validator, --resume: If-Range at the byte reached, next source
+//!                    or twice in vain
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use geo::CanonicalName;
+use http::{Response, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::edge::Edge;
+use crate::extent::{self, EXTENT_BYTES};
+use crate::fill::answer::{self, Answer, Making};
+use crate::fill::window::{WINDOW_EXTENTS, Window};
+use crate::fill::{Fill, FillError, Opened, Phase};
+use crate::headers;
+use crate::meta::{self, Meta, Storable};
+use crate::metrics::Outcome;
+use crate::sources::Source;
+use crate::upstream::{AskError, Asked, range_header};
+
+/// Runs a fill to its end, whoever still reads it.
+pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, name: CanonicalName) {
+    let mut end = End { edge: Arc::clone(&edge), fill: Arc::clone(&fill), error: None };
+    let sources = edge.sources(&name, fill.content, fill.direct);
+    let mut writer = Writer { edge: &edge, fill: &fill, name: &name, sources: sources.into(), permit: None };
+    let outcome = writer.run().await;
+    if let Err(error) = &outcome {
+        edge.metrics.fill_failed(error);
+        if matches!(error, FillError::Changed | FillError::Missing(_)) {
+            edge.ram.forget(fill.content);
+        }
+        tracing::debug!(file = %name, %error, "fill failed");
+    }
+    end.error = Some(outcome.err());
+}
+
+/// Whatever becomes of the task, its readers hear of the end and the registry forgets it.
+struct End {
+    edge: Arc<Edge>,
+    fill: Arc<Fill>,
+    /// None while it runs.
+    error: Option<Option<FillError>>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let cut = || FillError::Broken { at: self.fill.lock().window.received(), why: "the server is stopping".into() };
+        let error = self.error.take().unwrap_or_else(|| Some(cut()));
+        self.fill.end(error);
+        self.edge.fills.leave(&self.fill);
+    }
+}
+
+struct Writer<'a> {
+    edge: &'a Arc<Edge>,
+    fill: &'a Arc<Fill>,
+    name: &'a CanonicalName,
+    /// Those not tried yet.
+    sources: std::collections::VecDeque<Source>,
+    /// This fill's share of the bytes in flight.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A body that is being read.
+struct Body {
+    frames: Incoming,
+    source: Source,
+}
+
+impl Writer<'_> {
+    async fn run(&mut self) -> Result<(), FillError> {
+        let (mut body, opened) = self.open().await?;
+        if !opened.flows {
+            return Ok(());
+        }
+        let mut resumes = 0;
+        loop {
+            let why = match self.pour(&mut body, &opened).await {
+                Ok(()) => return self.complete(&opened),
+                Err(why) => why,
+            };
+            self.edge.failed(&body.source);
+            if resumes == RESUMES_MAX {
+                return Err(self.broken(why));
+            }
+            resumes += 1;
+            body = self.resume(&opened.meta, opened.end, &why).await?;
+        }
+    }
+
+    /// Asks the sources in turn until one gives a usable answer, and lets the readers know of it.
+    async fn open(&mut self) -> Result<(Body, Opened), FillError> {
+        let asked = Asked::for_plan(&self.fill.plan);
+        let mut why = NoneAnswered::default();
+        while let Some(source) = self.sources.pop_front() {
+            let Some(response) = self.ask(&source, &asked, &mut why).await else { continue };
+            let ttl_s = self.edge.topology().class_of(self.name).ttl_s;
+            let making = Making { now: crate::unix_now(), ttl_s, fallback: meta::fresh_generation(rand::random()) };
+            let plan = &self.fill.plan;
+            match answer::understand(plan, response.status(), response.headers(), making, source.authority()) {
+                Answer::Useless(text) => {
+                    why.note(&source, text);
+                    if response.status().is_server_error() {
+                        self.edge.failed(&source);
+                    }
+                }
+                Answer::Refused(error) => return Err(error),
+                answer => {
+                    self.edge.metrics.fill_opened(&source);
+                    return self.opened(answer, response, source).await;
+                }
+            }
+        }
+        Err(why.into())
+    }
+
+    async fn opened(
+        &mut self,
+        answer: Answer,
+        response: Response<Incoming>,
+        source: Source,
+    ) -> Result<(Body, Opened), FillError> {
+        let (meta, range) = match answer {
+            Answer::Bytes { meta, range } => (meta, Some(range)),
+            Answer::Sized(meta) => (meta, None),
+            Answer::Unchanged(meta) => {
+                self.edge.ram.refresh(self.fill.content, Arc::clone(&meta));
+                (meta, None)
+            }
+            Answer::Refused(_) | Answer::Useless(_) => unreachable!("both were handled where they arose"),
+        };
+        let class_max = self.edge.topology().class_of(self.name).file_bytes_max;
+        let small_enough = meta.size.is_none_or(|size| size <= class_max);
+        let opened = Opened {
+            flows: range.is_some(),
+            end: range.as_ref().map_or(0, |range| range.end),
+            outcome: Outcome::of(&source),
+            stored: range.is_some() && small_enough && Storable::of(response.headers()) == Storable::Yes,
+            passed_on: source.server().and(headers::text(response.headers(), &CACHE_STATUS)).map(Arc::from),
+            meta,
+        };
+        if opened.flows {
+            self.permit = Some(self.reserve(opened.meta.size).await?);
+        }
+        if opened.stored && opened.meta.size.is_some_and(|size| size > EXTENT_BYTES) {
+            self.edge.ram.keep_large(self.fill.content, Arc::clone(&opened.meta));
+        }
+        self.fill.open(opened.clone(), range.map_or(0, |range| range.start));
+        Ok((Body { frames: response.into_body(), source }, opened))
+    }
+
+    /// Moves the body to its end.
+    async fn pour(&self, body: &mut Body, opened: &Opened) -> Result<(), String> {
+        let idle = Duration::from_millis(self.edge.config.upstream.idle_ms);
+        loop {
+            let frame = match tokio::time::timeout(idle, body.frames.frame()).await {
+                Err(_) => return Err(format!("nothing arrived for {idle:?}")),
+                Ok(None) => break,
+                Ok(Some(Err(error))) => return Err(error.to_string()),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            if self.take(data, opened) {
+                return Ok(());
+            }
+            if self.endless(opened) {
+                return Err("it announced no size and does not end, and nobody reads it".to_owned());
+            }
+            self.wait_for_readers(opened).await;
+        }
+        let received = self.fill.lock().window.received();
+        if opened.end != u64::MAX && received < opened.end {
+            return Err(format!("the body ended {} bytes early", opened.end - received));
+        }
+        Ok(())
+    }
+
+    /// Takes a chunk in; true when the fill has nothing more to do although the body goes on.
+    fn take(&self, data: Bytes, opened: &Opened) -> bool {
+        self.edge.metrics.upstream_bytes(data.len());
+        let whole = self.fill.push(data);
+        if whole.is_empty() || opened.meta.size.is_some_and(|size| size <= EXTENT_BYTES) {
+            return false;
+        }
+        let mut next = 0;
+        for (index, bytes) in whole {
+            next = index + 1;
+            if opened.stored {
+                self.edge.ram.keep_extent(self.fill.content, opened.meta.generation, index, bytes);
+            }
+        }
+        let next_start = extent::start_of(next);
+        if next_start >= opened.end || opened.meta.size.is_none() {
+            return false;
+        }
+        // A source that ignores ranges begins before what this fill is for: what is held until there is no end.
+        let held = || self.edge.ram.extent(self.fill.content, opened.meta.generation, next).is_some();
+        self.unwanted(opened) || (next_start > self.fill.plan.start() && held())
+    }
+
+    /// A fill of a file too large for the tier, or that is not kept, goes on only while somebody reads it.
+    fn unwanted(&self, opened: &Opened) -> bool {
+        self.paced(opened) && self.fill.lock().readers == 0
+    }
+
+    fn paced(&self, opened: &Opened) -> bool {
+        !opened.stored || opened.meta.size.is_none_or(|size| size > self.large())
+    }
+
+    /// A body without an announced size must reach its end to be of use, but not at any price.
+    fn endless(&self, opened: &Opened) -> bool {
+        let state = self.fill.lock();
+        opened.meta.size.is_none() && state.readers == 0 && state.window.received() > self.large()
+    }
+
+    /// From here on a file is too large to be fetched for nobody, bytes.
+    fn large(&self) -> u64 {
+        self.edge.config.ram_bytes / 8
+    }
+
+    /// Such a fill also runs ahead of its fastest reader by no more than the window.
+    async fn wait_for_readers(&self, opened: &Opened) {
+        while self.paced(opened) && self.fill.ahead() {
+            self.fill.consumed.notified().await;
+        }
+    }
+
+    /// All bytes are here: what is small is kept whole, what had no size has one now.
+    fn complete(&self, opened: &Opened) -> Result<(), FillError> {
+        let (received, last) = self.fill.finish(opened);
+        if !opened.stored {
+            return Ok(());
+        }
+        let mut meta = Arc::clone(&opened.meta);
+        if meta.size.is_none() {
+            meta = Arc::new(Meta { size: Some(received), ..(*meta).clone() });
+        }
+        let content = self.fill.content;
+        if meta.size.is_some_and(|size| size <= EXTENT_BYTES) {
+            let body = match last {
+                Some((_, body)) => body,
+                None => self.fill.whole_extent(received),
+            };
+            self.edge.ram.keep_small(content, meta, body);
+            return Ok(());
+        }
+        if let Some((index, bytes)) = last {
+            self.edge.ram.keep_extent(content, meta.generation, index, bytes);
+        }
+        if opened.meta.size.is_none() {
+            self.edge.ram.keep_large(content, meta);
+        }
+        Ok(())
+    }
+
+    /// The rest of the same version from the byte reached, from the same source or the next ones.
+    async fn resume(&mut self, meta: &Arc<Meta>, end: u64, broke: &str) -> Result<Body, FillError> {
+        let at = self.fill.lock().window.received();
+        let Some(validator) = meta.resume_validator() else {
+            return Err(self.broken(format!("{broke}; without a validator it cannot be resumed")));
+        };
+        let asked =
+            Asked { range: Some(range_header(at, end)), if_range: Some(validator.to_owned()), ..Asked::default() };
+        self.edge.metrics.fill_resumed();
+        let mut why = NoneAnswered::default();
+        // The content server, last in the list, may be asked once more: it is the one that surely has it.
+        self.sources.extend(self.edge.sources(self.name, self.fill.content, true).pop());
+        while let Some(source) = self.sources.pop_front() {
+            let Some(response) = self.ask(&source, &asked, &mut why).await else { continue };
+            if answer::resumes(meta, at, end, response.status(), response.headers()) {
+                return Ok(Body { frames: response.into_body(), source });
+            }
+            why.note(&source, format!("it did not continue at byte {at} ({})", response.status()));
+        }
+        Err(self.broken(format!("{broke}; {}", why.text)))
+    }
+
+    /// One question to one source; notes why there is no answer.
+    async fn ask(&self, source: &Source, asked: &Asked, why: &mut NoneAnswered) -> Option<Response<Incoming>> {
+        if !self.edge.admits(source) {
+            why.note(source, "it failed just now and is left alone for a moment".to_owned());
+            return None;
+        }
+        match self.edge.upstream.ask(source, self.name, asked).await {
+            Ok(response) => {
+                if !response.status().is_server_error() {
+                    self.edge.succeeded(source);
+                }
+                Some(response)
+            }
+            Err(error) => {
+                self.edge.failed(source);
+                why.timed_out |= matches!(error, AskError::TimedOut(_));
+                why.note(source, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// This fill's share of the bytes in flight: what its window can hold.
+    async fn reserve(&self, size: Option<u64>) -> Result<OwnedSemaphorePermit, FillError> {
+        let window = (WINDOW_EXTENTS as u64 + 1) * EXTENT_BYTES;
+        let kib = size.unwrap_or(window).min(window).div_ceil(1024).max(1);
+        let kib = u32::try_from(kib).expect("a window is a few MiB").min(self.edge.in_flight_kib_max());
+        let semaphore = Arc::clone(&self.edge.in_flight);
+        let wait = Duration::from_millis(self.edge.config.upstream.first_byte_ms);
+        match tokio::time::timeout(wait, semaphore.acquire_many_owned(kib)).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(FillError::Busy),
+        }
+    }
+
+    fn broken(&self, why: String) -> FillError {
+        FillError::Broken { at: self.fill.lock().window.received(), why: why.into() }
+    }
+}
+
+/// Why no source gave a usable answer, source by source.
+#[derive(Debug, Default)]
+struct NoneAnswered {
+    timed_out: bool,
+    text: String,
+}
+
+impl NoneAnswered {
+    fn note(&mut self, source: &Source, why: String) {
+        let separator = if self.text.is_empty() { "" } else { "; " };
+        let who = source.server().unwrap_or("content server");
+        self.text.push_str(&format!("{separator}{who}: {why}"));
+    }
+}
+
+impl From<NoneAnswered> for FillError {
+    fn from(why: NoneAnswered) -> Self {
+        if why.timed_out { Self::TimedOut(why.text.into()) } else { Self::Unreachable(why.text.into()) }
+    }
+}
+
+/// The writer's side of the shared state.
+impl Fill {
+    fn open(&self, opened: Opened, start: u64) {
+        let mut state = self.lock();
+        if state.window.received() != start {
+            state.window = Window::starting_at(start);
+        }
+        state.phase = Phase::Open(opened);
+        drop(state);
+        self.news.send_replace(());
+    }
+
+    fn push(&self, data: Bytes) -> Vec<(u32, Bytes)> {
+        let whole = self.lock().window.push(data);
+        self.news.send_replace(());
+        whole
+    }
+
+    /// Closes the last extent if the file ends here; returns the position reached.
+    fn finish(&self, opened: &Opened) -> (u64, Option<(u32, Bytes)>) {
+        let mut state = self.lock();
+        let received = state.window.received();
+        let at_end = opened.meta.size.is_none_or(|size| size == received);
+        let last = if at_end { state.window.finish() } else { None };
+        (received, last)
+    }
+
+    /// A small file that is exactly one extent, or empty.
+    fn whole_extent(&self, size: u64) -> Bytes {
+        if size == 0 {
+            return Bytes::new();
+        }
+        match self.lock().window.read(0, size) {
+            super::window::Found::Bytes(bytes) => bytes,
+            _ => unreachable!("a file of one extent is in the window until the fill ends"),
+        }
+    }
+
+    fn end(&self, error: Option<FillError>) {
+        let mut state = self.lock();
+        state.phase = match (error, &state.phase) {
+            (None, Phase::Open(opened)) => {
+                Phase::Ended(Opened { end: opened.end.min(state.window.received()), ..opened.clone() })
+            }
+            (None, _) => Phase::Failed(FillError::Unreachable("the fill ended before it began".into())),
+            (Some(error), _) => Phase::Failed(error),
+        };
+        drop(state);
+        self.news.send_replace(());
+    }
+
+    /// Whether the fastest reader is a window behind; a fill without readers waits for nobody.
+    fn ahead(&self) -> bool {
+        let state = self.lock();
+        let ahead = state.window.received().saturating_sub(state.furthest);
+        state.readers > 0 && ahead >= WINDOW_EXTENTS as u64 * EXTENT_BYTES
+    }
+}
+
+const CACHE_STATUS: header::HeaderName = header::HeaderName::from_static("cache-status");
+
+/// How often a fill that breaks off is resumed.
+const RESUMES_MAX: u32 = 2;

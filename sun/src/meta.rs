@@ -1,0 +1,193 @@
+//! What is known of a file beside its bytes.
+//!
+//! A [`Meta`] is immutable and shared: by the RAM tier, by fills and by every response that is under way. Its
+//! *generation* names one version of the file; bytes are cached under it, so that bytes of two versions can
+//! never be mixed. It follows from a strong validator where there is one: bytes that are still cached when a
+//! file comes back after its metadata were evicted are found again.
+
+use http::{HeaderMap, header};
+
+use crate::headers;
+
+/// Metadata of one version of a file.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    /// Length in bytes; unknown while a content server that did not announce it is still sending.
+    pub size: Option<u64>,
+    /// Which version of the file; see the module's doc.
+    pub generation: u64,
+    /// Kept response headers ([`headers::KEPT`]).
+    pub headers: HeaderMap,
+    /// When the content server made the response, seconds since 1970: `Age` counts from it.
+    pub born_at: u64,
+    /// Until when it is served without asking again, seconds since 1970.
+    pub fresh_until: u64,
+}
+
+/// What a content server's response says about storing it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Storable {
+    /// It may be kept.
+    Yes,
+    /// `no-store` or `private` (RFC 9111, sections 5.2.2.5 and 5.2.2.7): it is handed on and forgotten.
+    No,
+}
+
+impl Meta {
+    /// Reads a response's headers. `now` is in seconds since 1970, `ttl_s` the class's freshness; `fallback` is
+    /// the generation for responses without a strong validator, never used before.
+    #[must_use]
+    pub fn new(response: &HeaderMap, size: Option<u64>, now: u64, ttl_s: u64, fallback: u64) -> Self {
+        let headers = headers::kept(response);
+        let age = headers::text(response, &header::AGE).and_then(|age| age.trim().parse().ok()).unwrap_or(0);
+        let generation = match strong_validator(&headers) {
+            Some(validator) => generation_of(validator, size),
+            None => fallback,
+        };
+        Self {
+            size,
+            generation,
+            headers,
+            born_at: now.saturating_sub(age),
+            fresh_until: now.saturating_add(ttl_s.saturating_sub(age)),
+        }
+    }
+
+    /// The same version, found unchanged at `now` (304): fresh again, headers as updated by `response`
+    /// (RFC 9111, section 4.3.4).
+    #[must_use]
+    pub fn revalidated(&self, response: &HeaderMap, now: u64, ttl_s: u64) -> Self {
+        let mut headers = self.headers.clone();
+        headers.extend(headers::kept(response).into_iter().filter_map(|(name, value)| Some((name?, value))));
+        Self { headers, born_at: now, fresh_until: now.saturating_add(ttl_s), ..self.clone() }
+    }
+
+    /// Whether it may be served without asking again.
+    #[must_use]
+    pub const fn fresh(&self, now: u64) -> bool {
+        now < self.fresh_until
+    }
+
+    /// Value for `If-Range` when the rest of this version is fetched: a strong `ETag`, else `Last-Modified`
+    /// when there is no `ETag` at all (RFC 9110, section 13.1.5).
+    #[must_use]
+    pub fn resume_validator(&self) -> Option<&str> {
+        strong_validator(&self.headers)
+    }
+
+    /// Whether a 206 with these headers and this size continues the same version.
+    #[must_use]
+    pub fn continued_by(&self, response: &HeaderMap, size: u64) -> bool {
+        self.size == Some(size)
+            && [header::ETAG, header::LAST_MODIFIED].iter().all(|name| self.headers.get(name) == response.get(name))
+    }
+
+    /// What it weighs in RAM beside the body, bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
+        size_of::<Self>() + headers
+    }
+}
+
+impl Storable {
+    /// Reads the `Cache-Control` of a response.
+    #[must_use]
+    pub fn of(response: &HeaderMap) -> Self {
+        let forbidden = response
+            .get_all(header::CACHE_CONTROL)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|directive| directive.split('=').next())
+            .any(|name| ["no-store", "private"].iter().any(|no| name.trim().eq_ignore_ascii_case(no)));
+        if forbidden { Self::No } else { Self::Yes }
+    }
+}
+
+fn strong_validator(headers: &HeaderMap) -> Option<&str> {
+    match headers.get(header::ETAG) {
+        Some(tag) => tag.to_str().ok().filter(|tag| tag.starts_with('"') && tag.len() > 1 && tag.ends_with('"')),
+        None => headers::text(headers, &header::LAST_MODIFIED),
+    }
+}
+
+/// 64 bits of blake3 of validator and size; the lowest bit is set, so that it differs from every fallback
+/// that [`fresh_generation`] makes.
+fn generation_of(validator: &str, size: Option<u64>) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&size.unwrap_or(u64::MAX).to_be_bytes()).update(validator.as_bytes());
+    let (bytes, _) = hasher.finalize().as_bytes().split_first_chunk().map(|(a, b)| (*a, b.len())).expect("32 bytes");
+    u64::from_be_bytes(bytes) | 1
+}
+
+/// A generation that no validator gives, from 64 random bits.
+#[must_use]
+pub const fn fresh_generation(random: u64) -> u64 {
+    random & !1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn a_strong_validator_decides_the_generation() {
+        let a = meta(&[("etag", "\"a\"")], 1);
+        assert_eq!(a.generation, meta(&[("etag", "\"a\"")], 2).generation);
+        assert_ne!(a.generation, meta(&[("etag", "\"b\"")], 1).generation);
+        assert_eq!(a.resume_validator(), Some("\"a\""));
+    }
+
+    #[test]
+    fn without_a_strong_validator_every_response_is_a_version_of_its_own() {
+        assert_eq!(meta(&[], 2).generation, 2);
+        let weak = meta(&[("etag", "W/\"a\""), ("last-modified", "Mon, 01 Jan 2024 00:00:00 GMT")], 4);
+        assert_eq!(weak.generation, 4);
+        assert_eq!(weak.resume_validator(), None);
+    }
+
+    #[test]
+    fn last_modified_stands_in_for_a_missing_tag() {
+        let date = "Mon, 01 Jan 2024 00:00:00 GMT";
+        assert_eq!(meta(&[("last-modified", date)], 2).resume_validator(), Some(date));
+    }
+
+    #[test]
+    fn a_206_continues_only_the_same_version() {
+        let a = meta(&[("etag", "\"a\"")], 1);
+        assert!(a.continued_by(&map(&[("etag", "\"a\"")]), 100));
+        assert!(!a.continued_by(&map(&[("etag", "\"b\"")]), 100));
+        assert!(!a.continued_by(&map(&[("etag", "\"a\"")]), 101));
+        assert!(!a.continued_by(&map(&[]), 100));
+    }
+
+    #[test]
+    fn age_counts_from_the_content_server() {
+        let meta = Meta::new(&map(&[("age", "100")]), Some(1), 1000, 300, 2);
+        assert_eq!((meta.born_at, meta.fresh_until), (900, 1200));
+        assert!(meta.fresh(1199) && !meta.fresh(1200));
+    }
+
+    #[test]
+    fn what_must_not_be_stored_is_not() {
+        for (value, expected) in [
+            ("max-age=60", Storable::Yes),
+            ("no-store", Storable::No),
+            ("max-age=60, Private", Storable::No),
+            ("private=\"set-cookie\"", Storable::No),
+            ("x-no-store-at-all", Storable::Yes),
+        ] {
+            assert_eq!(Storable::of(&map(&[("cache-control", value)])), expected, "{value}");
+        }
+    }
+
+    fn meta(headers: &[(&'static str, &'static str)], fallback: u64) -> Meta {
+        Meta::new(&map(headers), Some(100), 1000, 300, fallback)
+    }
+
+    fn map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
+        headers.iter().map(|&(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+}

@@ -1,0 +1,186 @@
+//! The RAM tier: moka, weighed in bytes.
+//!
+//! ```text
+//!   Key::Head(content)                  -> Small { meta, body }      files of at most one extent
+//!                                       -> Large { meta }            larger ones; their bytes are extents
+//!   Key::Extent(content, generation, k) -> Extent(bytes)
+//! ```
+//!
+//! One lookup answers a request for a small file, and one more per extent a request for a large one. Extents
+//! are keyed by the version they belong to, so a changed file cannot be mixed with its predecessor; what is
+//! left of a predecessor is never asked for again and ages out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use geo::ContentId;
+use moka::sync::Cache;
+
+use crate::extent::EXTENT_BYTES;
+use crate::meta::Meta;
+
+/// See the module's doc. Cheap to clone.
+#[derive(Clone)]
+pub struct Ram {
+    cache: Cache<Key, Entry>,
+    bytes_max: u64,
+}
+
+/// What the tier knows of a file.
+#[derive(Clone, Debug)]
+pub enum Head {
+    /// All of it.
+    Small {
+        /// Metadata, with a size.
+        meta: Arc<Meta>,
+        /// The whole file.
+        body: Bytes,
+    },
+    /// Its metadata; the bytes are in extents, some of which may be missing.
+    Large {
+        /// Metadata, with a size.
+        meta: Arc<Meta>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum Key {
+    Head(ContentId),
+    Extent(ContentId, u64, u32),
+}
+
+#[derive(Clone, Debug)]
+enum Entry {
+    Head(Head),
+    Extent(Bytes),
+}
+
+impl Ram {
+    /// An empty tier of at most `bytes_max`, counting bodies, headers and an estimate of moka's own share.
+    #[must_use]
+    pub fn new(bytes_max: u64) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(bytes_max)
+            .weigher(|_, entry: &Entry| u32::try_from(entry.weight()).unwrap_or(u32::MAX))
+            .build();
+        Self { cache, bytes_max }
+    }
+
+    /// What is known of a file.
+    #[must_use]
+    pub fn head(&self, content: ContentId) -> Option<Head> {
+        match self.cache.get(&Key::Head(content))? {
+            Entry::Head(head) => Some(head),
+            Entry::Extent(_) => None,
+        }
+    }
+
+    /// One extent of one version of a file.
+    #[must_use]
+    pub fn extent(&self, content: ContentId, generation: u64, index: u32) -> Option<Bytes> {
+        match self.cache.get(&Key::Extent(content, generation, index))? {
+            Entry::Extent(bytes) => Some(bytes),
+            Entry::Head(_) => None,
+        }
+    }
+
+    /// Keeps a whole small file.
+    pub fn keep_small(&self, content: ContentId, meta: Arc<Meta>, body: Bytes) {
+        debug_assert_eq!(meta.size, Some(body.len() as u64));
+        debug_assert!(body.len() as u64 <= EXTENT_BYTES);
+        self.cache.insert(Key::Head(content), Entry::Head(Head::Small { meta, body }));
+    }
+
+    /// Keeps the metadata of a large file.
+    pub fn keep_large(&self, content: ContentId, meta: Arc<Meta>) {
+        debug_assert!(meta.size.is_some_and(|size| size > EXTENT_BYTES));
+        self.cache.insert(Key::Head(content), Entry::Head(Head::Large { meta }));
+    }
+
+    /// The version that is held was found current: its metadata are replaced, its bytes stay.
+    pub fn refresh(&self, content: ContentId, meta: Arc<Meta>) {
+        match self.head(content) {
+            Some(Head::Small { meta: held, body }) if held.generation == meta.generation => {
+                self.keep_small(content, meta, body);
+            }
+            Some(Head::Large { meta: held }) if held.generation == meta.generation => self.keep_large(content, meta),
+            Some(_) | None => {}
+        }
+    }
+
+    /// Keeps an extent.
+    pub fn keep_extent(&self, content: ContentId, generation: u64, index: u32, bytes: Bytes) {
+        self.cache.insert(Key::Extent(content, generation, index), Entry::Extent(bytes));
+    }
+
+    /// Forgets a file; its extents are not found without it unless the same version comes back.
+    pub fn forget(&self, content: ContentId) {
+        self.cache.invalidate(&Key::Head(content));
+    }
+
+    /// Bytes held (as of moka's last housekeeping) and bytes that may be held.
+    #[must_use]
+    pub fn fullness(&self) -> (u64, u64) {
+        (self.cache.weighted_size(), self.bytes_max)
+    }
+}
+
+impl std::fmt::Debug for Ram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ram").field("bytes_max", &self.bytes_max).finish_non_exhaustive()
+    }
+}
+
+impl Head {
+    /// The metadata.
+    #[must_use]
+    pub const fn meta(&self) -> &Arc<Meta> {
+        match self {
+            Self::Small { meta, .. } | Self::Large { meta } => meta,
+        }
+    }
+}
+
+impl Entry {
+    fn weight(&self) -> usize {
+        ENTRY_OVERHEAD_BYTES
+            + match self {
+                Self::Head(Head::Small { meta, body }) => meta.weight() + body.len(),
+                Self::Head(Head::Large { meta }) => meta.weight(),
+                Self::Extent(bytes) => bytes.len(),
+            }
+    }
+}
+
+/// moka's key, deque nodes, hash slot and the allocator's rounding, per entry; an estimate.
+const ENTRY_OVERHEAD_BYTES: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_two_versions_are_never_mixed() {
+        let (ram, content) = (Ram::new(1 << 24), content());
+        ram.keep_extent(content, 1, 0, Bytes::from_static(b"old"));
+        ram.keep_extent(content, 2, 0, Bytes::from_static(b"new"));
+        assert_eq!(ram.extent(content, 1, 0).as_deref(), Some(b"old".as_slice()));
+        assert_eq!(ram.extent(content, 2, 0).as_deref(), Some(b"new".as_slice()));
+        assert_eq!(ram.extent(content, 2, 1), None);
+    }
+
+    #[test]
+    fn the_tier_stays_within_its_bytes() {
+        let (ram, content) = (Ram::new(1 << 20), content());
+        for index in 0..100 {
+            ram.keep_extent(content, 1, index, Bytes::from(vec![0; 100_000]));
+        }
+        ram.cache.run_pending_tasks();
+        let (held, most) = ram.fullness();
+        assert!(held > 0 && held <= most, "{held} of {most}");
+    }
+
+    fn content() -> ContentId {
+        geo::CanonicalName::parse("c1/a").unwrap().content_id()
+    }
+}

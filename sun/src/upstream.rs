@@ -1,0 +1,208 @@
+//! Asking a source: the only place where this server is a client for media.
+//!
+//! A request is built from the file's canonical name, the topology and the plan, never from anything a client
+//! sent. Redirects are not followed, proxy variables of the environment are not read, and a body is asked for
+//! as it is (`Accept-Encoding: identity`), since its bytes are cached by position.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use geo::CanonicalName;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::config::UpstreamConfig;
+use crate::fill::plan::Plan;
+use crate::headers;
+use crate::sources::Source;
+
+/// The client. Connections are kept and shared by all workers.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    client: Client<HttpConnector, Empty<Bytes>>,
+    authorization: HeaderValue,
+    via: HeaderValue,
+    cdn_loop: HeaderValue,
+    first_byte: Duration,
+}
+
+/// Why there is no response.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AskError {
+    /// No connection, or it broke before the response's head.
+    #[error("{0}")]
+    Unreachable(String),
+    /// No head in time.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+/// What is asked for beside the name.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// `bytes=first-last`.
+    pub range: Option<String>,
+    /// Only if the file still has this validator; otherwise the whole file.
+    pub if_range: Option<String>,
+    /// Only if the file has another entity tag.
+    pub if_none_match: Option<String>,
+    /// Only if the file is younger.
+    pub if_modified_since: Option<String>,
+}
+
+impl Upstream {
+    /// `token` is this server's own, for other servers; `name` its name, for `Via`; `domain` identifies the CDN
+    /// in `CDN-Loop` (RFC 8586).
+    ///
+    /// # Errors
+    ///
+    /// When one of them cannot stand in a header.
+    pub fn new(
+        config: &UpstreamConfig,
+        token: &str,
+        name: &str,
+        domain: &str,
+    ) -> Result<Self, header::InvalidHeaderValue> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(Duration::from_millis(config.connect_ms)));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(config.idle_connections_max)
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .build(connector);
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {token}"))?;
+        authorization.set_sensitive(true);
+        Ok(Self {
+            client,
+            authorization,
+            via: HeaderValue::from_str(&format!("1.1 {name}"))?,
+            cdn_loop: HeaderValue::from_str(domain)?,
+            first_byte: Duration::from_millis(config.first_byte_ms),
+        })
+    }
+
+    /// Asks one source for a file.
+    ///
+    /// # Errors
+    ///
+    /// When no response head arrives; any status is a response.
+    pub async fn ask(
+        &self,
+        source: &Source,
+        name: &CanonicalName,
+        asked: &Asked,
+    ) -> Result<Response<Incoming>, AskError> {
+        let request = self.request(source, name, asked).map_err(|error| AskError::Unreachable(error.to_string()))?;
+        match tokio::time::timeout(self.first_byte, self.client.request(request)).await {
+            Err(_) => Err(AskError::TimedOut(self.first_byte)),
+            Ok(Err(error)) => Err(AskError::Unreachable(chain(&error))),
+            Ok(Ok(response)) => Ok(response),
+        }
+    }
+
+    fn request(
+        &self,
+        source: &Source,
+        name: &CanonicalName,
+        asked: &Asked,
+    ) -> Result<Request<Empty<Bytes>>, http::Error> {
+        let mut request = match source {
+            Source::ContentServer { url, .. } => Request::get(url).header("cdn-loop", &self.cdn_loop),
+            Source::Sun { address, .. } | Source::Cache { address, .. } => {
+                Request::get(format!("http://{address}/{name}")).header(header::AUTHORIZATION, &self.authorization)
+            }
+        };
+        request = request
+            .header(header::ACCEPT_ENCODING, "identity")
+            .header(header::USER_AGENT, concat!("sun/", env!("CARGO_PKG_VERSION")))
+            .header(header::VIA, &self.via);
+        let conditions = [
+            (header::RANGE, &asked.range),
+            (header::IF_RANGE, &asked.if_range),
+            (header::IF_NONE_MATCH, &asked.if_none_match),
+            (header::IF_MODIFIED_SINCE, &asked.if_modified_since),
+        ];
+        for (name, value) in conditions {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        request.body(Empty::new())
+    }
+}
+
+impl Asked {
+    /// For the first question of a fill.
+    #[must_use]
+    pub fn for_plan(plan: &Plan) -> Self {
+        let range = plan.range().map(|range| range_header(range.start, range.end));
+        match plan {
+            Plan::Revalidate { meta } => Self {
+                if_none_match: headers::text(&meta.headers, &header::ETAG).map(str::to_owned),
+                if_modified_since: headers::text(&meta.headers, &header::LAST_MODIFIED).map(str::to_owned),
+                ..Self::default()
+            },
+            Plan::Continue { meta, .. } => {
+                Self { range, if_range: meta.resume_validator().map(str::to_owned), ..Self::default() }
+            }
+            Plan::Whole | Plan::Span(_) | Plan::Size => Self { range, ..Self::default() },
+        }
+    }
+}
+
+/// `bytes=first-last` of a half-open range; without a last byte when the end is open.
+#[must_use]
+pub fn range_header(start: u64, end: u64) -> String {
+    if end == u64::MAX { format!("bytes={start}-") } else { format!("bytes={start}-{}", end - 1) }
+}
+
+/// An error with its causes: hyper's own text names only the outermost.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_server_sees_the_topologys_address_and_no_token() {
+        let source = Source::ContentServer { number: 7, url: "http://cs7.storage/a.jpg".into() };
+        let request = upstream().request(&source, &name(), &Asked::default()).unwrap();
+        assert_eq!(request.uri(), "http://cs7.storage/a.jpg");
+        assert_eq!(request.headers().get("cdn-loop").unwrap(), "example.org");
+        assert_eq!(request.headers().get("via").unwrap(), "1.1 sun4-2-1");
+        assert!(!request.headers().contains_key(header::AUTHORIZATION));
+    }
+
+    #[test]
+    fn a_server_sees_the_canonical_name_and_the_token() {
+        let source = Source::Sun { name: "sun4-2-2".into(), address: ([10, 0, 0, 2], 8081).into() };
+        let asked = Asked { range: Some(range_header(0, 10)), ..Asked::default() };
+        let request = upstream().request(&source, &name(), &asked).unwrap();
+        assert_eq!(request.uri(), "http://10.0.0.2:8081/c7/a.jpg");
+        assert_eq!(request.headers().get(header::AUTHORIZATION).unwrap(), "Bearer secret");
+        assert_eq!(request.headers().get(header::RANGE).unwrap(), "bytes=0-9");
+    }
+
+    fn upstream() -> Upstream {
+        Upstream::new(&UpstreamConfig::default(), "secret", "sun4-2-1", "example.org").unwrap()
+    }
+
+    fn name() -> CanonicalName {
+        CanonicalName::parse("c7/a.jpg").unwrap()
+    }
+}
