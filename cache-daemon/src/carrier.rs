@@ -21,7 +21,7 @@ use popularity_api::{Client, ClientError, wire};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::failures::{Again, Failures};
+use crate::failures::{Again, DiskHealth, Failures, backoff};
 use crate::holdings::Holdings;
 use crate::metrics::Metrics;
 use crate::plan::{self, Action, Rated, Room, UNRATED};
@@ -308,7 +308,9 @@ impl Carrier {
                 self.failures.forget(content);
                 self.candidates.remove(&content);
                 self.scores.insert(content, rated.map_or(UNRATED, |rated| rated.score));
-                self.disk.works();
+                if self.disk.works() {
+                    tracing::info!("the vault's disk takes files again");
+                }
                 self.metrics.disk_failing.set(0);
             }
             Err(error) => {
@@ -318,7 +320,9 @@ impl Carrier {
                     FetchError::Lasting(_) => self.failures.record(content, true, now),
                     FetchError::Passing(_) => self.failures.record(content, false, now),
                     FetchError::Disk(error) => {
-                        self.disk.fails(now, &error);
+                        if self.disk.fails(now) {
+                            tracing::warn!(%error, "the vault's disk fails; what is held is served, downloads wait");
+                        }
                         self.metrics.disk_failing.set(1);
                     }
                 }
@@ -335,35 +339,6 @@ enum Event {
     Due,
     Ended(Result<(ContentId, Result<Fetched, FetchError>), tokio::task::JoinError>),
     Changed,
-}
-
-/// Whether the vault's disk takes files.
-#[derive(Debug, Default)]
-struct DiskHealth {
-    /// No download begins before.
-    rests_until: Option<Instant>,
-    failures: u32,
-}
-
-impl DiskHealth {
-    fn rests(&self, now: Instant) -> bool {
-        self.rests_until.is_some_and(|until| now < until)
-    }
-
-    fn fails(&mut self, now: Instant, error: &crate::vault::VaultError) {
-        if self.failures == 0 {
-            tracing::warn!(%error, "the vault's disk fails; what is held is served, downloads are tried again later");
-        }
-        self.rests_until = Some(now + backoff(DISK_RETRY, self.failures));
-        self.failures = self.failures.saturating_add(1);
-    }
-
-    fn works(&mut self) {
-        if self.failures > 0 {
-            tracing::info!("the vault's disk takes files again");
-        }
-        *self = Self::default();
-    }
 }
 
 /// What is held, as the plan sees it. A file whose download has just ended may be in both places: it counts once,
@@ -390,30 +365,12 @@ fn id(file: &str) -> Option<ContentId> {
     CanonicalName::parse(file).ok().map(|name| name.content_id())
 }
 
-/// `usual`, doubled by each failure in a row, at most [`BACKOFF_MAX`] (or what is usual, if that is longer).
-fn backoff(usual: Duration, failures: u32) -> Duration {
-    usual.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(BACKOFF_MAX.max(usual))
-}
-
-/// Longest wait for an API or a disk that fails.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
-
-/// First wait for a disk that fails.
-const DISK_RETRY: Duration = Duration::from_secs(5);
-
 /// Caches that are asked for a file before its content server.
 const PEERS_MAX: usize = 3;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_fails_is_tried_again_ever_later() {
-        let wait = |usual, failures| backoff(Duration::from_secs(usual), failures).as_secs();
-        assert_eq!([0, 1, 2, 3, 4, 5, 40].map(|failures| wait(3, failures)), [3, 6, 12, 24, 48, 60, 60]);
-        assert_eq!(wait(300, 5), 300);
-    }
 
     #[test]
     fn a_file_that_is_held_and_in_flight_counts_once() {
@@ -424,19 +381,5 @@ mod tests {
         let rated = rated(&held, &HashMap::from([(content("c"), landed)]), &scores);
         let expected = [("a", 2.0), ("b", UNRATED)];
         assert_eq!(rated, expected.map(|(file, score)| Rated { content: content(file), bytes: 4096, score }));
-    }
-
-    #[test]
-    fn a_disk_rests_after_a_failure_until_it_works() {
-        let now = Instant::now();
-        let error = || crate::vault::VaultError::Length { announced: 0, got: 0 };
-        let mut disk = DiskHealth::default();
-        assert!(!disk.rests(now));
-        disk.fails(now, &error());
-        assert!(disk.rests(now) && !disk.rests(now + DISK_RETRY));
-        disk.fails(now, &error());
-        assert!(disk.rests(now + DISK_RETRY));
-        disk.works();
-        assert!(!disk.rests(now));
     }
 }

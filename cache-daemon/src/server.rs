@@ -43,6 +43,8 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
         }
     };
     let running = sun::start(config.edge, parts, drain.clone()).await?;
+    let sun::Running { https, http, internal, admin, .. } = &running;
+    tracing::info!(?https, ?http, %internal, %admin, "the cache listens");
     let until = drain.clone();
     drain.spawn(async move {
         let scanning = Arc::clone(&vault);

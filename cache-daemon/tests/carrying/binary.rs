@@ -1,6 +1,7 @@
 //! The real binary: its command line, its end, and the end it does not choose.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use crate::body;
@@ -31,11 +32,32 @@ async fn a_check_prints_ok_or_every_problem() {
 async fn a_signal_drains() {
     let place = Place::new(&Scripted::start(|_| missing()).await).await;
     let file = place.write("config.toml", &config(&place));
-    let (mut daemon, mut log) = start(&file);
+    let (mut daemon, mut log, _) = start(&file);
     signal(&daemon, "-TERM");
     let log = rest(&mut log);
     assert_eq!(daemon.wait().unwrap().code(), Some(0), "{log}");
     assert!(log.contains("drained"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_holds_the_drain_up_to_its_deadline_or_a_second_signal() {
+    for (drain_s, signals, status, said) in [(600, 2, 130, "ending at once"), (0, 1, 0, "unfinished work")] {
+        let origin = Scripted::start(|_| found(&body(30_000_000))).await;
+        let place = Place::new(&origin).await;
+        place.api.rate("c1/a", 30_000_000, 3.0);
+        let config = config(&place).replace("workers = 1", &format!("workers = 1\ndrain_s = {drain_s}"));
+        let (mut daemon, mut log, http) = start(&place.write("config.toml", &config));
+        place.api.until_held(&["c1/a"]).await;
+        let mut client = std::net::TcpStream::connect(http).unwrap();
+        client.write_all(b"GET /c1/a HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        client.read_exact(&mut [0; 1000]).unwrap();
+        signal(&daemon, "-TERM");
+        until_logged(&mut log, "draining");
+        (1..signals).for_each(|_| signal(&daemon, "-TERM"));
+        let log = rest(&mut log);
+        assert_eq!(daemon.wait().unwrap().code(), Some(status), "{log}");
+        assert!(log.contains(said), "{log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,18 +66,20 @@ async fn a_killed_cache_comes_back_with_what_it_held() {
     let place = Place::new(&origin).await;
     let file = place.write("config.toml", &config(&place));
     place.api.rate("c1/a", 300_000, 3.0);
-    let (mut daemon, _log) = start(&file);
+    let (mut daemon, _log, _) = start(&file);
     place.api.until_held(&["c1/a"]).await;
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     place.api.forget();
-    let (mut daemon, _log) = start(&file);
+    let (mut daemon, _log, _) = start(&file);
     let state = place.api.until_held(&["c1/a"]).await;
     assert_eq!(state.reports.last().unwrap(), "all +c1/a");
     assert_eq!(origin.lines().len(), 1);
     signal(&daemon, "-INT");
     assert_eq!(daemon.wait().unwrap().code(), Some(0));
 }
+
+type Log = BufReader<ChildStderr>;
 
 /// The place's config as a file.
 fn config(place: &Place) -> String {
@@ -78,17 +102,25 @@ fn binary(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_cache-daemon")).args(arguments).output().unwrap()
 }
 
-/// Starts the daemon and reads its log up to "started".
-fn start(config: &str) -> (Child, BufReader<ChildStderr>) {
+/// Starts the daemon; its log from "started" on, and where it serves clients.
+fn start(config: &str) -> (Child, Log, SocketAddr) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cache-daemon"));
     let mut daemon = command.args(["--config", config]).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(daemon.stderr.take().unwrap());
+    let listens = until_logged(&mut log, "the cache listens");
+    until_logged(&mut log, "started");
+    let (_, http) = listens.split_once(" http=[").unwrap();
+    (daemon, log, http.split(']').next().unwrap().parse().unwrap())
+}
+
+/// The first line with these words.
+fn until_logged(log: &mut Log, words: &str) -> String {
     let mut line = String::new();
-    while !line.contains("started") {
+    while !line.contains(words) {
         line.clear();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended before it had started");
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended and never said: {words}");
     }
-    (daemon, log)
+    line
 }
 
 fn signal(daemon: &Child, signal: &str) {
@@ -96,9 +128,9 @@ fn signal(daemon: &Child, signal: &str) {
     assert!(sent.success());
 }
 
-fn rest(log: &mut BufReader<ChildStderr>) -> String {
+fn rest(log: &mut Log) -> String {
     let mut text = String::new();
-    std::io::Read::read_to_string(log, &mut text).unwrap();
+    log.read_to_string(&mut text).unwrap();
     text
 }
 

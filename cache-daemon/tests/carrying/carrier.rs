@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cache_daemon::Config;
+use cache_daemon::config::PrefillConfig;
 use cache_daemon::vault::footprint;
 use daemon::drain::Drain;
 
@@ -293,7 +294,9 @@ impl Place {
             workers: 1,
             ..sun::Config::default()
         };
-        Config { vault: self.path("vault"), plan_ms: 20, edge, ..Config::default() }
+        // A silence that outlasts every test: what must not wait for it is seen not to.
+        let prefill = PrefillConfig { idle_ms: 600_000, ..PrefillConfig::default() };
+        Config { vault: self.path("vault"), plan_ms: 20, prefill, edge, ..Config::default() }
     }
 
     async fn start(&self) -> Started {
