@@ -95,6 +95,19 @@ fn final_refusal(error: &ClientError) -> bool {
     }
 }
 
+/// Tells which topology this server goes by, as it changes, until the drain.
+pub async fn tell_topology(edge: Arc<Edge>, drain: Drain) {
+    let mut topology = edge.watched();
+    loop {
+        let version = topology.borrow_and_update().version;
+        edge.metrics.topology_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+        tokio::select! {
+            changed = topology.changed() => if changed.is_err() { return },
+            () = drain.wait() => return,
+        }
+    }
+}
+
 /// Reports status and hears the region's state until the drain; the last report says that it drains.
 pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, hottest: Hottest, drain: Drain) {
     let period = Duration::from_millis(edge.config.report_ms);
@@ -106,7 +119,6 @@ pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, hottest: Hot
             () = drain.wait() => {}
         }
         edge.draining.store(drain.started(), Ordering::Relaxed);
-        edge.metrics.topology_version.set(i64::try_from(edge.topology().version).unwrap_or(i64::MAX));
         edge.metrics.ram_bytes.set(i64::try_from(edge.ram.fullness().0).unwrap_or(i64::MAX));
         let report = status(&edge, &mut rates, &hottest);
         if let Some(client) = &client {

@@ -96,6 +96,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         let files = edge.config.certificates.clone();
         drain.spawn(control::follow_certificates(certificates, files, drain.clone()));
     }
+    drain.spawn(control::tell_topology(Arc::clone(&edge), drain.clone()));
     let hottest = Hottest::default();
     let reports =
         control::report_downloads(Arc::clone(&edge), client.clone(), Arc::clone(&hottest), drain.clone(), connections);
