@@ -2,6 +2,11 @@
 
 pub mod client;
 pub mod engine;
+pub mod holdings;
+pub mod hot;
+pub mod status;
+#[cfg(test)]
+mod testing;
 pub mod wire;
 
 pub use client::{Client, ClientConfig, ClientError};
