@@ -56,6 +56,7 @@ impl Registry {
 
     /// Sums what the region's live suns say of their hottest files.
     fn update_hot(&mut self, region: &Region, now_ms: u64) {
+        let mut hot = self.hot.remove(&region.id).unwrap_or_default();
         let view = View { registry: self, now_ms };
         let live: Vec<&StatusReport> =
             region.suns.iter().filter_map(|sun| Some(&view.live(&sun.server.name)?.report)).collect();
@@ -72,7 +73,6 @@ impl Registry {
             mean_requests: requests / live.len().max(1) as f64,
             nic_bits: region.suns.iter().map(|sun| sun.server.nic_gbps * 1e9).fold(f64::INFINITY, f64::min),
         };
-        let mut hot = self.hot.remove(&region.id).unwrap_or_default();
         hot.update(&self.rule, suns, &rates, now_ms);
         self.hot.insert(region.id, hot);
     }
