@@ -1,0 +1,277 @@
+//! The API over real sockets: who may call what, what is counted once, what survives a restart, who is linked.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use daemon::drain::Drain;
+use geo::{RegionId, Scheme};
+use popularity_api::server::{self, Config, Running};
+use popularity_api::wire::{
+    CacheGeneration, Download, DownloadsBatch, Held, HoldingsReport, LinksRequest, StatusReport, WantedRequest,
+};
+use popularity_api::{Client, ClientConfig, ClientError};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_is_for_those_it_is_meant_for() {
+    let world = World::start().await;
+    // Columns: nobody, backend, sun4-1-1, sun4-1-2, cache4-1, cache5-1, operator.
+    let bearers = ["", "backend", "sun4-1-1", "sun4-1-2", "cache4-1", "cache5-1", "operator"];
+    let status = r#"{"server":"sun4-1-1","topology_version":1,"healthy":true,"tiers":[],"hottest":[],"holdings_known":[],
+        "load":{"bits_per_second":0,"requests_per_second":0,"connections":0,"cpu_pressure":0}}"#;
+    let batch = r#"{"source":"sun4-1-1","boot":1,"sequence":1,"downloads":[]}"#;
+    let wanted = r#"{"bytes_max":1,"limit":1}"#;
+    let holdings = r#"{"generation":1,"since":null,"added":[],"removed":[]}"#;
+    for (method, path, body, expected) in [
+        ("POST", "/v1/downloads", batch, [401, 403, 200, 403, 403, 403, 200]),
+        ("POST", "/v1/status", status, [401, 403, 200, 403, 403, 403, 200]),
+        ("POST", "/v1/regions/4/caches/cache4-1/wanted", wanted, [401, 403, 403, 403, 200, 403, 200]),
+        ("POST", "/v1/regions/4/caches/cache4-1/holdings", holdings, [401, 403, 403, 403, 200, 403, 200]),
+        ("POST", "/v1/links", r#"{"client":"127.0.0.1","files":[]}"#, [401, 200, 403, 403, 403, 403, 200]),
+        ("GET", "/v1/regions/4/top", "", [401, 200, 403, 403, 403, 403, 200]),
+    ] {
+        for (bearer, expected) in bearers.into_iter().zip(expected) {
+            let (answer, _) = world.call(method, path, bearer, body).await;
+            assert_eq!(answer, expected, "{method} {path} by {bearer:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_what_is_wrong_and_where() {
+    let world = World::start().await;
+    let long = format!("{{\"client\":\"127.0.0.1\",\"files\":[{}]}}", vec!["\"c1/a\""; 10_001].join(","));
+    for (method, path, body, status, says) in [
+        ("GET", "/", "", 404, "/v1/"),
+        ("GET", "/v1/links", "", 405, "another method"),
+        ("POST", "/v1/links", "{", 400, "EOF"),
+        ("POST", "/v1/links", r#"{"client":"nowhere","files":[]}"#, 400, "client"),
+        ("POST", "/v1/links", r#"{"client":"127.0.0.1","files":[],"region":4}"#, 400, "region"),
+        ("POST", "/v1/links", r#"{"client":"127.0.0.1","files":[]} x"#, 400, "after the JSON value"),
+        ("POST", "/v1/links", &long, 400, "10000"),
+        ("POST", "/v1/links", &" ".repeat(33 << 20), 413, "at most"),
+        ("GET", "/v1/regions/9/top", "", 404, "region 9"),
+        ("GET", "/v1/regions/four/top", "", 400, "four"),
+        ("GET", "/v1/regions/4/top?limit=0", "", 400, "limit"),
+        ("POST", "/v1/regions/4/caches/cache5-1/wanted", r#"{"bytes_max":1,"limit":1}"#, 404, "cache5-1"),
+    ] {
+        let (answer, text) = world.call(method, path, "operator", body).await;
+        assert_eq!(answer, status, "{method} {path}: {text}");
+        let problem: popularity_api::wire::Problem = serde_json::from_str(&text).unwrap();
+        assert_eq!(problem.status, status);
+        assert!(problem.detail.contains(says), "{method} {path}: {}", problem.detail);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_counts_once_also_across_a_restart() {
+    let mut world = World::start().await;
+    let sun = world.client("sun4-1-1");
+    let batch = batch(1, &[("c1/a", 2.0), ("c77/a", 1.0), ("c1/../a", 1.0), ("c1/b", f64::MAX)]);
+    let first = sun.report_downloads(&batch).await.unwrap();
+    assert_eq!((first.counted, first.refused), (true, 3));
+    assert!(!sun.report_downloads(&batch).await.unwrap().counted);
+    check_rating(&world, 2.0).await;
+
+    world.restart().await;
+    let sun = world.client("sun4-1-1");
+    check_rating(&world, 2.0).await;
+    assert!(!sun.report_downloads(&batch).await.unwrap().counted, "counted before the restart");
+    assert!(sun.report_downloads(&self::batch(2, &[("c1/a", 1.0)])).await.unwrap().counted);
+    check_rating(&world, 3.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_goes_from_downloads_to_the_cache_to_the_link() {
+    let world = World::start().await;
+    world.client("sun4-1-1").report_downloads(&batch(1, &[("c1/a", 5.0)])).await.unwrap();
+    let cache = world.client("cache4-1");
+    let wanted = cache.wanted(RegionId(4), "cache4-1", &WantedRequest { bytes_max: 1000, limit: 10 }).await.unwrap();
+    assert_eq!(wanted.candidates.len(), 1);
+    assert_eq!((wanted.candidates[0].file.as_str(), wanted.candidates[0].size), ("c1/a", 100));
+
+    let backend = world.client("backend");
+    let request = LinksRequest {
+        client: "127.4.0.1".parse().unwrap(),
+        files: vec!["c1/a".to_owned()],
+        scheme: Scheme::Https,
+        explain: false,
+    };
+    let before = backend.links(&request).await.unwrap();
+    assert!(before.links[0].server.as_ref().unwrap().starts_with("sun4-1-"));
+    let held = HoldingsReport {
+        generation: 7,
+        since: None,
+        added: vec![Held { file: "c1/a".to_owned(), size: 100 }],
+        removed: Vec::new(),
+    };
+    assert_eq!(cache.report_holdings(RegionId(4), "cache4-1", &held).await.unwrap().generation, 7);
+    let after = backend.links(&request).await.unwrap();
+    assert_eq!(after.links[0].url.as_deref(), Some("https://cache4-1.example.org/c1/a"));
+
+    let state = world.client("sun4-1-1").report_status(&status("sun4-1-1", &[])).await.unwrap();
+    assert_eq!(state.servers.len(), 1);
+    assert_eq!((state.holdings[0].cache.as_str(), state.holdings[0].generation), ("cache4-1", 7));
+    assert_eq!(state.holdings[0].added.len(), 1);
+    let state = world.client("sun4-1-1").report_status(&status("sun4-1-1", &[("cache4-1", 7)])).await.unwrap();
+    assert!(state.holdings.is_empty(), "nothing new is told");
+}
+
+async fn check_rating(world: &World, downloads: f64) {
+    let top = world.client("backend").top(RegionId(4), 10).await.unwrap();
+    assert_eq!(top.files.len(), 1, "{:?}", top.files);
+    assert!((top.files[0].rating_days - downloads).abs() < 0.01, "{:?}", top.files);
+}
+
+fn batch(sequence: u64, files: &[(&str, f64)]) -> DownloadsBatch {
+    let download = |&(file, downloads): &(&str, f64)| Download {
+        region: RegionId(4),
+        file: file.to_owned(),
+        size: 100,
+        downloads,
+        bytes: 100,
+    };
+    let downloads = files.iter().map(download).collect();
+    DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 1, sequence, downloads }
+}
+
+fn status(server: &str, known: &[(&str, u64)]) -> StatusReport {
+    let known = known.iter().map(|&(cache, generation)| CacheGeneration { cache: cache.to_owned(), generation });
+    StatusReport {
+        server: server.to_owned(),
+        healthy: true,
+        holdings_known: known.collect(),
+        ..StatusReport::default()
+    }
+}
+
+/// An API in a folder of its own.
+struct World {
+    folder: tempfile::TempDir,
+    running: Running,
+}
+
+impl World {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("topology.toml"), TOPOLOGY).unwrap();
+        let mut tokens = String::new();
+        for (role, region, name) in [
+            ("backend", "", "backend"),
+            ("operator", "", "operator"),
+            ("sun", "region = 4\n", "sun4-1-1"),
+            ("sun", "region = 4\n", "sun4-1-2"),
+            ("cache", "region = 4\n", "cache4-1"),
+            ("cache", "region = 5\n", "cache5-1"),
+        ] {
+            tokens
+                .push_str(&format!("[[token]]\ntoken = {:?}\nrole = {role:?}\n{region}name = {name:?}\n", token(name)));
+            secret(&folder.path().join(name), &token(name));
+        }
+        secret(&folder.path().join("tokens.toml"), &tokens);
+        let running = server::start(config(folder.path()), Drain::new()).await.unwrap();
+        Self { folder, running }
+    }
+
+    async fn restart(&mut self) {
+        self.running.drain.start();
+        assert!(self.running.drain.finished(Duration::from_secs(60)).await);
+        self.running = server::start(config(self.folder.path()), Drain::new()).await.unwrap();
+    }
+
+    fn client(&self, bearer: &str) -> Client {
+        let url = format!("http://{}", self.running.listen);
+        Client::new(&ClientConfig { url, token_file: self.folder.path().join(bearer), timeout_ms: 60_000 }).unwrap()
+    }
+
+    async fn call(&self, method: &str, path: &str, bearer: &str, body: &str) -> (u16, String) {
+        let url = format!("http://{}{path}", self.running.listen);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let mut request = client.request(method.parse().unwrap(), url).body(body.to_owned());
+        if !bearer.is_empty() {
+            request = request.bearer_auth(token(bearer));
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_without_an_api_says_so() {
+    let world = World::start().await;
+    let gone = ClientConfig {
+        url: "http://127.0.0.1:1".to_owned(),
+        token_file: world.folder.path().join("backend"),
+        timeout_ms: 60_000,
+    };
+    let error = Client::new(&gone).unwrap().top(RegionId(4), 1).await.unwrap_err();
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+}
+
+fn config(folder: &Path) -> Config {
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    Config {
+        listen: free,
+        admin: free,
+        topology: folder.join("topology.toml"),
+        data: folder.join("data"),
+        tokens: folder.join("tokens.toml"),
+        commit_ms: 1,
+        ..Config::default()
+    }
+}
+
+fn token(name: &str) -> String {
+    format!("token-of-{name}-0123456789")
+}
+
+fn secret(file: &Path, text: &str) {
+    std::fs::write(file, text).unwrap();
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+const TOPOLOGY: &str = r#"
+version = 1
+domain = "example.org"
+default_region = 4
+[content_servers]
+url = "http://cs{number}.storage.example.org"
+numbers = ["1-9"]
+[[region]]
+id = 4
+name = "Moscow"
+latitude = 55.75
+longitude = 37.6
+[[region]]
+id = 5
+name = "Berlin"
+latitude = 52.5
+longitude = 13.4
+[[group]]
+name = "sun4-1"
+subnet = "192.0.2.0/26"
+[[sun]]
+name = "sun4-1-1"
+addresses = ["192.0.2.1"]
+internal = "10.4.1.1:8081"
+weight = 100
+[[sun]]
+name = "sun4-1-2"
+addresses = ["192.0.2.2"]
+internal = "10.4.1.2:8081"
+weight = 100
+[[cache]]
+name = "cache4-1"
+addresses = ["192.0.2.200"]
+internal = "10.4.9.1:8081"
+weight = 100
+bytes = 1000000
+[[cache]]
+name = "cache5-1"
+addresses = ["192.0.2.201"]
+internal = "10.5.9.1:8081"
+weight = 100
+bytes = 1000000
+"#;
