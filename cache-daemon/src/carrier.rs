@@ -1,8 +1,8 @@
 //! The loop that keeps the vault filled with what its region asks for most.
 //!
 //! ```text
-//!   every plan_ms:  holdings are told --> wanted? --> plan --> drops, downloads begin
-//!   a download ends:                                  plan --> the next ones begin
+//!   every plan_ms:  holdings are told --> wanted? --> plan: steps --> drops, downloads begin
+//!   a download ends:                                         steps --> the next one begins
 //!   the vault changes:  holdings are told at once
 //!   the API is away:  keep everything, finish what was begun, ask again later and later
 //! ```
@@ -10,7 +10,7 @@
 //! It only waits and carries out: what to do is decided by [`crate::plan`], what to tell by [`crate::holdings`],
 //! what to leave alone by [`crate::failures`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,12 +21,12 @@ use popularity_api::{Client, ClientError, wire};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
-use crate::failures::{Again, Failures};
+use crate::failures::{Again, DiskHealth, Failures, backoff};
 use crate::holdings::Holdings;
 use crate::metrics::Metrics;
 use crate::plan::{self, Action, Rated, Room, UNRATED};
 use crate::prefill::{FetchError, Fetched, Order, Prefill, Source};
-use crate::vault::{Changes, Vault, footprint};
+use crate::vault::{Changes, Held, Vault, footprint};
 
 /// Carries files into a vault until the drain.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub struct Carrier {
     /// What held files are worth.
     scores: HashMap<ContentId, f64>,
     in_flight: HashMap<ContentId, Rated>,
+    /// What is left of the plan; a drop belongs to the fetch after it.
+    steps: VecDeque<Action>,
     downloads: JoinSet<(ContentId, Result<Fetched, FetchError>)>,
     /// Calls of the API that failed in a row.
     api_failures: u32,
@@ -102,6 +104,7 @@ impl Carrier {
             candidates: HashMap::new(),
             scores: HashMap::new(),
             in_flight: HashMap::new(),
+            steps: VecDeque::new(),
             downloads: JoinSet::new(),
             api_failures: 0,
             disk: DiskHealth::default(),
@@ -127,7 +130,7 @@ impl Carrier {
                     }
                     Event::Ended(ended) => {
                         self.ended(ended);
-                        self.carry().await;
+                        self.advance().await;
                     }
                     Event::Changed => {
                         let told = self.tell().await;
@@ -224,37 +227,40 @@ impl Carrier {
         }
     }
 
-    /// Plans, and carries the plan out.
+    /// Plans anew; what is left of the last plan is forgotten.
     async fn carry(&mut self) {
         let topology = Arc::clone(&self.topology.borrow());
         let Some(bytes_max) = self.cache(&topology).map(|cache| cache.bytes) else { return };
         self.vault.limit(bytes_max);
-        let now = Instant::now();
-        let fetches_max = if self.disk.rests(now) { 0 } else { self.parallel.saturating_sub(self.downloads.len()) };
-        for action in self.plan(&topology, Room { bytes_max, fetches_max }, now) {
-            match action {
-                Action::Drop(content) => self.drop_file(content).await,
-                Action::Fetch(content) => self.begin(content, &topology),
+        self.steps = self.plan(&topology, bytes_max).into();
+        self.advance().await;
+    }
+
+    /// Takes steps until as many downloads run as may, or none is left.
+    async fn advance(&mut self) {
+        let topology = Arc::clone(&self.topology.borrow());
+        while self.downloads.len() < self.parallel && !self.disk.rests(Instant::now()) {
+            match self.steps.pop_front() {
+                Some(Action::Drop(content)) => self.drop_file(content).await,
+                Some(Action::Fetch(content)) => self.begin(content, &topology),
+                None => break,
             }
         }
     }
 
-    fn plan(&self, topology: &Topology, room: Room, now: Instant) -> Vec<Action> {
+    fn plan(&self, topology: &Topology, bytes_max: u64) -> Vec<Action> {
+        let now = Instant::now();
         let fits_its_class = |file: &Candidate| file.size <= topology.class_of(&file.name).file_bytes_max;
-        let candidates: Vec<Rated> = self
+        let possible = self
             .candidates
             .iter()
-            .filter(|(content, file)| !self.failures.hold_back(**content, now) && fits_its_class(file))
+            .filter(|(content, file)| !self.failures.hold_back(**content, now) && fits_its_class(file));
+        let candidates: Vec<Rated> = possible
             .map(|(&content, file)| Rated { content, bytes: footprint(file.size), score: file.score })
             .collect();
-        let score = |content| self.scores.get(&content).copied().unwrap_or(UNRATED);
-        let held = self.vault.held().into_iter().map(|file| Rated {
-            content: file.content,
-            bytes: footprint(file.size),
-            score: score(file.content),
-        });
+        let held = rated(&self.vault.held(), &self.in_flight, &self.scores);
         let in_flight: Vec<Rated> = self.in_flight.values().copied().collect();
-        plan::plan(&candidates, &held.collect::<Vec<_>>(), &in_flight, room)
+        plan::plan(&candidates, &held, &in_flight, Room { bytes_max, fetches_max: self.candidates_max })
     }
 
     async fn drop_file(&mut self, content: ContentId) {
@@ -302,7 +308,9 @@ impl Carrier {
                 self.failures.forget(content);
                 self.candidates.remove(&content);
                 self.scores.insert(content, rated.map_or(UNRATED, |rated| rated.score));
-                self.disk.works();
+                if self.disk.works() {
+                    tracing::info!("the vault's disk takes files again");
+                }
                 self.metrics.disk_failing.set(0);
             }
             Err(error) => {
@@ -312,7 +320,9 @@ impl Carrier {
                     FetchError::Lasting(_) => self.failures.record(content, true, now),
                     FetchError::Passing(_) => self.failures.record(content, false, now),
                     FetchError::Disk(error) => {
-                        self.disk.fails(now, &error);
+                        if self.disk.fails(now) {
+                            tracing::warn!(%error, "the vault's disk fails; what is held is served, downloads wait");
+                        }
                         self.metrics.disk_failing.set(1);
                     }
                 }
@@ -331,33 +341,15 @@ enum Event {
     Changed,
 }
 
-/// Whether the vault's disk takes files.
-#[derive(Debug, Default)]
-struct DiskHealth {
-    /// No download begins before.
-    rests_until: Option<Instant>,
-    failures: u32,
-}
-
-impl DiskHealth {
-    fn rests(&self, now: Instant) -> bool {
-        self.rests_until.is_some_and(|until| now < until)
-    }
-
-    fn fails(&mut self, now: Instant, error: &crate::vault::VaultError) {
-        if self.failures == 0 {
-            tracing::warn!(%error, "the vault's disk fails; what is held is served, downloads are tried again later");
-        }
-        self.rests_until = Some(now + backoff(DISK_RETRY, self.failures));
-        self.failures = self.failures.saturating_add(1);
-    }
-
-    fn works(&mut self) {
-        if self.failures > 0 {
-            tracing::info!("the vault's disk takes files again");
-        }
-        *self = Self::default();
-    }
+/// What is held, as the plan sees it. A file whose download has just ended may be in both places: it counts once,
+/// as in flight, or its room would be taken twice and something dropped for nothing.
+fn rated(held: &[Held], in_flight: &HashMap<ContentId, Rated>, scores: &HashMap<ContentId, f64>) -> Vec<Rated> {
+    let only_held = held.iter().filter(|file| !in_flight.contains_key(&file.content));
+    let rated = only_held.map(|&Held { content, size }| {
+        let score = scores.get(&content).copied().unwrap_or(UNRATED);
+        Rated { content, bytes: footprint(size), score }
+    });
+    rated.collect()
 }
 
 /// Where a file can be had: the nearest caches that hold it, then its content server.
@@ -373,17 +365,6 @@ fn id(file: &str) -> Option<ContentId> {
     CanonicalName::parse(file).ok().map(|name| name.content_id())
 }
 
-/// `usual`, doubled by each failure in a row, at most [`BACKOFF_MAX`] (or what is usual, if that is longer).
-fn backoff(usual: Duration, failures: u32) -> Duration {
-    usual.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(BACKOFF_MAX.max(usual))
-}
-
-/// Longest wait for an API or a disk that fails.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
-
-/// First wait for a disk that fails.
-const DISK_RETRY: Duration = Duration::from_secs(5);
-
 /// Caches that are asked for a file before its content server.
 const PEERS_MAX: usize = 3;
 
@@ -392,23 +373,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_is_tried_again_ever_later() {
-        let wait = |usual, failures| backoff(Duration::from_secs(usual), failures).as_secs();
-        assert_eq!([0, 1, 2, 3, 4, 5, 40].map(|failures| wait(3, failures)), [3, 6, 12, 24, 48, 60, 60]);
-        assert_eq!(wait(300, 5), 300);
-    }
-
-    #[test]
-    fn a_disk_rests_after_a_failure_until_it_works() {
-        let now = Instant::now();
-        let error = || crate::vault::VaultError::Length { announced: 0, got: 0 };
-        let mut disk = DiskHealth::default();
-        assert!(!disk.rests(now));
-        disk.fails(now, &error());
-        assert!(disk.rests(now) && !disk.rests(now + DISK_RETRY));
-        disk.fails(now, &error());
-        assert!(disk.rests(now + DISK_RETRY));
-        disk.works();
-        assert!(!disk.rests(now));
+    fn a_file_that_is_held_and_in_flight_counts_once() {
+        let content = |file: &str| id(&format!("c1/{file}")).unwrap();
+        let held = ["a", "b", "c"].map(|file| Held { content: content(file), size: 5 });
+        let scores = HashMap::from([(content("a"), 2.0), (content("c"), 3.0)]);
+        let landed = Rated { content: content("c"), bytes: 4096, score: 3.0 };
+        let rated = rated(&held, &HashMap::from([(content("c"), landed)]), &scores);
+        let expected = [("a", 2.0), ("b", UNRATED)];
+        assert_eq!(rated, expected.map(|(file, score)| Rated { content: content(file), bytes: 4096, score }));
     }
 }

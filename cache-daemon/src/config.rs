@@ -18,9 +18,6 @@ pub struct Config {
     /// Candidates asked for at a time. Default 1000, at most 10,000. Too small: when the first ones cannot be
     /// fetched, nothing else is; too large: answers of megabytes that are mostly not used.
     pub candidates_max: usize,
-    /// How long a drain may take, seconds. Default 30. Too small: long downloads of clients are cut; too large: a
-    /// restart waits for the slowest client.
-    pub drain_s: u64,
     /// Downloading.
     pub prefill: PrefillConfig,
     /// The edge that serves clients and other servers: name, listeners, topology, certificates, API, geo.
@@ -57,7 +54,6 @@ impl Default for Config {
             vault: "/var/lib/sun/cache".into(),
             plan_ms: 3000,
             candidates_max: 1000,
-            drain_s: daemon::process::DRAIN_S,
             prefill: PrefillConfig::default(),
             edge: sun::Config::default(),
         }
@@ -82,10 +78,9 @@ impl Config {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let prefill = &self.prefill;
-        let bounds: [(&str, u64, std::ops::RangeInclusive<u64>); 9] = [
+        let bounds: [(&str, u64, std::ops::RangeInclusive<u64>); 8] = [
             ("plan_ms", self.plan_ms, 10..=3_600_000),
             ("candidates_max", self.candidates_max as u64, 1..=CANDIDATES_MAX),
-            ("drain_s", self.drain_s, 0..=86_400),
             ("prefill.parallel", prefill.parallel as u64, 1..=1024),
             ("prefill.connect_ms", prefill.connect_ms, 1..=600_000),
             ("prefill.idle_ms", prefill.idle_ms, 1..=600_000),
@@ -113,6 +108,40 @@ mod tests {
         check(|config| config.prefill.parallel = 0, "prefill.parallel = 0: must be 1..=1024");
         check(|config| config.prefill.retry_ms = 600_001, "prefill.retry_ms = 600001: must be 1..=600000");
     }
+
+    #[test]
+    fn the_shipped_file_shows_the_defaults() {
+        let shipped: Config = daemon::config::parse(SHIPPED, "cache-daemon.toml").unwrap();
+        assert_eq!(shipped, Config::default());
+    }
+
+    #[test]
+    fn the_shipped_file_shows_every_option_of_the_daemon() {
+        let defaults = serde_json::to_value(Config::default()).unwrap();
+        let prefill = defaults["prefill"].as_object().unwrap().keys();
+        let own = defaults.as_object().unwrap().keys().filter(|key| !["prefill", "edge"].contains(&key.as_str()));
+        for key in own.chain(prefill) {
+            assert!(SHIPPED.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not shown");
+        }
+    }
+
+    #[test]
+    fn what_the_shipped_file_shows_commented_out_can_be_used() {
+        let shown = |line: &str| {
+            let option = line.strip_prefix("# ")?;
+            let is_table = option.starts_with('[') && option.ends_with(']');
+            let key = option.split(" = ").next().filter(|key| key.len() < option.len());
+            let is_key = key.is_some_and(|key| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+            (is_table || is_key).then(|| option.to_owned())
+        };
+        let used: Vec<String> = SHIPPED.lines().map(|line| shown(line).unwrap_or_else(|| line.to_owned())).collect();
+        let config: Config = daemon::config::parse(&used.join("\n"), "cache-daemon.toml").unwrap();
+        assert_eq!(config.edge.certificates.len(), 1);
+        assert_eq!(config.edge.popularity.map(|api| api.timeout_ms), Some(2000));
+        assert!(config.edge.geo.geoip.is_some());
+    }
+
+    const SHIPPED: &str = include_str!("../../deploy/config/cache-daemon.toml");
 
     #[track_caller]
     fn check(change: impl FnOnce(&mut Config), expected: &str) {

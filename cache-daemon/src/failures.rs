@@ -1,6 +1,6 @@
-//! Files that could not be fetched, and when they may be asked for again. Pure: the time comes in.
+//! What failed, and when it may be tried again: files, the disk, the popularity API. Pure: the time comes in.
 //!
-//! Without it, a rated file that its content server no longer has would be asked for every few seconds for as long
+//! Without the memory of files, a rated file that its content server no longer has would be asked for every few seconds for as long
 //! as its rating lasts.
 
 use std::collections::HashMap;
@@ -73,6 +73,46 @@ impl Failures {
     }
 }
 
+/// Whether the vault's disk takes files.
+#[derive(Debug, Default)]
+pub struct DiskHealth {
+    /// No download begins before.
+    rests_until: Option<Instant>,
+    failures: u32,
+}
+
+impl DiskHealth {
+    /// Whether no download is to begin now.
+    #[must_use]
+    pub fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| now < until)
+    }
+
+    /// A file could not be stored now; true for the first one in a row.
+    pub fn fails(&mut self, now: Instant) -> bool {
+        self.rests_until = Some(now + backoff(DISK_RETRY, self.failures));
+        self.failures = self.failures.saturating_add(1);
+        self.failures == 1
+    }
+
+    /// A file was stored; true when the one before could not be.
+    pub fn works(&mut self) -> bool {
+        std::mem::take(self).failures > 0
+    }
+}
+
+/// `usual`, doubled by each failure in a row, at most [`BACKOFF_MAX`] (or what is usual, if that is longer).
+#[must_use]
+pub fn backoff(usual: Duration, failures: u32) -> Duration {
+    usual.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(BACKOFF_MAX.max(usual))
+}
+
+/// Longest wait for an API or a disk that fails.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// First wait for a disk that fails.
+const DISK_RETRY: Duration = Duration::from_secs(5);
+
 /// Failures that are remembered: as many as there can be candidates.
 const FAILURES_MAX: usize = 10_000;
 
@@ -122,6 +162,25 @@ mod tests {
         assert!(failures.hold_back(content(1), now));
         failures.record(content(FAILURES_MAX + 1), true, now + AGAIN.last);
         assert_eq!(failures.known.len(), 1, "what may be tried again needs no memory");
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_ever_later() {
+        let wait = |usual, failures| backoff(Duration::from_secs(usual), failures).as_secs();
+        assert_eq!([0, 1, 2, 3, 4, 5, 40].map(|failures| wait(3, failures)), [3, 6, 12, 24, 48, 60, 60]);
+        assert_eq!(wait(300, 5), 300);
+    }
+
+    #[test]
+    fn a_disk_rests_after_a_failure_until_it_works() {
+        let now = Instant::now();
+        let mut disk = DiskHealth::default();
+        assert!(!disk.rests(now) && !disk.works());
+        assert!(disk.fails(now), "the first is told");
+        assert!(disk.rests(now) && !disk.rests(now + DISK_RETRY));
+        assert!(!disk.fails(now), "the next are not");
+        assert!(disk.rests(now + DISK_RETRY));
+        assert!(disk.works() && !disk.rests(now));
     }
 
     /// The file may be tried again `seconds` after the last of these failures, and not before.

@@ -22,7 +22,7 @@
 //! - [`offer`]: what a source answers, and whether it is taken; pure.
 //! - [`prefill`]: one file from a source into the vault.
 //! - [`holdings`]: what the API is told about the vault; pure.
-//! - [`failures`]: files to leave alone for a while; pure.
+//! - [`failures`]: what to leave alone for a while; pure.
 //! - [`carrier`]: the loop that carries all this out.
 //! - [`metrics`], [`config`], [`server`]: what the daemon counts, its options, its start.
 //!

@@ -19,8 +19,9 @@ fn run() -> anyhow::Result<ExitCode> {
     if args.check {
         return Ok(checked(&cache_daemon::check(&config)));
     }
-    let process = Process::begin(&config.edge.log, 0)?;
+    // The edge's workers have threads of their own; these carry the plan, the downloads and the admin port.
+    let process = Process::begin(&config.edge.log, 2)?;
     let drain = process.drain().clone();
-    let drain_s = config.drain_s;
+    let drain_s = config.edge.drain_s;
     process.run(cache_daemon::start(config, drain), drain_s)
 }

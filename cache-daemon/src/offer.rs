@@ -2,6 +2,7 @@
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, StatusCode};
+use sun::meta::Storable;
 
 /// A file that a source offers.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +49,7 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, size_max: u64, now: u64) -
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         return unwanted(format!("the body is encoded ({encoding:?}) though it was asked for as it is"));
     }
-    if forbids_storing(headers) {
+    if Storable::of(headers) == Storable::No {
         return unwanted("Cache-Control says that it must not be stored".to_owned());
     }
     if headers.get_all(header::VARY).iter().any(|vary| vary.as_bytes().contains(&b'*')) {
@@ -61,36 +62,12 @@ pub fn judge(status: StatusCode, headers: &HeaderMap, size_max: u64, now: u64) -
         return unwanted(format!("it has {size} bytes; there is room for {size_max}"));
     }
     let age = number(headers, &header::AGE).unwrap_or(0);
-    Ok(Offer { size, headers: kept(headers), born_at: now.saturating_sub(age) })
-}
-
-/// `no-store` or `private` (RFC 9111, sections 5.2.2.5 and 5.2.2.7).
-fn forbids_storing(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|directive| {
-        let name = directive.split('=').next().unwrap_or_default().trim();
-        name.eq_ignore_ascii_case("no-store") || name.eq_ignore_ascii_case("private")
-    })
+    Ok(Offer { size, headers: sun::headers::kept(headers), born_at: now.saturating_sub(age) })
 }
 
 fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
-
-fn kept(headers: &HeaderMap) -> HeaderMap {
-    let one = |name: &HeaderName| Some((name.clone(), headers.get(name)?.clone()));
-    KEPT.iter().filter_map(one).collect()
-}
-
-const KEPT: [HeaderName; 7] = [
-    header::CONTENT_TYPE,
-    header::CONTENT_LANGUAGE,
-    header::CONTENT_DISPOSITION,
-    header::ETAG,
-    header::LAST_MODIFIED,
-    header::CACHE_CONTROL,
-    header::EXPIRES,
-];
 
 #[cfg(test)]
 mod tests {

@@ -43,16 +43,25 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
         }
     };
     let running = sun::start(config.edge, parts, drain.clone()).await?;
+    let sun::Running { https, http, internal, admin, .. } = &running;
+    tracing::info!(?https, ?http, %internal, %admin, "the cache listens");
     let until = drain.clone();
     drain.spawn(async move {
-        // A panic of the scan leaves the cache not ready, which is what it is.
-        if tokio::task::spawn_blocking(move || vault.scan()).await.is_err() {
-            return;
+        let scanning = Arc::clone(&vault);
+        let scan = tokio::task::spawn_blocking(move || scanning.scan());
+        // A scan that panics leaves the cache not ready, which is what it is; a drain does not wait for one.
+        let scanned = tokio::select! {
+            scanned = scan => scanned.is_ok(),
+            () = until.wait() => false,
+        };
+        if scanned {
+            readiness.hold(SCANNED);
+            match carrier {
+                Some(carrier) => carrier.run(until).await,
+                None => until.wait().await,
+            }
         }
-        readiness.hold(SCANNED);
-        if let Some(carrier) = carrier {
-            carrier.run(until).await;
-        }
+        vault.release();
     });
     Ok(running)
 }
@@ -61,21 +70,14 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
 #[must_use]
 pub fn check(config: &Config) -> Vec<String> {
     let mut problems = config.problems();
-    let edge = &config.edge;
-    problems.extend(daemon::telemetry::check(&edge.log).err().map(|error| error.to_string()));
-    let file = edge.topology.display();
-    match std::fs::read_to_string(&edge.topology) {
-        Err(error) => problems.push(format!("edge.topology {file}: cannot be read: {error}")),
-        Ok(text) => match Topology::parse(&text) {
-            Err(error) => problems.extend(error.problems.iter().map(|problem| format!("{file}: {problem}"))),
-            Ok(topology) => problems.extend(own(&topology, &edge.name).err().map(|error| error.to_string())),
-        },
+    let of_the_edge = sun::check(&config.edge);
+    if of_the_edge.is_empty() {
+        let text = std::fs::read_to_string(&config.edge.topology).unwrap_or_default();
+        let topology = Topology::parse(&text);
+        problems
+            .extend(topology.ok().and_then(|topology| own(&topology, &config.edge.name).err()).map(|e| e.to_string()));
     }
-    problems.extend(daemon::tokens::Tokens::load(&edge.tokens).err().map(|error| error.to_string()));
-    problems.extend(daemon::tokens::read_secret(&edge.token).err().map(|error| error.to_string()));
-    if let Some(api) = &edge.popularity {
-        problems.extend(popularity_api::Client::new(api).err().map(|error| error.to_string()));
-    }
+    problems.extend(of_the_edge.into_iter().map(|problem| format!("edge: {problem}")));
     if config.vault.exists() && !config.vault.is_dir() {
         problems.push(format!("vault {}: is not a folder", config.vault.display()));
     }

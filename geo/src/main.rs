@@ -6,10 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use geo::resolver::Sources;
-use geo::{RegionId, Resolution, Resolver, Topology};
+use geo::{RegionId, Resolution, Resolver, Topology, resolver::Sources};
 
-/// Where a client is, by the topology and the evidence that the daemons use.
+/// Which region a client is in, by the evidence that the daemons use.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -81,9 +80,9 @@ fn country(pair: &str) -> anyhow::Result<(String, RegionId)> {
 }
 
 fn json(answers: &[(&str, Resolution)]) -> anyhow::Result<String> {
-    let object = |(address, resolution): &(&str, Resolution)| {
-        let evidence = resolution.evidence.to_string();
-        serde_json::json!({"address": address, "regions": resolution.regions, "evidence": evidence})
+    let object = |(address, found): &(&str, Resolution)| {
+        let (regions, evidence) = (&found.regions, found.evidence.to_string());
+        serde_json::json!({"address": address, "regions": regions, "evidence": evidence})
     };
     Ok(serde_json::to_string_pretty(&answers.iter().map(object).collect::<Vec<_>>())?)
 }
@@ -94,8 +93,7 @@ fn table(answers: &[(&str, Resolution)]) -> String {
         let regions: Vec<String> = resolution.regions.iter().map(ToString::to_string).collect();
         rows.push([(*address).to_owned(), regions.join(" "), resolution.evidence.to_string()]);
     }
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let (first, second) = (width(0), width(1));
+    let [first, second] = [0, 1].map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
     let lines: Vec<String> = rows.iter().map(|[a, r, e]| format!("{a:first$}  {r:second$}  {e}")).collect();
     lines.join("\n")
 }

@@ -106,10 +106,11 @@ pub fn shares(weights: &[Weight]) -> Vec<f64> {
 /// The share of all files, 0..=1, whose owner changes with the weights: `before[i]` and `after[i]` are the
 /// same server's, and one that joins or leaves has the weight 0 on the other side.
 ///
-/// Exact, not sampled. With `e` exponentially distributed and one for each server, server `i` owns a file
-/// before and after when `e[j] >= e[i] * max(w[j] / w[i], v[j] / v[i])` for every other `j`. For exponentials that has the
-/// probability `1 / (sum over all j of that max)`, and what no server keeps in this way moves. It
-/// depends on ratios alone: doubling every weight moves nothing.
+/// Exact, not sampled. With `w` the weights before, `v` those after and `e` the `-ln(u)` of each server,
+/// server `i` owns a file on both sides when `e[j] >= e[i] * max(w[j] / w[i], v[j] / v[i])` for every
+/// other `j`. The `e` are exponentially distributed, so that has the probability
+/// `1 / (sum over all j of that max)`, and what no server keeps in this way moves. It depends on ratios
+/// alone: doubling every weight moves nothing.
 ///
 /// When one server's weight changes, this is the least that any placement by these weights can move.
 #[must_use]

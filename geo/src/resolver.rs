@@ -241,3 +241,6 @@ impl Following {
 }
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

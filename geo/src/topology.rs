@@ -351,7 +351,7 @@ fn moved<'a>(before: impl Iterator<Item = &'a Server>, after: impl Iterator<Item
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .problems.join("\n"))]
 pub struct TopologyError {
-    /// "sun[2] sun4-2-3: weight = 300: a weight is 0..=256", counted from 0 as the document is written.
+    /// `sun[2] sun4-2-3: weight = 300: a weight is 0..=256`, counted from 0 as the document is written.
     pub problems: Vec<String>,
 }
 

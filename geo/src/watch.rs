@@ -36,12 +36,12 @@ use crate::topology::{DOCUMENT_BYTES_MAX, Topology, Watched};
 /// When neither the file nor the last good copy can be read and checked.
 pub async fn follow(file: PathBuf, last_good: Option<PathBuf>) -> Result<Watched, WatchError> {
     let name = file.display().to_string();
-    let (source, topology) = tokio::task::spawn_blocking(move || Source::start(file, last_good))
+    let source = tokio::task::spawn_blocking(move || Source::start(file, last_good))
         .await
         .map_err(|error| error.to_string())
         .flatten()
         .map_err(|why| WatchError::NoTopology { file: name, why })?;
-    let (sender, receiver) = watch::channel(topology);
+    let (sender, receiver) = watch::channel(source.running.clone());
     tokio::spawn(run(source, sender));
     Ok(receiver)
 }
@@ -74,6 +74,8 @@ struct Source {
     file: Followed,
     last_good: Option<PathBuf>,
     running: Arc<Topology>,
+    /// Of the document that runs.
+    running_digest: blake3::Hash,
     /// That the file cannot be read was said; it is said again after it was readable.
     said_unreadable: bool,
 }
@@ -87,29 +89,24 @@ enum Seen {
 }
 
 impl Source {
-    fn start(path: PathBuf, last_good: Option<PathBuf>) -> Result<(Self, Arc<Topology>), String> {
+    fn start(path: PathBuf, last_good: Option<PathBuf>) -> Result<Self, String> {
         let mut file = Followed::new(path, DOCUMENT_BYTES_MAX as u64);
-        let taken = file.take();
+        let taken = file.take().map_err(|error| error.to_string());
         let said_unreadable = taken.is_err();
-        let why = match taken.map_err(|error| error.to_string()).and_then(parse) {
-            Ok((topology, text)) => {
-                keep(last_good.as_deref(), &text);
-                let running = Arc::new(topology);
-                return Ok((Self { file, last_good, running: running.clone(), said_unreadable }, running));
+        let (topology, text) = match taken.and_then(parse) {
+            Ok(good) => good,
+            Err(why) => {
+                let Some(copy) = &last_good else { return Err(why) };
+                let good = read_copy(copy)
+                    .map_err(|copy_why| format!("{why}; and its last good copy {}: {copy_why}", copy.display()))?;
+                let (file, copy, version) = (file.path().display(), copy.display(), good.0.version);
+                tracing::warn!(%file, %copy, version, %why, "no usable topology; starting from its last good copy");
+                good
             }
-            Err(why) => why,
         };
-        let Some(copy) = last_good else { return Err(why) };
-        let read = file::read_bounded(&copy, DOCUMENT_BYTES_MAX as u64).map_err(|error| error.to_string());
-        let (topology, _) = read
-            .and_then(parse)
-            .map_err(|copy_why| format!("{why}; and its last good copy {}: {copy_why}", copy.display()))?;
-        tracing::warn!(
-            file = %file.path().display(), copy = %copy.display(), version = topology.version, %why,
-            "starting from the last good topology, since the file cannot be used"
-        );
-        let running = Arc::new(topology);
-        Ok((Self { file, last_good: Some(copy), running: running.clone(), said_unreadable }, running))
+        keep(last_good.as_deref(), &text);
+        let running_digest = blake3::hash(text.as_bytes());
+        Ok(Self { file, last_good, running: Arc::new(topology), running_digest, said_unreadable })
     }
 
     fn look(&mut self, now: SystemTime) -> Seen {
@@ -124,6 +121,9 @@ impl Source {
             }
             Look::Unreadable(_) => {}
             Look::Back => tracing::info!(%file, "the topology can be read again"),
+            Look::Changed(bytes) if blake3::hash(&bytes) == self.running_digest => {
+                tracing::info!(%file, "the topology is again what runs");
+            }
             Look::Changed(bytes) => match parse(bytes) {
                 Ok((topology, text)) => return self.accept(topology, &text),
                 Err(why) => tracing::warn!(%file, %why, "the topology is refused; the running one stays"),
@@ -140,6 +140,7 @@ impl Source {
         tracing::info!(%file, version = topology.version, "the topology changed");
         keep(self.last_good.as_deref(), text);
         self.running = Arc::new(topology);
+        self.running_digest = blake3::hash(text.as_bytes());
         Seen::Accepted(self.running.clone())
     }
 }
@@ -157,6 +158,10 @@ fn parse(bytes: Vec<u8>) -> Result<(Topology, String), String> {
     let text = String::from_utf8(bytes).map_err(|error| format!("it is not UTF-8: {}", error.utf8_error()))?;
     let topology = Topology::parse(&text).map_err(|error| error.to_string())?;
     Ok((topology, text))
+}
+
+fn read_copy(copy: &Path) -> Result<(Topology, String), String> {
+    file::read_bounded(copy, DOCUMENT_BYTES_MAX as u64).map_err(|error| error.to_string()).and_then(parse)
 }
 
 /// Keeps an accepted document. A disk that cannot take it costs a start without the source, nothing now.
@@ -199,3 +204,6 @@ pub enum WatchError {
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Between the two looks that must find the same new content.
 const SETTLE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests;

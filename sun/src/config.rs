@@ -32,12 +32,89 @@ pub struct Config {
     pub tokens: PathBuf,
     /// File with this server's own token. Default /etc/sun/token.
     pub token: PathBuf,
-    /// RAM for cached files, bytes. Default 1 GiB.
+    /// RAM for cached files, bytes. Default 1 GiB; too small: files are fetched again and again, too large: the
+    /// machine swaps. Fills and connections come on top.
     pub ram_bytes: u64,
-    /// Threads that accept and serve, one accept loop each. Default 0: one a core.
+    /// Threads that accept and serve, one accept loop each. Default 0: one a core; fewer leave cores idle, more
+    /// take turns on them.
     pub workers: usize,
+    /// Limits on clients.
+    pub limits: Limits,
+    /// How sources are asked.
+    pub upstream: UpstreamConfig,
+    /// How often downloads and status are reported, milliseconds. Default 1000; too small: needless calls, too
+    /// large (3000): this server counts as silent and is not linked.
+    pub report_ms: u64,
+    /// How long a drain may take, seconds. Default 30; too small: downloads are cut off, too large: a restart
+    /// waits for the slowest client.
+    pub drain_s: u64,
     /// Logs.
     pub log: daemon::telemetry::LogConfig,
+}
+
+/// Limits on clients.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Open connections; more are closed at once. Default 16384; too small: clients are turned away, too
+    /// large: descriptors run out (each costs one, and about 20 KiB).
+    pub connections_max: usize,
+    /// From the first byte waited for to the whole head of a request, seconds; also how long an idle
+    /// connection is kept. Default 30; too small: slow clients are cut off, too large: idle ones pile up.
+    pub head_s: u64,
+    /// A TLS handshake, seconds. Default 10.
+    pub handshake_s: u64,
+    /// A response of which nothing can be sent is given up after so many seconds. Default 60.
+    pub stall_s: u64,
+    /// Head of a request, bytes. Default 16384; larger ones are refused with 431. At least 8192.
+    pub head_bytes_max: usize,
+    /// Requests at once on one HTTP/2 connection. Default 128.
+    pub streams_max: u32,
+}
+
+/// How sources are asked.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamConfig {
+    /// A connection, milliseconds. Default 1000; too small: distant content servers are never reached, too
+    /// large: clients wait for dead ones.
+    pub connect_ms: u64,
+    /// From the question to the head of the answer, milliseconds. Default 10000; too small: slow content
+    /// servers look dead, too large: clients wait for hung ones.
+    pub first_byte_ms: u64,
+    /// Between two pieces of a body, milliseconds. Default 10000; as above.
+    pub idle_ms: u64,
+    /// Idle connections kept to each source. Default 64; too small: connections are made anew, too large:
+    /// descriptors of the source are held.
+    pub idle_connections_max: usize,
+    /// Bytes that all fills together may hold. Default 268435456 (256 MiB); too small: fills wait for each
+    /// other and end in 503, too large: it comes on top of `ram_bytes`. One fill holds at most 5 MiB.
+    pub in_flight_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 16_384,
+            head_s: 30,
+            handshake_s: 10,
+            stall_s: 60,
+            head_bytes_max: 16_384,
+            streams_max: 128,
+        }
+    }
+}
+
+impl Default for UpstreamConfig {
+    fn default() -> Self {
+        Self {
+            connect_ms: 1000,
+            first_byte_ms: 10_000,
+            idle_ms: 10_000,
+            idle_connections_max: 64,
+            in_flight_bytes: 256 << 20,
+        }
+    }
 }
 
 /// One certificate.
@@ -67,7 +144,44 @@ impl Default for Config {
             token: "/etc/sun/token".into(),
             ram_bytes: 1 << 30,
             workers: 0,
+            limits: Limits::default(),
+            upstream: UpstreamConfig::default(),
+            report_ms: 1000,
+            drain_s: 30,
             log: daemon::telemetry::LogConfig::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_shows_the_defaults() {
+        let text = include_str!("../../deploy/config/sun.toml");
+        let shipped: Config = daemon::config::parse(text, "sun.toml").unwrap();
+        assert_eq!(shipped, Config::default());
+    }
+
+    #[test]
+    fn the_shipped_file_names_every_option() {
+        let text = include_str!("../../deploy/config/sun.toml");
+        let all = Config {
+            name: "sun4-2-1".into(),
+            certificates: vec![Certificate { chain: "a".into(), key: "b".into() }],
+            geo: geo::resolver::Sources { geoip: Some("c".into()), ..Default::default() },
+            popularity: Some(popularity_api::ClientConfig {
+                url: "http://d".into(),
+                token_file: "e".into(),
+                timeout_ms: 2000,
+            }),
+            ..Config::default()
+        };
+        for line in toml::to_string(&all).unwrap().lines() {
+            let key = line.split(" =").next().unwrap().trim_start_matches('[').trim_end_matches(']');
+            let key = key.rsplit('.').next().unwrap();
+            assert!(text.contains(key), "{key} is not in the shipped file");
         }
     }
 }

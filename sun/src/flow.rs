@@ -154,7 +154,9 @@ mod tests {
     #[track_caller]
     fn check(step: Step, expected: &str) {
         let answer = match step {
-            Step::Respond { conclusion, stale, .. } => format!("respond {conclusion:?}{}", if stale { " stale" } else { "" }),
+            Step::Respond { conclusion, stale, .. } => {
+                format!("respond {conclusion:?}{}", if stale { " stale" } else { "" })
+            }
             Step::Ask(plan) => format!("ask {}", format!("{plan:?}").split([' ', '(']).next().unwrap()),
             Step::Refuse(refusal) => format!("refuse {}", refusal.status.as_u16()),
         };

@@ -1,47 +1,71 @@
-//! The edge: TLS, HTTP, cache tiers, fills; a library (the edge) and the daemon.
+//! The edge: what stands between people and files. A library, and the daemon `sun`; a regional cache serves
+//! with the same library.
+//!
+//! ```text
+//!   client --TLS--> listener --> request --> flow decides <----> serve carries out
+//!                                              |                   |
+//!                     conditional, range: what the client gets     +-- ram          extents, moka
+//!                     sources: where missing bytes come from       +-- held         a cache's vault
+//!                                                                  +-- fill ------> upstream: owner sun,
+//!                                                                  |    one writer,           cache,
+//!                                                                  |    many readers          content server
+//!                                                                  +-- body, response --> client
+//!                                                                         |
+//!                                                     report, control --> popularity API
+//! ```
+//!
+//! In reading order:
+//!
+//! - [`flow`]: the life of a request, all of it. Read this first.
+//! - [`request`], [`conditional`], [`range`], [`headers`], [`response`]: HTTP, in and out.
+//! - [`meta`], [`extent`], [`ram`], [`held`]: what is known and kept of a file.
+//! - [`sources`], [`region`], [`breaker`]: whom to ask, and whom to leave alone.
+//! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
+//! - [`serve`], [`body`], [`vault_read`]: the shell that waits.
+//! - [`listener`], [`tls`], [`greeting`], [`stall`]: sockets. [`edge`]: the shared state.
+//! - [`report`], [`control`], [`metrics`]: what is told to others.
+//! - [`config`], [`start`], [`check`]: settings and the beginning.
+//!
+//! # What it is not
+//!
+//! It does not choose regions or make links (popularity-api), does not plan what to carry (cache-daemon), and is
+//! no general proxy: `/c{number}/{path}` and nothing else ever becomes an upstream request.
 
+pub mod body;
+pub mod breaker;
+pub mod conditional;
 pub mod config;
+pub mod control;
+pub mod edge;
+pub mod extent;
+pub mod fill;
+pub mod flow;
+pub mod greeting;
+pub mod headers;
 pub mod held;
-
-use std::net::SocketAddr;
-use std::sync::Arc;
+pub mod listener;
+pub mod meta;
+pub mod metrics;
+pub mod ram;
+pub mod range;
+pub mod region;
+pub mod report;
+pub mod request;
+pub mod response;
+pub mod serve;
+pub mod sources;
+pub mod stall;
+mod start;
+pub mod tls;
+pub mod upstream;
+pub mod vault_read;
 
 pub use config::{Certificate, Config};
 pub use held::{HeldFile, HeldFiles};
+pub use start::{Parts, Running, check, start};
 
-/// A started edge.
-#[derive(Debug)]
-pub struct Running {
-    /// Bound TLS listeners (port 0 in the config asks for a free one).
-    pub https: Vec<SocketAddr>,
-    /// Bound plain listeners.
-    pub http: Vec<SocketAddr>,
-    /// Bound internal listener.
-    pub internal: SocketAddr,
-    /// Bound admin port.
-    pub admin: SocketAddr,
-    /// Ends it: `drain.start()`, then `drain.finished(..)`.
-    pub drain: daemon::drain::Drain,
-}
-
-/// What a daemon built on the edge brings along.
-#[derive(Clone, Debug, Default)]
-pub struct Parts {
-    /// Whole files on this machine's disk, served before anything else: a cache's vault. With it the edge
-    /// is a cache: clients' requests for other files go through the owner sun, servers' get 404 "not held".
-    pub held: Option<Arc<dyn HeldFiles>>,
-    /// Registry for `/metrics`; the daemon's own metrics go there too.
-    pub registry: prometheus::Registry,
-    /// Conditions for `/readyz`.
-    pub readiness: daemon::admin::Readiness,
-}
-
-/// Starts an edge; it runs until its drain.
-///
-/// # Errors
-///
-/// What cannot be read or bound.
-pub async fn start(config: Config, parts: Parts, drain: daemon::drain::Drain) -> anyhow::Result<Running> {
-    let _ = (config, parts, drain);
-    todo!()
+/// Seconds since 1970: the clock of `Age` and freshness.
+#[must_use]
+pub fn unix_now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

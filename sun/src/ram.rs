@@ -97,6 +97,17 @@ impl Ram {
         self.cache.insert(Key::Head(content), Entry::Head(Head::Large { meta }));
     }
 
+    /// The version that is held was found current: its metadata are replaced, its bytes stay.
+    pub fn refresh(&self, content: ContentId, meta: Arc<Meta>) {
+        match self.head(content) {
+            Some(Head::Small { meta: held, body }) if held.generation == meta.generation => {
+                self.keep_small(content, meta, body);
+            }
+            Some(Head::Large { meta: held }) if held.generation == meta.generation => self.keep_large(content, meta),
+            Some(_) | None => {}
+        }
+    }
+
     /// Keeps an extent.
     pub fn keep_extent(&self, content: ContentId, generation: u64, index: u32, bytes: Bytes) {
         self.cache.insert(Key::Extent(content, generation, index), Entry::Extent(bytes));

@@ -161,8 +161,13 @@ mod tests {
         let mut view = RegionView::default();
         let mut hear = |since, generation, added: &[&String], removed: &[&String]| {
             let owned = |list: &[&String]| list.iter().map(|&text| text.clone()).collect();
-            let delta =
-                HoldingsDelta { cache: "cache4-1".into(), generation, since, added: owned(added), removed: owned(removed) };
+            let delta = HoldingsDelta {
+                cache: "cache4-1".into(),
+                generation,
+                since,
+                added: owned(added),
+                removed: owned(removed),
+            };
             view.hear(&RegionState { holdings: vec![delta], ..RegionState::default() }, 0);
             (view.holds("cache4-1", content), view.known()[0].generation)
         };

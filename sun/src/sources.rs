@@ -157,3 +157,125 @@ impl Source {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sun_that_does_not_keep_the_file_asks_its_keepers_first() {
+        let (first, second, third) = order("c7/a.jpg");
+        check(&third, "c7/a.jpg", &[], &[], &format!("{first} {second} origin"));
+        check(&second, "c7/a.jpg", &[], &[], &format!("{first} origin"));
+        check(&first, "c7/a.jpg", &[], &[], "origin");
+    }
+
+    #[test]
+    fn a_stand_in_takes_the_place_of_a_keeper_that_is_down() {
+        let (first, second, third) = order("c7/a.jpg");
+        check(&third, "c7/a.jpg", &[&first], &[], &format!("{second} origin"));
+        check(&second, "c7/a.jpg", &[&first], &[], "origin");
+        check(&third, "c7/a.jpg", &[&first, &second], &[], "origin");
+    }
+
+    #[test]
+    fn a_cache_that_holds_the_file_is_asked_before_the_content_server() {
+        let (first, second, _) = order("c7/a.jpg");
+        check(&first, "c7/a.jpg", &[], &["cache4-1"], "cache4-1 origin");
+        check(&second, "c7/a.jpg", &[], &["cache4-1"], &format!("{first} cache4-1 origin"));
+        check(&first, "c7/a.jpg", &["cache4-1"], &["cache4-1"], "origin");
+    }
+
+    #[test]
+    fn a_cache_passes_on_to_the_owner_sun_and_never_asks_a_cache() {
+        let (first, second, _) = order("c7/a.jpg");
+        check("cache4-1", "c7/a.jpg", &[], &["cache4-1"], &format!("{first} {second} origin"));
+    }
+
+    #[test]
+    fn a_request_from_a_server_is_never_passed_on_to_a_sun() {
+        let (first, _, third) = order("c7/a.jpg");
+        let asked = Asking { direct: true, ..Asking::default() };
+        assert_eq!(ask(&third, "c7/a.jpg", &asked), "origin");
+        assert_eq!(ask(&third, "c7/a.jpg", &Asking { holders: &["cache4-1"], ..asked }), "cache4-1 origin");
+        assert_eq!(ask(&first, "c7/a.jpg", &asked), "origin");
+    }
+
+    #[test]
+    fn hot_files_and_classes_that_are_spread_have_more_keepers() {
+        let (first, second, third) = order("c7/a.jpg");
+        let hot = Asking { spread: 2, ..Asking::default() };
+        assert_eq!(ask(&second, "c7/a.jpg", &hot), "origin");
+        assert_eq!(ask(&third, "c7/a.jpg", &hot), format!("{first} {second} origin"));
+        let (_, _, third) = order("c7/live.ts");
+        check(&third, "c7/live.ts", &[], &[], "origin");
+    }
+
+    #[test]
+    fn a_content_server_that_is_not_ours_is_never_asked() {
+        check("sun4-1-1", "c10/a.jpg", &[], &[], "");
+    }
+
+    /// Names of the suns in the file's order.
+    fn order(name: &str) -> (String, String, String) {
+        let topology = topology();
+        let content = CanonicalName::parse(name).unwrap().content_id();
+        let region = topology.region(geo::RegionId(4)).unwrap();
+        let names: Vec<String> = region.sun_order(content).iter().map(|sun| sun.server.name.clone()).collect();
+        (names[0].clone(), names[1].clone(), names[2].clone())
+    }
+
+    #[track_caller]
+    fn check(me: &str, name: &str, down: &[&str], holders: &[&str], expected: &str) {
+        assert_eq!(ask(me, name, &Asking { down, holders, ..Asking::default() }), expected, "{me} {name}");
+    }
+
+    #[derive(Default)]
+    struct Asking<'a> {
+        direct: bool,
+        spread: usize,
+        down: &'a [&'a str],
+        holders: &'a [&'a str],
+    }
+
+    impl Belief for Asking<'_> {
+        fn alive(&self, server: &str) -> bool {
+            !self.down.contains(&server)
+        }
+
+        fn holds(&self, cache: &str, _: ContentId) -> bool {
+            self.holders.contains(&cache)
+        }
+    }
+
+    fn ask(me: &str, name: &str, asking: &Asking<'_>) -> String {
+        let name = CanonicalName::parse(name).unwrap();
+        let question = Question {
+            me,
+            cache: me.starts_with("cache"),
+            direct: asking.direct,
+            name: &name,
+            content: name.content_id(),
+            spread: asking.spread,
+        };
+        let sources = sources(question, &topology(), asking);
+        sources.iter().map(|source| source.server().unwrap_or("origin")).collect::<Vec<_>>().join(" ")
+    }
+
+    fn topology() -> Topology {
+        let mut text = String::from(
+            "version = 1\ndomain = \"example.org\"\ndefault_region = 4\n\
+             [content_servers]\nurl = \"http://cs{number}.storage.example.org\"\nnumbers = [\"1-9\"]\n\
+             [[region]]\nid = 4\nname = \"Moscow\"\nlatitude = 55.75\nlongitude = 37.6\n\
+             [[group]]\nname = \"sun4-1\"\nsubnet = \"192.0.2.0/26\"\n\
+             [[class]]\nname = \"live\"\npaths = [\"*.ts\"]\nspread = \"all\"\n\
+             [[cache]]\nname = \"cache4-1\"\naddresses = [\"192.0.2.70\"]\ninternal = \"10.0.0.9:8081\"\nweight = 100\nbytes = 1000000\n",
+        );
+        for sun in 1..=3 {
+            text.push_str(&format!(
+                "[[sun]]\nname = \"sun4-1-{sun}\"\naddresses = [\"192.0.2.{sun}\"]\ninternal = \"10.0.0.{sun}:8081\"\nweight = 100\n"
+            ));
+        }
+        Topology::parse(&text).unwrap()
+    }
+}

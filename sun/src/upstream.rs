@@ -61,7 +61,12 @@ impl Upstream {
     /// # Errors
     ///
     /// When one of them cannot stand in a header.
-    pub fn new(config: &UpstreamConfig, token: &str, name: &str, domain: &str) -> Result<Self, header::InvalidHeaderValue> {
+    pub fn new(
+        config: &UpstreamConfig,
+        token: &str,
+        name: &str,
+        domain: &str,
+    ) -> Result<Self, header::InvalidHeaderValue> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_millis(config.connect_ms)));
@@ -87,7 +92,12 @@ impl Upstream {
     /// # Errors
     ///
     /// When no response head arrives; any status is a response.
-    pub async fn ask(&self, source: &Source, name: &CanonicalName, asked: &Asked) -> Result<Response<Incoming>, AskError> {
+    pub async fn ask(
+        &self,
+        source: &Source,
+        name: &CanonicalName,
+        asked: &Asked,
+    ) -> Result<Response<Incoming>, AskError> {
         let request = self.request(source, name, asked).map_err(|error| AskError::Unreachable(error.to_string()))?;
         match tokio::time::timeout(self.first_byte, self.client.request(request)).await {
             Err(_) => Err(AskError::TimedOut(self.first_byte)),
@@ -96,7 +106,12 @@ impl Upstream {
         }
     }
 
-    fn request(&self, source: &Source, name: &CanonicalName, asked: &Asked) -> Result<Request<Empty<Bytes>>, http::Error> {
+    fn request(
+        &self,
+        source: &Source,
+        name: &CanonicalName,
+        asked: &Asked,
+    ) -> Result<Request<Empty<Bytes>>, http::Error> {
         let mut request = match source {
             Source::ContentServer { url, .. } => Request::get(url).header("cdn-loop", &self.cdn_loop),
             Source::Sun { address, .. } | Source::Cache { address, .. } => {

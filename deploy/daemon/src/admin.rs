@@ -14,6 +14,7 @@ use axum::routing::get;
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::drain::Drain;
+use crate::http;
 
 /// Conditions that must hold before the daemon is ready; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -74,11 +75,7 @@ pub async fn serve(
         drain.tracker().wait().await;
     };
     // Not tracked: it waits for the tracker to be empty.
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(ended).await {
-            tracing::error!(%error, "the admin port ended");
-        }
-    });
+    tokio::spawn(http::serve(listener, routes, http::Limits::default(), ended));
     Ok(bound)
 }
 

@@ -66,10 +66,12 @@ fn records(
     regions: &Regions,
 ) -> Result<HashMap<usize, (RegionId, Box<str>)>, MaxMindDbError> {
     let mut seen: HashMap<usize, Option<(RegionId, Box<str>)>> = HashMap::new();
-    // A tree of n nodes has n + 1 leaves, and a few more where parts of it are shared. Nodes that point
-    // back at each other have no end.
-    let mut leaves_left = 3 * u64::from(reader.metadata().node_count);
-    for leaf in reader.networks(WithinOptions::default().include_networks_without_data())? {
+    // A tree of n nodes has n + 1 leaves, an IPv6 file some of them again where IPv4 is seen through other
+    // prefixes. A broken tree, whose nodes share children at every level, has no end in practice, so
+    // what is counted is everything that the walk comes to.
+    let mut leaves_left = LEAVES_PER_NODE_MAX * u64::from(reader.metadata().node_count);
+    let every_leaf = WithinOptions::default().include_networks_without_data().include_aliased_networks();
+    for leaf in reader.networks(every_leaf)? {
         let leaf = leaf?;
         leaves_left = leaves_left
             .checked_sub(1)
@@ -130,17 +132,24 @@ struct Record<'a> {
     #[serde(default)]
     country_code: Option<&'a str>,
     #[serde(default)]
-    latitude: Option<f64>,
+    latitude: Option<Degrees>,
     #[serde(default)]
-    longitude: Option<f64>,
+    longitude: Option<Degrees>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Location {
     #[serde(default)]
-    latitude: Option<f64>,
+    latitude: Option<Degrees>,
     #[serde(default)]
-    longitude: Option<f64>,
+    longitude: Option<Degrees>,
+}
+
+/// A number of either width.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+enum Degrees {
+    Are(f64),
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,7 +165,7 @@ enum Country<'a> {
 impl Record<'_> {
     /// Degrees north and east, when both are there and on the globe.
     fn position(&self) -> Option<(f64, f64)> {
-        let (latitude, longitude) = match &self.location {
+        let (Degrees::Are(latitude), Degrees::Are(longitude)) = match &self.location {
             Some(location) => (location.latitude?, location.longitude?),
             None => (self.latitude?, self.longitude?),
         };
@@ -172,5 +181,7 @@ impl Record<'_> {
     }
 }
 
+/// Files see IPv4 through at most five prefixes of IPv6.
+const LEAVES_PER_NODE_MAX: u64 = 8;
 /// Largest file, bytes; the largest city files have some 150 MB.
 pub(super) const FILE_BYTES_MAX: u64 = 512 << 20;

@@ -46,8 +46,13 @@ impl Pattern {
         let Some(tail) = &self.tail else {
             return name == self.head;
         };
-        let Some(mut rest) = name.strip_prefix(self.head.as_str()).and_then(|rest| rest.strip_suffix(tail.as_str()))
-        else {
+        // Most patterns differ in their tails, *.jpg and *.mp4, so those are compared first.
+        let bytes = name.as_bytes();
+        if !bytes.ends_with(tail.as_bytes()) || !bytes.starts_with(self.head.as_bytes()) {
+            return false;
+        }
+        // Nothing where head and tail overlap.
+        let Some(mut rest) = name.get(self.head.len()..name.len() - tail.len()) else {
             return false;
         };
         for part in &self.middle {

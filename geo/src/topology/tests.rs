@@ -387,6 +387,23 @@ fn a_document_of_unreasonable_size_is_refused() {
     assert!(Topology::parse("").is_err());
 }
 
+#[test]
+fn what_costs_more_than_linear_is_bounded() {
+    let groups: String = (0..5000).map(|n| format!("[[group]]\nname = \"sun5-{n}\"\nsubnet = \"::/0\"\n")).collect();
+    let problems = Topology::parse(&(GOOD.to_owned() + &groups)).unwrap_err().problems;
+    assert_eq!(problems, ["group: there are 5002: at most 4096"]);
+
+    let sun = |n: u32| {
+        let addresses = format!("addresses = [\"2001:db8::5:{n:x}\"]\ninternal = \"[2001:db8::6:{n:x}]:81\"");
+        format!("[[sun]]\nname = \"sun4-1-{n}\"\n{addresses}\nweight = 1\n")
+    };
+    let suns: String = (0..511).map(sun).collect();
+    let problems = Topology::parse(&(GOOD.to_owned() + &suns)).unwrap_err().problems;
+    assert_eq!(problems, ["region 4: 513 suns, 1 caches: at most 512 of each"]);
+    let suns: String = (0..510).map(sun).collect();
+    assert!(Topology::parse(&(GOOD.to_owned() + &suns)).is_ok());
+}
+
 #[track_caller]
 fn check_origin(url: &str, name: &str, expected: Option<&str>) {
     let topology = Topology::parse(&GOOD.replace("http://cs{number}.storage.example.org", url)).unwrap();

@@ -152,7 +152,12 @@ mod tests {
         check(&span, 206, &[("content-range", "bytes 1048576-1999999/2000000")], "bytes 1048576..2000000 of 2000000");
         check(&span, 200, &[("content-length", "30")], "bytes 0..30 of 30");
         check(&Plan::Size, 206, &[("content-range", "bytes 0-0/30")], "sized 30");
-        check(&span, 416, &[("content-range", "bytes */30")], "refused: the range lies past the end of a file of 30 bytes");
+        check(
+            &span,
+            416,
+            &[("content-range", "bytes */30")],
+            "refused: the range lies past the end of a file of 30 bytes",
+        );
     }
 
     #[test]
@@ -184,7 +189,12 @@ mod tests {
         check(&plan, 206, &[range, ("etag", "\"a\"")], "bytes 1048576..2097152 of 3145728");
         check(&plan, 206, &[range, ("etag", "\"b\"")], "refused: the file changed while it was being fetched");
         check(&plan, 200, &[("content-length", "3145728"), ("etag", "\"a\"")], "bytes 0..3145728 of 3145728");
-        check(&plan, 200, &[("content-length", "7"), ("etag", "\"b\"")], "refused: the file changed while it was being fetched");
+        check(
+            &plan,
+            200,
+            &[("content-length", "7"), ("etag", "\"b\"")],
+            "refused: the file changed while it was being fetched",
+        );
         check(&plan, 416, &[("content-range", "bytes */7")], "refused: the file changed while it was being fetched");
     }
 

@@ -82,6 +82,8 @@ pub struct Opened {
     pub end: u64,
     /// Whether the bytes are kept.
     pub stored: bool,
+    /// Who gave it.
+    pub outcome: crate::metrics::Outcome,
     /// The `Cache-Status` of the server that gave it, if that was one of ours.
     pub passed_on: Option<Arc<str>>,
 }

@@ -26,6 +26,7 @@ use crate::fill::window::{WINDOW_EXTENTS, Window};
 use crate::fill::{Fill, FillError, Opened, Phase};
 use crate::headers;
 use crate::meta::{self, Meta, Storable};
+use crate::metrics::Outcome;
 use crate::sources::Source;
 use crate::upstream::{AskError, Asked, range_header};
 
@@ -37,6 +38,9 @@ pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, name: CanonicalName) {
     let outcome = writer.run().await;
     if let Err(error) = &outcome {
         edge.metrics.fill_failed(error);
+        if matches!(error, FillError::Changed | FillError::Missing(_)) {
+            edge.ram.forget(fill.content);
+        }
         tracing::debug!(file = %name, %error, "fill failed");
     }
     end.error = Some(outcome.err());
@@ -122,10 +126,19 @@ impl Writer<'_> {
         Err(why.into())
     }
 
-    async fn opened(&mut self, answer: Answer, response: Response<Incoming>, source: Source) -> Result<(Body, Opened), FillError> {
+    async fn opened(
+        &mut self,
+        answer: Answer,
+        response: Response<Incoming>,
+        source: Source,
+    ) -> Result<(Body, Opened), FillError> {
         let (meta, range) = match answer {
             Answer::Bytes { meta, range } => (meta, Some(range)),
-            Answer::Sized(meta) | Answer::Unchanged(meta) => (meta, None),
+            Answer::Sized(meta) => (meta, None),
+            Answer::Unchanged(meta) => {
+                self.edge.ram.refresh(self.fill.content, Arc::clone(&meta));
+                (meta, None)
+            }
             Answer::Refused(_) | Answer::Useless(_) => unreachable!("both were handled where they arose"),
         };
         let class_max = self.edge.topology().class_of(self.name).file_bytes_max;
@@ -133,7 +146,8 @@ impl Writer<'_> {
         let opened = Opened {
             flows: range.is_some(),
             end: range.as_ref().map_or(0, |range| range.end),
-            stored: small_enough && Storable::of(response.headers()) == Storable::Yes,
+            outcome: Outcome::of(&source),
+            stored: range.is_some() && small_enough && Storable::of(response.headers()) == Storable::Yes,
             passed_on: source.server().and(headers::text(response.headers(), &CACHE_STATUS)).map(Arc::from),
             meta,
         };
@@ -161,6 +175,9 @@ impl Writer<'_> {
             if self.take(data, opened) {
                 return Ok(());
             }
+            if self.endless(opened) {
+                return Err("it announced no size and does not end, and nobody reads it".to_owned());
+            }
             self.wait_for_readers(opened).await;
         }
         let received = self.fill.lock().window.received();
@@ -184,8 +201,13 @@ impl Writer<'_> {
                 self.edge.ram.keep_extent(self.fill.content, opened.meta.generation, index, bytes);
             }
         }
-        let more = extent::start_of(next) < opened.end;
-        more && (self.unwanted(opened) || self.edge.ram.extent(self.fill.content, opened.meta.generation, next).is_some())
+        let next_start = extent::start_of(next);
+        if next_start >= opened.end || opened.meta.size.is_none() {
+            return false;
+        }
+        // A source that ignores ranges begins before what this fill is for: what is held until there is no end.
+        let held = || self.edge.ram.extent(self.fill.content, opened.meta.generation, next).is_some();
+        self.unwanted(opened) || (next_start > self.fill.plan.start() && held())
     }
 
     /// A fill of a file too large for the tier, or that is not kept, goes on only while somebody reads it.
@@ -194,7 +216,18 @@ impl Writer<'_> {
     }
 
     fn paced(&self, opened: &Opened) -> bool {
-        !opened.stored || opened.meta.size.is_some_and(|size| size > self.edge.config.ram_bytes / 8)
+        !opened.stored || opened.meta.size.is_none_or(|size| size > self.large())
+    }
+
+    /// A body without an announced size must reach its end to be of use, but not at any price.
+    fn endless(&self, opened: &Opened) -> bool {
+        let state = self.fill.lock();
+        opened.meta.size.is_none() && state.readers == 0 && state.window.received() > self.large()
+    }
+
+    /// From here on a file is too large to be fetched for nobody, bytes.
+    fn large(&self) -> u64 {
+        self.edge.config.ram_bytes / 8
     }
 
     /// Such a fill also runs ahead of its fastest reader by no more than the window.
@@ -238,11 +271,8 @@ impl Writer<'_> {
         let Some(validator) = meta.resume_validator() else {
             return Err(self.broken(format!("{broke}; without a validator it cannot be resumed")));
         };
-        let asked = Asked {
-            range: Some(range_header(at, end)),
-            if_range: Some(validator.to_owned()),
-            ..Asked::default()
-        };
+        let asked =
+            Asked { range: Some(range_header(at, end)), if_range: Some(validator.to_owned()), ..Asked::default() };
         self.edge.metrics.fill_resumed();
         let mut why = NoneAnswered::default();
         // The content server, last in the list, may be asked once more: it is the one that surely has it.

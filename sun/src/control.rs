@@ -1,0 +1,235 @@
+//! The edge's conversation with the popularity API, and its other periodic work.
+//!
+//! Downloads and status go separately, so that a slow commit never makes this server look silent.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use daemon::drain::Drain;
+use popularity_api::wire::{HotRate, Load, StatusReport, Tier};
+use popularity_api::{Client, ClientError};
+use tokio_util::task::TaskTracker;
+
+use crate::config::Certificate;
+use crate::edge::Edge;
+use crate::metrics::Outcome;
+use crate::report::Queue;
+use crate::tls::Certificates;
+
+/// The hottest files as of the last batch of downloads, on their way into the next status report.
+pub type Hottest = Arc<Mutex<Vec<HotRate>>>;
+
+/// Reports downloads until the drain has ended all connections, then once more.
+pub async fn report_downloads(
+    edge: Arc<Edge>,
+    client: Option<Client>,
+    hottest: Hottest,
+    drain: Drain,
+    connections: TaskTracker,
+) {
+    let mut queue = Queue::new(edge.config.name.clone(), boot());
+    let period = Duration::from_millis(edge.config.report_ms);
+    let mut last = Instant::now();
+    let mut refused_before = false;
+    loop {
+        let draining = drain.started();
+        if draining {
+            connections.wait().await;
+        } else {
+            tokio::select! {
+                () = tokio::time::sleep(period) => {}
+                () = drain.wait() => continue,
+            }
+        }
+        let (batches, hot) = edge.downloads.take(last.elapsed().as_secs_f64());
+        last = Instant::now();
+        *hottest.lock().expect("no code that holds this lock panics") = hot;
+        let Some(client) = &client else {
+            if draining {
+                return;
+            }
+            continue;
+        };
+        let before = queue.backlog().1;
+        batches.into_iter().for_each(|batch| queue.push(batch));
+        edge.metrics.report_dropped.inc_by(queue.backlog().1 - before);
+        refused_before = flush(client, &mut queue, refused_before).await;
+        edge.metrics.report_backlog.set(i64::try_from(queue.backlog().0).unwrap_or(i64::MAX));
+        if draining {
+            return;
+        }
+    }
+}
+
+/// Sends what waits, oldest first, until something does not get through. True: the API refused something,
+/// which was said once and is not said again until it accepts.
+async fn flush(client: &Client, queue: &mut Queue, mut refused_before: bool) -> bool {
+    while let Some(batch) = queue.first() {
+        match client.report_downloads(batch).await {
+            Ok(_) => refused_before = false,
+            Err(error @ ClientError::Refused(_)) if final_refusal(&error) => {
+                if !refused_before {
+                    tracing::warn!(%error, "downloads are refused and dropped");
+                }
+                refused_before = true;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "downloads wait");
+                return refused_before;
+            }
+        }
+        queue.done();
+    }
+    refused_before
+}
+
+/// A 4xx is the same next time; 408, 429 and 5xx are not.
+fn final_refusal(error: &ClientError) -> bool {
+    match error {
+        ClientError::Refused(problem) => {
+            (400..500).contains(&problem.status) && !matches!(problem.status, 401 | 403 | 408 | 429)
+        }
+        _ => false,
+    }
+}
+
+/// Reports status and hears the region's state until the drain; the last report says that it drains.
+pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, hottest: Hottest, drain: Drain) {
+    let period = Duration::from_millis(edge.config.report_ms);
+    let mut rates = Rates::new(&edge);
+    let mut away = false;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(period) => {}
+            () = drain.wait() => {}
+        }
+        edge.draining.store(drain.started(), Ordering::Relaxed);
+        edge.metrics.topology_version.set(i64::try_from(edge.topology().version).unwrap_or(i64::MAX));
+        edge.metrics.ram_bytes.set(i64::try_from(edge.ram.fullness().0).unwrap_or(i64::MAX));
+        let report = status(&edge, &mut rates, &hottest);
+        if let Some(client) = &client {
+            match client.report_status(&report).await {
+                Ok(state) => {
+                    let now_ms = edge.now_ms();
+                    edge.region.rcu(|view| {
+                        let mut view = crate::region::RegionView::clone(view);
+                        view.hear(&state, now_ms);
+                        view
+                    });
+                    if std::mem::take(&mut away) {
+                        tracing::info!("the popularity API answers again");
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(%error, "no state of the region: owners are the topology's");
+                    }
+                }
+            }
+        }
+        if drain.started() {
+            return;
+        }
+    }
+}
+
+fn status(edge: &Edge, rates: &mut Rates, hottest: &Hottest) -> StatusReport {
+    let (ram_bytes, ram_max) = edge.ram.fullness();
+    let mut tiers = vec![Tier {
+        name: "ram".to_owned(),
+        bytes: ram_bytes,
+        bytes_max: ram_max,
+        hits: edge.metrics.answered_by(Outcome::Ram),
+    }];
+    if let Some(held) = &edge.held {
+        let (bytes, bytes_max) = held.fullness();
+        let hits = edge.metrics.answered_by(Outcome::Vault);
+        tiers.push(Tier { name: "vault".to_owned(), bytes, bytes_max, hits });
+    }
+    StatusReport {
+        server: edge.config.name.clone(),
+        topology_version: edge.topology().version,
+        healthy: !edge.draining.load(Ordering::Relaxed),
+        load: rates.load(edge),
+        tiers,
+        hottest: hottest.lock().expect("no code that holds this lock panics").clone(),
+        holdings_known: edge.region.load().known(),
+    }
+}
+
+/// Totals at the last report.
+struct Rates {
+    at: Instant,
+    requests: u64,
+    bytes: u64,
+}
+
+impl Rates {
+    fn new(edge: &Edge) -> Self {
+        let totals = &edge.metrics.totals;
+        Self {
+            at: Instant::now(),
+            requests: totals.requests.load(Ordering::Relaxed),
+            bytes: totals.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
+    fn load(&mut self, edge: &Edge) -> Load {
+        let now = Self::new(edge);
+        let seconds = now.at.duration_since(self.at).as_secs_f64().max(0.001);
+        let load = Load {
+            bits_per_second: (now.bytes - self.bytes) as f64 * 8.0 / seconds,
+            requests_per_second: (now.requests - self.requests) as f64 / seconds,
+            connections: u64::try_from(edge.metrics.connections.get()).unwrap_or(0),
+            cpu_pressure: cpu_pressure(),
+        };
+        *self = now;
+        load
+    }
+}
+
+/// `some avg10` of the kernel's pressure stall information, percent; 0 where there is none.
+fn cpu_pressure() -> f64 {
+    let text = std::fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let average = |line: &str| line.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok();
+    text.lines().find(|line| line.starts_with("some")).and_then(average).unwrap_or(0.0)
+}
+
+/// Rereads the certificates when one of their files changes; looked at every second.
+pub async fn follow_certificates(certificates: Arc<Certificates>, files: Vec<Certificate>, drain: Drain) {
+    let mut seen = stamps(&files);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = drain.wait() => return,
+        }
+        let now = stamps(&files);
+        if now == seen {
+            continue;
+        }
+        match certificates.reload(&files) {
+            Ok(()) => tracing::info!("certificates reloaded"),
+            Err(error) => tracing::warn!(%error, "changed certificates are refused, the running ones stay"),
+        }
+        seen = now;
+    }
+}
+
+type Stamp = Option<(std::time::SystemTime, u64)>;
+
+fn stamps(files: &[Certificate]) -> Vec<Stamp> {
+    let stamp = |path: &std::path::PathBuf| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    };
+    files.iter().flat_map(|file| [stamp(&file.chain), stamp(&file.key)]).collect()
+}
+
+/// Microseconds since 1970: rises from start to start.
+fn boot() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}

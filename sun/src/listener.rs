@@ -1,0 +1,295 @@
+//! Sockets, workers and connections.
+//!
+//! ```text
+//!   worker 1 (thread, one-thread runtime)      worker 2 ...
+//!     accept loop for each address               the same addresses (SO_REUSEPORT: the kernel spreads)
+//!        |
+//!     TLS handshake, ALPN -- HTTP/1.1 or HTTP/2 -- serve::client
+//!     plain ---------------------- HTTP/1.1 ------ serve::client
+//!     internal address ----------- HTTP/1.1 ------ serve::server
+//! ```
+//!
+//! Why a runtime a thread: a connection stays on the core that accepted it, and nothing steals its work. On
+//! drain every worker stays until the connections of all workers have ended, because a response on one may
+//! read a fill that runs on another.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::drain::Drain;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Limits;
+use crate::edge::Edge;
+use crate::greeting::Greeting;
+use crate::serve;
+use crate::stall::Stall;
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// TLS, to clients.
+    Https,
+    /// Plain, to clients.
+    Http,
+    /// Plain, to other servers.
+    Internal,
+}
+
+/// Bound addresses, with as many sockets each as there are workers.
+#[derive(Debug)]
+pub struct Listeners {
+    bound: Vec<(Kind, SocketAddr, Vec<std::net::TcpListener>)>,
+}
+
+impl Listeners {
+    /// Binds every address once a worker.
+    ///
+    /// # Errors
+    ///
+    /// Which address cannot be had, and why.
+    pub fn bind(addresses: &[(Kind, SocketAddr)], workers: usize) -> io::Result<Self> {
+        let mut bound = Vec::new();
+        for &(kind, address) in addresses {
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
+            let first = bind(address).map_err(named)?;
+            // Port 0 is given once; the others share what was given.
+            let address = first.local_addr().map_err(named)?;
+            let mut sockets = vec![first];
+            for _ in 1..workers {
+                sockets.push(bind(address).map_err(named)?);
+            }
+            bound.push((kind, address, sockets));
+        }
+        Ok(Self { bound })
+    }
+
+    /// The addresses of one kind, in the order given.
+    #[must_use]
+    pub fn addresses(&self, kind: Kind) -> Vec<SocketAddr> {
+        self.bound.iter().filter(|(of, ..)| *of == kind).map(|(_, address, _)| *address).collect()
+    }
+
+    /// Takes the sockets of one worker out.
+    fn take(&mut self) -> Vec<(Kind, std::net::TcpListener)> {
+        self.bound.iter_mut().filter_map(|(kind, _, sockets)| Some((*kind, sockets.pop()?))).collect()
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// What the workers of an edge share beside the edge.
+#[derive(Clone)]
+pub struct Shared {
+    /// The edge.
+    pub edge: Arc<Edge>,
+    /// TLS settings; none without TLS listeners.
+    pub tls: Option<TlsAcceptor>,
+    /// Ends the accept loops.
+    pub drain: Drain,
+    /// Connections of all workers.
+    pub connections: TaskTracker,
+}
+
+/// Starts the workers. Each holds the drain up until all connections have ended, `drain_s` at most.
+///
+/// # Errors
+///
+/// When a thread or its runtime cannot be made.
+pub fn start(shared: &Shared, mut listeners: Listeners, workers: usize) -> io::Result<()> {
+    for worker in 0..workers {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (shared, sockets) = (shared.clone(), listeners.take());
+        let hold = shared.drain.tracker().token();
+        std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
+            runtime.block_on(work(&shared, sockets));
+            runtime.shutdown_background();
+            drop(hold);
+        })?;
+    }
+    Ok(())
+}
+
+async fn work(shared: &Shared, sockets: Vec<(Kind, std::net::TcpListener)>) {
+    let protocol = Arc::new(Protocols::new(&shared.edge.config.limits));
+    for (kind, socket) in sockets {
+        match TcpListener::from_std(socket) {
+            Ok(listener) => drop(tokio::spawn(accept(shared.clone(), Arc::clone(&protocol), kind, listener))),
+            Err(error) => tracing::error!(%error, "a listener cannot be used"),
+        }
+    }
+    shared.drain.wait().await;
+    shared.connections.close();
+    let limit = Duration::from_secs(shared.edge.config.drain_s);
+    if tokio::time::timeout(limit, shared.connections.wait()).await.is_err() {
+        tracing::warn!(connections = shared.connections.len(), "connections are cut off: the drain took too long");
+    }
+}
+
+async fn accept(shared: Shared, protocols: Arc<Protocols>, kind: Kind, listener: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.drain.wait() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let Some(open) = Open::enter(&shared.edge) else { continue };
+                let connection = connection(shared.clone(), Arc::clone(&protocols), kind, stream, peer, open);
+                drop(shared.connections.spawn(connection));
+            }
+            Err(error) => {
+                // Out of descriptors, mostly: connections wait in the backlog meanwhile.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One open connection, counted.
+struct Open(Arc<Edge>);
+
+impl Open {
+    fn enter(edge: &Arc<Edge>) -> Option<Self> {
+        let metrics = &edge.metrics;
+        metrics.connections.inc();
+        let open = Self(Arc::clone(edge));
+        let within =
+            usize::try_from(metrics.connections.get()).is_ok_and(|open| open <= edge.config.limits.connections_max);
+        if !within {
+            metrics.refused_connections.inc();
+        }
+        within.then_some(open)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics.connections.dec();
+    }
+}
+
+async fn connection(
+    shared: Shared,
+    protocols: Arc<Protocols>,
+    kind: Kind,
+    stream: TcpStream,
+    peer: SocketAddr,
+    open: Open,
+) {
+    // A socket that is gone already fails on its first use just as well.
+    let _ = stream.set_nodelay(true);
+    let limits = &shared.edge.config.limits;
+    let stream = Stall::new(stream, Duration::from_secs(limits.stall_s));
+    match (kind, &shared.tls) {
+        (Kind::Https, Some(tls)) => {
+            let handshake = tokio::time::timeout(Duration::from_secs(limits.handshake_s), tls.accept(stream));
+            match handshake.await {
+                Ok(Ok(stream)) => {
+                    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                        let stream = Greeting::new(stream, Duration::from_secs(limits.head_s));
+                        drive(&shared, &protocols.http2, stream, kind, peer).await;
+                    } else {
+                        drive(&shared, &protocols.http1, stream, kind, peer).await;
+                    }
+                }
+                Ok(Err(error)) => {
+                    shared.edge.metrics.failed_handshakes.inc();
+                    tracing::debug!(%peer, %error, "TLS handshake failed");
+                }
+                Err(_) => shared.edge.metrics.failed_handshakes.inc(),
+            }
+        }
+        (Kind::Https, None) => {}
+        (Kind::Http | Kind::Internal, _) => drive(&shared, &protocols.http1, stream, kind, peer).await,
+    }
+    drop(open);
+}
+
+async fn drive<S>(shared: &Shared, protocol: &auto::Builder<TokioExecutor>, stream: S, kind: Kind, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let edge = &shared.edge;
+    let service = service_fn(move |request: Request<Incoming>| {
+        let edge = Arc::clone(edge);
+        async move {
+            Ok::<_, Infallible>(match kind {
+                Kind::Internal => serve::server(edge, request).await,
+                Kind::Https | Kind::Http => serve::client(edge, peer.ip().to_canonical(), request).await,
+            })
+        }
+    });
+    let connection = protocol.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shared.drain.wait() => {
+            GracefulConnection::graceful_shutdown(connection.as_mut());
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+/// hyper's settings, made once a worker. There is none that finds out which of the two is spoken: hyper-util reads
+/// the first bytes for that without a deadline, and clients that speak HTTP/2 without TLS hardly exist.
+struct Protocols {
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
+}
+
+impl Protocols {
+    fn new(limits: &Limits) -> Self {
+        let builder = builder(limits);
+        Self { http1: builder.clone().http1_only(), http2: builder.http2_only() }
+    }
+}
+
+fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(limits.head_s))
+        .max_buf_size(limits.head_bytes_max.max(8192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_secs(limits.head_s))
+        .keep_alive_timeout(Duration::from_secs(10));
+    builder
+}
+
+/// Connections that wait to be accepted, per socket; the kernel's own limit (net.core.somaxconn) counts too.
+const BACKLOG: i32 = 4096;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -1,0 +1,208 @@
+//! What an edge counts, for `/metrics` and for its own status report.
+//!
+//! Counters are looked up by label once, at the start: a request touches atomics only.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::fill::FillError;
+use crate::sources::Source;
+
+/// Counters of one edge.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    responses: IntCounterVec,
+    outcomes: [(Outcome, IntCounter); 7],
+    sent: IntCounter,
+    upstream: IntCounter,
+    fills: IntCounterVec,
+    failures: IntCounterVec,
+    resumes: IntCounter,
+    /// Open client connections.
+    pub connections: IntGauge,
+    /// Connections refused because there were too many.
+    pub refused_connections: IntCounter,
+    /// TLS handshakes that failed.
+    pub failed_handshakes: IntCounter,
+    /// Bytes in the RAM tier.
+    pub ram_bytes: IntGauge,
+    /// Batches of downloads that wait for the popularity API.
+    pub report_backlog: IntGauge,
+    /// Downloads that were dropped because too many waited.
+    pub report_dropped: IntCounter,
+    /// Version of the running topology.
+    pub topology_version: IntGauge,
+    /// Requests and bytes since the start, for rates.
+    pub totals: Arc<Totals>,
+}
+
+/// Plain totals of client traffic.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Requests answered.
+    pub requests: AtomicU64,
+    /// Body bytes sent.
+    pub bytes: AtomicU64,
+}
+
+/// Who answered a client's request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// The RAM tier.
+    Ram,
+    /// The vault of a cache.
+    Vault,
+    /// Another sun.
+    Sun,
+    /// A cache of the region.
+    Cache,
+    /// The content server.
+    Origin,
+    /// The RAM tier, past its time, because nothing newer could be had.
+    Stale,
+    /// Nobody: an error.
+    Refused,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Ram, Self::Vault, Self::Sun, Self::Cache, Self::Origin, Self::Stale, Self::Refused];
+
+    /// As label and for people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ram => "ram",
+            Self::Vault => "vault",
+            Self::Sun => "sun",
+            Self::Cache => "cache",
+            Self::Origin => "origin",
+            Self::Stale => "stale",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// Of a fill's source.
+    #[must_use]
+    pub const fn of(source: &Source) -> Self {
+        match source {
+            Source::Sun { .. } => Self::Sun,
+            Source::Cache { .. } => Self::Cache,
+            Source::ContentServer { .. } => Self::Origin,
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    ///
+    /// When the registry has something of the same name.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let vector = |name: &str, help: &str, label: &str| -> prometheus::Result<IntCounterVec> {
+            let vector = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(vector.clone()))?;
+            Ok(vector)
+        };
+        let requests = vector("edge_requests_total", "Requests of clients, by who answered.", "outcome")?;
+        Ok(Self {
+            responses: vector("edge_responses_total", "Responses to clients, by status.", "status")?,
+            outcomes: Outcome::ALL.map(|outcome| (outcome, requests.with_label_values(&[outcome.name()]))),
+            sent: counter("edge_sent_bytes_total", "Body bytes sent to clients.")?,
+            upstream: counter("edge_upstream_bytes_total", "Body bytes received from sources.")?,
+            fills: vector("edge_fills_total", "Fills that a source answered, by kind of source.", "source")?,
+            failures: vector("edge_fill_failures_total", "Fills that failed, by reason.", "reason")?,
+            resumes: counter("edge_fill_resumes_total", "Fills that broke off and were resumed.")?,
+            connections: gauge("edge_connections", "Open connections of clients.")?,
+            refused_connections: counter("edge_refused_connections_total", "Connections beyond the limit.")?,
+            failed_handshakes: counter("edge_failed_handshakes_total", "TLS handshakes that failed.")?,
+            ram_bytes: gauge("edge_ram_bytes", "Bytes in the RAM tier.")?,
+            report_backlog: gauge("edge_report_backlog", "Batches of downloads that wait for the popularity API.")?,
+            report_dropped: counter("edge_report_dropped_total", "Downloads dropped because too many waited.")?,
+            topology_version: gauge("edge_topology_version", "Version of the running topology.")?,
+            totals: Arc::default(),
+        })
+    }
+
+    /// A client's request was answered with `status` by `outcome`.
+    pub fn answered(&self, outcome: Outcome, status: http::StatusCode) {
+        self.totals.requests.fetch_add(1, Ordering::Relaxed);
+        self.responses.with_label_values(&[status.as_str()]).inc();
+        self.outcome(outcome).inc();
+    }
+
+    /// Requests answered by `outcome` since the start.
+    #[must_use]
+    pub fn answered_by(&self, outcome: Outcome) -> u64 {
+        self.outcome(outcome).get()
+    }
+
+    /// A meter for the bytes of one response.
+    #[must_use]
+    pub fn meter(&self) -> Sent {
+        Sent { counter: self.sent.clone(), totals: Arc::clone(&self.totals) }
+    }
+
+    /// Bytes arrived from a source.
+    pub fn upstream_bytes(&self, bytes: usize) {
+        self.upstream.inc_by(bytes as u64);
+    }
+
+    /// A source gave a usable answer.
+    pub fn fill_opened(&self, source: &Source) {
+        self.fills.with_label_values(&[source.kind()]).inc();
+    }
+
+    /// A fill failed.
+    pub fn fill_failed(&self, error: &FillError) {
+        let reason = match error {
+            FillError::Missing(_) => "missing",
+            FillError::Unsatisfiable { .. } => "unsatisfiable",
+            FillError::Unreachable(_) => "unreachable",
+            FillError::TimedOut(_) => "timeout",
+            FillError::Busy => "busy",
+            FillError::Changed => "changed",
+            FillError::Broken { .. } => "broken",
+        };
+        self.failures.with_label_values(&[reason]).inc();
+    }
+
+    /// A fill broke off and goes on elsewhere.
+    pub fn fill_resumed(&self) {
+        self.resumes.inc();
+    }
+
+    fn outcome(&self, outcome: Outcome) -> &IntCounter {
+        let (_, counter) = self.outcomes.iter().find(|(name, _)| *name == outcome).expect("ALL lists every outcome");
+        counter
+    }
+}
+
+/// Counts the bytes of one response.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    counter: IntCounter,
+    totals: Arc<Totals>,
+}
+
+impl Sent {
+    /// Bytes were sent.
+    pub fn add(&self, bytes: u64) {
+        self.counter.inc_by(bytes);
+        self.totals.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+}

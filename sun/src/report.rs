@@ -1,0 +1,243 @@
+//! Downloads, on their way to the popularity API.
+//!
+//! ```text
+//!   response ends --> Tally --> Downloads, summed by (region, file) --each second--> batch --> queue --> API
+//!                                                                                  numbered   bounded
+//! ```
+//!
+//! A batch keeps its number until the API has acknowledged it, so it is counted once however often it is sent.
+//! While the API is away batches wait, newest dropped first beyond [`QUEUE_MAX`] (counted in a metric).
+//!
+//! "Sent" is what was handed to the connection: what a client that leaves has not received of it, at most one
+//! socket buffer, is counted too.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use geo::{CanonicalName, RegionId};
+use popularity_api::wire::{DOWNLOADS_PER_BATCH_MAX, Download, DownloadsBatch, HOTTEST_MAX, HotRate};
+
+/// Downloads since the last batch. Shared by all workers.
+#[derive(Debug, Default)]
+pub struct Downloads {
+    sums: Mutex<HashMap<(RegionId, Arc<str>), Sum>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    size: u64,
+    downloads: f64,
+    bytes: u64,
+    requests: u64,
+}
+
+impl Downloads {
+    /// One response has ended: `sent` bytes of a file of `size`.
+    pub fn add(&self, region: RegionId, file: &Arc<str>, size: u64, sent: u64) {
+        let mut sums = self.sums.lock().expect("no code that holds this lock panics");
+        if sums.len() >= PAIRS_MAX && !sums.contains_key(&(region, Arc::clone(file))) {
+            return;
+        }
+        let sum = sums.entry((region, Arc::clone(file))).or_default();
+        sum.size = size;
+        sum.downloads += share(sent, size);
+        sum.bytes += sent;
+        sum.requests += 1;
+    }
+
+    /// Takes everything out: batches of entries in order of region and file, and the hottest files by request
+    /// rate over `seconds`.
+    #[must_use]
+    pub fn take(&self, seconds: f64) -> (Vec<Vec<Download>>, Vec<HotRate>) {
+        let sums = std::mem::take(&mut *self.sums.lock().expect("no code that holds this lock panics"));
+        let hottest = hottest(&sums, seconds);
+        let mut downloads: Vec<Download> = sums
+            .into_iter()
+            .map(|((region, file), sum)| Download {
+                region,
+                file: file.to_string(),
+                size: sum.size,
+                downloads: sum.downloads,
+                bytes: sum.bytes,
+            })
+            .collect();
+        downloads.sort_by(|a, b| (a.region, &a.file).cmp(&(b.region, &b.file)));
+        (downloads.chunks(DOWNLOADS_PER_BATCH_MAX).map(<[Download]>::to_vec).collect(), hottest)
+    }
+}
+
+/// What share of a download a response was: at most one, however often parts were repeated within it.
+#[expect(clippy::cast_precision_loss, reason = "a share of a download needs no more than 53 bits")]
+fn share(sent: u64, size: u64) -> f64 {
+    if size == 0 { 1.0 } else { (sent as f64 / size as f64).min(1.0) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
+fn hottest(sums: &HashMap<(RegionId, Arc<str>), Sum>, seconds: f64) -> Vec<HotRate> {
+    let mut by_file: HashMap<&Arc<str>, (u64, u64)> = HashMap::new();
+    for ((_, file), sum) in sums {
+        let (requests, bytes) = by_file.entry(file).or_default();
+        *requests += sum.requests;
+        *bytes += sum.bytes;
+    }
+    let mut files: Vec<(&Arc<str>, (u64, u64))> = by_file.into_iter().collect();
+    files.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+    files.truncate(HOTTEST_MAX);
+    let rate = |count: u64| count as f64 / seconds.max(0.001);
+    files
+        .into_iter()
+        .map(|(file, (requests, bytes))| HotRate {
+            file: file.to_string(),
+            requests_per_second: rate(requests),
+            bits_per_second: rate(bytes * 8),
+        })
+        .collect()
+}
+
+/// Batches that the API has not acknowledged, oldest first. Pure.
+#[derive(Debug)]
+pub struct Queue {
+    source: String,
+    boot: u64,
+    next: u64,
+    waiting: VecDeque<DownloadsBatch>,
+    dropped: u64,
+}
+
+impl Queue {
+    /// An empty queue of the server `source`, started at `boot` (microseconds since 1970).
+    #[must_use]
+    pub const fn new(source: String, boot: u64) -> Self {
+        Self { source, boot, next: 1, waiting: VecDeque::new(), dropped: 0 }
+    }
+
+    /// Numbers a batch and puts it last; drops it when too many wait.
+    pub fn push(&mut self, downloads: Vec<Download>) {
+        if self.waiting.len() >= QUEUE_MAX {
+            self.dropped += downloads.len() as u64;
+            return;
+        }
+        let (source, sequence) = (self.source.clone(), self.next);
+        self.next += 1;
+        self.waiting.push_back(DownloadsBatch { source, boot: self.boot, sequence, downloads });
+    }
+
+    /// The batch to send next; it stays until [`Queue::done`].
+    #[must_use]
+    pub fn first(&self) -> Option<&DownloadsBatch> {
+        self.waiting.front()
+    }
+
+    /// The first batch was acknowledged, or refused for good.
+    pub fn done(&mut self) {
+        self.waiting.pop_front();
+    }
+
+    /// Batches that wait, and entries that were dropped since the start.
+    #[must_use]
+    pub fn backlog(&self) -> (usize, u64) {
+        (self.waiting.len(), self.dropped)
+    }
+}
+
+/// Counts what one response sends; reports it when dropped, however the response ended.
+#[derive(Debug)]
+pub struct Tally {
+    downloads: Arc<Downloads>,
+    region: RegionId,
+    file: Arc<str>,
+    /// None: not known before the end.
+    size: Option<u64>,
+    sent: u64,
+    meter: crate::metrics::Sent,
+}
+
+impl Tally {
+    /// For a response to a client of `region`.
+    #[must_use]
+    pub fn new(
+        downloads: Arc<Downloads>,
+        region: RegionId,
+        name: &CanonicalName,
+        size: Option<u64>,
+        meter: crate::metrics::Sent,
+    ) -> Self {
+        Self { downloads, region, file: name.as_str().into(), size, sent: 0, meter }
+    }
+
+    /// Bytes were handed to the connection.
+    pub fn sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+        self.meter.add(bytes);
+    }
+
+    /// The body ended as it should: a size that was not known is known now.
+    pub const fn complete(&mut self) {
+        if self.size.is_none() {
+            self.size = Some(self.sent);
+        }
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if let Some(size) = self.size
+            && (self.sent > 0 || size == 0)
+        {
+            self.downloads.add(self.region, &self.file, size, self.sent);
+        }
+    }
+}
+
+/// (region, file) pairs summed between two batches; more are not counted. About 20 MiB.
+const PAIRS_MAX: usize = 100_000;
+/// Batches that wait while the API is away: ten minutes of one a second.
+pub const QUEUE_MAX: usize = 600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_neither_inflate_nor_lose_a_download() {
+        let downloads = Downloads::default();
+        let file: Arc<str> = "c1/a".into();
+        for sent in [50, 25, 25, 300] {
+            downloads.add(RegionId(4), &file, 100, sent);
+        }
+        downloads.add(RegionId(5), &file, 100, 100);
+        let (batches, hottest) = downloads.take(2.0);
+        let entry = |region, downloads, bytes| Download {
+            region: RegionId(region),
+            file: "c1/a".into(),
+            size: 100,
+            downloads,
+            bytes,
+        };
+        assert_eq!(batches, [vec![entry(4, 2.0, 400), entry(5, 1.0, 100)]]);
+        assert_eq!(hottest.len(), 1);
+        assert_eq!((hottest[0].requests_per_second, hottest[0].bits_per_second), (2.5, 2000.0));
+        assert!(downloads.take(1.0).0.is_empty());
+    }
+
+    #[test]
+    fn a_batch_keeps_its_number_until_it_is_acknowledged() {
+        let mut queue = Queue::new("sun4-2-1".into(), 7);
+        queue.push(Vec::new());
+        queue.push(Vec::new());
+        assert_eq!(queue.first().unwrap().sequence, 1);
+        assert_eq!(queue.first().unwrap().sequence, 1);
+        queue.done();
+        assert_eq!(queue.first().unwrap().sequence, 2);
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_says_what_it_dropped() {
+        let mut queue = Queue::new("sun4-2-1".into(), 7);
+        let download = Download { region: RegionId(4), file: "c1/a".into(), size: 1, downloads: 1.0, bytes: 1 };
+        for _ in 0..QUEUE_MAX + 3 {
+            queue.push(vec![download.clone()]);
+        }
+        assert_eq!(queue.backlog(), (QUEUE_MAX, 3));
+    }
+}

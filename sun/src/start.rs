@@ -1,0 +1,155 @@
+//! From settings to a running edge.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use daemon::admin::{self, Readiness};
+use daemon::drain::Drain;
+use daemon::tokens::{self, Tokens};
+use popularity_api::Client;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::control::{self, Hottest};
+use crate::edge::{Edge, Pieces};
+use crate::held::HeldFiles;
+use crate::listener::{self, Kind, Listeners, Shared};
+use crate::metrics::Metrics;
+use crate::response::Signature;
+use crate::tls::{self, Certificates};
+use crate::upstream::Upstream;
+
+/// A started edge.
+#[derive(Debug)]
+pub struct Running {
+    /// Bound TLS listeners (port 0 in the config asks for a free one).
+    pub https: Vec<SocketAddr>,
+    /// Bound plain listeners.
+    pub http: Vec<SocketAddr>,
+    /// Bound internal listener.
+    pub internal: SocketAddr,
+    /// Bound admin port.
+    pub admin: SocketAddr,
+    /// Ends it: `drain.start()`, then `drain.finished(..)`.
+    pub drain: Drain,
+}
+
+/// What a daemon built on the edge brings along.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// Whole files on this machine's disk, served before anything else: a cache's vault. With it the edge
+    /// is a cache: clients' requests for other files go through the owner sun, servers' get 404 "not held".
+    pub held: Option<Arc<dyn HeldFiles>>,
+    /// Registry for `/metrics`; the daemon's own metrics go there too.
+    pub registry: prometheus::Registry,
+    /// Conditions for `/readyz`.
+    pub readiness: Readiness,
+}
+
+/// Starts an edge; it runs until its drain.
+///
+/// # Errors
+///
+/// What cannot be read or bound.
+pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result<Running> {
+    let last_good = Some(config.data.join("topology.toml"));
+    std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
+    let topology = geo::watch::follow(config.topology.clone(), last_good).await?;
+    let domain = {
+        let topology = topology.borrow();
+        known_name(&config, &topology)?;
+        topology.domain.clone()
+    };
+    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone()).await?;
+    let token = tokens::read_secret(&config.token)?;
+    let client = config.popularity.as_ref().map(Client::new).transpose()?;
+    let certificates = match config.https.is_empty() {
+        true => None,
+        false => Some(Arc::new(Certificates::load(&config.certificates)?)),
+    };
+    let workers = workers(&config);
+    let listeners = Listeners::bind(&addresses(&config), workers)?;
+    let pieces = Pieces {
+        topology,
+        resolver,
+        tokens: Tokens::load(&config.tokens)?,
+        upstream: Upstream::new(&config.upstream, &token, &config.name, &domain)?,
+        metrics: Metrics::new(&parts.registry)?,
+        signature: Signature::new(&config.name)?,
+        held: parts.held,
+    };
+    let running = Running {
+        https: listeners.addresses(Kind::Https),
+        http: listeners.addresses(Kind::Http),
+        internal: listeners.addresses(Kind::Internal)[0],
+        admin: admin::serve(config.admin, parts.registry, parts.readiness, &drain, axum::Router::new()).await?,
+        drain: drain.clone(),
+    };
+    let tls = certificates.clone().map(tls::server_config).transpose()?.map(TlsAcceptor::from);
+    let connections = TaskTracker::new();
+    let edge = Arc::new(Edge::new(config, pieces));
+    let shared = Shared { edge: Arc::clone(&edge), tls, drain: drain.clone(), connections: connections.clone() };
+    listener::start(&shared, listeners, workers)?;
+    if let Some(certificates) = certificates {
+        let files = edge.config.certificates.clone();
+        drain.spawn(control::follow_certificates(certificates, files, drain.clone()));
+    }
+    let hottest = Hottest::default();
+    let reports =
+        control::report_downloads(Arc::clone(&edge), client.clone(), Arc::clone(&hottest), drain.clone(), connections);
+    drain.spawn(reports);
+    drain.spawn(control::report_status(edge, client, hottest, drain.clone()));
+    Ok(running)
+}
+
+/// Everything that is wrong with a config and the files it names; binds nothing.
+#[must_use]
+pub fn check(config: &Config) -> Vec<String> {
+    let mut problems = Vec::new();
+    let topology = match std::fs::read_to_string(&config.topology) {
+        Err(error) => Err(format!("{}: {error}", config.topology.display())),
+        Ok(text) => geo::Topology::parse(&text).map_err(|error| format!("{}: {error}", config.topology.display())),
+    };
+    match topology {
+        Err(problem) => problems.push(problem),
+        Ok(topology) => {
+            problems.extend(known_name(config, &topology).err().map(|error| error.to_string()));
+            problems.extend(geo::Resolver::load(&config.geo, &topology).err().map(|error| error.to_string()));
+        }
+    }
+    problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
+    problems.extend(tokens::read_secret(&config.token).err().map(|error| error.to_string()));
+    problems.extend(daemon::telemetry::check(&config.log).err().map(|error| error.to_string()));
+    if let Some(popularity) = &config.popularity {
+        problems.extend(Client::new(popularity).err().map(|error| error.to_string()));
+    }
+    if !config.https.is_empty() {
+        problems.extend(Certificates::load(&config.certificates).err().map(|error| error.to_string()));
+    }
+    problems
+}
+
+fn known_name(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        topology.server(&config.name).is_some(),
+        "name = {:?}: no sun or cache of {} has this name",
+        config.name,
+        config.topology.display()
+    );
+    Ok(())
+}
+
+fn workers(config: &Config) -> usize {
+    match config.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    }
+}
+
+fn addresses(config: &Config) -> Vec<(Kind, SocketAddr)> {
+    let https = config.https.iter().map(|address| (Kind::Https, *address));
+    let http = config.http.iter().map(|address| (Kind::Http, *address));
+    https.chain(http).chain([(Kind::Internal, config.internal)]).collect()
+}

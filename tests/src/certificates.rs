@@ -1,0 +1,71 @@
+//! A throw-away certificate authority: nothing outside a test trusts it, and its keys die with the test's folder.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
+
+/// An authority that can issue certificates.
+#[derive(Debug)]
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+}
+
+/// Where an issued certificate lies.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// PEM chain.
+    pub chain: PathBuf,
+    /// PEM private key.
+    pub key: PathBuf,
+}
+
+impl Authority {
+    /// A new one.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "Sun's tests, throw-away");
+        let key = KeyPair::generate().expect("a key");
+        let root = params.self_signed(&key).expect("a root certificate");
+        Self { root: root.der().clone(), issuer: Issuer::new(params, key) }
+    }
+
+    /// Writes a certificate for the names, `*.cdn.test` or an address, to `folder/stem.pem` and `folder/stem.key`.
+    #[must_use]
+    pub fn issue(&self, folder: &Path, stem: &str, names: &[&str]) -> Files {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(names).expect("names");
+        params.distinguished_name.push(DnType::CommonName, stem);
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let files = Files { chain: folder.join(format!("{stem}.pem")), key: folder.join(format!("{stem}.key")) };
+        crate::files::write(&files.key, &key.serialize_pem());
+        crate::files::write(&files.chain, &certificate.pem());
+        files
+    }
+
+    /// TLS settings of a client that trusts this authority alone; `alpn` is what it offers, best first.
+    #[must_use]
+    pub fn client(&self, alpn: &[&[u8]]) -> Arc<rustls::ClientConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.root.clone()).expect("our own root");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("TLS 1.2 and 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config)
+    }
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
+    }
+}

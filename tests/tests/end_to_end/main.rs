@@ -1,0 +1,85 @@
+//! The whole system, end to end: real programs between a scripted content server and clients that check every
+//! byte, every counter and every header. Simplest first:
+//!
+//! - [`serving`]: one sun. Miss, hit, ranges, conditions, HEAD.
+//! - [`crowds`]: many clients and one fill; a client that leaves.
+//! - [`upstream`]: a content server that dies, lies, hangs or is away.
+//! - [`hostile`]: what must reach no upstream; malformed and slow clients.
+//! - [`tls`]: which certificate, and a new one.
+//! - [`region`]: several suns and caches: owners, stand-ins, no ring.
+//! - [`carrying`]: downloads become ratings, ratings fill caches, caches get the links.
+//! - [`weights`]: a weight changes everywhere at once and moves the least.
+//! - [`restarts`]: kill -9 and drain.
+//! - [`tools`]: `--check`, `geo`, `sunctl`.
+//! - [`shipped`]: the config files that are shipped start the daemons.
+//! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
+//!
+//! One binary, so that it links once. Every test has a world of its own and all run at the same time.
+
+mod browser;
+mod carrying;
+mod crowds;
+mod demo;
+mod hostile;
+mod region;
+mod restarts;
+mod serving;
+mod shipped;
+mod tls;
+mod tools;
+mod upstream;
+mod weights;
+
+use tests::client::{Answer, Client};
+use tests::poll;
+use tests::world::World;
+
+/// A `Cache-Status` field (RFC 9211): one entry a server, the one nearest to the content server first.
+#[derive(Clone, Debug, PartialEq)]
+struct CacheStatus(Vec<(String, Vec<String>)>);
+
+impl CacheStatus {
+    fn of(answer: &Answer) -> Self {
+        let field = answer.header("cache-status");
+        let entries = field.split(',').filter(|entry| !entry.trim().is_empty()).map(|entry| {
+            let mut parts = entry.split(';').map(|part| part.trim().to_owned());
+            (parts.next().unwrap_or_default(), parts.collect())
+        });
+        Self(entries.collect())
+    }
+
+    /// Names of the servers the answer came through.
+    fn servers(&self) -> Vec<&str> {
+        self.0.iter().map(|(server, _)| server.as_str()).collect()
+    }
+
+    /// Whether a server says this of itself: `hit`, `fwd=miss`, `stored`.
+    fn says(&self, server: &str, what: &str) -> bool {
+        self.0.iter().any(|(name, parameters)| name == server && parameters.iter().any(|parameter| parameter == what))
+    }
+
+    /// Whether the server nearest to the client had it.
+    fn is_hit(&self) -> bool {
+        self.0.last().is_some_and(|(_, parameters)| parameters.iter().any(|parameter| parameter == "hit"))
+    }
+}
+
+/// Asks until it is a hit; every answer on the way must be the whole file.
+async fn until_hit(world: &World, client: &Client, url: &str, file: &str, size: u64) -> Answer {
+    let hit = poll::until(&format!("a hit of {url}"), || async {
+        let answer = client.get(url).await.unwrap_or_else(|error| panic!("{url}: {error:#}"));
+        world.check_whole(file, size, &answer);
+        CacheStatus::of(&answer).is_hit().then_some(answer)
+    });
+    hit.await.0
+}
+
+/// Asks until the answer is the whole file; errors on the way are borne, wrong bytes are not.
+async fn until_whole(world: &World, client: &Client, url: &str, file: &str, size: u64) -> Answer {
+    let whole = poll::until(&format!("200 of {url}"), || async {
+        let answer = client.get(url).await.ok().filter(|answer| answer.status == 200)?;
+        world.check_whole(file, size, &answer);
+        Some(answer)
+    });
+    whole.await.0
+}

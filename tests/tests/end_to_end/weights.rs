@@ -1,0 +1,109 @@
+//! A weight changes: seen by every daemon at once, moving the least that could move.
+
+use std::time::Instant;
+
+use tests::origin::Script;
+use tests::poll;
+use tests::process::{Daemon, run};
+use tests::world::{API, World, owner};
+
+use crate::carrying::links;
+
+const SUNS: [&str; 4] = ["sun1-1-1", "sun1-1-2", "sun1-1-3", "sun1-1-4"];
+const FILES: usize = 2000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_weight_set_moves_the_theoretical_share_and_everybody_sees_it() {
+    let world = World::with_api(&[SUNS[0], SUNS[1], SUNS[2], SUNS[3], "cache1-1"]);
+    let mut daemons = vec![world.start(API).await];
+    for name in SUNS.into_iter().chain(["cache1-1"]) {
+        daemons.push(world.start(name).await);
+    }
+    let files: Vec<String> = (0..FILES).map(|number| format!("c1/weights/{number}.jpg")).collect();
+    let before = until_links_are_the_owners(&world, &world.topology.parsed(), &files).await;
+
+    let file = world.topology_file();
+    let done = run("sunctl", &["weight", "set", "sun1-1-1", "50", "--topology", file.to_str().unwrap()]);
+    let set = Instant::now();
+    assert_eq!(done.status, Some(0), "{}{}", done.out, done.err);
+    let changed = std::fs::read_to_string(&file).unwrap();
+    let topology = geo::Topology::parse(&changed).unwrap();
+    assert_eq!(topology.version, world.topology.version + 1);
+
+    // Seen: by its own word, each daemon goes by the new version.
+    for daemon in &daemons {
+        poll::until_true("the new topology's version", || goes_by(daemon, topology.version)).await;
+    }
+    let seen = set.elapsed();
+    println!("a weight set was seen by all {} daemons within {seen:?}", daemons.len());
+
+    let after = until_links_are_the_owners(&world, &topology, &files).await;
+    let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+    let strayed = before.iter().zip(&after).filter(|(before, after)| before != after && *before != SUNS[0]).count();
+    assert_eq!(strayed, 0, "only files of the server whose weight sank may move");
+    // A quarter becomes a seventh: 1/4 - 1/7 of the files move, give or take four standard deviations.
+    let share = moved as f64 / FILES as f64;
+    println!("moved {share:.4} of the files, the theoretical share is {:.4}", 1.0 / 4.0 - 1.0 / 7.0);
+    assert!((share - (1.0 / 4.0 - 1.0 / 7.0)).abs() < 4.0 * (0.1071_f64 * 0.8929 / FILES as f64).sqrt(), "{share}");
+}
+
+/// Asks for links until each names its owner, and returns the servers.
+async fn until_links_are_the_owners(world: &World, topology: &geo::Topology, files: &[String]) -> Vec<String> {
+    poll::until("links that name the owners", || async {
+        let links = links(world, 1, files).await.links;
+        let servers: Vec<String> = links.into_iter().map(|link| link.server.expect("a server")).collect();
+        let right = servers.iter().zip(files).all(|(server, file)| *server == owner(topology, 1, file));
+        right.then_some(servers)
+    })
+    .await
+    .0
+}
+
+async fn goes_by(daemon: &Daemon, version: u64) -> bool {
+    let metrics = daemon.metrics().await;
+    let known = metrics.find("topology_version");
+    assert!(!known.is_empty(), "no metric tells the topology's version: {:?}", metrics.names());
+    known.contains(&(version as f64))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topology_that_does_not_check_changes_nothing() {
+    let world = World::new(&SUNS);
+    let sun = world.start("sun1-1-1").await;
+    world.put("c1/a.jpg", Script::file(1000));
+    tests::files::write(
+        &world.topology_file(),
+        &world.topology.render().replace("version = 1", "version = 9\nnonsense = 1"),
+    );
+    poll::until_true("the bad topology is refused in the log", || async { sun.log().contains("nonsense") }).await;
+    let mut changed = world.topology.clone();
+    for _ in 0..20 {
+        let answer = world.client().get(&world.https("sun1-1-1", "c1/a.jpg")).await.unwrap();
+        world.check_whole("c1/a.jpg", 1000, &answer);
+    }
+    assert!(goes_by(&sun, 1).await, "{:?}", sun.metrics().await);
+    changed.version = 10;
+    world.write_topology(&changed);
+    poll::until_true("the good topology", || goes_by(&sun, 10)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_topology_file_a_daemon_starts_from_the_last_good_copy() {
+    let world = World::with_api(&["sun1-1-1", "cache1-1"]);
+    let mut daemons = Vec::new();
+    for name in [API, "sun1-1-1", "cache1-1"] {
+        daemons.push(world.start(name).await);
+    }
+    world.put("c1/a.jpg", Script::file(1000));
+    std::fs::remove_file(world.topology_file()).unwrap();
+    for daemon in &mut daemons {
+        daemon.kill();
+        daemon.restart().await;
+        let daemon = &*daemon;
+        poll::until_true("the topology of the last good copy", || goes_by(daemon, 1)).await;
+    }
+    for server in ["sun1-1-1", "cache1-1"] {
+        let answer = world.client().get(&world.https(server, "c1/a.jpg")).await.unwrap();
+        world.check_whole("c1/a.jpg", 1000, &answer);
+    }
+}
