@@ -49,7 +49,13 @@ fn check_topology(file: &Path) -> Result<String, String> {
     let suns: usize = topology.regions.iter().map(|region| region.suns.len()).sum();
     let caches: usize = topology.regions.iter().map(|region| region.caches.len()).sum();
     let regions = topology.regions.len();
-    Ok(format!("version {}, {}, {}, {}", topology.version, count(regions, "region"), count(suns, "sun"), count(caches, "cache")))
+    Ok(format!(
+        "version {}, {}, {}, {}",
+        topology.version,
+        count(regions, "region"),
+        count(suns, "sun"),
+        count(caches, "cache")
+    ))
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -59,7 +59,11 @@ pub fn work_out(topology: &Topology, sources: &Sources, question: &Question) -> 
     let resolution = resolver.resolve(question.client);
     let content = question.file.content_id();
     // The first of the client's regions where somebody has weight.
-    let orders = resolution.regions.iter().filter_map(|&id| topology.region(id)).map(|region| (region, region.sun_order(content)));
+    let orders = resolution
+        .regions
+        .iter()
+        .filter_map(|&id| topology.region(id))
+        .map(|region| (region, region.sun_order(content)));
     let Some((region, order)) = { orders }.find(|(_, order)| !order.is_empty()) else {
         bail!("no sun of the client's regions has weight");
     };

@@ -287,9 +287,9 @@ mod tests {
     #[track_caller]
     fn check(headers: &[(&'static str, &'static str)], expected: &str) {
         let version = Version { size: 30, entity_tag: "\"a\"".to_owned(), modified_s: 100 };
-        let map = headers.iter().map(|&(name, value)| {
-            (header::HeaderName::from_static(name), header::HeaderValue::from_static(value))
-        });
+        let map = headers
+            .iter()
+            .map(|&(name, value)| (header::HeaderName::from_static(name), header::HeaderValue::from_static(value)));
         let answer = match decide(&map.collect(), &version) {
             Answer::NotModified => "304".to_owned(),
             Answer::Whole => "200".to_owned(),

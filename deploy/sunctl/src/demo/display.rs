@@ -153,7 +153,7 @@ pub fn redraw(drawn: usize, lines: &[String]) -> String {
         let _ = write!(text, "\x1b[{drawn}A\r");
     }
     for line in lines {
-        let _ = write!(text, "{line}\x1b[K\n");
+        let _ = writeln!(text, "{line}\x1b[K");
     }
     text.push_str("\x1b[J\x1b[?7h\x1b[?25h");
     text
@@ -289,7 +289,10 @@ mod tests {
         let text = redraw(lines.len(), &lines);
         assert_eq!(text.matches('\n').count(), lines.len());
         assert!(text.contains(&format!("\x1b[{}A", lines.len())));
-        assert!(lines.iter().any(|line| line.contains("[##########..........]   52 files, 32 MB of 64 MB")), "{lines:#?}");
+        assert!(
+            lines.iter().any(|line| line.contains("[##########..........]   52 files, 32 MB of 64 MB")),
+            "{lines:#?}"
+        );
         assert!(lines.iter().any(|line| line.starts_with("     312.4  pictures/104.png")), "{lines:#?}");
     }
 

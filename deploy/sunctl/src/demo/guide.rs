@@ -9,7 +9,7 @@ use super::folder::Folder;
 use super::media::{Library, MediaFile, MediaKind};
 use super::plan::{DOMAIN, NODES, Ports};
 
-/// The text, with its line ends. `program` is how this program is called.
+/// The text, with its line ends. `program` is how a shell calls this program.
 #[must_use]
 pub fn text(ports: Ports, folder: &Folder, files: &Files, library: &Library, program: &str) -> String {
     let mut text = String::new();
@@ -20,17 +20,24 @@ pub fn text(ports: Ports, folder: &Folder, files: &Files, library: &Library, pro
     let http = |file: &MediaFile| format!("http://{host}:{}/{}", ports.http(sun), file.name);
     let https = |file: &MediaFile| format!("https://{host}:{}/{}", ports.https(sun), file.name);
     let at = |port: u16| format!("--resolve {host}:{port}:127.0.0.1");
-    let (ca, backend, operator) = (show(&files.ca), show(&files.backend_token), show(&files.operator_token));
-    let (api, topology) = (ports.api(), show(&files.topology));
+    let (ca, backend, operator) =
+        (shell_word(&files.ca), shell_word(&files.backend_token), shell_word(&files.operator_token));
+    let (api, topology) = (ports.api(), shell_word(&files.topology));
     let resolve_http = at(ports.http(sun));
     let resolve_https = at(ports.https(sun));
     let mut section = |title: &str, command: String| {
         // Writing to a string cannot fail.
         let _ = write!(text, "\n# {title}\n{command}\n");
     };
-    section("a file over https: a miss, and a hit the second time", format!("curl -sS -o /dev/null -D - --cacert {ca} {resolve_https} {}", https(picture)));
+    section(
+        "a file over https: a miss, and a hit the second time",
+        format!("curl -sS -o /dev/null -D - --cacert {ca} {resolve_https} {}", https(picture)),
+    );
     section("over http", format!("curl -sS -o /dev/null -D - {resolve_http} {}", http(picture)));
-    section("a part of a large file", format!("curl -sS -o /dev/null -D - -r 1000000-1999999 {resolve_http} {}", http(large)));
+    section(
+        "a part of a large file",
+        format!("curl -sS -o /dev/null -D - -r 1000000-1999999 {resolve_http} {}", http(large)),
+    );
     section(
         "links, as a site's back end asks for them",
         format!(
@@ -48,13 +55,19 @@ pub fn text(ports: Ports, folder: &Folder, files: &Files, library: &Library, pro
         "who serves a file to whom, and why",
         format!("{program} where {} --client 127.5.0.1 --api http://{api} --token-file {operator}", picture.name),
     );
-    section("whether a server is ready, and what it counts", format!("curl -sS http://{0}/readyz http://{0}/metrics", ports.admin(sun)));
-    section("change a weight, and see what moves", format!("{program} weight set {} 50 --topology {topology}", sun.name));
+    section(
+        "whether a server is ready, and what it counts",
+        format!("curl -sS http://{0}/readyz http://{0}/metrics", ports.admin(sun)),
+    );
+    section(
+        "change a weight, and see what moves",
+        format!("{program} weight set {} 50 --topology {topology}", sun.name),
+    );
     let kept = if folder.is_kept() { "kept" } else { "removed at the end" };
     let _ = write!(
         text,
         "\nData folder: {} ({kept})\nGallery:     http://{}/\n",
-        show(folder.path()),
+        shell_word(folder.path()),
         ports.gallery()
     );
     text
@@ -94,7 +107,8 @@ fn samples(library: &Library) -> (&MediaFile, &MediaFile) {
 }
 
 /// A path as a shell takes it.
-fn show(path: &Path) -> String {
+#[must_use]
+pub fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
     if text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
@@ -106,8 +120,8 @@ mod tests {
 
     #[test]
     fn paths_are_as_a_shell_takes_them() {
-        assert_eq!(show(Path::new("/tmp/sun-demo-aB3/ca.pem")), "/tmp/sun-demo-aB3/ca.pem");
-        assert_eq!(show(Path::new("/home/me/my demo")), "'/home/me/my demo'");
-        assert_eq!(show(Path::new("/it's")), "'/it'\\''s'");
+        assert_eq!(shell_word(Path::new("/tmp/sun-demo-aB3/ca.pem")), "/tmp/sun-demo-aB3/ca.pem");
+        assert_eq!(shell_word(Path::new("/home/me/my demo")), "'/home/me/my demo'");
+        assert_eq!(shell_word(Path::new("/it's")), "'/it'\\''s'");
     }
 }

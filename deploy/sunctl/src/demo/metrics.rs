@@ -8,7 +8,14 @@
 /// The samples of one scrape.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metrics {
-    samples: Vec<(String, Vec<(String, String)>, f64)>,
+    samples: Vec<Sample>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Sample {
+    name: String,
+    labels: Vec<(String, String)>,
+    value: f64,
 }
 
 impl Metrics {
@@ -21,13 +28,13 @@ impl Metrics {
     /// Sum over the samples of a name that have all of these labels; 0 when there is none.
     #[must_use]
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let has = |sample: &[(String, String)], (key, value): &(&str, &str)| {
-            sample.iter().any(|(known, held)| known == key && held == value)
+        let has = |sample: &Sample, (key, value): &(&str, &str)| {
+            sample.labels.iter().any(|(known, held)| known == key && held == value)
         };
         self.samples
             .iter()
-            .filter(|(known, held, _)| known == name && labels.iter().all(|label| has(held, label)))
-            .map(|(_, _, value)| value)
+            .filter(|sample| sample.name == name && labels.iter().all(|label| has(sample, label)))
+            .map(|sample| sample.value)
             .sum()
     }
 
@@ -40,11 +47,11 @@ impl Metrics {
     }
 }
 
-fn sample(line: &str) -> Option<(String, Vec<(String, String)>, f64)> {
+fn sample(line: &str) -> Option<Sample> {
     let (series, value) = line.rsplit_once(' ')?;
     let value = value.parse().ok()?;
     let Some((name, labels)) = series.split_once('{') else {
-        return Some((series.to_owned(), Vec::new(), value));
+        return Some(Sample { name: series.to_owned(), labels: Vec::new(), value });
     };
     let label = |pair: &str| {
         let (key, value) = pair.split_once("=\"")?;
@@ -53,7 +60,7 @@ fn sample(line: &str) -> Option<(String, Vec<(String, String)>, f64)> {
     // Values of the labels that are read here hold no quotes.
     let labels = labels.trim_end_matches('}').split_terminator('"').collect::<Vec<_>>();
     let labels = labels.chunks(2).filter_map(|pair| label(&pair.join("\""))).collect();
-    Some((name.to_owned(), labels, value))
+    Some(Sample { name: name.to_owned(), labels, value })
 }
 
 #[cfg(test)]

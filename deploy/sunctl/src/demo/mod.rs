@@ -97,8 +97,8 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     let ports = fleet::free_ports(options.port)?;
     let folder = Folder::open(options.data.as_deref())?;
     let played = play(options, &Stage { ports, folder: &folder, library, drain, draws }).await;
-    folder.close()?;
-    played
+    let closed = folder.close();
+    played.and(closed)
 }
 
 /// What a run stands on.
@@ -188,7 +188,9 @@ fn api_client(ports: Ports, token_file: &Path) -> anyhow::Result<Client> {
 fn program() -> String {
     let Ok(program) = std::env::current_exe() else { return "sunctl".to_owned() };
     let here = std::env::current_dir().unwrap_or_default();
-    program.strip_prefix(&here).unwrap_or(&program).display().to_string()
+    // With a folder in front, or a shell would look for it elsewhere.
+    let below = program.strip_prefix(&here).ok().map(|below| Path::new(".").join(below));
+    guide::shell_word(&below.unwrap_or(program))
 }
 
 /// Writes to standard output. A reader that left has seen what it wanted: the demo goes on.

@@ -176,13 +176,17 @@ pub fn topology(ports: Ports, version: u64) -> String {
     for (index, (id, name)) in REGIONS.iter().enumerate() {
         let neighbour = REGIONS[1 - index].0;
         let (latitude, longitude) = [(55.75, 37.6), (55.0, 82.9)][index];
-        section(&mut text, "region", &[
-            ("id", &id.to_string()),
-            ("name", &quoted(name)),
-            ("latitude", &format!("{latitude:?}")),
-            ("longitude", &format!("{longitude:?}")),
-            ("neighbours", &format!("[{neighbour}]")),
-        ]);
+        section(
+            &mut text,
+            "region",
+            &[
+                ("id", &id.to_string()),
+                ("name", &quoted(name)),
+                ("latitude", &format!("{latitude:?}")),
+                ("longitude", &format!("{longitude:?}")),
+                ("neighbours", &format!("[{neighbour}]")),
+            ],
+        );
     }
     for (group, subnet) in GROUPS {
         section(&mut text, "group", &[("name", &quoted(group)), ("subnet", &quoted(subnet))]);
@@ -202,12 +206,16 @@ pub fn topology(ports: Ports, version: u64) -> String {
         let entry: Vec<(&str, &str)> = entry.iter().map(|(key, value)| (*key, value.as_str())).collect();
         section(&mut text, if node.is_cache { "cache" } else { "sun" }, &entry);
     }
-    section(&mut text, "class", &[
-        ("name", "\"media\""),
-        ("paths", "[\"*\"]"),
-        // Pages may read who answered and how; the gallery shows it.
-        ("cors", "{ origins = [\"*\"], expose_headers = [\"Cache-Status\", \"Age\", \"Via\"] }"),
-    ]);
+    section(
+        &mut text,
+        "class",
+        &[
+            ("name", "\"media\""),
+            ("paths", "[\"*\"]"),
+            // Pages may read who answered and how; the gallery shows it.
+            ("cors", "{ origins = [\"*\"], expose_headers = [\"Cache-Status\", \"Age\", \"Via\"] }"),
+        ],
+    );
     text
 }
 
@@ -285,10 +293,7 @@ mod tests {
         let link = |server: &str, scheme| topology.server(server).unwrap().link(scheme, &name).unwrap();
         assert_eq!(link("sun4-2-1", Scheme::Https), "https://sun4-2-1.localhost:8410/c100500/pictures/000.png");
         assert_eq!(link("cache5-1", Scheme::Http), "http://cache5-1.localhost:8461/c100500/pictures/000.png");
-        assert_eq!(
-            topology.content_servers.url_of(&name).unwrap(),
-            "http://127.0.0.1:8401/cs100500/pictures/000.png"
-        );
+        assert_eq!(topology.content_servers.url_of(&name).unwrap(), "http://127.0.0.1:8401/cs100500/pictures/000.png");
         let expose = &topology.class_of(&name).cors.as_ref().unwrap().expose_headers;
         assert!(expose.iter().any(|header| header == "Cache-Status"));
     }

@@ -74,7 +74,12 @@ impl Sampler {
             trouble: tallied.last_error,
             tiers: tiers(&said),
             content_requests: content.requests,
-            caches: NODES.iter().zip(&said).filter(|(node, _)| node.is_cache).map(|(node, said)| fullness(node.name, said)).collect(),
+            caches: NODES
+                .iter()
+                .zip(&said)
+                .filter(|(node, _)| node.is_cache)
+                .map(|(node, said)| fullness(node.name, said))
+                .collect(),
             servers: NODES.iter().zip(&said).map(|(node, said)| (node.name, said.ready)).collect(),
             top,
         }
@@ -94,12 +99,7 @@ fn tiers(said: &[Said]) -> Tiers {
     let by = |outcome: &str| {
         said.iter().map(|said| said.metrics.count("edge_requests_total", &[("outcome", outcome)])).sum::<u64>()
     };
-    Tiers {
-        ram: by("ram") + by("stale"),
-        vault: by("vault") + by("cache"),
-        owner: by("sun"),
-        content: by("origin"),
-    }
+    Tiers { ram: by("ram") + by("stale"), vault: by("vault") + by("cache"), owner: by("sun"), content: by("origin") }
 }
 
 fn server_errors(metrics: &Metrics) -> u64 {

@@ -82,7 +82,10 @@ impl Site {
         match self.api.links(&request).await {
             Ok(links) => {
                 let pretended = asked.client.is_some();
-                (StatusCode::OK, render(&View { client, pretended, stand_ins: stand_ins(), page, files, links: &links }))
+                (
+                    StatusCode::OK,
+                    render(&View { client, pretended, stand_ins: stand_ins(), page, files, links: &links }),
+                )
             }
             Err(error) => (StatusCode::BAD_GATEWAY, render_problem(&format!("There are no links now: {error}."))),
         }
@@ -99,7 +102,9 @@ struct Asked {
 impl Asked {
     fn parse(query: &str) -> Result<Self, String> {
         let mut asked = Self::default();
-        for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(_, value)| !value.is_empty()) {
+        for (key, value) in
+            query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(_, value)| !value.is_empty())
+        {
             match key {
                 "client" => {
                     // Colons of an IPv6 address are encoded by forms.

@@ -10,7 +10,7 @@ use crate::table::bytes;
 
 /// What one page shows.
 #[derive(Debug)]
-pub struct View<'a> {
+pub(super) struct View<'a> {
     /// Whose address the links are for.
     pub client: IpAddr,
     /// Whether the visitor pretends to be that client.
@@ -27,7 +27,7 @@ pub struct View<'a> {
 
 /// The whole document.
 #[must_use]
-pub fn render(view: &View) -> String {
+pub(super) fn render(view: &View) -> String {
     let mut html = String::with_capacity(64 * 1024);
     head(&mut html, view);
     let of = |kind| view.files.iter().zip(&view.links.links).filter(move |(file, _)| file.kind == kind);
@@ -50,7 +50,7 @@ pub fn render(view: &View) -> String {
 
 /// A page that says what went wrong.
 #[must_use]
-pub fn render_problem(what: &str) -> String {
+pub(super) fn render_problem(what: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>Sun gallery</title>\n\
          <style>\n{STYLE}</style>\n</head>\n<body>\n<h1>Sun gallery</h1>\n<p role=\"alert\">{}</p>\n\

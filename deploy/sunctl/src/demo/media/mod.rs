@@ -156,7 +156,9 @@ impl MediaFile {
         match &self.source {
             Source::Made(made) => Ok((Opened::Made(*made), version())),
             Source::Clip(noise) => Ok((Opened::Noise(*noise), version())),
-            Source::Disk { root, path } => folder::open(root, path).map(|(file, version)| (Opened::Disk(file), version)),
+            Source::Disk { root, path } => {
+                folder::open(root, path).map(|(file, version)| (Opened::Disk(file), version))
+            }
         }
     }
 
@@ -270,7 +272,7 @@ mod tests {
         let library = Library::generated();
         let sizes: Vec<u64> = library.files().iter().map(|file| file.size).collect();
         assert_eq!(sizes.len(), 385);
-        assert_eq!(sizes.iter().min(), Some(&2_023));
+        assert_eq!(sizes.iter().min(), Some(&2_008));
         assert_eq!(sizes.iter().max(), Some(&50_000_000));
     }
 

@@ -20,7 +20,7 @@ impl Noise {
     /// The file with this number.
     #[must_use]
     pub const fn new(number: u64) -> Self {
-        Self { seed: scatter(number ^ 0x6d65_6469_61) }
+        Self { seed: scatter(number ^ 0x006d_6564_6961) }
     }
 
     /// `count` bytes from `position`.

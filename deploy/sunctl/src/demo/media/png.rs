@@ -12,7 +12,7 @@
 
 /// Bytes of a picture's file.
 #[must_use]
-pub fn file_bytes(width: u32, height: u32) -> u64 {
+pub(super) fn file_bytes(width: u32, height: u32) -> u64 {
     let raw = raw_bytes(width, height);
     let blocks = raw.div_ceil(BLOCK_BYTES_MAX);
     let zlib = 2 + blocks * 5 + raw + 4;
@@ -22,7 +22,7 @@ pub fn file_bytes(width: u32, height: u32) -> u64 {
 
 /// Writes a picture whose pixel at (x, y) is `pixel(x, y)`, red, green and blue.
 #[must_use]
-pub fn encode(width: u32, height: u32, mut pixel: impl FnMut(u32, u32) -> [u8; 3]) -> Vec<u8> {
+pub(super) fn encode(width: u32, height: u32, mut pixel: impl FnMut(u32, u32) -> [u8; 3]) -> Vec<u8> {
     let mut raw = Vec::with_capacity(raw_bytes(width, height));
     for y in 0..height {
         raw.push(FILTER_NONE);

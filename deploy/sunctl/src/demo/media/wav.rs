@@ -5,17 +5,17 @@
 //! ```
 
 /// Samples per second.
-pub const SAMPLE_RATE: u32 = 22_050;
+pub(super) const SAMPLE_RATE: u32 = 22_050;
 
 /// Bytes of the chime's file.
 #[must_use]
-pub const fn chime_bytes() -> u64 {
+pub(super) const fn chime_bytes() -> u64 {
     HEADER_BYTES as u64 + SAMPLES as u64 * 2
 }
 
 /// Three notes of a major chord, one after the other, each ringing out.
 #[must_use]
-pub fn chime() -> Vec<u8> {
+pub(super) fn chime() -> Vec<u8> {
     let mut file = Vec::with_capacity((HEADER_BYTES + SAMPLES * 2) as usize);
     file.extend_from_slice(b"RIFF");
     file.extend_from_slice(&(HEADER_BYTES - 8 + SAMPLES * 2).to_le_bytes());
