@@ -1,15 +1,24 @@
 //! The API's client: one call a method, for suns, caches and operators.
+//!
+//! Connections are pooled, proxy variables of the environment are not read, redirects are not followed; every
+//! call has a deadline and every answer a bound.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use geo::RegionId;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::wire;
 
-/// Where the API is and who asks. Cheap to clone; connections are pooled, proxies of the environment
-/// are ignored, redirects are not followed, every call has a deadline.
-#[derive(Clone, Debug)]
-pub struct Client {}
+/// Where the API is and who asks. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+}
 
 /// Settings of a client.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -36,56 +45,144 @@ impl Client {
     ///
     /// When the token file cannot be read or the address is no `http://` URL.
     pub fn new(config: &ClientConfig) -> Result<Self, ClientError> {
-        let _ = config;
-        todo!()
+        let url = config.url.trim_end_matches('/');
+        let plain = reqwest::Url::parse(url)
+            .is_ok_and(|url| url.scheme() == "http" && url.has_host() && url.path() == "/" && url.query().is_none());
+        if !plain {
+            let why = format!("popularity.url = {:?}: it has the form http://host:port", config.url);
+            return Err(ClientError::Config(why));
+        }
+        let token = daemon::tokens::read_secret(&config.token_file).map_err(|e| ClientError::Config(e.to_string()))?;
+        let timeout = Duration::from_millis(config.timeout_ms);
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(timeout)
+            .connect_timeout(timeout)
+            .build()
+            .map_err(|error| ClientError::Config(format!("HTTP client: {error}")))?;
+        Ok(Self { http, url: url.to_owned(), token })
     }
 
-    /// `POST /v1/downloads`. # Errors: as every call.
+    /// `POST /v1/downloads`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
     pub async fn report_downloads(&self, batch: &wire::DownloadsBatch) -> Result<wire::DownloadsAck, ClientError> {
-        let _ = batch;
-        todo!()
+        self.post("/v1/downloads", batch).await
     }
 
     /// `GET /v1/regions/{region}/top`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
     pub async fn top(&self, region: RegionId, limit: usize) -> Result<wire::Top, ClientError> {
-        let _ = (region, limit);
-        todo!()
+        let path = format!("/v1/regions/{region}/top?limit={limit}");
+        self.send(self.http.get(format!("{}{path}", self.url))).await
     }
 
     /// `POST /v1/regions/{region}/caches/{cache}/wanted`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
     pub async fn wanted(
         &self,
         region: RegionId,
         cache: &str,
         request: &wire::WantedRequest,
     ) -> Result<wire::Wanted, ClientError> {
-        let _ = (region, cache, request);
-        todo!()
+        self.post(&format!("/v1/regions/{region}/caches/{cache}/wanted"), request).await
     }
 
     /// `POST /v1/regions/{region}/caches/{cache}/holdings`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
     pub async fn report_holdings(
         &self,
         region: RegionId,
         cache: &str,
         report: &wire::HoldingsReport,
     ) -> Result<wire::HoldingsAck, ClientError> {
-        let _ = (region, cache, report);
-        todo!()
+        self.post(&format!("/v1/regions/{region}/caches/{cache}/holdings"), report).await
     }
 
     /// `POST /v1/links`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
     pub async fn links(&self, request: &wire::LinksRequest) -> Result<wire::Links, ClientError> {
-        let _ = request;
-        todo!()
+        self.post("/v1/links", request).await
     }
 
     /// `POST /v1/status`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
     pub async fn report_status(&self, report: &wire::StatusReport) -> Result<wire::RegionState, ClientError> {
-        let _ = report;
-        todo!()
+        self.post("/v1/status", report).await
+    }
+
+    async fn post<Q: Serialize, A: DeserializeOwned>(&self, path: &str, question: &Q) -> Result<A, ClientError> {
+        self.send(self.http.post(format!("{}{path}", self.url)).json(question)).await
+    }
+
+    async fn send<A: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<A, ClientError> {
+        let unreachable = |why: String| ClientError::Unreachable { url: self.url.clone(), why };
+        let sent = request.bearer_auth(&self.token).send().await;
+        let response = sent.map_err(|error| unreachable(causes(&error)))?;
+        let status = response.status();
+        let body = read(response).await.map_err(&unreachable)?;
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|error| unreachable(format!("its answer: {error}")));
+        }
+        Err(ClientError::Refused(serde_json::from_slice(&body).unwrap_or_else(|_| wire::Problem {
+            title: status.canonical_reason().unwrap_or("an unknown status").to_owned(),
+            status: status.as_u16(),
+            detail: String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned(),
+        })))
     }
 }
+
+/// Without the token.
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// A whole body of at most [`ANSWER_BYTES_MAX`].
+async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| causes(&error))? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(format!("its answer is longer than {ANSWER_BYTES_MAX} bytes"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// reqwest's own text says only that something failed; the causes say what.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// Longest answer that is read: holdings of several caches of a million files each.
+const ANSWER_BYTES_MAX: usize = 128 << 20;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -104,4 +201,30 @@ pub enum ClientError {
     /// The API refused; the same call will be refused again (4xx), unless it says 429.
     #[error("popularity API refused: {} {}: {}", .0.status, .0.title, .0.detail)]
     Refused(wire::Problem),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn only_a_plain_base_address_is_taken() {
+        for (url, good) in [
+            ("http://10.0.0.5:8090", true),
+            ("http://10.0.0.5:8090/", true),
+            ("https://10.0.0.5", false),
+            ("10.0.0.5:8090", false),
+            ("http://10.0.0.5/api", false),
+            ("", false),
+        ] {
+            let token_file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(&token_file, "0123456789abcdef").unwrap();
+            std::fs::set_permissions(&token_file, std::fs::Permissions::from_mode(0o600)).unwrap();
+            let config = ClientConfig { url: url.to_owned(), token_file: token_file.path().into(), timeout_ms: 1 };
+            let client = Client::new(&config);
+            assert_eq!(client.is_ok(), good, "{url}: {client:?}");
+        }
+    }
 }

@@ -139,7 +139,6 @@ impl Engine {
     }
 
     /// The ratings as of the last commit. Commits wait as long as this is held.
-    #[must_use]
     pub fn table(&self) -> RwLockReadGuard<'_, Table> {
         // The committer changes the table in steps that do not panic; a poisoned lock still guards a whole table.
         self.table.read().unwrap_or_else(PoisonError::into_inner)

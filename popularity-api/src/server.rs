@@ -1,36 +1,20 @@
-//! The daemon's library: `start` and what it returns.
+//! From settings to a running API.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Settings; `deploy/config/popularity-api.toml` shows them all with their defaults.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Where the API listens; never where clients are. Default 127.0.0.1:8090.
-    pub listen: SocketAddr,
-    /// Admin port. Default 127.0.0.1:9090.
-    pub admin: SocketAddr,
-    /// The topology's file. Default /etc/sun/topology.toml.
-    pub topology: PathBuf,
-    /// Binlog, snapshots, last good topology. Default /var/lib/sun/popularity-api.
-    pub data: PathBuf,
-    /// Token file of all bearers. Default /etc/sun/tokens.toml.
-    pub tokens: PathBuf,
-    /// Evidence for the region of a client. Default none: every client is in the topology's default region.
-    pub geo: geo::resolver::Sources,
-    /// Group commit of the binlog, milliseconds. Default 200.
-    pub commit_ms: u64,
-    /// Logs.
-    pub log: daemon::telemetry::LogConfig,
-    // The helper who writes this crate adds what else is needed (snapshot interval, half-lives, bounds...).
-}
+use anyhow::Context;
+use daemon::admin::{self, Readiness};
+use daemon::drain::Drain;
+use daemon::http;
+use daemon::tokens::Tokens;
 
-impl Default for Config {
-    fn default() -> Self {
-        todo!()
-    }
-}
+use crate::api::{self, Api};
+pub use crate::config::Config;
+use crate::engine::folder::Disk;
+use crate::engine::{self, Engine};
+use crate::routes;
 
 /// A started API.
 #[derive(Debug)]
@@ -40,15 +24,74 @@ pub struct Running {
     /// Its admin port.
     pub admin: SocketAddr,
     /// Ends it: `drain.start()`, then `drain.finished(..)`.
-    pub drain: daemon::drain::Drain,
+    pub drain: Drain,
 }
 
-/// Starts the API; it runs until its drain.
+/// Starts the API; it runs until its drain. The admin port answers while the ratings are recovered.
 ///
 /// # Errors
 ///
 /// What cannot be read, bound or recovered.
-pub async fn start(config: Config, drain: daemon::drain::Drain) -> anyhow::Result<Running> {
-    let _ = (config, drain);
-    todo!()
+pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
+    let problems = config.problems();
+    anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n"));
+    let settings = config.engine().context("ratings: a half-life or share is out of bounds")?;
+    std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
+    let tokens = Tokens::load(&config.tokens)?;
+    let topology = geo::watch::follow(config.topology.clone(), Some(config.data.join("topology.toml"))).await?;
+    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone()).await?;
+
+    let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
+    readiness.expect("recovery");
+    let metrics = api::Metrics::register(&registry)?;
+    let engine_metrics = engine::Metrics::register(&registry)?;
+    let admin = admin::serve(config.admin, registry, readiness.clone(), &drain, axum::Router::new()).await?;
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listen = listener.local_addr()?;
+
+    let ratings = config.data.join("ratings");
+    let opened = tokio::task::spawn_blocking(move || open(&ratings, &settings, engine_metrics)).await??;
+    readiness.hold("recovery");
+    tracing::info!(%listen, %admin, "the popularity API listens");
+
+    let limits = http::Limits {
+        connections_max: config.limits.connections_max,
+        request: Duration::from_secs(config.limits.request_s),
+        ..http::Limits::default()
+    };
+    let api = Arc::new(Api::new(config, tokens, opened, metrics, topology, resolver));
+    let ending = drain.clone();
+    drain.spawn(async move {
+        let end = async { ending.wait().await };
+        http::serve(listener, routes::routes(Arc::clone(&api)), limits, end).await;
+        // The last commit and snapshot; when the thread cannot be had the binlog has everything all the same.
+        drop(tokio::task::spawn_blocking(move || api.engine.close()).await);
+    });
+    Ok(Running { listen, admin, drain })
+}
+
+fn open(ratings: &std::path::Path, settings: &engine::Settings, metrics: engine::Metrics) -> anyhow::Result<Engine> {
+    let folder = Disk::open(ratings).with_context(|| format!("data: {}", ratings.display()))?;
+    let (engine, recovered) = Engine::open(Arc::new(folder), settings, metrics)?;
+    tracing::info!(?recovered, "ratings recovered");
+    Ok(engine)
+}
+
+/// Everything that is wrong with a config and the files it names; binds nothing.
+#[must_use]
+pub fn check(config: &Config) -> Vec<String> {
+    let mut problems = config.problems();
+    problems.extend(daemon::telemetry::check(&config.log).err().map(|error| error.to_string()));
+    problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
+    let file = config.topology.display();
+    let topology = std::fs::read_to_string(&config.topology).map_err(|error| format!("{file}: {error}"));
+    match topology.and_then(|text| geo::Topology::parse(&text).map_err(|error| format!("{file}: {error}"))) {
+        Err(problem) => problems.push(problem),
+        Ok(topology) => {
+            problems.extend(geo::Resolver::load(&config.geo, &topology).err().map(|error| error.to_string()));
+        }
+    }
+    problems
 }

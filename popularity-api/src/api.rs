@@ -1,0 +1,312 @@
+//! What the API knows, and what it answers: every call of [`crate::wire`] as a method that neither reads a socket
+//! nor writes one.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use daemon::tokens::Tokens;
+use geo::topology::{Region, Watched};
+use geo::{CanonicalName, RegionId, Resolver, Topology};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+
+use crate::config::Config;
+use crate::engine::batch::{Batch, Entry};
+use crate::engine::table::{Mark, Ranked};
+use crate::engine::{CountError, Engine};
+use crate::holdings::Holdings;
+use crate::links::{self, Visitor};
+use crate::problem::Refusal;
+use crate::status::Registry;
+use crate::wanted;
+use crate::wire::{
+    DOWNLOADS_PER_BATCH_MAX, Download, DownloadsAck, DownloadsBatch, HOTTEST_MAX, HoldingsAck, HoldingsReport,
+    LINKS_PER_REQUEST_MAX, Links, LinksRequest, Rated, RegionState, StatusReport, Top, Wanted, WantedRequest,
+};
+
+/// The API's state; shared by all connections.
+#[derive(Debug)]
+pub struct Api {
+    /// Its settings.
+    pub config: Config,
+    /// Who may call.
+    pub tokens: Tokens,
+    /// The ratings.
+    pub engine: Engine,
+    /// Counters.
+    pub metrics: Metrics,
+    topology: Watched,
+    resolver: Arc<ArcSwap<Resolver>>,
+    holdings: RwLock<Holdings>,
+    registry: RwLock<Registry>,
+    started: Instant,
+}
+
+/// What the API counts beside the engine.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Calls, by route and status.
+    pub calls: IntCounterVec,
+    /// Files that caches say they hold, by cache.
+    pub held: IntGaugeVec,
+    /// Links made, by why (`held`, `owner`, ...: the first word of the reason) or `error`.
+    pub links: IntCounterVec,
+}
+
+impl Metrics {
+    /// Makes and registers them.
+    ///
+    /// # Errors
+    ///
+    /// When the registry has one of these names already.
+    pub fn register(registry: &prometheus::Registry) -> prometheus::Result<Self> {
+        let calls = IntCounterVec::new(
+            Opts::new("popularity_calls_total", "Calls, by route and status."),
+            &["route", "status"],
+        )?;
+        let held =
+            IntGaugeVec::new(Opts::new("popularity_held_files", "Files that a cache says it holds."), &["cache"])?;
+        let links =
+            IntCounterVec::new(Opts::new("popularity_links_total", "Links made, by kind of server."), &["server"])?;
+        registry.register(Box::new(calls.clone()))?;
+        registry.register(Box::new(held.clone()))?;
+        registry.register(Box::new(links.clone()))?;
+        Ok(Self { calls, held, links })
+    }
+}
+
+impl Api {
+    /// Puts the state together.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        tokens: Tokens,
+        engine: Engine,
+        metrics: Metrics,
+        topology: Watched,
+        resolver: Arc<ArcSwap<Resolver>>,
+    ) -> Self {
+        Self {
+            holdings: RwLock::new(Holdings::new(config.holdings())),
+            registry: RwLock::new(Registry::new(config.rule(), 0)),
+            started: Instant::now(),
+            config,
+            tokens,
+            engine,
+            metrics,
+            topology,
+            resolver,
+        }
+    }
+
+    /// The running topology.
+    #[must_use]
+    pub fn topology(&self) -> Arc<Topology> {
+        Arc::clone(&self.topology.borrow())
+    }
+
+    /// `POST /v1/downloads`: resolves when the batch is durable.
+    ///
+    /// # Errors
+    ///
+    /// 400 for a batch that is too long; 429 and 503 when it cannot be made durable now.
+    pub async fn downloads(&self, report: DownloadsBatch) -> Result<DownloadsAck, Refusal> {
+        if report.downloads.len() > DOWNLOADS_PER_BATCH_MAX {
+            let count = report.downloads.len();
+            return Err(Refusal::bad(format!("downloads: {count} entries: at most {DOWNLOADS_PER_BATCH_MAX} a batch")));
+        }
+        let topology = self.topology();
+        let given = report.downloads.len();
+        let entries: Vec<Entry> = report.downloads.into_iter().filter_map(|one| entry(one, &topology)).collect();
+        let refused = given - entries.len();
+        let mark = Mark { boot: report.boot, sequence: report.sequence };
+        let counted = self.engine.count(Batch { source: report.source, mark, entries }).await.map_err(|error| {
+            let detail = error.to_string();
+            match error {
+                CountError::Busy => Refusal::busy(detail),
+                CountError::Disk(_) | CountError::Closed => Refusal::unavailable(detail),
+            }
+        })?;
+        Ok(DownloadsAck { counted, refused })
+    }
+
+    /// `GET /v1/regions/{region}/top`.
+    ///
+    /// # Errors
+    ///
+    /// 404 for a region that the topology does not have.
+    pub fn top(&self, region: RegionId, limit: usize) -> Result<Top, Refusal> {
+        let topology = self.topology();
+        let region = find(&topology, region)?.id;
+        let table = self.engine.table();
+        let pulse = table.decay().at(unix_ms());
+        let rated = |ranked: Ranked<'_>| {
+            let (rating_hour, rating_days) = pulse.left(ranked.rating);
+            Rated {
+                file: ranked.file.name.to_string(),
+                size: ranked.file.size,
+                score: ranked.score,
+                rating_hour,
+                rating_days,
+            }
+        };
+        Ok(Top { region, files: table.top(region, limit.min(wanted::CANDIDATES_MAX)).into_iter().map(rated).collect() })
+    }
+
+    /// `POST /v1/regions/{region}/caches/{cache}/wanted`.
+    ///
+    /// # Errors
+    ///
+    /// 404 for a region or cache that the topology does not have.
+    pub fn wanted(&self, region: RegionId, cache: &str, request: &WantedRequest) -> Result<Wanted, Refusal> {
+        let topology = self.topology();
+        let region = find_cache(&topology, region, cache)?;
+        let (table, holdings, registry) = (self.engine.table(), read(&self.holdings), read(&self.registry));
+        let knowledge = wanted::Knowledge {
+            topology: &topology,
+            table: &table,
+            holdings: &holdings,
+            view: registry.at(self.now_ms()),
+            exponent: self.config.ratings.size_exponent,
+        };
+        Ok(wanted::wanted(knowledge, region, cache, request))
+    }
+
+    /// `POST /v1/regions/{region}/caches/{cache}/holdings`.
+    ///
+    /// # Errors
+    ///
+    /// 404 for a region or cache that the topology does not have, 400 for a name that is not canonical.
+    pub fn holdings(&self, region: RegionId, cache: &str, report: &HoldingsReport) -> Result<HoldingsAck, Refusal> {
+        find_cache(&self.topology(), region, cache)?;
+        let mut holdings = self.holdings.write().unwrap_or_else(PoisonError::into_inner);
+        let generation = holdings.report(cache, report).map_err(|error| Refusal::bad(error.to_string()))?;
+        for (cache, files) in holdings.counts() {
+            self.metrics.held.with_label_values(&[cache]).set(i64::try_from(files).unwrap_or(i64::MAX));
+        }
+        Ok(HoldingsAck { generation })
+    }
+
+    /// `POST /v1/links`.
+    ///
+    /// # Errors
+    ///
+    /// 400 for too many files.
+    pub fn links(&self, request: &LinksRequest) -> Result<Links, Refusal> {
+        if request.files.len() > LINKS_PER_REQUEST_MAX {
+            let count = request.files.len();
+            return Err(Refusal::bad(format!("files: {count} files: at most {LINKS_PER_REQUEST_MAX} a call")));
+        }
+        let topology = self.topology();
+        let client = request.client.to_canonical();
+        let visitor = Visitor::new(client, request.scheme, &self.resolver.load(), &topology);
+        let (holdings, registry) = (read(&self.holdings), read(&self.registry));
+        let knowledge = links::Knowledge { topology: &topology, holdings: &holdings, view: registry.at(self.now_ms()) };
+        let mut draw = |below: usize| rand::random_range(0..below);
+        let mut make = |file: &String| links::link(knowledge, &visitor, file, request.explain, &mut draw);
+        let links: Vec<_> = request.files.iter().map(&mut make).collect();
+        for link in &links {
+            let kind = match link.server.as_deref() {
+                Some(server) if server.starts_with("cache") => "cache",
+                Some(_) => "sun",
+                None => "none",
+            };
+            self.metrics.links.with_label_values(&[kind]).inc();
+        }
+        Ok(Links { regions: visitor.regions.iter().map(|region| region.id).collect(), links })
+    }
+
+    /// `POST /v1/status`.
+    ///
+    /// # Errors
+    ///
+    /// 400 for a report with too many files or a number that is none, 404 for a server that the topology does
+    /// not have.
+    pub fn status(&self, report: StatusReport) -> Result<RegionState, Refusal> {
+        check_status(&report)?;
+        let topology = self.topology();
+        let Some(server) = topology.server(&report.server) else {
+            return Err(Refusal::missing(format!(
+                "server: no sun or cache of the topology is called {:?}",
+                report.server
+            )));
+        };
+        let region = find(&topology, server.region)?;
+        let known: std::collections::HashMap<String, u64> =
+            report.holdings_known.iter().map(|known| (known.cache.clone(), known.generation)).collect();
+        let now_ms = self.now_ms();
+        self.registry.write().unwrap_or_else(PoisonError::into_inner).report(&topology, report, now_ms);
+        let (holdings, registry) = (read(&self.holdings), read(&self.registry));
+        let view = registry.at(now_ms);
+        let caches = region.caches.iter().map(|cache| cache.server.name.as_str());
+        Ok(RegionState {
+            servers: view.servers(region),
+            hot: view.hot(region),
+            holdings: holdings.deltas(caches, |cache| known.get(cache).copied()),
+            topology_version: topology.version,
+        })
+    }
+
+    /// Milliseconds since the start: the registry's clock.
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A reported download as the engine takes it; nothing when it names no file or region of ours, or no download.
+fn entry(download: Download, topology: &Topology) -> Option<Entry> {
+    let name = CanonicalName::parse(&download.file).ok()?;
+    let known = name.as_str() == download.file
+        && topology.content_servers.allows(name.content_server())
+        && topology.region(download.region).is_some();
+    let sound = download.downloads > 0.0 && download.downloads <= DOWNLOADS_MAX && download.size <= SIZE_MAX;
+    (known && sound).then(|| Entry {
+        region: download.region,
+        file: download.file.into(),
+        size: download.size,
+        downloads: download.downloads,
+    })
+}
+
+fn check_status(report: &StatusReport) -> Result<(), Refusal> {
+    if report.hottest.len() > HOTTEST_MAX {
+        return Err(Refusal::bad(format!("hottest: {} files: at most {HOTTEST_MAX}", report.hottest.len())));
+    }
+    if report.tiers.len() > 16 || report.holdings_known.len() > 1024 {
+        return Err(Refusal::bad("tiers, holdings_known: at most 16 and 1024 entries".to_owned()));
+    }
+    let load = &report.load;
+    let rates = report.hottest.iter().flat_map(|hot| [hot.requests_per_second, hot.bits_per_second]);
+    let mut numbers = rates.chain([load.bits_per_second, load.requests_per_second, load.cpu_pressure]);
+    if numbers.any(|number| !number.is_finite() || number < 0.0) {
+        return Err(Refusal::bad("load, hottest: a rate is a finite number that is not negative".to_owned()));
+    }
+    Ok(())
+}
+
+fn find(topology: &Topology, region: RegionId) -> Result<&Region, Refusal> {
+    topology.region(region).ok_or_else(|| Refusal::missing(format!("the topology has no region {region}")))
+}
+
+fn find_cache<'a>(topology: &'a Topology, region: RegionId, cache: &str) -> Result<&'a Region, Refusal> {
+    let region = find(topology, region)?;
+    if region.caches.iter().any(|known| known.server.name == cache) {
+        return Ok(region);
+    }
+    Err(Refusal::missing(format!("region {} has no cache {cache:?}", region.id)))
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    // Writers replace entries of maps one by one; what a panic leaves behind is still a map.
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Downloads of one entry; a second of a whole region's traffic is far below.
+const DOWNLOADS_MAX: f64 = 1e9;
+/// Bytes of a file: 1 PiB, as at the edge.
+const SIZE_MAX: u64 = 1 << 50;

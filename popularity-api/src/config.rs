@@ -1,0 +1,275 @@
+//! Settings of the API; `deploy/config/popularity-api.toml` shows them all with their defaults.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::engine;
+use crate::engine::decay::Decay;
+use crate::holdings::Bounds;
+use crate::hot::Rule;
+
+/// All settings.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the API listens; never where clients are. Default 127.0.0.1:8090.
+    pub listen: SocketAddr,
+    /// Admin port. Default 127.0.0.1:9090.
+    pub admin: SocketAddr,
+    /// The topology's file. Default /etc/sun/topology.toml.
+    pub topology: PathBuf,
+    /// Binlog, snapshots, last good topology. Default /var/lib/sun/popularity-api.
+    pub data: PathBuf,
+    /// Token file of all bearers. Default /etc/sun/tokens.toml.
+    pub tokens: PathBuf,
+    /// Evidence for the region of a client. Default none: every client is in the topology's default region.
+    pub geo: geo::resolver::Sources,
+    /// Group commit of the binlog, milliseconds. Default 200; too small: a disk flush for every batch, too
+    /// large: reporters wait.
+    pub commit_ms: u64,
+    /// How long a drain may take, seconds. Default 30; too small: batches are not acknowledged and come again,
+    /// too large: a restart waits for the slowest caller.
+    pub drain_s: u64,
+    /// How ratings fade and rank.
+    pub ratings: Ratings,
+    /// Bounds on what is kept and on callers.
+    pub limits: Limits,
+    /// Snapshots of the ratings.
+    pub snapshots: Snapshots,
+    /// When a file is spread over several suns.
+    pub hot: Hot,
+    /// Logs.
+    pub log: daemon::telemetry::LogConfig,
+}
+
+/// How ratings fade and rank.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ratings {
+    /// Half-life of the rating that notices what goes viral, seconds. Default 3600; too small: noise, too
+    /// large: it notices late.
+    pub half_life_hour_s: u64,
+    /// Half-life of the rating that knows the catalogue, seconds. Default 172800; too small: caches churn, too
+    /// large: they keep what was popular.
+    pub half_life_days_s: u64,
+    /// Weight of the first in the score, 0..=1. Default 0.25; too small: viral files come late, too large:
+    /// a single download counts for much.
+    pub hour_share: f64,
+    /// Exponent of size in what a cache wants, `rating / size^exponent`, 0..=1. Default 0.5; 0 saves the most
+    /// bytes, 1 answers the most requests.
+    pub size_exponent: f64,
+}
+
+/// Bounds on what is kept and on callers.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Rated files of one region; beyond, the lowest go. Default 5000000; too small: the tail is forgotten,
+    /// too large: RAM (about 100 bytes each, and the name once).
+    pub pairs_max: usize,
+    /// Files of one cache that are known to be held. Default 2000000; too small: held files are not linked,
+    /// too large: RAM (about 100 bytes each).
+    pub held_max: usize,
+    /// Changes of one cache's holdings that are kept for suns; who is further behind is told everything.
+    /// Default 100000; too small: full lists go out, too large: RAM (24 bytes each).
+    pub holdings_log_max: usize,
+    /// Body of one call, bytes. Default 33554432; too small: large batches and full holdings are refused
+    /// with 413, too large: callers can fill RAM.
+    pub body_bytes_max: usize,
+    /// Bytes of batches that wait for their commit. Default 67108864; too small: reporters are told to come
+    /// again (429), too large: RAM.
+    pub queue_bytes_max: usize,
+    /// Open connections; more wait. Default 1024; too small: callers wait, too large: descriptors run out.
+    pub connections_max: usize,
+    /// One call, seconds. Default 10; too small: large calls fail, too large: hung ones hold their connection.
+    pub request_s: u64,
+}
+
+/// Snapshots of the ratings.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Snapshots {
+    /// How often one is written, seconds. Default 600; too small: needless writing, too large: a start replays
+    /// much binlog.
+    pub every_s: u64,
+    /// One is written as soon as so much binlog would have to be replayed, bytes. Default 268435456; as above.
+    pub binlog_bytes: u64,
+}
+
+/// When a file is spread over several suns.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hot {
+    /// Share of a sun's mean requests that one sun takes of one file. Default 0.05; too small: needless
+    /// copies, too large: uneven suns.
+    pub request_share: f64,
+    /// Share of a network card that one sun takes for one file. Default 0.5; as above.
+    pub nic_share: f64,
+    /// Requests per second below which a file's share of requests does not make it hot. Default 20; too
+    /// small: quiet regions spread everything, too large: small regions never spread.
+    pub requests_min: f64,
+    /// How long demand stays below half before the spread is lowered, seconds. Default 600; too small:
+    /// copies come and go, too large: they stay.
+    pub lower_after_s: u64,
+    /// Hot files of one region. Default 1000; too small: hot files stay on one sun, too large: long answers.
+    pub files_max: usize,
+}
+
+impl Config {
+    /// Everything that is wrong with the numbers.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let Self { ratings, hot, limits, .. } = self;
+        let mut problems = Vec::new();
+        let mut within = |good: bool, key: &str, value: String, allowed: &str| {
+            if !good {
+                problems.push(format!("{key} = {value}: {allowed}"));
+            }
+        };
+        let share = |value: f64| (0.0..=1.0).contains(&value);
+        for (key, value) in [
+            ("ratings.half_life_hour_s", ratings.half_life_hour_s),
+            ("ratings.half_life_days_s", ratings.half_life_days_s),
+        ] {
+            within(value > 0, key, value.to_string(), "a half-life is at least one second");
+        }
+        for (key, value) in
+            [("ratings.hour_share", ratings.hour_share), ("ratings.size_exponent", ratings.size_exponent)]
+        {
+            within(share(value), key, value.to_string(), "it is within 0..=1");
+        }
+        for (key, value) in [("hot.request_share", hot.request_share), ("hot.nic_share", hot.nic_share)] {
+            within(value > 0.0 && value <= 1.0, key, value.to_string(), "it is above 0 and at most 1");
+        }
+        within(hot.requests_min >= 0.0, "hot.requests_min", hot.requests_min.to_string(), "it is not negative");
+        for (key, value) in [
+            ("limits.pairs_max", limits.pairs_max),
+            ("limits.body_bytes_max", limits.body_bytes_max),
+            ("limits.queue_bytes_max", limits.queue_bytes_max),
+            ("limits.connections_max", limits.connections_max),
+        ] {
+            within(value > 0, key, value.to_string(), "it is at least 1");
+        }
+        within(limits.request_s > 0, "limits.request_s", limits.request_s.to_string(), "it is at least 1");
+        problems
+    }
+
+    /// The engine's part. Nothing when [`Config::problems`] finds a bad half-life or share.
+    #[must_use]
+    pub fn engine(&self) -> Option<engine::Settings> {
+        let Ratings { half_life_hour_s, half_life_days_s, hour_share, .. } = self.ratings;
+        Some(engine::Settings {
+            decay: Decay::new(half_life_hour_s, half_life_days_s, hour_share)?,
+            pairs_max: self.limits.pairs_max,
+            commit: Duration::from_millis(self.commit_ms),
+            queue_bytes_max: self.limits.queue_bytes_max,
+            snapshot_every: Duration::from_secs(self.snapshots.every_s),
+            snapshot_binlog_bytes: self.snapshots.binlog_bytes,
+        })
+    }
+
+    /// The bounds on holdings.
+    #[must_use]
+    pub const fn holdings(&self) -> Bounds {
+        Bounds { files_max: self.limits.held_max, log_max: self.limits.holdings_log_max }
+    }
+
+    /// The rule for hot files.
+    #[must_use]
+    pub const fn rule(&self) -> Rule {
+        Rule {
+            request_share: self.hot.request_share,
+            nic_share: self.hot.nic_share,
+            requests_min: self.hot.requests_min,
+            lower_after_ms: self.hot.lower_after_s.saturating_mul(1000),
+            files_max: self.hot.files_max,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 8090).into(),
+            admin: ([127, 0, 0, 1], 9090).into(),
+            topology: "/etc/sun/topology.toml".into(),
+            data: "/var/lib/sun/popularity-api".into(),
+            tokens: "/etc/sun/tokens.toml".into(),
+            geo: geo::resolver::Sources::default(),
+            commit_ms: 200,
+            drain_s: 30,
+            ratings: Ratings::default(),
+            limits: Limits::default(),
+            snapshots: Snapshots::default(),
+            hot: Hot::default(),
+            log: daemon::telemetry::LogConfig::default(),
+        }
+    }
+}
+
+impl Default for Ratings {
+    fn default() -> Self {
+        Self { half_life_hour_s: 3600, half_life_days_s: 48 * 3600, hour_share: 0.25, size_exponent: 0.5 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            pairs_max: 5_000_000,
+            held_max: 2_000_000,
+            holdings_log_max: 100_000,
+            body_bytes_max: 32 << 20,
+            queue_bytes_max: 64 << 20,
+            connections_max: 1024,
+            request_s: 10,
+        }
+    }
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self { every_s: 600, binlog_bytes: 256 << 20 }
+    }
+}
+
+impl Default for Hot {
+    fn default() -> Self {
+        Self { request_share: 0.05, nic_share: 0.5, requests_min: 20.0, lower_after_s: 600, files_max: 1000 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_shows_the_defaults_and_every_option() {
+        let text = include_str!("../../deploy/config/popularity-api.toml");
+        let shipped: Config = daemon::config::parse(text, "popularity-api.toml").unwrap();
+        assert_eq!(shipped, Config::default());
+        let all = serde_json::to_value(Config::default()).unwrap();
+        for (key, value) in all.as_object().unwrap() {
+            assert!(text.contains(key.as_str()), "{key} is not in the shipped file");
+            for inner in value.as_object().into_iter().flat_map(|table| table.keys()) {
+                assert!(text.contains(inner.as_str()), "{key}.{inner} is not in the shipped file");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_numbers_are_named() {
+        assert_eq!(Config::default().problems(), Vec::<String>::new());
+        let bad = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.problems().join("\n")
+        };
+        let problem = bad(|config| config.ratings.hour_share = 1.5);
+        assert_eq!(problem, "ratings.hour_share = 1.5: it is within 0..=1");
+        assert!(bad(|config| config.ratings.half_life_hour_s = 0).starts_with("ratings.half_life_hour_s = 0"));
+        assert!(bad(|config| config.hot.nic_share = f64::NAN).starts_with("hot.nic_share = NaN"));
+        assert!(bad(|config| config.limits.connections_max = 0).starts_with("limits.connections_max = 0"));
+    }
+}

@@ -1,0 +1,160 @@
+//! Scenarios of links, as tables: who lives, who holds, what comes out.
+
+use geo::RegionId;
+
+use super::*;
+use crate::holdings::Bounds;
+use crate::hot::Rule;
+use crate::status::Registry;
+use crate::testing;
+use crate::wire::{Held, HoldingsReport, HotRate, Load, StatusReport};
+
+const FILE: &str = "c1/a.jpg";
+
+#[test]
+fn before_anybody_reported_everybody_counts_as_alive() {
+    let world = World::new();
+    let owner = world.order(4)[0].clone();
+    check(&world, 0, &format!("{owner}: owner"));
+}
+
+#[test]
+fn a_cache_that_holds_the_file_is_named_before_the_owner() {
+    let mut world = World::new();
+    world.hold("cache4-2", 1);
+    check(&world, 0, "cache4-2: held by a cache");
+    world.alive(&["sun4-1-1", "sun4-1-2", "sun4-1-3"], 10_000);
+    let owner = world.order(4)[0].clone();
+    check(&world, 10_000, &format!("{owner}: owner"));
+    world.alive(&["cache4-2"], 10_000);
+    check(&world, 10_000, "cache4-2: held by a cache");
+}
+
+#[test]
+fn a_silent_owner_is_replaced_by_its_stand_in() {
+    let mut world = World::new();
+    let order = world.order(4);
+    world.alive(&[&order[1], &order[2]], 10_000);
+    check(&world, 10_000, &format!("{}: stand-in: {} is not linked", order[1], order[0]));
+    world.alive(&[&order[0]], 11_000);
+    check(&world, 11_000, &format!("{}: owner", order[0]));
+}
+
+#[test]
+fn an_empty_region_sends_its_clients_to_the_neighbour() {
+    let mut world = World::new();
+    world.alive(&["sun5-1-1"], 10_000);
+    check(&world, 10_000, "sun5-1-1: owner");
+    let owner = world.order(4)[0].clone();
+    check(&world, 99_000, &format!("{owner}: owner, although no server is known to live"));
+}
+
+#[test]
+fn a_server_without_a_port_for_the_scheme_is_passed_over() {
+    let world = World::new();
+    let ask = |scheme| {
+        let visitor = world.visitor(6, scheme);
+        link(world.knowledge(0), &visitor, FILE, false, &mut |_| 0)
+    };
+    assert_eq!(ask(Scheme::Https).server.as_deref(), Some("sun6-1-1"));
+    assert_eq!(ask(Scheme::Http).server, None);
+    assert!(ask(Scheme::Http).error.unwrap().contains("port"), "an error says why");
+}
+
+#[test]
+fn what_is_no_file_of_ours_gets_an_error_and_the_others_a_link() {
+    let world = World::new();
+    let visitor = world.visitor(4, Scheme::Https);
+    let error = |file: &str| link(world.knowledge(0), &visitor, file, false, &mut |_| 0).error;
+    assert_eq!(error("c1/a.jpg"), None);
+    assert_eq!(error("/c1/%61.jpg"), None);
+    assert_eq!(error("c77/a.jpg").as_deref(), Some("content server 77 is not one of the topology's"));
+    assert!(error("c1/../a").is_some() && error("nonsense").is_some() && error("").is_some());
+}
+
+#[test]
+fn a_hot_file_is_shared_and_the_less_loaded_of_two_is_named() {
+    let mut world = World::new();
+    let order = world.order(4);
+    for (sun, bits) in order.iter().zip([9e9, 1e9, 5e9]) {
+        let hot = HotRate { file: FILE.to_owned(), requests_per_second: 1000.0, bits_per_second: 1e9 };
+        world.report(sun, Load { bits_per_second: bits, requests_per_second: 1000.0, ..Load::default() }, vec![hot], 0);
+    }
+    let visitor = world.visitor(4, Scheme::Https);
+    let named = |first, second| {
+        let mut draws = [first, second].into_iter();
+        link(world.knowledge(0), &visitor, FILE, true, &mut |_| draws.next().unwrap())
+    };
+    assert_eq!(named(0, 0).server.as_ref(), Some(&order[1]), "of the first and the second");
+    assert_eq!(named(0, 1).server.as_ref(), Some(&order[2]), "of the first and the third");
+    assert_eq!(named(2, 1).server.as_ref(), Some(&order[1]), "of the third and the second");
+    assert_eq!(named(0, 0).explain.unwrap().reason, "hot: one of 3");
+}
+
+#[test]
+fn a_class_can_be_spread_over_all_suns() {
+    let world = World::new();
+    let visitor = world.visitor(4, Scheme::Https);
+    let named = link(world.knowledge(0), &visitor, "c1/logo.svg", true, &mut |_| 0);
+    assert_eq!(named.explain.unwrap().spread, 3);
+}
+
+#[track_caller]
+fn check(world: &World, now_ms: u64, expected: &str) {
+    let visitor = world.visitor(4, Scheme::Https);
+    let link = link(world.knowledge(now_ms), &visitor, FILE, true, &mut |_| 0);
+    let answer = format!("{}: {}", link.server.unwrap(), link.explain.unwrap().reason);
+    assert_eq!(answer, expected, "at {now_ms} ms");
+}
+
+struct World {
+    topology: Topology,
+    holdings: Holdings,
+    registry: Registry,
+}
+
+impl World {
+    fn new() -> Self {
+        let rule = Rule { request_share: 0.05, nic_share: 0.5, requests_min: 20.0, lower_after_ms: 1, files_max: 10 };
+        Self {
+            topology: testing::topology(),
+            holdings: Holdings::new(Bounds { files_max: 100, log_max: 100 }),
+            registry: Registry::new(rule, 0),
+        }
+    }
+
+    fn knowledge(&self, now_ms: u64) -> Knowledge<'_> {
+        Knowledge { topology: &self.topology, holdings: &self.holdings, view: self.registry.at(now_ms) }
+    }
+
+    fn visitor(&self, region: u16, scheme: Scheme) -> Visitor<'_> {
+        let region = self.topology.region(RegionId(region)).unwrap();
+        let neighbours = region.neighbours.iter().filter_map(|&id| self.topology.region(id));
+        let regions = std::iter::once(region).chain(neighbours).collect();
+        Visitor { regions, evidence: "default".to_owned(), scheme }
+    }
+
+    fn order(&self, region: u16) -> Vec<String> {
+        let content = CanonicalName::parse(FILE).unwrap().content_id();
+        let region = self.topology.region(RegionId(region)).unwrap();
+        region.sun_order(content).iter().map(|sun| sun.server.name.clone()).collect()
+    }
+
+    fn hold(&mut self, cache: &str, generation: u64) {
+        let added = vec![Held { file: FILE.to_owned(), size: 1 }];
+        let report = HoldingsReport { generation, since: None, added, removed: Vec::new() };
+        self.holdings.report(cache, &report).unwrap();
+    }
+
+    fn alive(&mut self, servers: &[&str], now_ms: u64) {
+        for server in servers {
+            self.report(server, Load::default(), Vec::new(), now_ms);
+        }
+    }
+
+    fn report(&mut self, server: &str, load: Load, hottest: Vec<HotRate>, now_ms: u64) {
+        let report =
+            StatusReport { server: server.to_owned(), healthy: true, load, hottest, ..StatusReport::default() };
+        self.registry.report(&self.topology, report, now_ms);
+    }
+}

@@ -1,0 +1,25 @@
+//! The daemon `popularity-api`.
+
+use std::process::ExitCode;
+
+use daemon::process::{self, Args, Process};
+use popularity_api::server::{self, Config};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    process::status(run())
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let about = "Rates files per region, knows what caches hold and who is alive, and makes links.";
+    let args = Args::read("popularity-api", env!("CARGO_PKG_VERSION"), about);
+    let config: Config = args.config()?;
+    if args.check {
+        return Ok(process::checked(&server::check(&config)));
+    }
+    let process = Process::begin(&config.log, 0)?;
+    let (drain, drain_s) = (process.drain().clone(), config.drain_s);
+    process.run(server::start(config, drain), drain_s)
+}

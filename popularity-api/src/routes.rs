@@ -1,0 +1,176 @@
+//! The API's routes: who may call what, bodies in, bodies out.
+//!
+//! | call | sun, cache | backend | operator |
+//! |---|---|---|---|
+//! | `POST /v1/downloads`, `POST /v1/status` | under its own name | | yes |
+//! | `POST /v1/regions/{region}/caches/{cache}/wanted`, `.../holdings` | that cache | | yes |
+//! | `GET /v1/regions/{region}/top`, `POST /v1/links` | | yes | yes |
+//!
+//! Authorisation comes before the body is read, as far as it does not depend on it.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{MatchedPath, Path, RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use daemon::tokens::{Identity, Role};
+use geo::RegionId;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::api::Api;
+use crate::problem::Refusal;
+use crate::wire::{DownloadsBatch, HoldingsReport, LinksRequest, StatusReport, WantedRequest};
+
+type Shared = State<Arc<Api>>;
+type Answer = Result<Response, Refusal>;
+
+/// All routes.
+pub fn routes(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/v1/downloads", post(downloads))
+        .route("/v1/status", post(status))
+        .route("/v1/links", post(links))
+        .route("/v1/regions/{region}/top", get(top))
+        .route("/v1/regions/{region}/caches/{cache}/wanted", post(wanted))
+        .route("/v1/regions/{region}/caches/{cache}/holdings", post(holdings))
+        .fallback(async || Refusal::missing("there is no such call; all begin with /v1/".to_owned()))
+        .method_not_allowed_fallback(async || {
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "the call exists, with another method")
+        })
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), count))
+        .with_state(api)
+}
+
+async fn downloads(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
+    let caller = identify(&api, &headers, &[Role::Sun, Role::Cache])?;
+    let batch: DownloadsBatch = parse(&api, body).await?;
+    itself(caller, "source", &batch.source)?;
+    Ok(Json(api.downloads(batch).await?).into_response())
+}
+
+async fn status(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
+    let caller = identify(&api, &headers, &[Role::Sun, Role::Cache])?;
+    let report: StatusReport = parse(&api, body).await?;
+    itself(caller, "server", &report.server)?;
+    Ok(Json(api.status(report)?).into_response())
+}
+
+async fn links(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
+    identify(&api, &headers, &[Role::Backend])?;
+    let request: LinksRequest = parse(&api, body).await?;
+    Ok(Json(api.links(&request)?).into_response())
+}
+
+async fn top(State(api): Shared, headers: HeaderMap, Path(path): Path<String>, RawQuery(query): RawQuery) -> Answer {
+    identify(&api, &headers, &[Role::Backend])?;
+    let (region, limit) = (region(&path)?, limit(query.as_deref())?);
+    let top = blocking(move || api.top(region, limit)).await?;
+    Ok(Json(top).into_response())
+}
+
+async fn wanted(
+    State(api): Shared,
+    headers: HeaderMap,
+    Path((path, cache)): Path<(String, String)>,
+    body: Body,
+) -> Answer {
+    let caller = identify(&api, &headers, &[Role::Cache])?;
+    let region = own_cache(caller, &path, &cache)?;
+    let request: WantedRequest = parse(&api, body).await?;
+    let wanted = blocking(move || api.wanted(region, &cache, &request)).await?;
+    Ok(Json(wanted).into_response())
+}
+
+async fn holdings(
+    State(api): Shared,
+    headers: HeaderMap,
+    Path((path, cache)): Path<(String, String)>,
+    body: Body,
+) -> Answer {
+    let caller = identify(&api, &headers, &[Role::Cache])?;
+    let region = own_cache(caller, &path, &cache)?;
+    let report: HoldingsReport = parse(&api, body).await?;
+    let ack = blocking(move || api.holdings(region, &cache, &report)).await?;
+    Ok(Json(ack).into_response())
+}
+
+/// Whose token the call carries; an operator's is good for every call.
+fn identify<'a>(api: &'a Api, headers: &HeaderMap, roles: &[Role]) -> Result<&'a Identity, Refusal> {
+    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let Some(identity) = api.tokens.identify(authorization) else {
+        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "every call carries a token: Authorization: Bearer ..."));
+    };
+    if identity.role == Role::Operator || roles.contains(&identity.role) {
+        return Ok(identity);
+    }
+    Err(Refusal::new(StatusCode::FORBIDDEN, format!("a token of the role {:?} is not for this call", identity.role)))
+}
+
+/// A server speaks for itself alone.
+fn itself(caller: &Identity, field: &str, name: &str) -> Result<(), Refusal> {
+    if caller.role == Role::Operator || caller.name == name {
+        return Ok(());
+    }
+    Err(Refusal::new(StatusCode::FORBIDDEN, format!("{field}: {name:?}: the token is that of {}", caller.name)))
+}
+
+fn own_cache(caller: &Identity, path: &str, cache: &str) -> Result<RegionId, Refusal> {
+    let region = region(path)?;
+    if caller.role != Role::Operator && caller.region != Some(region.0) {
+        return Err(Refusal::new(StatusCode::FORBIDDEN, format!("the token is not of region {region}")));
+    }
+    itself(caller, "cache", cache)?;
+    Ok(region)
+}
+
+fn region(path: &str) -> Result<RegionId, Refusal> {
+    path.parse().map(RegionId).map_err(|_| Refusal::bad(format!("{path:?} is no number of a region")))
+}
+
+/// `limit=N` and nothing else; 100 without it.
+fn limit(query: Option<&str>) -> Result<usize, Refusal> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else {
+        return Ok(100);
+    };
+    let limit = query.strip_prefix("limit=").and_then(|limit| limit.parse().ok());
+    limit
+        .filter(|limit| (1..=10_000).contains(limit))
+        .ok_or_else(|| Refusal::bad(format!("{query:?}: the one parameter is limit=N, with N in 1..=10000")))
+}
+
+/// Reads a JSON body of bounded length.
+async fn parse<T: DeserializeOwned>(api: &Api, body: Body) -> Result<T, Refusal> {
+    let most = api.config.limits.body_bytes_max;
+    let bytes: Bytes = match Limited::new(body, most).collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body is at most {most} bytes here")));
+        }
+        Err(error) => return Err(Refusal::bad(format!("the body broke off: {error}"))),
+    };
+    let mut json = serde_json::Deserializer::from_slice(&bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        Refusal::bad(format!("{path}: {}", error.into_inner()))
+    })?;
+    json.end().map_err(|error| Refusal::bad(format!("after the JSON value: {error}")))?;
+    Ok(value)
+}
+
+/// Runs what may take milliseconds off the runtime's own threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the call failed inside; see the log")))
+}
+
+async fn count(State(api): Shared, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let response = next.run(request).await;
+    api.metrics.calls.with_label_values(&[route.as_str(), response.status().as_str()]).inc();
+    response
+}

@@ -1,0 +1,254 @@
+//! Who is alive, how loaded, and which files are hot, as suns and caches report it each second. Pure: the clock is
+//! an argument, milliseconds on any scale that only rises.
+//!
+//! ```text
+//!   report at t --> alive until t + 3 s --> silent: not linked, not in the region's state
+//!                   healthy = false     --> in the region's state, not linked
+//! ```
+//!
+//! Until three seconds after the start, and until the first report ever, silence says nothing: servers that did not
+//! say that they are ill count as well.
+
+use std::collections::{BTreeMap, HashMap};
+
+use geo::RegionId;
+use geo::topology::{Region, Server, Topology};
+
+use crate::hot::{HotFiles, Rate, Rule, Suns};
+use crate::wire::{HotFile, Load, SILENT_S, ServerState, StatusReport};
+
+/// The latest report of every server.
+#[derive(Debug)]
+pub struct Registry {
+    started_ms: u64,
+    servers: HashMap<String, Seen>,
+    hot: HashMap<RegionId, HotFiles>,
+    rule: Rule,
+}
+
+#[derive(Debug)]
+struct Seen {
+    at_ms: u64,
+    report: StatusReport,
+}
+
+impl Registry {
+    /// Nobody has reported.
+    #[must_use]
+    pub fn new(rule: Rule, now_ms: u64) -> Self {
+        Self { started_ms: now_ms, servers: HashMap::new(), hot: HashMap::new(), rule }
+    }
+
+    /// Takes a report in; its server stands in the topology.
+    pub fn report(&mut self, topology: &Topology, report: StatusReport, now_ms: u64) {
+        let region = topology.sun(&report.server).map(|sun| sun.server.region);
+        self.servers.insert(report.server.clone(), Seen { at_ms: now_ms, report });
+        if let Some(region) = region.and_then(|region| topology.region(region)) {
+            self.update_hot(region, now_ms);
+        }
+    }
+
+    /// Everything as it is at one moment.
+    #[must_use]
+    pub const fn at(&self, now_ms: u64) -> View<'_> {
+        View { registry: self, now_ms }
+    }
+
+    /// Sums what the region's live suns say of their hottest files.
+    fn update_hot(&mut self, region: &Region, now_ms: u64) {
+        let mut hot = self.hot.remove(&region.id).unwrap_or_default();
+        let view = View { registry: self, now_ms };
+        let live: Vec<&StatusReport> =
+            region.suns.iter().filter_map(|sun| Some(&view.live(&sun.server.name)?.report)).collect();
+        let mut rates: BTreeMap<&str, Rate> = BTreeMap::new();
+        for hottest in live.iter().flat_map(|report| &report.hottest) {
+            let rate = rates.entry(&hottest.file).or_default();
+            rate.requests += hottest.requests_per_second.max(0.0);
+            rate.bits += hottest.bits_per_second.max(0.0);
+        }
+        let requests: f64 = live.iter().map(|report| report.load.requests_per_second.max(0.0)).sum();
+        #[expect(clippy::cast_precision_loss, reason = "suns of a region are few")]
+        let suns = Suns {
+            count: sun_count(region),
+            mean_requests: requests / live.len().max(1) as f64,
+            nic_bits: region.suns.iter().map(|sun| sun.server.nic_gbps * 1e9).fold(f64::INFINITY, f64::min),
+        };
+        hot.update(&self.rule, suns, &rates, now_ms);
+        self.hot.insert(region.id, hot);
+    }
+}
+
+/// A registry at one moment; what links and answers go by.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    registry: &'a Registry,
+    now_ms: u64,
+}
+
+impl<'a> View<'a> {
+    /// Whether links may name the server: it is alive and healthy, or nothing is known yet.
+    #[must_use]
+    pub fn linkable(&self, server: &Server) -> bool {
+        match self.live(&server.name) {
+            Some(seen) => seen.report.healthy,
+            None => self.nothing_known(),
+        }
+    }
+
+    /// How loaded the server is, as a share of its network card; 0 when it has not reported.
+    #[must_use]
+    pub fn utilisation(&self, server: &Server) -> f64 {
+        let bits = self.live(&server.name).map_or(0.0, |seen| seen.report.load.bits_per_second);
+        if server.nic_gbps > 0.0 { bits / (server.nic_gbps * 1e9) } else { 0.0 }
+    }
+
+    /// How many suns of the region keep the file, 1 unless it is hot.
+    #[must_use]
+    pub fn spread(&self, region: &Region, file: &str) -> usize {
+        self.registry.hot.get(&region.id).map_or(1, |hot| hot.spread(file, sun_count(region)))
+    }
+
+    /// The region's live servers, by name.
+    #[must_use]
+    pub fn servers(&self, region: &Region) -> Vec<ServerState> {
+        let suns = region.suns.iter().map(|sun| &sun.server);
+        let caches = region.caches.iter().map(|cache| &cache.server);
+        let mut live: Vec<ServerState> = suns
+            .chain(caches)
+            .filter_map(|server| {
+                let report = &self.live(&server.name)?.report;
+                Some(ServerState { name: server.name.clone(), healthy: report.healthy, load: report.load })
+            })
+            .collect();
+        live.sort_by(|a, b| a.name.cmp(&b.name));
+        live
+    }
+
+    /// The region's hot files, by name.
+    #[must_use]
+    pub fn hot(&self, region: &Region) -> Vec<HotFile> {
+        let files = self.registry.hot.get(&region.id);
+        let files = files.into_iter().flat_map(|hot| hot.iter(sun_count(region)));
+        files.map(|(file, spread)| HotFile { file: file.to_owned(), spread }).collect()
+    }
+
+    /// Load of all servers that are alive, by name; for metrics.
+    pub fn all(&self) -> impl Iterator<Item = (&'a str, &'a Load)> {
+        let now_ms = self.now_ms;
+        let live = self.registry.servers.iter().filter(move |(_, seen)| seen.live(now_ms));
+        live.map(|(name, seen)| (name.as_str(), &seen.report.load))
+    }
+
+    fn live(&self, name: &str) -> Option<&'a Seen> {
+        self.registry.servers.get(name).filter(|seen| seen.live(self.now_ms))
+    }
+
+    fn nothing_known(&self) -> bool {
+        self.registry.servers.is_empty() || self.now_ms.saturating_sub(self.registry.started_ms) < SILENT_MS
+    }
+}
+
+impl Seen {
+    const fn live(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.at_ms) < SILENT_MS
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "three seconds")]
+const SILENT_MS: u64 = (SILENT_S * 1000.0) as u64;
+
+/// Suns that keep files; draining ones do not.
+fn sun_count(region: &Region) -> usize {
+    region.suns.iter().filter(|sun| sun.server.weight.get() > 0).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::topology;
+    use crate::wire::HotRate;
+
+    #[test]
+    fn a_server_is_linked_while_it_reports_and_is_healthy() {
+        let mut registry = Registry::new(RULE, 0);
+        check(&registry, 10_000, "sun4-1-1 sun4-1-2 sun4-1-3"); // Nobody has ever reported.
+        registry.report(&topology(), healthy("sun4-1-1"), 1000);
+        check(&registry, 2999, "sun4-1-1 sun4-1-2 sun4-1-3"); // Others may just not have had the time.
+        check(&registry, 3000, "sun4-1-1");
+        check(&registry, 3999, "sun4-1-1");
+        check(&registry, 4000, "");
+        registry.report(&topology(), healthy("sun4-1-2"), 5000);
+        registry.report(&topology(), StatusReport { healthy: false, ..healthy("sun4-1-1") }, 5000);
+        check(&registry, 5001, "sun4-1-2");
+        let names: Vec<String> =
+            registry.at(5001).servers(region(&topology())).into_iter().map(|server| server.name).collect();
+        assert_eq!(names, ["sun4-1-1", "sun4-1-2"]);
+        assert_eq!(registry.at(9000).servers(region(&topology())), []);
+    }
+
+    #[test]
+    fn who_says_that_it_is_ill_is_not_linked_from_the_start() {
+        let mut registry = Registry::new(RULE, 0);
+        registry.report(&topology(), StatusReport { healthy: false, ..healthy("sun4-1-1") }, 10);
+        check(&registry, 20, "sun4-1-2 sun4-1-3");
+    }
+
+    #[test]
+    fn a_file_is_hot_by_what_all_suns_of_its_region_say() {
+        let mut registry = Registry::new(RULE, 0);
+        let topology = topology();
+        for (server, requests) in [("sun4-1-1", 40.0), ("sun4-1-2", 40.0), ("sun4-1-3", 40.0), ("sun5-1-1", 500.0)] {
+            registry.report(&topology, busy(server, "c1/a", requests), 1000);
+        }
+        assert_eq!(registry.at(1000).spread(region(&topology), "c1/a"), 3);
+        assert_eq!(registry.at(1000).spread(region(&topology), "c1/b"), 1);
+        assert_eq!(
+            registry.at(1000).hot(region(&topology)),
+            [HotFile { file: "c1/a".to_owned(), spread: 3 }],
+            "120 requests/s of a mean of 1,000 want 2.4 suns"
+        );
+        assert_eq!(registry.at(1000).hot(topology.region(RegionId(5)).unwrap()), [], "it has one sun");
+    }
+
+    #[test]
+    fn load_is_told_as_a_share_of_the_network_card() {
+        let mut registry = Registry::new(RULE, 0);
+        let topology = topology();
+        registry.report(&topology, busy("sun4-1-1", "c1/a", 1.0), 0);
+        let server = &topology.sun("sun4-1-1").unwrap().server;
+        assert_eq!(registry.at(0).utilisation(server), 0.1);
+        assert_eq!(registry.at(3000).utilisation(server), 0.0);
+        assert_eq!(registry.at(0).all().count(), 1);
+    }
+
+    fn healthy(server: &str) -> StatusReport {
+        StatusReport { server: server.to_owned(), healthy: true, ..StatusReport::default() }
+    }
+
+    fn busy(server: &str, file: &str, requests_per_second: f64) -> StatusReport {
+        StatusReport {
+            load: Load { requests_per_second: 1000.0, bits_per_second: 1e9, ..Load::default() },
+            hottest: vec![HotRate { file: file.to_owned(), requests_per_second, bits_per_second: 0.0 }],
+            ..healthy(server)
+        }
+    }
+
+    fn region(topology: &Topology) -> &Region {
+        topology.region(RegionId(4)).unwrap()
+    }
+
+    #[track_caller]
+    fn check(registry: &Registry, now_ms: u64, expected: &str) {
+        let topology = topology();
+        let linkable: Vec<&str> = region(&topology)
+            .suns
+            .iter()
+            .filter(|sun| registry.at(now_ms).linkable(&sun.server))
+            .map(|sun| sun.server.name.as_str())
+            .collect();
+        assert_eq!(linkable.join(" "), expected, "at {now_ms}");
+    }
+
+    const RULE: Rule =
+        Rule { request_share: 0.05, nic_share: 0.5, requests_min: 20.0, lower_after_ms: 600_000, files_max: 10 };
+}
