@@ -1,1 +1,33 @@
-//! Skeleton.
+//! `sunctl`, the operator's tool: it checks and changes what the operator wants, asks what is so, and runs
+//! the whole system on one machine to look at.
+//!
+//! ```text
+//!                    cli
+//!      +---------+----+----+--------+--------+
+//!    check     weight     top    where     demo ---------------------------+
+//!      |         |         |    (locate)     |  content server, API, suns,  |
+//!   topology  topology    API      |         |  caches, gallery, load       |
+//!   configs     file           API or        +------------------------------+
+//!                              topology              one process, loopback
+//! ```
+//!
+//! In reading order:
+//!
+//! - [`cli`]: the command line and where its defaults come from.
+//! - [`table`]: a command's answer, as columns and as JSON.
+//! - [`check`], [`weight`], [`top`], [`locate`] (`sunctl where`), [`token`]: a command each.
+//! - [`demo`]: the whole system in one process. Its content server serves tests as well.
+//!
+//! # What it is not
+//!
+//! It is no daemon and keeps no state: the topology is the operator's file, ratings are the API's. It
+//! changes nothing but the topology file it is told to change.
+
+pub mod check;
+pub mod cli;
+pub mod demo;
+pub mod locate;
+pub mod table;
+pub mod token;
+pub mod top;
+pub mod weight;

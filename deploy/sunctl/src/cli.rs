@@ -1,0 +1,300 @@
+//! The command line: what can be asked, where its defaults come from, and running it.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use geo::resolver::Sources;
+use geo::{CanonicalName, RegionId, Scheme, Topology};
+use popularity_api::{Client, ClientConfig};
+
+use crate::locate::Question;
+use crate::table::Answer;
+use crate::{check, demo, locate, token, top, weight};
+
+/// The operator's tool of a Sun CDN.
+#[derive(Debug, Parser)]
+#[command(name = "sunctl", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// Answer in JSON, for programs.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole system in this process, on loopback, to look at and play with.
+    Demo(demo::Options),
+    /// Check a topology and configs before they are put in place.
+    Check {
+        #[command(flatten)]
+        topology: TopologyArgs,
+        /// Config files of daemons; each daemon is told by its keys.
+        #[arg(long, value_name = "FILE", num_args = 1..)]
+        config: Vec<PathBuf>,
+    },
+    /// Show or change what share of a region's files each server keeps.
+    #[command(subcommand)]
+    Weight(WeightCommand),
+    /// Show the best-rated files of a region.
+    Top {
+        /// The region's number.
+        region: u16,
+        /// How many files.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+        limit: u16,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Show who serves a file to a client, and why.
+    Where(WhereArgs),
+    /// Make a random bearer token.
+    Token,
+}
+
+#[derive(Debug, Subcommand)]
+enum WeightCommand {
+    /// Show all weights and the shares they give.
+    List {
+        #[command(flatten)]
+        topology: TopologyArgs,
+    },
+    /// Change one weight in the topology file, after a preview of what moves.
+    Set {
+        /// Name of a sun or cache, sun4-2-1.
+        server: String,
+        /// 0..=256; 0 drains the server.
+        weight: u16,
+        /// Preview only.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        topology: TopologyArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct TopologyArgs {
+    /// The topology's file [env: SUN_TOPOLOGY].
+    #[arg(long, value_name = "FILE")]
+    topology: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ApiArgs {
+    /// Address of the popularity API, http://10.0.0.5:8090 [env: SUN_API].
+    #[arg(long, value_name = "URL")]
+    api: Option<String>,
+    /// File with an operator's token for it [env: SUN_TOKEN_FILE].
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct WhereArgs {
+    /// The file's name, c100500/path/to/a.jpg; a link to it will do.
+    file: String,
+    /// The client's address.
+    #[arg(long, value_name = "ADDRESS")]
+    client: IpAddr,
+    /// Scheme of the link.
+    #[arg(long, value_enum, default_value_t = SchemeArg::Https)]
+    scheme: SchemeArg,
+    #[command(flatten)]
+    api: ApiArgs,
+    #[command(flatten)]
+    topology: TopologyArgs,
+    /// Without the API: lists of prefixes and their regions.
+    #[arg(long, value_name = "FILE")]
+    prefixes: Vec<PathBuf>,
+    /// Without the API: a city or country file in MaxMind's format.
+    #[arg(long, value_name = "FILE")]
+    geoip: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SchemeArg {
+    Http,
+    Https,
+}
+
+/// Runs the process's command line; the exit status is 1 when something is wrong, 2 for a mistake in it.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(answer)) => {
+            let text = if cli.json { format!("{:#}\n", answer.json) } else { answer.text };
+            // A reader that left (`| head`) has seen what it wanted.
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+            if answer.good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("sunctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
+    match &cli.command {
+        Command::Demo(options) => return waiting(demo::run(options)).map(|()| None),
+        Command::Check { topology, config } => Ok(check::check(&topology.file()?, config)),
+        Command::Weight(WeightCommand::List { topology }) => Ok(weight::list(&topology.read()?)),
+        Command::Weight(WeightCommand::Set { server, weight, dry_run, topology }) => {
+            weight::set(&topology.file()?, server, *weight, *dry_run)
+        }
+        Command::Top { region, limit, api } => {
+            let client = api.client()?;
+            waiting(top::top(&client, RegionId(*region), usize::from(*limit)))
+        }
+        Command::Where(args) => args.answer(),
+        Command::Token => {
+            let token = token::make(&mut rand::rng());
+            Ok(Answer::good(format!("{token}\n"), serde_json::json!({ "token": token })))
+        }
+    }
+    .map(Some)
+}
+
+/// Runs what waits for the network.
+fn waiting<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
+    let result = runtime.block_on(work);
+    // Nothing that still reads a disk keeps the process.
+    runtime.shutdown_background();
+    result
+}
+
+impl TopologyArgs {
+    fn file(&self) -> anyhow::Result<PathBuf> {
+        let file = self.topology.clone().or_else(|| variable("SUN_TOPOLOGY").map(PathBuf::from));
+        file.context("which topology? Say --topology FILE or set SUN_TOPOLOGY")
+    }
+
+    fn read(&self) -> anyhow::Result<Topology> {
+        let file = self.file()?;
+        let about = || format!("topology {}", file.display());
+        let text = std::fs::read_to_string(&file).with_context(about)?;
+        Topology::parse(&text).with_context(about)
+    }
+}
+
+impl ApiArgs {
+    fn client(&self) -> anyhow::Result<Client> {
+        let url = self.api.clone().or_else(|| variable("SUN_API"));
+        let token_file = self.token_file.clone().or_else(|| variable("SUN_TOKEN_FILE").map(PathBuf::from));
+        let config = ClientConfig {
+            url: url.context("which popularity API? Say --api URL or set SUN_API")?,
+            token_file: token_file.context("whose token? Say --token-file FILE or set SUN_TOKEN_FILE")?,
+            timeout_ms: API_TIMEOUT_MS,
+        };
+        Ok(Client::new(&config)?)
+    }
+}
+
+impl WhereArgs {
+    fn answer(&self) -> anyhow::Result<Answer> {
+        let question = Question { file: file_name(&self.file)?, client: self.client, scheme: self.scheme.into() };
+        if self.asks_the_api(|name| variable(name).is_some()) {
+            let client = self.api.client()?;
+            return waiting(locate::ask(&client, &question));
+        }
+        let sources = Sources { prefixes: self.prefixes.clone(), geoip: self.geoip.clone(), ..Sources::default() };
+        let topology = self.topology.read().context("neither an API (--api) nor a topology can be asked")?;
+        locate::work_out(&topology, &sources, &question)
+    }
+
+    /// What was said comes before what is set, and the API, which knows more, before the topology.
+    fn asks_the_api(&self, is_set: impl Fn(&str) -> bool) -> bool {
+        if self.api.api.is_some() || self.topology.topology.is_some() {
+            return self.api.api.is_some();
+        }
+        is_set("SUN_API")
+    }
+}
+
+impl From<SchemeArg> for Scheme {
+    fn from(scheme: SchemeArg) -> Self {
+        match scheme {
+            SchemeArg::Http => Self::Http,
+            SchemeArg::Https => Self::Https,
+        }
+    }
+}
+
+/// A name, a path, or a link, whose query does not count.
+fn file_name(file: &str) -> anyhow::Result<CanonicalName> {
+    let path = match file.split_once("://") {
+        Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
+        None => file.strip_prefix('/').unwrap_or(file),
+    };
+    let path = path.split('?').next().unwrap_or(path);
+    CanonicalName::parse(path).with_context(|| format!("{file:?} names no file"))
+}
+
+/// A variable that is set and not empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+const AFTER_HELP: &str = "\
+Environment:
+  SUN_TOPOLOGY    default of --topology
+  SUN_API         default of --api
+  SUN_TOKEN_FILE  default of --token-file
+
+Exit status: 0 all is well, 1 something is wrong, 2 a mistake on the command line.";
+
+/// Deadline of one call, milliseconds: an operator waits longer than a daemon, but not for ever.
+const API_TIMEOUT_MS: u64 = 5000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_is_named_by_name_path_or_link() {
+        check_file("c100500/a/b.jpg", "c100500/a/b.jpg");
+        check_file("/c100500/a/b.jpg", "c100500/a/b.jpg");
+        check_file("https://sun4-2-1.example.org:8443/c100500/a/%62.jpg?sign=1", "c100500/a/b.jpg");
+        check_file("https://sun4-2-1.example.org", "refused");
+        check_file("a/b.jpg", "refused");
+        check_file("c100500/../b.jpg", "refused");
+    }
+
+    #[test]
+    fn what_was_said_comes_before_what_is_set() {
+        check_source(&["--api", "http://a"], &[], "api");
+        check_source(&["--topology", "t"], &["SUN_API"], "topology");
+        check_source(&["--topology", "t", "--api", "http://a"], &[], "api");
+        check_source(&[], &["SUN_API", "SUN_TOPOLOGY"], "api");
+        check_source(&[], &["SUN_TOPOLOGY"], "topology");
+        check_source(&[], &[], "topology");
+    }
+
+    #[track_caller]
+    fn check_file(file: &str, expected: &str) {
+        let name = file_name(file).map_or_else(|_| "refused".to_owned(), |name| name.to_string());
+        assert_eq!(name, expected, "{file}");
+    }
+
+    #[track_caller]
+    fn check_source(said: &[&str], set: &[&str], expected: &str) {
+        let line = ["sunctl", "where", "c1/a", "--client", "127.0.0.1"].iter().chain(said);
+        let Command::Where(args) = Cli::try_parse_from(line).unwrap().command else { panic!("asked where") };
+        let source = if args.asks_the_api(|name| set.contains(&name)) { "api" } else { "topology" };
+        assert_eq!(source, expected, "{said:?} {set:?}");
+    }
+}

@@ -1,0 +1,151 @@
+//! The demo's data folder: temporary and removed at the end, or named by the user and kept.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+/// A folder that this demo alone uses.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    temporary: Option<tempfile::TempDir>,
+    /// Held until the end, so that no second demo uses the folder.
+    _lock: File,
+}
+
+impl Folder {
+    /// The named folder, made if it is not there; or a temporary one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made, or another demo uses it.
+    pub fn open(named: Option<&Path>) -> anyhow::Result<Self> {
+        let temporary = match named {
+            Some(_) => None,
+            None => Some(tempfile::Builder::new().prefix("sun-demo-").tempdir().context("a temporary folder")?),
+        };
+        let path = match (&temporary, named) {
+            (Some(temporary), _) => temporary.path().to_owned(),
+            (None, named) => named.unwrap_or(Path::new(".")).to_owned(),
+        };
+        let about = || format!("data folder {}", path.display());
+        fs::create_dir_all(&path).with_context(about)?;
+        let path = path.canonicalize().with_context(about)?;
+        let lock = File::create(path.join("lock")).with_context(about)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                bail!("data folder {}: another demo uses it; name another with --data", path.display())
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(error).with_context(about),
+        }
+        Ok(Self { path, temporary, _lock: lock })
+    }
+
+    /// Where it is, absolute.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it stays when the demo ends.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        self.temporary.is_none()
+    }
+
+    /// A folder below it, made if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn below(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.path.join(name);
+        fs::create_dir_all(&path).with_context(|| format!("folder {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Removes a temporary folder now and says what went wrong; a kept one stays.
+    ///
+    /// # Errors
+    ///
+    /// When something in it cannot be removed.
+    pub fn close(self) -> anyhow::Result<()> {
+        match self.temporary {
+            Some(temporary) => {
+                temporary.close().with_context(|| format!("removing the temporary folder {}", self.path.display()))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Writes a file that anyone may read.
+///
+/// # Errors
+///
+/// What the operating system says, with the file's name.
+pub fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+}
+
+/// Writes a file that only its owner may read, from its first byte on.
+///
+/// # Errors
+///
+/// What the operating system says, with the file's name.
+pub fn write_private(file: &Path, text: &str) -> anyhow::Result<()> {
+    let written = || {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut private = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+        private.set_permissions(fs::Permissions::from_mode(0o600))?;
+        private.write_all(text.as_bytes())
+    };
+    written().with_context(|| format!("writing {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_folder_is_removed_and_a_named_one_kept() {
+        let temporary = Folder::open(None).unwrap();
+        let path = temporary.path().to_owned();
+        write(&path.join("a"), "text").unwrap();
+        temporary.close().unwrap();
+        assert!(!path.exists());
+
+        let outer = tempfile::tempdir().unwrap();
+        let named = Folder::open(Some(&outer.path().join("new/data"))).unwrap();
+        let path = named.path().to_owned();
+        named.close().unwrap();
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn two_demos_do_not_share_a_folder() {
+        let outer = tempfile::tempdir().unwrap();
+        let first = Folder::open(Some(outer.path())).unwrap();
+        let error = Folder::open(Some(outer.path())).unwrap_err().to_string();
+        assert!(error.contains("another demo uses it"), "{error}");
+        first.close().unwrap();
+        assert!(Folder::open(Some(outer.path())).is_ok());
+    }
+
+    #[test]
+    fn a_secret_is_its_owners_alone_even_where_an_open_file_was() {
+        let outer = tempfile::tempdir().unwrap();
+        let file = outer.path().join("token");
+        write(&file, "old").unwrap();
+        write_private(&file, "secret").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "secret");
+    }
+}

@@ -1,0 +1,123 @@
+//! What a command answers: columns for people, JSON for programs.
+
+use std::fmt::Write;
+
+/// A command's answer in both forms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// For people, with its line ends.
+    pub text: String,
+    /// For programs: `--json`.
+    pub json: serde_json::Value,
+    /// False: the question was answered, and the answer is that something is wrong (exit status 1).
+    pub good: bool,
+}
+
+impl Answer {
+    /// All is well.
+    #[must_use]
+    pub const fn good(text: String, json: serde_json::Value) -> Self {
+        Self { text, json, good: true }
+    }
+}
+
+/// Rows under column titles. Columns of numbers are flush right.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    titles: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table without rows.
+    #[must_use]
+    pub fn new(titles: &[&'static str]) -> Self {
+        Self { titles: titles.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row; missing cells stay empty, surplus ones are not shown.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// The table's lines.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let cell = |row: &'_ Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
+        let columns: Vec<(usize, bool)> = (0..self.titles.len())
+            .map(|column| {
+                let cells = || self.rows.iter().map(|row| cell(row, column));
+                let widest = cells().map(|cell| cell.chars().count()).max().unwrap_or(0);
+                let numeric = !self.rows.is_empty() && cells().all(|cell| is_number(&cell));
+                (widest.max(self.titles[column].len()), numeric)
+            })
+            .collect();
+        let titles: Vec<String> = self.titles.iter().map(|&title| title.to_owned()).collect();
+        let mut text = String::new();
+        for row in std::iter::once(&titles).chain(&self.rows) {
+            let mut line = String::new();
+            for (column, &(width, numeric)) in columns.iter().enumerate() {
+                let cell = cell(row, column);
+                // Writing to a string cannot fail.
+                let _ = if numeric { write!(line, "{cell:>width$}  ") } else { write!(line, "{cell:<width$}  ") };
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Bytes for people, in powers of a thousand: `192 KB`, `1.7 MB`.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    let (unit, name) = match count {
+        0..1_000 => return format!("{count} B"),
+        1_000..1_000_000 => (1e3, "KB"),
+        1_000_000..1_000_000_000 => (1e6, "MB"),
+        1_000_000_000..1_000_000_000_000 => (1e9, "GB"),
+        _ => (1e12, "TB"),
+    };
+    let scaled = count as f64 / unit;
+    if scaled < 10.0 { format!("{scaled:.1} {name}") } else { format!("{scaled:.0} {name}") }
+}
+
+/// A number, perhaps with a unit directly behind it.
+fn is_number(cell: &str) -> bool {
+    cell.is_empty() || cell == "-" || cell.starts_with(|first: char| first.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_flush_right_and_lines_have_no_trailing_space() {
+        let mut table = Table::new(&["SERVER", "WEIGHT", "NOTE"]);
+        table.row(["sun4-2-1".to_owned(), "100".to_owned(), String::new()]);
+        table.row(["sun4-2-10".to_owned(), "5".to_owned(), "draining".to_owned()]);
+        assert_eq!(
+            table.text(),
+            "SERVER     WEIGHT  NOTE\n\
+             sun4-2-1      100\n\
+             sun4-2-10       5  draining\n"
+        );
+    }
+
+    #[test]
+    fn bytes_have_two_or_three_digits() {
+        check(0, "0 B");
+        check(999, "999 B");
+        check(2_023, "2.0 KB");
+        check(192_345, "192 KB");
+        check(1_728_000, "1.7 MB");
+        check(50_000_000, "50 MB");
+        check(64_000_000_000, "64 GB");
+        check(2_000_000_000_000, "2.0 TB");
+    }
+
+    #[track_caller]
+    fn check(count: u64, expected: &str) {
+        assert_eq!(bytes(count), expected);
+    }
+}

@@ -1,0 +1,313 @@
+//! `sunctl weight`: what share of a region's files each server keeps, and changing it.
+//!
+//! ```text
+//!   topology file --lock--> text --toml_edit--> text with the weight and version + 1
+//!                                                  |
+//!                              checked as a whole, previewed, written atomically
+//! ```
+//!
+//! The document stays the operator's: comments, order and layout survive, only two numbers change.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use geo::topology::{Region, Server};
+use geo::{RegionId, Topology, Weight, placement};
+use serde_json::json;
+use toml_edit::{DocumentMut, Item, TableLike, Value};
+
+use crate::table::{Answer, Table};
+
+/// `sunctl weight list`: every server with its weight and share.
+#[must_use]
+pub fn list(topology: &Topology) -> Answer {
+    let mut table = Table::new(&["REGION", "SERVER", "WEIGHT", "SHARE", "NIC"]);
+    let mut servers = Vec::new();
+    for region in &topology.regions {
+        for kind in [Kind::Sun, Kind::Cache] {
+            for (server, (_, share)) in kind.servers(region).into_iter().zip(kind.shares(region)) {
+                table.row([
+                    region.id.to_string(),
+                    server.name.clone(),
+                    server.weight.get().to_string(),
+                    percent(share),
+                    format!("{} Gbit/s", server.nic_gbps),
+                ]);
+                servers.push(json!({
+                    "region": region.id,
+                    "server": server.name,
+                    "weight": server.weight.get(),
+                    "share": share,
+                    "nic_gbps": server.nic_gbps,
+                }));
+            }
+        }
+    }
+    Answer::good(table.text(), json!({ "version": topology.version, "servers": servers }))
+}
+
+/// `sunctl weight set`: previews the change and, unless `dry_run`, writes it.
+///
+/// # Errors
+///
+/// When the file cannot be read or written, the server is not in it, or the changed document does not check.
+pub fn set(file: &Path, server: &str, weight: u16, dry_run: bool) -> anyhow::Result<Answer> {
+    let lock = lock_folder_of(file)?;
+    let text = fs::read_to_string(file).with_context(|| format!("topology {}", file.display()))?;
+    let before = parse(&text, file)?;
+    let text = changed(&text, server, weight).with_context(|| format!("topology {}", file.display()))?;
+    let after = parse(&text, file).context("nothing was written: the changed document does not check")?;
+    let preview = Preview::new(&before, &after, server)?;
+    if !dry_run {
+        geo::watch::write_atomically(file, &text).with_context(|| format!("topology {}", file.display()))?;
+    }
+    drop(lock);
+    Ok(preview.answer(after.version, dry_run))
+}
+
+/// Two changes at once would lose one of them. The lock is on the folder, since the file itself is replaced.
+fn lock_folder_of(file: &Path) -> anyhow::Result<File> {
+    let folder = match file.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let lock = File::open(folder).with_context(|| format!("folder {}", folder.display()))?;
+    lock.lock().with_context(|| format!("locking folder {}", folder.display()))?;
+    Ok(lock)
+}
+
+fn parse(text: &str, file: &Path) -> anyhow::Result<Topology> {
+    Topology::parse(text).with_context(|| format!("topology {}", file.display()))
+}
+
+/// The document with the server's weight replaced and its version one higher.
+fn changed(text: &str, server: &str, weight: u16) -> anyhow::Result<String> {
+    if Weight::new(weight).is_none() {
+        bail!("weight {weight}: a weight is 0..={}, and 0 drains the server", Weight::MAX);
+    }
+    let mut document: DocumentMut = text.parse()?;
+    let version = document.get("version").and_then(Item::as_integer).context("version: is no number")?;
+    let Some(entry) = find(document.as_table_mut(), server) else {
+        bail!("there is no sun or cache {server:?}; `sunctl weight list` shows them all");
+    };
+    set_number(entry, "weight", i64::from(weight));
+    set_number(document.as_table_mut(), "version", version + 1);
+    Ok(document.to_string())
+}
+
+/// The entry of `[[sun]]` or `[[cache]]` with this name.
+fn find<'a>(document: &'a mut dyn TableLike, server: &str) -> Option<&'a mut dyn TableLike> {
+    let named = |entry: &dyn TableLike| entry.get("name").and_then(Item::as_str) == Some(server);
+    let lists = document.iter_mut().filter(|(key, _)| *key == "sun" || *key == "cache");
+    for (_, list) in lists {
+        let found = match list {
+            Item::ArrayOfTables(tables) => {
+                tables.iter_mut().map(|table| table as &mut dyn TableLike).find(|entry| named(*entry))
+            }
+            Item::Value(Value::Array(array)) => array
+                .iter_mut()
+                .filter_map(Value::as_inline_table_mut)
+                .map(|table| table as &mut dyn TableLike)
+                .find(|entry| named(*entry)),
+            _ => None,
+        };
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+/// Replaces a number and keeps what stands around it: alignment and a comment behind it.
+fn set_number(table: &mut dyn TableLike, key: &str, number: i64) {
+    if let Some(Item::Value(old)) = table.get_mut(key) {
+        let decor = old.decor().clone();
+        *old = Value::from(number);
+        *old.decor_mut() = decor;
+    } else {
+        table.insert(key, toml_edit::value(number));
+    }
+}
+
+/// Suns and caches are placed apart from each other.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Sun,
+    Cache,
+}
+
+impl Kind {
+    fn servers(self, region: &Region) -> Vec<&Server> {
+        match self {
+            Self::Sun => region.suns.iter().map(|sun| &sun.server).collect(),
+            Self::Cache => region.caches.iter().map(|cache| &cache.server).collect(),
+        }
+    }
+
+    /// Name and share of each server of the region; all shares are 0 when nobody has weight.
+    fn shares(self, region: &Region) -> Vec<(&str, f64)> {
+        let servers = self.servers(region);
+        let weights: Vec<Weight> = servers.iter().map(|server| server.weight).collect();
+        servers.iter().map(|server| server.name.as_str()).zip(placement::shares(&weights)).collect()
+    }
+
+    /// The share of the region's files that another server keeps in `after`.
+    fn moved(self, before: &Region, after: &Region) -> f64 {
+        match self {
+            Self::Sun => before.suns_moved(after),
+            Self::Cache => before.caches_moved(after),
+        }
+    }
+}
+
+/// What a change will do.
+#[derive(Clone, Debug)]
+struct Preview {
+    region: RegionId,
+    server: String,
+    weights: (u16, u16),
+    /// Share of the region's files that change their server: the least that any placement could move.
+    moved: f64,
+    /// Name, and share of the files before and after.
+    shares: Vec<(String, f64, f64)>,
+}
+
+impl Preview {
+    fn new(before: &Topology, after: &Topology, server: &str) -> anyhow::Result<Self> {
+        let (old, new) = before.server(server).zip(after.server(server)).context("the server is gone")?;
+        let kind = if before.sun(server).is_some() { Kind::Sun } else { Kind::Cache };
+        let (from, to) = before.region(old.region).zip(after.region(old.region)).context("the region is gone")?;
+        let shares = kind.shares(from).into_iter().zip(kind.shares(to));
+        Ok(Self {
+            region: old.region,
+            server: server.to_owned(),
+            weights: (old.weight.get(), new.weight.get()),
+            moved: kind.moved(from, to),
+            shares: shares.map(|((name, was), (_, is))| (name.to_owned(), was, is)).collect(),
+        })
+    }
+
+    fn answer(&self, version: u64, dry_run: bool) -> Answer {
+        let (old, new) = self.weights;
+        let mut text = format!(
+            "{}: weight {old} -> {new}. {} of region {}'s files change their server, the fewest possible.\n\n",
+            self.server,
+            percent(self.moved),
+            self.region,
+        );
+        let mut table = Table::new(&["SERVER", "SHARE BEFORE", "AFTER"]);
+        for (name, was, is) in &self.shares {
+            table.row([name.clone(), percent(*was), percent(*is)]);
+        }
+        text.push_str(&table.text());
+        if self.shares.iter().all(|(_, _, is)| *is == 0.0) {
+            text.push_str("\nNobody of its kind in the region has weight then: its neighbours take over.\n");
+        }
+        text.push_str(&match dry_run {
+            true => format!("\nNothing was written (--dry-run); it would be version {version}.\n"),
+            false => format!("\nWritten as version {version}; every daemon sees it within a second.\n"),
+        });
+        let shares: Vec<_> =
+            self.shares.iter().map(|(name, was, is)| json!({ "server": name, "before": was, "after": is })).collect();
+        let json = json!({
+            "server": self.server,
+            "region": self.region,
+            "weight_before": old,
+            "weight": new,
+            "moved": self.moved,
+            "shares": shares,
+            "version": version,
+            "written": !dry_run,
+        });
+        Answer::good(text, json)
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}%", share * 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPOLOGY: &str = r#"# The whole fleet.
+version = 7 # rises with every change
+domain = "example.org"
+default_region = 4
+
+[content_servers]
+url = "http://cs{number}.storage.example.org"
+numbers = ["1-199"]
+
+[[region]]
+id = 4
+name = "Moscow"
+latitude = 55.75
+longitude = 37.6
+
+[[group]]
+name = "sun4-2"
+subnet = "192.0.2.0/26"
+
+[[sun]]
+name = "sun4-2-1"
+addresses = ["192.0.2.1"]
+internal = "10.4.2.1:8081"
+weight   = 100   # the old machine
+
+[[sun]]
+name = "sun4-2-2"
+addresses = ["192.0.2.2"]
+internal = "10.4.2.2:8081"
+weight = 100
+"#;
+
+    #[test]
+    fn only_the_weight_and_the_version_change() {
+        let text = changed(TOPOLOGY, "sun4-2-1", 50).unwrap();
+        let expected =
+            TOPOLOGY.replace("version = 7 #", "version = 8 #").replace("weight   = 100   #", "weight   = 50   #");
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn servers_of_an_inline_list_are_found_too() {
+        let text = changed("version = 1\ncache = [{ name = \"cache4-1\", weight = 1 }]\n", "cache4-1", 2).unwrap();
+        assert_eq!(text, "version = 2\ncache = [{ name = \"cache4-1\", weight = 2 }]\n");
+    }
+
+    #[test]
+    fn a_change_that_makes_no_sense_says_what_to_do() {
+        check_refused("sun4-2-9", 1, "there is no sun or cache \"sun4-2-9\"; `sunctl weight list` shows them all");
+        check_refused("sun4-2-1", 257, "weight 257: a weight is 0..=256, and 0 drains the server");
+    }
+
+    #[test]
+    fn a_preview_tells_how_many_files_move() {
+        let before = Topology::parse(TOPOLOGY).unwrap();
+        let after = Topology::parse(&changed(TOPOLOGY, "sun4-2-1", 50).unwrap()).unwrap();
+        let preview = Preview::new(&before, &after, "sun4-2-1").unwrap();
+        // Half becomes a third: a sixth moves.
+        assert!((preview.moved - 1.0 / 6.0).abs() < 1e-9, "{}", preview.moved);
+        assert!((preview.shares[0].2 - 1.0 / 3.0).abs() < 1e-9, "{:?}", preview.shares);
+    }
+
+    #[test]
+    fn a_dry_run_writes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("topology.toml");
+        fs::write(&file, TOPOLOGY).unwrap();
+        set(&file, "sun4-2-1", 50, true).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), TOPOLOGY);
+        let answer = set(&file, "sun4-2-1", 50, false).unwrap();
+        assert_eq!(answer.json["version"], 8);
+        assert_eq!(fs::read_to_string(&file).unwrap(), changed(TOPOLOGY, "sun4-2-1", 50).unwrap());
+    }
+
+    #[track_caller]
+    fn check_refused(server: &str, weight: u16, expected: &str) {
+        assert_eq!(changed(TOPOLOGY, server, weight).unwrap_err().to_string(), expected);
+    }
+}
