@@ -1,6 +1,6 @@
 //! The API over real sockets: who may call what, what is counted once, what survives a restart, who is linked.
 
-#![expect(clippy::unwrap_used, reason = "to the lint, what tests share is no test")]
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
