@@ -363,3 +363,6 @@ pub struct Problem {
     /// What, where and what to do.
     pub detail: String,
 }
+
+#[cfg(test)]
+mod tests;
