@@ -172,7 +172,14 @@ impl Edge {
         }
     }
 
-    /// The source could not be reached, broke off or answered 5xx.
+    /// The source answered 5xx or broke off. Of a server of ours that says nothing: what it asked may have failed.
+    pub fn faltered(&self, source: &Source) {
+        if let Source::ContentServer { number, .. } = source {
+            self.breakers().failed(*number, self.now_ms());
+        }
+    }
+
+    /// The source could not be reached, or did not answer in time.
     pub fn failed(&self, source: &Source) {
         let now_ms = self.now_ms();
         match source {

@@ -5,6 +5,7 @@
 //! on who lives counts for nothing after [`WORD_S`], and everybody counts as alive who was not seen to fail.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use geo::ContentId;
 use popularity_api::wire::{CacheGeneration, HoldingsDelta, RegionState};
@@ -23,7 +24,8 @@ pub struct RegionView {
 #[derive(Clone, Debug, Default)]
 struct Holdings {
     generation: u64,
-    prefixes: HashSet<u64>,
+    /// Shared between views: a view is copied each second, a million prefixes are not.
+    prefixes: Arc<HashSet<u64>>,
 }
 
 impl RegionView {
@@ -71,16 +73,17 @@ impl RegionView {
     fn apply(&mut self, delta: &HoldingsDelta) {
         let holdings = self.holdings.entry(delta.cache.clone()).or_default();
         match delta.since {
-            None => holdings.prefixes.clear(),
+            None => holdings.prefixes = Arc::default(),
             Some(since) if since == holdings.generation => {}
             // A delta on something else: the next report names what is known, and the answer builds on that.
             Some(_) => return,
         }
         let prefix = |text: &String| u64::from_str_radix(text, 16).ok();
+        let prefixes = Arc::make_mut(&mut holdings.prefixes);
         for removed in delta.removed.iter().filter_map(prefix) {
-            holdings.prefixes.remove(&removed);
+            prefixes.remove(&removed);
         }
-        holdings.prefixes.extend(delta.added.iter().filter_map(prefix));
+        prefixes.extend(delta.added.iter().filter_map(prefix));
         holdings.generation = delta.generation;
     }
 }

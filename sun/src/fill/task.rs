@@ -91,7 +91,7 @@ impl Writer<'_> {
                 Ok(()) => return self.complete(&opened),
                 Err(why) => why,
             };
-            self.edge.failed(&body.source);
+            self.edge.faltered(&body.source);
             if resumes == RESUMES_MAX {
                 return Err(self.broken(why));
             }
@@ -113,7 +113,7 @@ impl Writer<'_> {
                 Answer::Useless(text) => {
                     why.note(&source, text);
                     if response.status().is_server_error() {
-                        self.edge.failed(&source);
+                        self.edge.faltered(&source);
                     }
                 }
                 Answer::Refused(error) => return Err(error),
