@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use daemon::tokens::Tokens;
 use geo::topology::{Region, Watched};
 use geo::{CanonicalName, RegionId, Resolver, Topology};
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Config;
@@ -54,6 +54,8 @@ pub struct Metrics {
     pub held: IntGaugeVec,
     /// Links made, by the kind of server they name: `cache`, `sun`, or `none`.
     pub links: IntCounterVec,
+    /// Version of the running topology.
+    pub topology_version: IntGauge,
 }
 
 impl Metrics {
@@ -71,10 +73,12 @@ impl Metrics {
             IntGaugeVec::new(Opts::new("popularity_held_files", "Files that a cache says it holds."), &["cache"])?;
         let links =
             IntCounterVec::new(Opts::new("popularity_links_total", "Links made, by kind of server."), &["server"])?;
+        let topology_version = IntGauge::new("popularity_topology_version", "Version of the running topology.")?;
+        registry.register(Box::new(topology_version.clone()))?;
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(held.clone()))?;
         registry.register(Box::new(links.clone()))?;
-        Ok(Self { calls, held, links })
+        Ok(Self { calls, held, links, topology_version })
     }
 }
 
@@ -101,6 +105,12 @@ impl Api {
             topology,
             resolver,
         }
+    }
+
+    /// The topology as it changes.
+    #[must_use]
+    pub fn watched(&self) -> Watched {
+        self.topology.clone()
     }
 
     /// The running topology.

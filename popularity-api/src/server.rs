@@ -63,6 +63,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
         ..http::Limits::default()
     };
     let api = Arc::new(Api::new(config, tokens, opened, metrics, topology, resolver));
+    drain.spawn(tell_topology(Arc::clone(&api), drain.clone()));
     let ending = drain.clone();
     drain.spawn(async move {
         let end = async { ending.wait().await };
@@ -71,6 +72,19 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
         drop(tokio::task::spawn_blocking(move || api.engine.close()).await);
     });
     Ok(Running { listen, admin, drain })
+}
+
+/// Tells which topology the API goes by, as it changes, until the drain.
+async fn tell_topology(api: Arc<Api>, drain: Drain) {
+    let mut topology = api.watched();
+    loop {
+        let version = topology.borrow_and_update().version;
+        api.metrics.topology_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+        tokio::select! {
+            changed = topology.changed() => if changed.is_err() { return },
+            () = drain.wait() => return,
+        }
+    }
 }
 
 fn open(ratings: &std::path::Path, settings: &engine::Settings, metrics: engine::Metrics) -> anyhow::Result<Engine> {

@@ -143,7 +143,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
     match &cli.command {
-        Command::Demo(options) => return waiting(demo::run(options)).map(|()| None),
+        Command::Demo(options) => return demo::run(options).map(|()| None),
         Command::Check { topology, config } => Ok(check::check(&topology.file()?, config)),
         Command::Weight(WeightCommand::List { topology }) => Ok(weight::list(&topology.read()?)),
         Command::Weight(WeightCommand::Set { server, weight, dry_run, topology }) => {

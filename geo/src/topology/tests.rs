@@ -434,3 +434,11 @@ fn accept(good: &str, other: &str) {
 fn good() -> Topology {
     Topology::parse(GOOD).unwrap()
 }
+
+#[test]
+fn the_shipped_example_is_a_good_document() {
+    let topology = Topology::parse(include_str!("../../../deploy/config/topology.toml")).unwrap();
+    assert_eq!(topology.regions.len(), 2);
+    assert_eq!(topology.regions[0].suns.len(), 2);
+    assert_eq!(topology.classes[0].name, "pictures");
+}

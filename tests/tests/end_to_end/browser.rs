@@ -1,5 +1,6 @@
 //! The demo's gallery in a real browser: Debian's Chromium, headless, with no flag that makes it trust anything.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -29,14 +30,14 @@ async fn the_gallery_shows_who_gave_each_picture() {
         assert!(["miss", "hit", "via"].contains(&figure.outcome.as_str()), "{figure:?}");
         assert_eq!(figure.server, figure.linked, "the server that was linked is the one that answered");
     }
-    let again = poll::until("a view of hits alone", || async {
+    let servers: BTreeSet<&str> = first.iter().map(|figure| figure.server.as_str()).collect();
+    assert!(servers.len() > 1, "several servers share the pictures: {servers:?}");
+    poll::until_true("a view of hits alone", || async {
         let figures = view(&gallery, &artefacts.join("gallery.png")).await;
         assert_eq!(figures.len(), first.len());
-        figures.iter().all(|figure| figure.outcome == "hit").then_some(figures)
-    });
-    let (again, _) = again.await;
-    let servers: std::collections::BTreeSet<&str> = again.iter().map(|figure| figure.server.as_str()).collect();
-    assert!(servers.len() > 1, "several servers share the pictures: {servers:?}");
+        figures.iter().all(|figure| figure.outcome == "hit")
+    })
+    .await;
 }
 
 /// Opens the page until its script has seen every picture, keeps a screenshot, and returns what it says.

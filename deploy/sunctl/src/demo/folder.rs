@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -68,20 +69,32 @@ impl Folder {
         Ok(path)
     }
 
-    /// Removes a temporary folder now and says what went wrong; a kept one stays.
+    /// Removes a temporary folder now and says what went wrong; a kept one stays. A daemon's copy of a topology that
+    /// changed just now may still be on its way into it: it is tried a few times.
     ///
     /// # Errors
     ///
     /// When something in it cannot be removed.
     pub fn close(self) -> anyhow::Result<()> {
-        match self.temporary {
-            Some(temporary) => {
-                temporary.close().with_context(|| format!("removing the temporary folder {}", self.path.display()))
+        let Some(temporary) = self.temporary else { return Ok(()) };
+        for _ in 1..REMOVALS_MAX {
+            match fs::remove_dir_all(&self.path) {
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => std::thread::sleep(REMOVAL_PAUSE),
+                _ => break,
             }
-            None => Ok(()),
+        }
+        match temporary.close() {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing the temporary folder {}", self.path.display()))
+            }
+            _ => Ok(()),
         }
     }
 }
+
+/// How often a folder that is not empty yet is tried to be removed.
+const REMOVALS_MAX: u32 = 20;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(50);
 
 /// Writes a file that anyone may read.
 ///

@@ -86,17 +86,19 @@ pub struct Options {
 /// # Errors
 ///
 /// What does not start, and why.
-pub async fn run(options: &Options) -> anyhow::Result<()> {
+pub fn run(options: &Options) -> anyhow::Result<()> {
     let draws = std::io::stdout().is_terminal() && !options.plain;
     // A warning in the middle of what is drawn would tear it.
     let level = if draws { "error" } else { "warn" };
     telemetry::init(&LogConfig { level: level.to_owned(), ..LogConfig::default() })?;
-    let drain = Drain::new();
-    drain::on_signals(&drain).context("signals cannot be listened to")?;
     let library = Arc::new(library(options.media.as_deref())?);
     let ports = fleet::free_ports(options.port)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads")?;
     let folder = Folder::open(options.data.as_deref())?;
-    let played = play(options, &Stage { ports, folder: &folder, library, drain, draws }).await;
+    let stage = Stage { ports, folder: &folder, library, drain: Drain::new(), draws };
+    let played = runtime.block_on(play(options, &stage));
+    // What still follows a file ends before the file goes.
+    runtime.shutdown_timeout(THREADS_LIMIT);
     let closed = folder.close();
     played.and(closed)
 }
@@ -112,6 +114,7 @@ struct Stage<'a> {
 
 /// Starts everything, shows it, and ends it, in whatever way it goes.
 async fn play(options: &Options, stage: &Stage<'_>) -> anyhow::Result<()> {
+    drain::on_signals(&stage.drain).context("signals cannot be listened to")?;
     let files = fleet::write_files(stage.folder, stage.ports)?;
     let fleet = Fleet::start(stage.ports, &files, Arc::clone(&stage.library)).await?;
     let shown = perform(options, stage, &files, &fleet).await;
@@ -201,5 +204,7 @@ fn say(text: &str) {
 
 const FRAME: Duration = Duration::from_secs(1);
 const API_TIMEOUT_MS: u64 = 2000;
+/// What waits for a disk has this long before the folder is removed.
+const THREADS_LIMIT: Duration = Duration::from_secs(2);
 /// Visitors and gallery have this long for what they are at.
 const VISITORS_DRAIN_LIMIT: Duration = Duration::from_secs(5);

@@ -22,9 +22,10 @@ async function show(figure) {
     const response = await fetch(figure.dataset.url, { mode: "cors", credentials: "omit", cache: "no-store" });
     if (!response.ok) throw new Error(`status ${response.status}`);
     const seen = read(response.headers.get("Cache-Status"));
-    const picture = figure.querySelector("img");
-    picture.src = URL.createObjectURL(await response.blob());
-    await picture.decode();
+    const type = response.headers.get("Content-Type");
+    // To the last byte: a body that breaks off is an error. What it shows may be decoded later.
+    const body = new Blob([await response.arrayBuffer()], { type });
+    figure.querySelector("img").src = URL.createObjectURL(body);
     figure.dataset.server = seen.server;
     figure.dataset.outcome = seen.outcome;
     status.textContent = seen.server ? `${seen.server} \u00b7 ${seen.text}` : seen.text;

@@ -90,7 +90,7 @@ fn picture(html: &mut String, file: &MediaFile, link: &Link) {
     let _ = write!(
         html,
         "<figure data-file=\"{name}\" data-url=\"{url}\" data-linked=\"{server}\">\n\
-         <a href=\"{url}\"><img alt=\"{short}\" width=\"320\" height=\"200\"></a>\n\
+         <a href=\"{url}\"><img alt=\"{short}\" width=\"320\" height=\"200\" decoding=\"sync\"></a>\n\
          <noscript><img src=\"{url}\" alt=\"{short}\" width=\"320\" height=\"200\"></noscript>\n\
          <figcaption><span class=\"name\">{short}</span> <span class=\"size\">{size}</span>\
          <p class=\"status\">{server}</p></figcaption>\n</figure>\n",

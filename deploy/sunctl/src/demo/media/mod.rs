@@ -177,8 +177,17 @@ impl Made {
             Self::Picture { index, width, height } => {
                 let painting = Painting::new(index);
                 let (step_x, step_y) = (1.0 / width as f32, 1.0 / height as f32);
-                // A pixel has the colour of its centre.
-                let pixel = |x, y| painting.at((x as f32 + 0.5) * step_x, (y as f32 + 0.5) * step_y);
+                // Small pictures are shown enlarged, so their pixels have the mean colour of what they cover.
+                let side: u16 = if width < 320 { 3 } else { 1 };
+                let within = |step: u16| (f32::from(step) + 0.5) / f32::from(side);
+                let pixel = |x, y| {
+                    let mut sum = [0; 3];
+                    for (row, column) in (0..side).flat_map(|row| (0..side).map(move |column| (row, column))) {
+                        let seen = painting.at((x as f32 + within(column)) * step_x, (y as f32 + within(row)) * step_y);
+                        sum = std::array::from_fn(|part| sum[part] + u16::from(seen[part]));
+                    }
+                    sum.map(|part| u8::try_from(part / (side * side)).unwrap_or(u8::MAX))
+                };
                 png::encode(width, height, pixel).into()
             }
         }
