@@ -157,12 +157,17 @@ async fn parse<T: DeserializeOwned>(api: &Api, body: Body) -> Result<(T, OwnedSe
     let too_long = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body is at most {most} bytes here"));
     let announced = body.size_hint().upper().map_or(most, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     if announced > most {
+        discard(body, most.saturating_mul(2)).await;
         return Err(too_long());
     }
     let room = api.room(announced).await;
-    let bytes: Bytes = match Limited::new(body, most).collect().await {
+    let mut body = body;
+    let bytes: Bytes = match Limited::new(&mut body, most).collect().await {
         Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(too_long()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            discard(body, most).await;
+            return Err(too_long());
+        }
         Err(error) => return Err(Refusal::bad(format!("the body broke off: {error}"))),
     };
     let mut json = serde_json::Deserializer::from_slice(&bytes);
@@ -172,6 +177,16 @@ async fn parse<T: DeserializeOwned>(api: &Api, body: Body) -> Result<(T, OwnedSe
     })?;
     json.end().map_err(|error| Refusal::bad(format!("after the JSON value: {error}")))?;
     Ok((value, room))
+}
+
+/// Reads `most` bytes and keeps none: who is refused while it still sends meets a reset connection, and the answer that
+/// says why is lost. Who sends more than that has to live with it.
+async fn discard(mut body: Body, most: usize) {
+    let mut left = most;
+    while let Some(Ok(frame)) = body.frame().await {
+        let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+        left = rest;
+    }
 }
 
 /// Runs what may take milliseconds off the runtime's own threads.

@@ -112,6 +112,33 @@ async fn what_nobody_could_have_sent_is_refused_before_it_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_sends_too_much_learns_it_whether_it_said_how_much_or_not() {
+    let world = World::start_with(|config| config.limits.body_bytes_max = 8_000_000).await;
+    for (size, announced) in [(8_000_001, true), (16_000_000, true), (8_000_001, false), (16_000_000, false)] {
+        for _ in 0..3 {
+            let mut stream = tokio::net::TcpStream::connect(world.running.listen).await.unwrap();
+            let length =
+                if announced { format!("content-length: {size}") } else { "transfer-encoding: chunked".into() };
+            let head = format!(
+                "POST /v1/links HTTP/1.1\r\nhost: a\r\nconnection: close\r\nauthorization: Bearer {}\r\n{length}\r\n\r\n",
+                token("backend")
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            if !announced {
+                stream.write_all(format!("{size:x}\r\n").as_bytes()).await.unwrap();
+            }
+            stream.write_all(&vec![b' '; size]).await.unwrap();
+            if !announced {
+                stream.write_all(b"\r\n0\r\n\r\n").await.unwrap();
+            }
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 413"), "{size} bytes, announced: {announced}: {answer}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_take_turns_in_the_ram_that_they_may_take() {
     let world = World::start_with(|config| {
         config.limits.body_bytes_max = 4096;
