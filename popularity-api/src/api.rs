@@ -9,12 +9,13 @@ use daemon::tokens::Tokens;
 use geo::topology::{Region, Watched};
 use geo::{CanonicalName, RegionId, Resolver, Topology};
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Config;
 use crate::engine::batch::{Batch, Entry};
 use crate::engine::table::{Mark, Ranked};
 use crate::engine::{CountError, Engine};
-use crate::holdings::Holdings;
+use crate::holdings::{Checked, Held, Holdings};
 use crate::links::{self, Visitor};
 use crate::problem::Refusal;
 use crate::status::Registry;
@@ -39,6 +40,8 @@ pub struct Api {
     resolver: Arc<ArcSwap<Resolver>>,
     holdings: RwLock<Holdings>,
     registry: RwLock<Registry>,
+    /// RAM for bodies, in units of [`ROOM_UNIT_BYTES`].
+    bodies: Arc<Semaphore>,
     started: Instant,
 }
 
@@ -49,7 +52,7 @@ pub struct Metrics {
     pub calls: IntCounterVec,
     /// Files that caches say they hold, by cache.
     pub held: IntGaugeVec,
-    /// Links made, by why (`held`, `owner`, ...: the first word of the reason) or `error`.
+    /// Links made, by the kind of server they name: `cache`, `sun`, or `none`.
     pub links: IntCounterVec,
     /// Version of the running topology.
     pub topology_version: IntGauge,
@@ -93,6 +96,7 @@ impl Api {
         Self {
             holdings: RwLock::new(Holdings::new(config.holdings())),
             registry: RwLock::new(Registry::new(config.rule(), 0)),
+            bodies: Arc::new(Semaphore::new(config.limits.bodies_bytes_max.div_ceil(ROOM_UNIT_BYTES))),
             started: Instant::now(),
             config,
             tokens,
@@ -115,20 +119,32 @@ impl Api {
         Arc::clone(&self.topology.borrow())
     }
 
+    /// Waits for room for a body of at most `limits.body_bytes_max`.
+    pub async fn room(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let units = u32::try_from(bytes.div_ceil(ROOM_UNIT_BYTES)).unwrap_or(u32::MAX);
+        Arc::clone(&self.bodies).acquire_many_owned(units).await.expect("the semaphore is never closed")
+    }
+
     /// `POST /v1/downloads`: resolves when the batch is durable.
     ///
     /// # Errors
     ///
-    /// 400 for a batch that is too long; 429 and 503 when it cannot be made durable now.
+    /// 400 for a batch that is too long or of a source without a sound name; 429 and 503 when it cannot be made durable
+    /// now.
     pub async fn downloads(&self, report: DownloadsBatch) -> Result<DownloadsAck, Refusal> {
         if report.downloads.len() > DOWNLOADS_PER_BATCH_MAX {
             let count = report.downloads.len();
             return Err(Refusal::bad(format!("downloads: {count} entries: at most {DOWNLOADS_PER_BATCH_MAX} a batch")));
         }
+        if report.source.is_empty() || report.source.len() > SOURCE_BYTES_MAX {
+            return Err(Refusal::bad(format!("source: a name has 1..={SOURCE_BYTES_MAX} bytes")));
+        }
         let topology = self.topology();
         let given = report.downloads.len();
-        let entries: Vec<Entry> = report.downloads.into_iter().filter_map(|one| entry(one, &topology)).collect();
+        let mut entries: Vec<Entry> = report.downloads.into_iter().filter_map(|one| entry(one, &topology)).collect();
         let refused = given - entries.len();
+        // Nothing of a file arrived: no mistake, and nothing to count.
+        entries.retain(|entry| entry.downloads > 0.0);
         let mark = Mark { boot: report.boot, sequence: report.sequence };
         let counted = self.engine.count(Batch { source: report.source, mark, entries }).await.map_err(|error| {
             let detail = error.to_string();
@@ -171,29 +187,34 @@ impl Api {
     pub fn wanted(&self, region: RegionId, cache: &str, request: &WantedRequest) -> Result<Wanted, Refusal> {
         let topology = self.topology();
         let region = find_cache(&topology, region, cache)?;
-        let (table, holdings, registry) = (self.engine.table(), read(&self.holdings), read(&self.registry));
+        let table = self.engine.table();
+        let exponent = self.config.ratings.size_exponent;
+        let ranking = table.rank(region.id, exponent);
+        // Only now: who reports and who makes links does not wait for the ranking.
+        let (holdings, registry) = (read(&self.holdings), read(&self.registry));
         let knowledge = wanted::Knowledge {
             topology: &topology,
             table: &table,
             holdings: &holdings,
             view: registry.at(self.now_ms()),
-            exponent: self.config.ratings.size_exponent,
+            exponent,
         };
-        Ok(wanted::wanted(knowledge, region, cache, request))
+        Ok(wanted::wanted(knowledge, ranking, region, cache, request))
     }
 
     /// `POST /v1/regions/{region}/caches/{cache}/holdings`.
     ///
     /// # Errors
     ///
-    /// 404 for a region or cache that the topology does not have, 400 for a name that is not canonical.
+    /// 404 for a region or cache that the topology does not have, 400 for too many files or a name that is not
+    /// canonical.
     pub fn holdings(&self, region: RegionId, cache: &str, report: &HoldingsReport) -> Result<HoldingsAck, Refusal> {
         find_cache(&self.topology(), region, cache)?;
+        let report = Checked::new(report).map_err(|error| Refusal::bad(error.to_string()))?;
         let mut holdings = self.holdings.write().unwrap_or_else(PoisonError::into_inner);
-        let generation = holdings.report(cache, report).map_err(|error| Refusal::bad(error.to_string()))?;
-        for (cache, files) in holdings.counts() {
-            self.metrics.held.with_label_values(&[cache]).set(i64::try_from(files).unwrap_or(i64::MAX));
-        }
+        let generation = holdings.report(cache, report);
+        let files = holdings.of(cache).map_or(0, Held::len);
+        self.metrics.held.with_label_values(&[cache]).set(i64::try_from(files).unwrap_or(i64::MAX));
         Ok(HoldingsAck { generation })
     }
 
@@ -263,13 +284,13 @@ impl Api {
     }
 }
 
-/// A reported download as the engine takes it; nothing when it names no file or region of ours, or no download.
+/// A reported download as the engine takes it; nothing when it names no file or region of ours, or what is told of it cannot be.
 fn entry(download: Download, topology: &Topology) -> Option<Entry> {
     let name = CanonicalName::parse(&download.file).ok()?;
     let known = name.as_str() == download.file
         && topology.content_servers.allows(name.content_server())
         && topology.region(download.region).is_some();
-    let sound = download.downloads > 0.0 && download.downloads <= DOWNLOADS_MAX && download.size <= SIZE_MAX;
+    let sound = (0.0..=DOWNLOADS_MAX).contains(&download.downloads) && download.size <= SIZE_MAX;
     (known && sound).then(|| Entry {
         region: download.region,
         file: download.file.into(),
@@ -282,8 +303,12 @@ fn check_status(report: &StatusReport) -> Result<(), Refusal> {
     if report.hottest.len() > HOTTEST_MAX {
         return Err(Refusal::bad(format!("hottest: {} files: at most {HOTTEST_MAX}", report.hottest.len())));
     }
-    if report.tiers.len() > 16 || report.holdings_known.len() > 1024 {
-        return Err(Refusal::bad("tiers, holdings_known: at most 16 and 1024 entries".to_owned()));
+    if report.tiers.len() > TIERS_MAX || report.holdings_known.len() > CACHES_MAX {
+        return Err(Refusal::bad(format!("tiers, holdings_known: at most {TIERS_MAX} and {CACHES_MAX} entries")));
+    }
+    let canonical = |file: &str| CanonicalName::parse(file).is_ok_and(|name| name.as_str() == file);
+    if let Some(index) = report.hottest.iter().position(|hot| !canonical(&hot.file)) {
+        return Err(Refusal::bad(format!("hottest[{index}].file: it is no canonical name")));
     }
     let load = &report.load;
     let rates = report.hottest.iter().flat_map(|hot| [hot.requests_per_second, hot.bits_per_second]);
@@ -316,7 +341,15 @@ fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What room for bodies is counted in.
+const ROOM_UNIT_BYTES: usize = 1024;
+/// Longest name of a source; a host name's own bound.
+const SOURCE_BYTES_MAX: usize = 255;
 /// Downloads of one entry; a second of a whole region's traffic is far below.
 const DOWNLOADS_MAX: f64 = 1e9;
+/// Tiers of one server.
+const TIERS_MAX: usize = 16;
+/// Caches of one region.
+const CACHES_MAX: usize = 1024;
 /// Bytes of a file: 1 PiB, as at the edge.
 const SIZE_MAX: u64 = 1 << 50;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use geo::RegionId;
+use reqwest::Url;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -16,7 +17,8 @@ use crate::wire;
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
-    url: String,
+    /// Scheme, host and port; its path is "/".
+    base: Url,
     token: String,
 }
 
@@ -45,13 +47,9 @@ impl Client {
     ///
     /// When the token file cannot be read or the address is no `http://` URL.
     pub fn new(config: &ClientConfig) -> Result<Self, ClientError> {
-        let url = config.url.trim_end_matches('/');
-        let plain = reqwest::Url::parse(url)
-            .is_ok_and(|url| url.scheme() == "http" && url.has_host() && url.path() == "/" && url.query().is_none());
-        if !plain {
-            let why = format!("popularity.url = {:?}: it has the form http://host:port", config.url);
-            return Err(ClientError::Config(why));
-        }
+        let base = base(&config.url).ok_or_else(|| {
+            ClientError::Config(format!("popularity.url = {:?}: it has the form http://host:port", config.url))
+        })?;
         let token = daemon::tokens::read_secret(&config.token_file).map_err(|e| ClientError::Config(e.to_string()))?;
         let timeout = Duration::from_millis(config.timeout_ms);
         let http = reqwest::Client::builder()
@@ -61,7 +59,7 @@ impl Client {
             .connect_timeout(timeout)
             .build()
             .map_err(|error| ClientError::Config(format!("HTTP client: {error}")))?;
-        Ok(Self { http, url: url.to_owned(), token })
+        Ok(Self { http, base, token })
     }
 
     /// `POST /v1/downloads`.
@@ -70,7 +68,7 @@ impl Client {
     ///
     /// [`ClientError`], as every call.
     pub async fn report_downloads(&self, batch: &wire::DownloadsBatch) -> Result<wire::DownloadsAck, ClientError> {
-        self.post("/v1/downloads", batch).await
+        self.post(&["downloads"], batch).await
     }
 
     /// `GET /v1/regions/{region}/top`.
@@ -79,8 +77,9 @@ impl Client {
     ///
     /// [`ClientError`], as every call.
     pub async fn top(&self, region: RegionId, limit: usize) -> Result<wire::Top, ClientError> {
-        let path = format!("/v1/regions/{region}/top?limit={limit}");
-        self.send(self.http.get(format!("{}{path}", self.url))).await
+        let mut url = self.call(&["regions", &region.to_string(), "top"]);
+        url.query_pairs_mut().append_pair("limit", &limit.to_string());
+        self.send(self.http.get(url)).await
     }
 
     /// `POST /v1/regions/{region}/caches/{cache}/wanted`.
@@ -94,7 +93,7 @@ impl Client {
         cache: &str,
         request: &wire::WantedRequest,
     ) -> Result<wire::Wanted, ClientError> {
-        self.post(&format!("/v1/regions/{region}/caches/{cache}/wanted"), request).await
+        self.post(&["regions", &region.to_string(), "caches", cache, "wanted"], request).await
     }
 
     /// `POST /v1/regions/{region}/caches/{cache}/holdings`.
@@ -108,7 +107,7 @@ impl Client {
         cache: &str,
         report: &wire::HoldingsReport,
     ) -> Result<wire::HoldingsAck, ClientError> {
-        self.post(&format!("/v1/regions/{region}/caches/{cache}/holdings"), report).await
+        self.post(&["regions", &region.to_string(), "caches", cache, "holdings"], report).await
     }
 
     /// `POST /v1/links`.
@@ -117,7 +116,7 @@ impl Client {
     ///
     /// [`ClientError`], as every call.
     pub async fn links(&self, request: &wire::LinksRequest) -> Result<wire::Links, ClientError> {
-        self.post("/v1/links", request).await
+        self.post(&["links"], request).await
     }
 
     /// `POST /v1/status`.
@@ -126,15 +125,23 @@ impl Client {
     ///
     /// [`ClientError`], as every call.
     pub async fn report_status(&self, report: &wire::StatusReport) -> Result<wire::RegionState, ClientError> {
-        self.post("/v1/status", report).await
+        self.post(&["status"], report).await
     }
 
-    async fn post<Q: Serialize, A: DeserializeOwned>(&self, path: &str, question: &Q) -> Result<A, ClientError> {
-        self.send(self.http.post(format!("{}{path}", self.url)).json(question)).await
+    async fn post<Q: Serialize, A: DeserializeOwned>(&self, path: &[&str], question: &Q) -> Result<A, ClientError> {
+        self.send(self.http.post(self.call(path)).json(question)).await
+    }
+
+    /// The address of a call; what a name has that a path segment must not have is percent-encoded.
+    fn call(&self, path: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        url.path_segments_mut().expect("an http address has a path").clear().push("v1").extend(path);
+        url
     }
 
     async fn send<A: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<A, ClientError> {
-        let unreachable = |why: String| ClientError::Unreachable { url: self.url.clone(), why };
+        let unreachable =
+            |why: String| ClientError::Unreachable { url: self.base.as_str().trim_end_matches('/').to_owned(), why };
         let sent = request.bearer_auth(&self.token).send().await;
         let response = sent.map_err(|error| unreachable(causes(&error)))?;
         let status = response.status();
@@ -142,19 +149,31 @@ impl Client {
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| unreachable(format!("its answer: {error}")));
         }
-        Err(ClientError::Refused(serde_json::from_slice(&body).unwrap_or_else(|_| wire::Problem {
+        let problem = serde_json::from_slice(&body).unwrap_or_else(|_| wire::Problem {
             title: status.canonical_reason().unwrap_or("an unknown status").to_owned(),
             status: status.as_u16(),
             detail: String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned(),
-        })))
+        });
+        if status.is_client_error() {
+            return Err(ClientError::Refused(problem));
+        }
+        Err(unreachable(format!("{} {}: {}", status.as_u16(), problem.title, problem.detail)))
     }
 }
 
 /// Without the token.
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Client").field("url", &self.base.as_str()).finish_non_exhaustive()
     }
+}
+
+/// A plain base address: `http`, a host, perhaps a port, nothing else.
+fn base(url: &str) -> Option<Url> {
+    let url = Url::parse(url).ok()?;
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    let anonymous = url.username().is_empty() && url.password().is_none();
+    (url.scheme() == "http" && url.has_host() && bare && anonymous).then_some(url)
 }
 
 /// A whole body of at most [`ANSWER_BYTES_MAX`].
@@ -190,7 +209,7 @@ pub enum ClientError {
     /// Token file or address.
     #[error("{0}")]
     Config(String),
-    /// No answer in time, or none that can be read; worth another try.
+    /// No answer in time, none that can be read, or one that says the API is in trouble (5xx); worth another try.
     #[error("popularity API at {url}: {why}")]
     Unreachable {
         /// Where.
@@ -214,17 +233,43 @@ mod tests {
         for (url, good) in [
             ("http://10.0.0.5:8090", true),
             ("http://10.0.0.5:8090/", true),
+            ("http://[::1]:8090", true),
             ("https://10.0.0.5", false),
             ("10.0.0.5:8090", false),
             ("http://10.0.0.5/api", false),
+            ("http://10.0.0.5/?a", false),
+            ("http://10.0.0.5/#a", false),
+            ("http://user@10.0.0.5", false),
             ("", false),
         ] {
-            let token_file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(&token_file, "0123456789abcdef").unwrap();
-            std::fs::set_permissions(&token_file, std::fs::Permissions::from_mode(0o600)).unwrap();
-            let config = ClientConfig { url: url.to_owned(), token_file: token_file.path().into(), timeout_ms: 1 };
-            let client = Client::new(&config);
+            let client = client(url);
             assert_eq!(client.is_ok(), good, "{url}: {client:?}");
         }
     }
+
+    #[test]
+    fn names_stay_inside_their_path_segment() {
+        let client = client("http://10.0.0.5:8090").unwrap();
+        for (cache, expected) in [
+            ("cache4-1", "http://10.0.0.5:8090/v1/regions/4/caches/cache4-1/wanted"),
+            ("a/b?c#d%e f", "http://10.0.0.5:8090/v1/regions/4/caches/a%2Fb%3Fc%23d%25e%20f/wanted"),
+        ] {
+            assert_eq!(client.call(&["regions", "4", "caches", cache, "wanted"]).as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn the_token_is_not_shown() {
+        let shown = format!("{:?}", client("http://10.0.0.5:8090"));
+        assert!(!shown.contains(TOKEN), "{shown}");
+    }
+
+    fn client(url: &str) -> Result<Client, ClientError> {
+        let token_file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&token_file, TOKEN).unwrap();
+        std::fs::set_permissions(&token_file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        Client::new(&ClientConfig { url: url.to_owned(), token_file: token_file.path().into(), timeout_ms: 1 })
+    }
+
+    const TOKEN: &str = "0123456789abcdef";
 }

@@ -25,7 +25,7 @@ pub struct Config {
     pub tokens: PathBuf,
     /// Evidence for the region of a client. Default none: every client is in the topology's default region.
     pub geo: geo::resolver::Sources,
-    /// Group commit of the binlog, milliseconds. Default 200; too small: a disk flush for every batch, too
+    /// Group commit of the binlog, milliseconds; at most half of `limits.request_s`. Default 200; too small: a disk flush for every batch, too
     /// large: reporters wait.
     pub commit_ms: u64,
     /// How long a drain may take, seconds. Default 30; too small: batches are not acknowledged and come again,
@@ -75,8 +75,11 @@ pub struct Limits {
     /// Default 100000; too small: full lists go out, too large: RAM (24 bytes each).
     pub holdings_log_max: usize,
     /// Body of one call, bytes. Default 33554432; too small: large batches and full holdings are refused
-    /// with 413, too large: callers can fill RAM.
+    /// with 413, too large: one call can take much of `bodies_bytes_max`.
     pub body_bytes_max: usize,
+    /// Bodies of all calls under way, bytes; further ones wait for their turn. At least `body_bytes_max`. Default
+    /// 268435456; too small: large calls wait for each other, too large: callers can fill RAM.
+    pub bodies_bytes_max: usize,
     /// Bytes of batches that wait for their commit. Default 67108864; too small: reporters are told to come
     /// again (429), too large: RAM.
     pub queue_bytes_max: usize,
@@ -117,41 +120,49 @@ pub struct Hot {
 }
 
 impl Config {
-    /// Everything that is wrong with the numbers.
+    /// Everything that is wrong with the numbers. What is let through cannot make a clock or a counter overflow.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        let Self { ratings, hot, limits, .. } = self;
+        let Self { ratings, hot, limits, snapshots, .. } = self;
         let mut problems = Vec::new();
-        let mut within = |good: bool, key: &str, value: String, allowed: &str| {
-            if !good {
-                problems.push(format!("{key} = {value}: {allowed}"));
+        let mut whole = |key: &str, value: u64, least: u64, most: u64| {
+            if !(least..=most).contains(&value) {
+                problems.push(format!("{key} = {value}: it is within {least}..={most}"));
             }
         };
-        let share = |value: f64| (0.0..=1.0).contains(&value);
-        for (key, value) in [
-            ("ratings.half_life_hour_s", ratings.half_life_hour_s),
-            ("ratings.half_life_days_s", ratings.half_life_days_s),
-        ] {
-            within(value > 0, key, value.to_string(), "a half-life is at least one second");
-        }
+        let size = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+        // A batch that gathers as long as a call may take is never acknowledged.
+        whole("commit_ms", self.commit_ms, 0, limits.request_s.saturating_mul(500).min(60_000));
+        whole("drain_s", self.drain_s, 0, DAY_S);
+        whole("ratings.half_life_hour_s", ratings.half_life_hour_s, 1, 3650 * DAY_S);
+        whole("ratings.half_life_days_s", ratings.half_life_days_s, 1, 3650 * DAY_S);
+        whole("limits.pairs_max", size(limits.pairs_max), 16, 100_000_000);
+        whole("limits.held_max", size(limits.held_max), 1, 100_000_000);
+        whole("limits.holdings_log_max", size(limits.holdings_log_max), 0, 100_000_000);
+        whole("limits.body_bytes_max", size(limits.body_bytes_max), 1024, 1 << 30);
+        whole("limits.bodies_bytes_max", size(limits.bodies_bytes_max), size(limits.body_bytes_max), 1 << 40);
+        whole("limits.queue_bytes_max", size(limits.queue_bytes_max), 1 << 20, 1 << 31);
+        whole("limits.connections_max", size(limits.connections_max), 1, 1_000_000);
+        whole("limits.request_s", limits.request_s, 1, DAY_S);
+        whole("snapshots.every_s", snapshots.every_s, 1, DAY_S);
+        whole("snapshots.binlog_bytes", snapshots.binlog_bytes, 1 << 20, 1 << 40);
+        whole("hot.lower_after_s", hot.lower_after_s, 0, DAY_S);
+        whole("hot.files_max", size(hot.files_max), 0, 100_000);
+        let mut fraction = |key: &str, value: f64, good: bool, allowed: &str| {
+            if !good {
+                problems.push(format!("{key} = {value}: it is {allowed}"));
+            }
+        };
         for (key, value) in
             [("ratings.hour_share", ratings.hour_share), ("ratings.size_exponent", ratings.size_exponent)]
         {
-            within(share(value), key, value.to_string(), "it is within 0..=1");
+            fraction(key, value, (0.0..=1.0).contains(&value), "within 0..=1");
         }
         for (key, value) in [("hot.request_share", hot.request_share), ("hot.nic_share", hot.nic_share)] {
-            within(value > 0.0 && value <= 1.0, key, value.to_string(), "it is above 0 and at most 1");
+            fraction(key, value, value > 0.0 && value <= 1.0, "above 0 and at most 1");
         }
-        within(hot.requests_min >= 0.0, "hot.requests_min", hot.requests_min.to_string(), "it is not negative");
-        for (key, value) in [
-            ("limits.pairs_max", limits.pairs_max),
-            ("limits.body_bytes_max", limits.body_bytes_max),
-            ("limits.queue_bytes_max", limits.queue_bytes_max),
-            ("limits.connections_max", limits.connections_max),
-        ] {
-            within(value > 0, key, value.to_string(), "it is at least 1");
-        }
-        within(limits.request_s > 0, "limits.request_s", limits.request_s.to_string(), "it is at least 1");
+        let requests_min = hot.requests_min;
+        fraction("hot.requests_min", requests_min, requests_min >= 0.0 && requests_min.is_finite(), "not negative");
         problems
     }
 
@@ -221,6 +232,7 @@ impl Default for Limits {
             held_max: 2_000_000,
             holdings_log_max: 100_000,
             body_bytes_max: 32 << 20,
+            bodies_bytes_max: 256 << 20,
             queue_bytes_max: 64 << 20,
             connections_max: 1024,
             request_s: 10,
@@ -239,6 +251,8 @@ impl Default for Hot {
         Self { request_share: 0.05, nic_share: 0.5, requests_min: 20.0, lower_after_s: 600, files_max: 1000 }
     }
 }
+
+const DAY_S: u64 = 86_400;
 
 #[cfg(test)]
 mod tests {
@@ -261,15 +275,23 @@ mod tests {
     #[test]
     fn bad_numbers_are_named() {
         assert_eq!(Config::default().problems(), Vec::<String>::new());
-        let bad = |change: fn(&mut Config)| {
-            let mut config = Config::default();
-            change(&mut config);
-            config.problems().join("\n")
-        };
-        let problem = bad(|config| config.ratings.hour_share = 1.5);
-        assert_eq!(problem, "ratings.hour_share = 1.5: it is within 0..=1");
-        assert!(bad(|config| config.ratings.half_life_hour_s = 0).starts_with("ratings.half_life_hour_s = 0"));
-        assert!(bad(|config| config.hot.nic_share = f64::NAN).starts_with("hot.nic_share = NaN"));
-        assert!(bad(|config| config.limits.connections_max = 0).starts_with("limits.connections_max = 0"));
+        for (bad, expected) in [
+            ("commit_ms = 5001", "commit_ms = 5001: it is within 0..=5000"),
+            ("ratings.hour_share = 1.5", "ratings.hour_share = 1.5: it is within 0..=1"),
+            ("ratings.half_life_hour_s = 0", "ratings.half_life_hour_s = 0: it is within 1..=315360000"),
+            ("hot.nic_share = nan", "hot.nic_share = NaN: it is above 0 and at most 1"),
+            ("hot.requests_min = inf", "hot.requests_min = inf: it is not negative"),
+            ("limits.connections_max = 0", "limits.connections_max = 0: it is within 1..=1000000"),
+            ("limits.pairs_max = 15", "limits.pairs_max = 15: it is within 16..=100000000"),
+            ("limits.bodies_bytes_max = 1024", "limits.bodies_bytes_max = 1024: it is within 33554432..=1099511627776"),
+            ("snapshots.every_s = 0", "snapshots.every_s = 0: it is within 1..=86400"),
+            (
+                "snapshots.every_s = 9223372036854775807",
+                "snapshots.every_s = 9223372036854775807: it is within 1..=86400",
+            ),
+        ] {
+            let config: Config = daemon::config::parse(bad, "test").unwrap();
+            assert_eq!(config.problems(), [expected]);
+        }
     }
 }

@@ -21,7 +21,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use geo::CanonicalName;
 
-use crate::wire::{HoldingsDelta, HoldingsReport};
+use crate::wire::{HOLDINGS_PER_REPORT_MAX, HoldingsDelta, HoldingsReport};
 
 /// The holdings of all caches.
 #[derive(Debug)]
@@ -56,16 +56,65 @@ struct Change {
     held: bool,
 }
 
+/// A report whose names are names. Made apart from [`Holdings::report`], so that nobody waits for the hashing.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    generation: u64,
+    since: Option<u64>,
+    added: Vec<(u64, Box<str>)>,
+    removed: Vec<u64>,
+}
+
+impl Checked {
+    /// Checks a report.
+    ///
+    /// # Errors
+    ///
+    /// [`BadReport`].
+    pub fn new(report: &HoldingsReport) -> Result<Self, BadReport> {
+        let count = report.added.len() + report.removed.len();
+        if count > HOLDINGS_PER_REPORT_MAX {
+            return Err(BadReport::TooLong { count });
+        }
+        let added = report.added.iter().enumerate().map(|(n, held)| {
+            let name = name(&held.file, || format!("added[{n}].file"))?;
+            Ok((name.content_id().prefix(), name.as_str().into()))
+        });
+        let removed = report.removed.iter().enumerate().map(|(n, file)| {
+            let name = name(file, || format!("removed[{n}]"))?;
+            Ok(name.content_id().prefix())
+        });
+        Ok(Self {
+            generation: report.generation,
+            since: report.since,
+            added: added.collect::<Result<_, _>>()?,
+            removed: removed.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
 /// A report that is refused whole: 400.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{field}: {file:?} is no canonical name: {why}")]
-pub struct BadName {
-    /// Where in the report, "added[3].file".
-    pub field: String,
-    /// What was there.
-    pub file: String,
-    /// What is wrong with it.
-    pub why: String,
+pub enum BadReport {
+    /// More than [`HOLDINGS_PER_REPORT_MAX`] files.
+    #[error(
+        "added, removed: {count} files: at most {HOLDINGS_PER_REPORT_MAX} a report; send the rest as further \
+         generations that build on this one"
+    )]
+    TooLong {
+        /// How many.
+        count: usize,
+    },
+    /// Something that is not the canonical name of a file.
+    #[error("{field}: {file:?} is no canonical name: {why}")]
+    Name {
+        /// Where in the report, "added[3].file".
+        field: String,
+        /// What was there.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 impl Holdings {
@@ -76,16 +125,10 @@ impl Holdings {
     }
 
     /// Takes a report in, if it is complete or builds on what is known; the generation that is known now.
-    ///
-    /// # Errors
-    ///
-    /// [`BadName`]; nothing of the report is taken in then.
-    pub fn report(&mut self, cache: &str, report: &HoldingsReport) -> Result<u64, BadName> {
-        let added = names(report.added.iter().map(|held| held.file.as_str()), |n| format!("added[{n}].file"))?;
-        let removed = names(report.removed.iter().map(String::as_str), |n| format!("removed[{n}]"))?;
+    pub fn report(&mut self, cache: &str, report: Checked) -> u64 {
         let held = self.caches.entry(cache.to_owned()).or_default();
         match report.since {
-            Some(since) if since != held.generation => return Ok(held.generation),
+            Some(since) if since != held.generation => return held.generation,
             Some(_) => {}
             None => {
                 *held = Held { log_since: report.generation, ..Held::default() };
@@ -93,24 +136,22 @@ impl Holdings {
         }
         let complete = report.since.is_none();
         held.generation = report.generation;
-        for name in removed {
-            let prefix = name.content_id().prefix();
+        for prefix in report.removed {
             if held.files.remove(&prefix).is_some() && !complete {
                 held.changed(prefix, false);
             }
         }
-        for name in added {
+        for (prefix, name) in report.added {
             if held.files.len() >= self.bounds.files_max {
                 tracing::warn!(cache, files_max = self.bounds.files_max, "holds more files than are kept track of");
                 break;
             }
-            let prefix = name.content_id().prefix();
-            if held.files.insert(prefix, name.as_str().into()).is_none() && !complete {
+            if held.files.insert(prefix, name).is_none() && !complete {
                 held.changed(prefix, true);
             }
         }
         held.forget(self.bounds.log_max);
-        Ok(held.generation)
+        held.generation
     }
 
     /// What is known of one cache; nothing when it has not reported.
@@ -144,11 +185,6 @@ impl Holdings {
         }
         deltas
     }
-
-    /// Files known to be held, by cache; for metrics.
-    pub fn counts(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.caches.iter().map(|(cache, held)| (cache.as_str(), held.files.len()))
-    }
 }
 
 impl Held {
@@ -162,6 +198,18 @@ impl Held {
     #[must_use]
     pub fn holds(&self, prefix: u64) -> bool {
         self.files.contains_key(&prefix)
+    }
+
+    /// How many files it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
     }
 
     /// Canonical names, in no order.
@@ -216,18 +264,10 @@ impl Held {
 /// Changes of one status answer; one cache's are never split, so it can be as many as one cache holds files.
 pub const CHANGES_PER_ANSWER_MAX: usize = 100_000;
 
-fn names<'a>(
-    files: impl Iterator<Item = &'a str>,
-    field: impl Fn(usize) -> String,
-) -> Result<Vec<CanonicalName>, BadName> {
-    let bad = |n, file: &str, why: String| BadName { field: field(n), file: file.to_owned(), why };
-    files
-        .enumerate()
-        .map(|(n, file)| {
-            let name = CanonicalName::parse(file).map_err(|error| bad(n, file, error.to_string()))?;
-            if name.as_str() == file { Ok(name) } else { Err(bad(n, file, format!("it is written {name}"))) }
-        })
-        .collect()
+fn name(file: &str, field: impl Fn() -> String) -> Result<CanonicalName, BadReport> {
+    let bad = |why: String| BadReport::Name { field: field(), file: file.to_owned(), why };
+    let name = CanonicalName::parse(file).map_err(|error| bad(error.to_string()))?;
+    if name.as_str() == file { Ok(name) } else { Err(bad(format!("it is written {name}"))) }
 }
 
 /// 16 digits each, sorted.
@@ -248,33 +288,42 @@ mod tests {
     #[test]
     fn only_what_builds_on_the_known_state_is_taken_in() {
         let mut holdings = holdings(100);
-        assert_eq!(holdings.report("cache4-1", &report(5, Some(4), "a", "")), Ok(0), "nothing is known yet");
-        assert_eq!(holdings.report("cache4-1", &report(6, None, "a b", "")), Ok(6));
+        assert_eq!(holdings.report("cache4-1", report(5, Some(4), "a", "")), 0, "nothing is known yet");
+        assert_eq!(holdings.report("cache4-1", report(6, None, "a b", "")), 6);
         check(&holdings, "a b");
-        assert_eq!(holdings.report("cache4-1", &report(7, Some(6), "c", "a")), Ok(7));
+        assert_eq!(holdings.report("cache4-1", report(7, Some(6), "c", "a")), 7);
         check(&holdings, "b c");
-        assert_eq!(holdings.report("cache4-1", &report(9, Some(8), "d", "")), Ok(7));
+        assert_eq!(holdings.report("cache4-1", report(9, Some(8), "d", "")), 7);
         check(&holdings, "b c");
-        assert_eq!(holdings.report("cache4-1", &report(2, None, "e", "")), Ok(2), "a full list always counts");
+        assert_eq!(holdings.report("cache4-1", report(2, None, "e", "")), 2, "a full list always counts");
         check(&holdings, "e");
     }
 
     #[test]
     fn a_report_with_a_bad_name_is_refused_whole() {
-        let mut holdings = holdings(100);
-        let mut bad = report(1, None, "a", "");
-        bad.added.push(wire::Held { file: "c1/%61".to_owned(), size: 1 });
-        let error = holdings.report("cache4-1", &bad).unwrap_err();
-        assert_eq!(error.to_string(), "added[1].file: \"c1/%61\" is no canonical name: it is written c1/a");
-        assert!(holdings.of("cache4-1").is_none());
+        let refused = |added: &[&str], removed: &[&str]| {
+            let held = |file: &&str| wire::Held { file: (*file).to_owned(), size: 1 };
+            let report = HoldingsReport {
+                generation: 1,
+                since: None,
+                added: added.iter().map(held).collect(),
+                removed: removed.iter().map(ToString::to_string).collect(),
+            };
+            Checked::new(&report).unwrap_err().to_string()
+        };
+        let not_canonical = "\"c1/%61\" is no canonical name: it is written c1/a";
+        assert_eq!(refused(&["c1/a", "c1/%61"], &[]), format!("added[1].file: {not_canonical}"));
+        assert_eq!(refused(&[], &["c1/%61"]), format!("removed[0]: {not_canonical}"));
+        let many = vec!["c1/a"; HOLDINGS_PER_REPORT_MAX];
+        assert!(refused(&many, &["c1/b"]).starts_with("added, removed: 10001 files: at most 10000 a report"));
     }
 
     #[test]
     fn who_is_too_far_behind_is_told_everything() {
         let mut holdings = holdings(3);
-        holdings.report("cache4-1", &report(10, None, "a b", "")).unwrap();
+        holdings.report("cache4-1", report(10, None, "a b", ""));
         for (generation, name) in [(11, "c"), (12, "d"), (13, "e"), (14, "f")] {
-            holdings.report("cache4-1", &report(generation, Some(generation - 1), name, "")).unwrap();
+            holdings.report("cache4-1", report(generation, Some(generation - 1), name, ""));
         }
         check_delta(&holdings, None, "everything +6");
         check_delta(&holdings, Some(9), "everything +6");
@@ -288,9 +337,9 @@ mod tests {
     #[test]
     fn what_came_and_went_is_told_as_it_ended() {
         let mut holdings = holdings(100);
-        holdings.report("cache4-1", &report(1, None, "a", "")).unwrap();
-        holdings.report("cache4-1", &report(2, Some(1), "b", "a")).unwrap();
-        holdings.report("cache4-1", &report(3, Some(2), "a", "b")).unwrap();
+        holdings.report("cache4-1", report(1, None, "a", ""));
+        holdings.report("cache4-1", report(2, Some(1), "b", "a"));
+        holdings.report("cache4-1", report(3, Some(2), "a", "b"));
         check_delta(&holdings, Some(1), "since 1 +1 -1");
         check_delta(&holdings, Some(2), "since 2 +1 -1");
     }
@@ -299,13 +348,15 @@ mod tests {
     fn an_answer_is_bounded_and_the_rest_comes_later() {
         let mut holdings = Holdings::new(Bounds { files_max: CHANGES_PER_ANSWER_MAX, log_max: 0 });
         for cache in ["one", "two"] {
-            let many: Vec<String> = (0..60_000).map(|n| n.to_string()).collect();
-            holdings.report(cache, &report(1, None, &many.join(" "), "")).unwrap();
+            for (generation, since) in (1..=6).zip([None, Some(1), Some(2), Some(3), Some(4), Some(5)]) {
+                let many: Vec<String> = (0..10_000).map(|n| format!("{generation}/{n}")).collect();
+                holdings.report(cache, report(generation, since, &many.join(" "), ""));
+            }
         }
         let told: Vec<String> =
             holdings.deltas(["one", "two"].into_iter(), |_| None).into_iter().map(|delta| delta.cache).collect();
         assert_eq!(told, ["one"]);
-        let rest = holdings.deltas(["one", "two"].into_iter(), |cache| (cache == "one").then_some(1));
+        let rest = holdings.deltas(["one", "two"].into_iter(), |cache| (cache == "one").then_some(6));
         assert_eq!(rest.len(), 1);
         assert_eq!(rest[0].cache, "two");
     }
@@ -313,7 +364,7 @@ mod tests {
     #[test]
     fn files_above_the_bound_are_left_out() {
         let mut holdings = Holdings::new(Bounds { files_max: 2, log_max: 9 });
-        holdings.report("cache4-1", &report(1, None, "a b c", "")).unwrap();
+        holdings.report("cache4-1", report(1, None, "a b c", ""));
         assert_eq!(holdings.of("cache4-1").unwrap().names().count(), 2);
     }
 
@@ -338,9 +389,9 @@ mod tests {
                     let all: Vec<String> = cache.iter().map(ToString::to_string).collect();
                     told = report(generation, None, &all.join(" "), "");
                 }
-                if holdings.report("cache4-1", &told).unwrap() != generation {
+                if holdings.report("cache4-1", told) != generation {
                     let all: Vec<String> = cache.iter().map(ToString::to_string).collect();
-                    holdings.report("cache4-1", &report(generation, None, &all.join(" "), "")).unwrap();
+                    holdings.report("cache4-1", report(generation, None, &all.join(" "), ""));
                 }
                 if dice == 1 {
                     continue; // The sun does not ask this time.
@@ -361,14 +412,15 @@ mod tests {
         Holdings::new(Bounds { files_max: 1000, log_max })
     }
 
-    fn report(generation: u64, since: Option<u64>, added: &str, removed: &str) -> HoldingsReport {
+    fn report(generation: u64, since: Option<u64>, added: &str, removed: &str) -> Checked {
         let file = |name: &str| format!("c1/{name}");
-        HoldingsReport {
+        let report = HoldingsReport {
             generation,
             since,
             added: added.split_whitespace().map(|name| wire::Held { file: file(name), size: 1 }).collect(),
             removed: removed.split_whitespace().map(file).collect(),
-        }
+        };
+        Checked::new(&report).unwrap()
     }
 
     fn id(name: &str) -> String {

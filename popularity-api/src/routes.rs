@@ -9,8 +9,9 @@
 //! Authorisation comes before the body is read, as far as it does not depend on it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
@@ -21,6 +22,7 @@ use daemon::tokens::{Identity, Role};
 use geo::RegionId;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::Api;
 use crate::problem::Refusal;
@@ -42,28 +44,33 @@ pub fn routes(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(async || {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "the call exists, with another method")
         })
-        .layer(middleware::from_fn_with_state(Arc::clone(&api), count))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), watch))
         .with_state(api)
 }
 
 async fn downloads(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
     let caller = identify(&api, &headers, &[Role::Sun, Role::Cache])?;
-    let batch: DownloadsBatch = parse(&api, body).await?;
+    let (batch, _room): (DownloadsBatch, _) = parse(&api, body).await?;
     itself(caller, "source", &batch.source)?;
     Ok(Json(api.downloads(batch).await?).into_response())
 }
 
 async fn status(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
     let caller = identify(&api, &headers, &[Role::Sun, Role::Cache])?;
-    let report: StatusReport = parse(&api, body).await?;
+    let (report, _room): (StatusReport, _) = parse(&api, body).await?;
     itself(caller, "server", &report.server)?;
     Ok(Json(api.status(report)?).into_response())
 }
 
 async fn links(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
     identify(&api, &headers, &[Role::Backend])?;
-    let request: LinksRequest = parse(&api, body).await?;
-    Ok(Json(api.links(&request)?).into_response())
+    let (request, _room): (LinksRequest, _) = parse(&api, body).await?;
+    let links = if request.files.len() <= LINKS_AT_ONCE_MAX {
+        api.links(&request)?
+    } else {
+        blocking(move || api.links(&request)).await?
+    };
+    Ok(Json(links).into_response())
 }
 
 async fn top(State(api): Shared, headers: HeaderMap, Path(path): Path<String>, RawQuery(query): RawQuery) -> Answer {
@@ -81,7 +88,7 @@ async fn wanted(
 ) -> Answer {
     let caller = identify(&api, &headers, &[Role::Cache])?;
     let region = own_cache(caller, &path, &cache)?;
-    let request: WantedRequest = parse(&api, body).await?;
+    let (request, _room): (WantedRequest, _) = parse(&api, body).await?;
     let wanted = blocking(move || api.wanted(region, &cache, &request)).await?;
     Ok(Json(wanted).into_response())
 }
@@ -94,7 +101,7 @@ async fn holdings(
 ) -> Answer {
     let caller = identify(&api, &headers, &[Role::Cache])?;
     let region = own_cache(caller, &path, &cache)?;
-    let report: HoldingsReport = parse(&api, body).await?;
+    let (report, _room): (HoldingsReport, _) = parse(&api, body).await?;
     let ack = blocking(move || api.holdings(region, &cache, &report)).await?;
     Ok(Json(ack).into_response())
 }
@@ -143,14 +150,19 @@ fn limit(query: Option<&str>) -> Result<usize, Refusal> {
         .ok_or_else(|| Refusal::bad(format!("{query:?}: the one parameter is limit=N, with N in 1..=10000")))
 }
 
-/// Reads a JSON body of bounded length.
-async fn parse<T: DeserializeOwned>(api: &Api, body: Body) -> Result<T, Refusal> {
+/// Reads a JSON body of bounded length. What comes with it is the body's share of the RAM that all bodies may take:
+/// keep it as long as the value.
+async fn parse<T: DeserializeOwned>(api: &Api, body: Body) -> Result<(T, OwnedSemaphorePermit), Refusal> {
     let most = api.config.limits.body_bytes_max;
+    let too_long = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body is at most {most} bytes here"));
+    let announced = body.size_hint().upper().map_or(most, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    if announced > most {
+        return Err(too_long());
+    }
+    let room = api.room(announced).await;
     let bytes: Bytes = match Limited::new(body, most).collect().await {
         Ok(collected) => collected.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body is at most {most} bytes here")));
-        }
+        Err(error) if error.is::<LengthLimitError>() => return Err(too_long()),
         Err(error) => return Err(Refusal::bad(format!("the body broke off: {error}"))),
     };
     let mut json = serde_json::Deserializer::from_slice(&bytes);
@@ -159,7 +171,7 @@ async fn parse<T: DeserializeOwned>(api: &Api, body: Body) -> Result<T, Refusal>
         Refusal::bad(format!("{path}: {}", error.into_inner()))
     })?;
     json.end().map_err(|error| Refusal::bad(format!("after the JSON value: {error}")))?;
-    Ok(value)
+    Ok((value, room))
 }
 
 /// Runs what may take milliseconds off the runtime's own threads.
@@ -168,9 +180,18 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> +
     done.unwrap_or_else(|_| Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the call failed inside; see the log")))
 }
 
-async fn count(State(api): Shared, request: Request, next: Next) -> Response {
+/// Gives every call its deadline and counts how it ended.
+async fn watch(State(api): Shared, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
-    let response = next.run(request).await;
+    let seconds = api.config.limits.request_s;
+    let answered = tokio::time::timeout(Duration::from_secs(seconds), next.run(request)).await;
+    let response = answered.unwrap_or_else(|_| {
+        let detail = format!("not done within {seconds} s; send it again, smaller or later");
+        Refusal::new(StatusCode::REQUEST_TIMEOUT, detail).into_response()
+    });
     api.metrics.calls.with_label_values(&[route.as_str(), response.status().as_str()]).inc();
     response
 }
+
+/// Links that are made on the runtime's own thread, which they keep for some 100 us.
+const LINKS_AT_ONCE_MAX: usize = 64;

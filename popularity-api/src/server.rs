@@ -58,7 +58,8 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
 
     let limits = http::Limits {
         connections_max: config.limits.connections_max,
-        request: Duration::from_secs(config.limits.request_s),
+        // The routes' own deadline comes first, with an answer that says so.
+        request: Duration::from_secs(config.limits.request_s.saturating_add(1)),
         ..http::Limits::default()
     };
     let api = Arc::new(Api::new(config, tokens, opened, metrics, topology, resolver));

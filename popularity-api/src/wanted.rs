@@ -12,7 +12,7 @@
 use geo::topology::Region;
 use geo::{ContentId, Topology};
 
-use crate::engine::table::Table;
+use crate::engine::table::{Ranking, Table};
 use crate::holdings::Holdings;
 use crate::status::View;
 use crate::wire::{Candidate, HeldScore, Wanted, WantedRequest};
@@ -32,13 +32,22 @@ pub struct Knowledge<'a> {
     pub exponent: f64,
 }
 
-/// Answers the cache `cache` of `region`.
+/// Answers the cache `cache` of `region`, whose files `ranking` has by `knowledge.exponent`. The ranking comes in
+/// ready because it takes long, and nobody is to wait for the holdings that long.
 #[must_use]
-pub fn wanted(knowledge: Knowledge<'_>, region: &Region, cache: &str, request: &WantedRequest) -> Wanted {
+pub fn wanted(
+    knowledge: Knowledge<'_>,
+    ranking: Ranking<'_>,
+    region: &Region,
+    cache: &str,
+    request: &WantedRequest,
+) -> Wanted {
     let Knowledge { table, holdings, exponent, .. } = knowledge;
     let held = holdings.of(cache);
-    let limit = request.limit.min(CANDIDATES_MAX);
-    let ranked = table.best(region.id, exponent, limit, |file| {
+    // A draining cache comes first for no file: all of them would be looked at to find that out.
+    let draining = region.caches.iter().any(|one| one.server.name == cache && one.server.weight.get() == 0);
+    let limit = if draining { 0 } else { request.limit.min(CANDIDATES_MAX) };
+    let ranked = ranking.take(limit, |file| {
         file.size <= request.bytes_max
             && !held.is_some_and(|held| held.holds(file.content.prefix()))
             && region.cache_order(file.content).first().is_some_and(|first| first.server.name == cache)
@@ -86,7 +95,7 @@ mod tests {
     use crate::engine::batch::{Batch, Entry, Group};
     use crate::engine::decay::Decay;
     use crate::engine::table::Mark;
-    use crate::holdings::Bounds;
+    use crate::holdings::{Bounds, Checked};
     use crate::hot::Rule;
     use crate::status::Registry;
     use crate::testing;
@@ -163,7 +172,7 @@ mod tests {
         fn hold(&mut self, cache: &str, file: &str) {
             let added = vec![Held { file: file.to_owned(), size: 1 }];
             let report = HoldingsReport { generation: 1, since: None, added, removed: Vec::new() };
-            self.holdings.report(cache, &report).unwrap();
+            self.holdings.report(cache, Checked::new(&report).unwrap());
         }
 
         fn ask(&self, cache: &str, bytes_max: u64) -> Wanted {
@@ -178,7 +187,8 @@ mod tests {
                 exponent: 0.5,
             };
             let region = self.topology.region(self.topology.cache(cache).unwrap().server.region).unwrap();
-            wanted(knowledge, region, cache, &WantedRequest { bytes_max, limit: 100 })
+            let ranking = self.table.rank(region.id, knowledge.exponent);
+            wanted(knowledge, ranking, region, cache, &WantedRequest { bytes_max, limit: 100 })
         }
 
         fn candidates(&self, cache: &str, bytes_max: u64) -> Vec<String> {

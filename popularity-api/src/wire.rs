@@ -130,7 +130,8 @@ pub struct HeldScore {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HoldingsReport {
-    /// State after this report; rises with every change the cache makes.
+    /// State after this report; rises with every change the cache makes. A list that is longer than one report may
+    /// be is told as the first report's full list and further reports that build on it, each a generation of its own.
     pub generation: u64,
     /// What this report builds on; none: it is the full list.
     pub since: Option<u64>,
@@ -156,6 +157,9 @@ pub struct HoldingsAck {
     /// What the API now has. When it is not the report's generation (a delta on something it does not have), send in full.
     pub generation: u64,
 }
+
+/// Files added and removed in one [`HoldingsReport`].
+pub const HOLDINGS_PER_REPORT_MAX: usize = 10_000;
 
 // ---- POST /v1/links ----------------------------------------------------------------------------
 
@@ -359,3 +363,6 @@ pub struct Problem {
     /// What, where and what to do.
     pub detail: String,
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,9 +11,10 @@ use daemon::drain::Drain;
 use geo::{RegionId, Scheme};
 use popularity_api::server::{self, Config, Running};
 use popularity_api::wire::{
-    CacheGeneration, Download, DownloadsBatch, Held, HoldingsReport, LinksRequest, StatusReport, WantedRequest,
+    CacheGeneration, Download, DownloadsBatch, Held, HoldingsReport, HotRate, LinksRequest, StatusReport, WantedRequest,
 };
 use popularity_api::{Client, ClientConfig, ClientError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_is_for_those_it_is_meant_for() {
@@ -63,6 +64,106 @@ async fn a_refusal_says_what_is_wrong_and_where() {
         let problem: popularity_api::wire::Problem = serde_json::from_str(&text).unwrap();
         assert_eq!(problem.status, status);
         assert!(problem.detail.contains(says), "{method} {path}: {}", problem.detail);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_carry_the_headers_that_go_with_them() {
+    let world = World::start().await;
+    for (method, path, bearer, status, header, expected) in [
+        ("POST", "/v1/links", "", 401, "www-authenticate", "Bearer"),
+        ("GET", "/v1/links", "", 405, "allow", "POST"),
+        ("POST", "/v1/regions/4/top", "", 405, "allow", "GET,HEAD"),
+        ("GET", "/nothing", "", 404, "content-type", "application/problem+json"),
+        ("POST", "/v1/links", "sun4-1-1", 403, "content-type", "application/problem+json"),
+    ] {
+        let answer = world.request(method, path, bearer).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{method} {path}");
+        assert_eq!(answer.headers()[header], expected, "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_could_have_sent_is_refused_before_it_counts() {
+    let world = World::start().await;
+    let operator = world.client("operator");
+    for source in [String::new(), "x".repeat(256), "x".repeat(70_000)] {
+        let error = operator.report_downloads(&DownloadsBatch { source, ..batch(1, &[]) }).await.unwrap_err();
+        assert!(matches!(&error, ClientError::Refused(problem) if problem.status == 400), "{error}");
+    }
+    let hottest = |file: &str| HotRate { file: file.to_owned(), requests_per_second: 1.0, bits_per_second: 1.0 };
+    for (hottest, expected) in [
+        (vec![hottest("c1/a")], None),
+        (vec![hottest("c1/a"), hottest("c1/../a")], Some("hottest[1].file")),
+        (vec![HotRate { bits_per_second: -1.0, ..hottest("c1/a") }], Some("not negative")),
+        (vec![hottest("c1/a"); 101], Some("at most 100")),
+    ] {
+        let report = StatusReport { hottest, ..status("sun4-1-1", &[]) };
+        let said = world.client("sun4-1-1").report_status(&report).await.err().map(|error| error.to_string());
+        match expected {
+            None => assert_eq!(said, None),
+            Some(expected) => assert!(said.as_ref().is_some_and(|said| said.contains(expected)), "{said:?}"),
+        }
+    }
+    // Zero downloads are no mistake, and nothing to rate.
+    let ack = world.client("sun4-1-1").report_downloads(&batch(1, &[("c1/a", 0.0), ("c1/b", -1.0)])).await.unwrap();
+    assert_eq!((ack.counted, ack.refused), (true, 1));
+    assert_eq!(world.client("backend").top(RegionId(4), 9).await.unwrap().files, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_take_turns_in_the_ram_that_they_may_take() {
+    let world = World::start_with(|config| {
+        config.limits.body_bytes_max = 4096;
+        config.limits.bodies_bytes_max = 4096;
+    })
+    .await;
+    let calls: Vec<_> = (0..20)
+        .map(|n| {
+            let client = world.client("operator");
+            let batch = DownloadsBatch { source: format!("sun-{n}"), ..batch(1, &[("c1/a", 1.0)]) };
+            tokio::spawn(async move { client.report_downloads(&batch).await.unwrap().counted })
+        })
+        .collect();
+    for call in calls {
+        assert!(call.await.unwrap());
+    }
+    check_rating(&world, 20.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_takes_too_long_is_told_so() {
+    let world = World::start_with(|config| config.limits.request_s = 1).await;
+    let mut stream = tokio::net::TcpStream::connect(world.running.listen).await.unwrap();
+    let head = format!(
+        "POST /v1/links HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-length: 99\r\n\r\nhalf",
+        token("backend")
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("not done within 1 s"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_port_tells_what_the_api_does() {
+    let world = World::start().await;
+    world.client("sun4-1-1").report_downloads(&batch(1, &[("c1/a", 2.0)])).await.unwrap();
+    let get = async |path: &str| {
+        let url = format!("http://{}{path}", world.running.admin);
+        let answer = reqwest::Client::builder().no_proxy().build().unwrap().get(url).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(get("/readyz").await.0, 200);
+    let (_, metrics) = get("/metrics").await;
+    for line in [
+        "popularity_calls_total{route=\"/v1/downloads\",status=\"200\"} 1",
+        "popularity_pairs{region=\"4\"} 1",
+        "popularity_batches_counted_total 1",
+        "popularity_pair_updates_total 1",
+        "popularity_commit_failures_total 0",
+    ] {
+        assert!(metrics.lines().any(|other| other == line), "{line}");
     }
 }
 
@@ -156,6 +257,10 @@ struct World {
 
 impl World {
     async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("topology.toml"), TOPOLOGY).unwrap();
         let mut tokens = String::new();
@@ -172,7 +277,9 @@ impl World {
             secret(&folder.path().join(name), &token(name));
         }
         secret(&folder.path().join("tokens.toml"), &tokens);
-        let running = server::start(config(folder.path()), Drain::new()).await.unwrap();
+        let mut config = config(folder.path());
+        change(&mut config);
+        let running = server::start(config, Drain::new()).await.unwrap();
         Self { folder, running }
     }
 
@@ -188,14 +295,15 @@ impl World {
     }
 
     async fn call(&self, method: &str, path: &str, bearer: &str, body: &str) -> (u16, String) {
+        let answer = self.request(method, path, bearer).body(body.to_owned()).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    fn request(&self, method: &str, path: &str, bearer: &str) -> reqwest::RequestBuilder {
         let url = format!("http://{}{path}", self.running.listen);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut request = client.request(method.parse().unwrap(), url).body(body.to_owned());
-        if !bearer.is_empty() {
-            request = request.bearer_auth(token(bearer));
-        }
-        let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let request = client.request(method.parse().unwrap(), url);
+        if bearer.is_empty() { request } else { request.bearer_auth(token(bearer)) }
     }
 }
 

@@ -46,9 +46,9 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `bytes u16 | text`; texts here are names, at most 1,024 bytes.
+/// `bytes u16 | text`; texts here are names of files (1,024 bytes) and sources (255), checked where they come in.
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
-    let bytes = u16::try_from(text.len()).expect("names are checked to be at most 1,024 bytes");
+    let bytes = u16::try_from(text.len()).expect("names are checked where they come in");
     out.extend(bytes.to_le_bytes());
     out.extend(text.as_bytes());
 }

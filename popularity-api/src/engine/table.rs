@@ -104,32 +104,28 @@ impl Table {
     }
 
     /// The files of a region best in `rating / size^exponent`, best first, at most `limit` of those that
-    /// `accept` takes. `accept` is called for few more files than are taken.
+    /// `accept` takes.
     pub fn best(
         &self,
         region: RegionId,
         exponent: f64,
         limit: usize,
-        mut accept: impl FnMut(&RatedFile) -> bool,
+        accept: impl FnMut(&RatedFile) -> bool,
     ) -> Vec<Ranked<'_>> {
-        let Some(pairs) = self.regions.get(&region) else { return Vec::new() };
+        self.rank(region, exponent).take(limit, accept)
+    }
+
+    /// All files of a region, ready to be taken best first. This is the slow half, linear in their number.
+    #[must_use]
+    pub fn rank(&self, region: RegionId, exponent: f64) -> Ranking<'_> {
+        let pairs = self.regions.get(&region).into_iter().flatten();
         let contenders: Vec<Contender<'_>> = pairs
-            .iter()
             .map(|(&index, &rating)| {
                 let file = self.files.file(index);
                 Contender(Ranked { file, rating, score: self.worth(file, rating, exponent) })
             })
             .collect();
-        let mut heap = BinaryHeap::from(contenders);
-        let mut best = Vec::with_capacity(limit.min(heap.len()));
-        while best.len() < limit
-            && let Some(Contender(ranked)) = heap.pop()
-        {
-            if accept(ranked.file) {
-                best.push(ranked);
-            }
-        }
-        best
+        Ranking { heap: BinaryHeap::from(contenders) }
     }
 
     /// What [`Table::best`] would rank this file by; nothing when the region does not rate it.
@@ -197,7 +193,29 @@ impl Table {
     }
 }
 
+/// The files of a region, in an order that is only found out as far as it is asked for.
+#[derive(Debug)]
+pub struct Ranking<'a> {
+    heap: BinaryHeap<Contender<'a>>,
+}
+
+impl<'a> Ranking<'a> {
+    /// The best `limit` files that `accept` takes, best first. `accept` is called for few more than are taken.
+    pub fn take(mut self, limit: usize, mut accept: impl FnMut(&RatedFile) -> bool) -> Vec<Ranked<'a>> {
+        let mut best = Vec::with_capacity(limit.min(self.heap.len()));
+        while best.len() < limit
+            && let Some(Contender(ranked)) = self.heap.pop()
+        {
+            if accept(ranked.file) {
+                best.push(ranked);
+            }
+        }
+        best
+    }
+}
+
 /// In the order of a heap: the highest score first, ties by name.
+#[derive(Debug)]
 struct Contender<'a>(Ranked<'a>);
 
 impl Ord for Contender<'_> {

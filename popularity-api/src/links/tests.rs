@@ -3,7 +3,7 @@
 use geo::RegionId;
 
 use super::*;
-use crate::holdings::Bounds;
+use crate::holdings::{Bounds, Checked};
 use crate::hot::Rule;
 use crate::status::Registry;
 use crate::testing;
@@ -143,7 +143,7 @@ impl World {
     fn hold(&mut self, cache: &str, generation: u64) {
         let added = vec![Held { file: FILE.to_owned(), size: 1 }];
         let report = HoldingsReport { generation, since: None, added, removed: Vec::new() };
-        self.holdings.report(cache, &report).unwrap();
+        self.holdings.report(cache, Checked::new(&report).unwrap());
     }
 
     fn alive(&mut self, servers: &[&str], now_ms: u64) {
