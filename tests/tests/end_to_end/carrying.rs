@@ -203,6 +203,39 @@ async fn a_full_cache_keeps_the_best_rated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sun_that_dies_is_linked_no_more_until_it_is_back() {
+    let world = World::with_api(&["sun1-1-1", "sun1-1-2"]);
+    let _api = world.start(API).await;
+    let mut first = world.start("sun1-1-1").await;
+    let _second = world.start("sun1-1-2").await;
+    let file = world.files_owned_by("sun1-1-1", "a", 1).remove(0);
+    world.put(&file, Script::file(SIZE));
+    until_linked(&world, 1, &file, "sun1-1-1").await;
+    first.kill();
+    let (_, url) = until_linked(&world, 1, &file, "sun1-1-2").await;
+    world.check_whole(&file, SIZE, &world.client_in(1).get(&url).await.unwrap());
+    first.restart().await;
+    until_linked(&world, 1, &file, "sun1-1-1").await;
+    // One that ends in order says so, and is not linked even before it falls silent.
+    first.terminate();
+    until_linked(&world, 1, &file, "sun1-1-2").await;
+    assert!(first.until_ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_cannot_be_made_says_why_and_the_others_are_made() {
+    let world = World::with_api(&["sun1-1-1"]);
+    let _api = world.start(API).await;
+    let files = ["c1/a.jpg", "/c1/%61.jpg", "c99/a.jpg", "c1/../a.jpg", "", "favicon.ico"].map(str::to_owned);
+    let links = links(&world, 1, &files).await.links;
+    assert_eq!(links.iter().map(|link| &link.file).collect::<Vec<_>>(), files.iter().collect::<Vec<_>>());
+    for (link, good) in links.iter().zip([true, true, false, false, false, false]) {
+        assert_eq!((link.url.is_some(), link.error.is_none()), (good, good), "{link:?}");
+    }
+    assert_eq!(links[0].url, links[1].url, "two spellings of one file have one link");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_breaks_off_puts_nothing_into_a_cache() {
     let world = World::with_api(&["sun1-1-1", "cache1-1"]);
     let _api = world.start(API).await;
