@@ -149,8 +149,14 @@ impl Carrier {
     /// Asks what to carry and begins to.
     async fn round(&mut self) {
         let asked = self.ask().await;
+        let answered = asked.is_ok();
         self.heard(asked);
-        self.carry().await;
+        if answered {
+            self.carry().await;
+        } else {
+            // What is left of the last plan still counts; a new one would be made of old scores.
+            self.advance().await;
+        }
     }
 
     /// Tells the holdings, then asks for candidates and scores. When the API turns out not to have the holdings

@@ -23,5 +23,6 @@ fn run() -> anyhow::Result<ExitCode> {
     let process = Process::begin(&config.edge.log, 2)?;
     let drain = process.drain().clone();
     let drain_s = config.edge.drain_s;
-    process.run(cache_daemon::start(config, drain), drain_s)
+    // The connections' deadline comes first; what is left then is reported before the process ends.
+    process.run(cache_daemon::start(config, drain), drain_s + 5)
 }

@@ -170,7 +170,7 @@ impl FileReader {
     }
 
     async fn next(&mut self) -> Piece {
-        while self.position < self.end {
+        while self.position < self.learned_end() {
             if let Some(bytes) = self.read_vault().await {
                 return Some(Ok(bytes));
             }
@@ -187,6 +187,16 @@ impl FileReader {
         None
     }
 
+    /// The end of a file whose size was not known is known once its fill has left it in RAM.
+    fn learned_end(&mut self) -> u64 {
+        if self.end == u64::MAX && self.fill.is_none() {
+            let head = self.edge.ram.head(self.content);
+            let same = head.filter(|head| head.meta().generation == self.meta.generation);
+            self.end = same.and_then(|head| head.meta().size).unwrap_or(u64::MAX);
+        }
+        self.end
+    }
+
     async fn read_vault(&mut self) -> Option<Bytes> {
         let held = self.held.as_ref()?;
         match vault_read::read(held, self.position, self.end).await {
@@ -196,6 +206,8 @@ impl FileReader {
                 tracing::warn!(file = %self.name, %error, "a held file is dropped");
                 self.edge.distrust(self.content);
                 self.held = None;
+                // A held file is fresh until it is dropped, and it is dropped now.
+                self.meta = Arc::new(Meta { fresh_until: crate::unix_now(), ..(*self.meta).clone() });
                 None
             }
         }
@@ -212,6 +224,8 @@ impl FileReader {
                 Read::Failed(error) => return Some(Err(error)),
                 Read::Ended if self.end == u64::MAX => return Some(Ok(None)),
                 Read::Ended | Read::Gone => {
+                    let ended_at = reader.fill().ended_at().filter(|_| self.end == u64::MAX);
+                    self.end = ended_at.unwrap_or(self.end);
                     self.fill = None;
                     return None;
                 }
@@ -235,7 +249,8 @@ impl FileReader {
         let ram = &self.edge.ram;
         let held = || ram.extent(self.content, generation, extent::index_of(position)).map(drop);
         let plan = || Plan::missing(Arc::clone(&self.meta), position, self.end);
-        match self.edge.fills.join(self.content, Need::Byte { generation, position }, self.direct, held, plan) {
+        let begin = || (plan(), self.edge.asks_no_sun(&self.name, self.content));
+        match self.edge.fills.join(self.content, Need::Byte { generation, position }, self.direct, held, begin) {
             Joined::Held(()) => {}
             Joined::Joined(reader) => self.fill = Some(reader),
             Joined::Started(reader) => {

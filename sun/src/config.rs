@@ -19,7 +19,7 @@ pub struct Config {
     pub admin: SocketAddr,
     /// The topology's file. Default /etc/sun/topology.toml.
     pub topology: PathBuf,
-    /// Last good topology and spool. Default /var/lib/sun/edge.
+    /// Last good topology, and when the last start was. Default /var/lib/sun/edge.
     pub data: PathBuf,
     /// Evidence for the region of a client. Default none.
     pub geo: geo::resolver::Sources,
@@ -60,7 +60,7 @@ pub struct Limits {
     /// large: descriptors run out (each costs one, and about 20 KiB).
     pub connections_max: usize,
     /// From the first byte waited for to the whole head of a request, seconds; also how long an idle
-    /// connection is kept. Default 30; too small: slow clients are cut off, too large: idle ones pile up.
+    /// HTTP/1.1 connection is kept (one of HTTP/2 is kept while the client answers pings). Default 30; too small: slow clients are cut off, too large: idle ones pile up.
     pub head_s: u64,
     /// A TLS handshake, seconds. Default 10.
     pub handshake_s: u64,

@@ -29,35 +29,33 @@ pub async fn report_downloads(
     drain: Drain,
     connections: TaskTracker,
 ) {
-    let mut queue = Queue::new(edge.config.name.clone(), boot());
+    let mut queue = Queue::new(edge.config.name.clone(), boot(&edge.config.data));
     let period = Duration::from_millis(edge.config.report_ms);
     let mut last = Instant::now();
     let mut refused_before = false;
     loop {
         let draining = drain.started();
-        if draining {
-            connections.wait().await;
-        } else {
-            tokio::select! {
-                () = tokio::time::sleep(period) => {}
-                () = drain.wait() => continue,
-            }
-        }
+        // While it drains, what is counted is still told as it comes: the deadline may cut the rest off.
+        let ended = tokio::select! {
+            () = tokio::time::sleep(period) => false,
+            () = drain.wait(), if !draining => continue,
+            () = connections.wait(), if draining => true,
+        };
         let (batches, hot) = edge.downloads.take(last.elapsed().as_secs_f64());
         last = Instant::now();
         *hottest.lock().expect("no code that holds this lock panics") = hot;
         let Some(client) = &client else {
-            if draining {
+            if ended {
                 return;
             }
             continue;
         };
         let before = queue.backlog().1;
         batches.into_iter().for_each(|batch| queue.push(batch));
-        edge.metrics.report_dropped.inc_by(queue.backlog().1 - before);
+        edge.metrics.report_dropped.inc_by(queue.backlog().1 - before + edge.downloads.take_dropped());
         refused_before = flush(client, &mut queue, refused_before).await;
         edge.metrics.report_backlog.set(i64::try_from(queue.backlog().0).unwrap_or(i64::MAX));
-        if draining {
+        if ended {
             return;
         }
     }
@@ -85,11 +83,11 @@ async fn flush(client: &Client, queue: &mut Queue, mut refused_before: bool) -> 
     refused_before
 }
 
-/// A 4xx is the same next time; 408, 429 and 5xx are not.
+/// A 4xx is the same next time. Not so 408 and 429, nor 401, 403 and 409: a person may mend token or clock.
 fn final_refusal(error: &ClientError) -> bool {
     match error {
         ClientError::Refused(problem) => {
-            (400..500).contains(&problem.status) && !matches!(problem.status, 401 | 403 | 408 | 429)
+            (400..500).contains(&problem.status) && !matches!(problem.status, 401 | 403 | 408 | 409 | 429)
         }
         _ => false,
     }
@@ -240,8 +238,33 @@ fn stamps(files: &[Certificate]) -> Vec<Stamp> {
     files.iter().flat_map(|file| [stamp(&file.chain), stamp(&file.key)]).collect()
 }
 
-/// Microseconds since 1970: rises from start to start.
-fn boot() -> u64 {
+/// Microseconds since 1970, and more than at the last start, also when the clock went back in between: the API
+/// counts nothing that looks older than what it has counted. The last one is kept in the data folder.
+fn boot(data: &std::path::Path) -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    let now = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+    let file = data.join("boot");
+    let last = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    let boot = last.map_or(now, |last| now.max(last.saturating_add(1)));
+    if let Err(error) = geo::watch::write_atomically(&file, &format!("{boot}\n")) {
+        tracing::warn!(file = %file.display(), %error, "the start is not written down: the next must not be earlier");
+    }
+    boot
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_later_than_the_last_also_when_the_clock_went_back() {
+        let data = tempfile::tempdir().unwrap();
+        let first = boot(data.path());
+        assert!(boot(data.path()) > first);
+        let ahead = first + 1_000_000_000_000;
+        std::fs::write(data.path().join("boot"), ahead.to_string()).unwrap();
+        assert_eq!(boot(data.path()), ahead + 1);
+        std::fs::write(data.path().join("boot"), "nonsense").unwrap();
+        assert!(boot(data.path()) > first);
+    }
 }

@@ -130,6 +130,12 @@ impl Edge {
         sources::sources(question, &self.topology(), &belief)
     }
 
+    /// Whether a fill of the file begun for a client asks no sun: then requests of servers may join it.
+    #[must_use]
+    pub fn asks_no_sun(&self, name: &CanonicalName, content: ContentId) -> bool {
+        !self.sources(name, content, false).iter().any(Source::is_sun)
+    }
+
     /// What becomes of a file that is not held: a cache fetches nothing for other servers.
     #[must_use]
     pub fn absent(&self, direct: bool) -> Absent {

@@ -17,7 +17,7 @@ pub const EXTENT_BYTES: u64 = 1024 * 1024;
 /// The extent that holds a byte.
 #[must_use]
 pub fn index_of(position: u64) -> u32 {
-    // A file is at most 16 TiB / 2: `Class::file_bytes_max` and the size check of a fill stay far below.
+    // Fills refuse files above FILE_BYTES_MAX, which is far below.
     u32::try_from(position / EXTENT_BYTES).unwrap_or(u32::MAX)
 }
 
@@ -25,13 +25,6 @@ pub fn index_of(position: u64) -> u32 {
 #[must_use]
 pub fn start_of(index: u32) -> u64 {
     u64::from(index) * EXTENT_BYTES
-}
-
-/// The bytes of an extent in a file of `size`.
-#[must_use]
-pub fn bytes_of(index: u32, size: u64) -> Range<u64> {
-    let start = start_of(index);
-    start..(start + EXTENT_BYTES).min(size)
 }
 
 /// `range` grown to whole extents; its end stays open when it is `u64::MAX`.
@@ -60,8 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_extent_ends_with_the_file() {
-        assert_eq!(bytes_of(2, 2 * EXTENT_BYTES + 5), 2 * EXTENT_BYTES..2 * EXTENT_BYTES + 5);
+    fn positions_fit_an_index() {
         assert_eq!(index_of(2 * EXTENT_BYTES - 1), 1);
         assert!(index_of(FILE_BYTES_MAX) < u32::MAX);
     }

@@ -84,6 +84,10 @@ pub fn failed(request: &Lookup, asked: &Plan, error: &FillError, stale: Option<&
         (FillError::Unsatisfiable { .. }, _) if request.range.is_none() && !matches!(asked, Plan::Whole) => {
             Step::Ask(Plan::Whole)
         }
+        // It was another request's range that lies past the end, not this one's.
+        (FillError::Unsatisfiable { size }, _) if request.range.is_some_and(|range| range.within(*size).is_some()) => {
+            Step::Ask(Plan::cold(request.head_only, request.range))
+        }
         (FillError::Missing(_) | FillError::Unsatisfiable { .. }, _) | (_, None) => Step::Refuse(refusal(error)),
         (_, Some(meta)) => respond(request, meta, true),
     }
@@ -110,7 +114,11 @@ fn refusal(error: &FillError) -> Refusal {
         FillError::Missing(_) => "there is no such file".to_owned(),
         FillError::Unsatisfiable { .. } | FillError::Busy | FillError::Changed => error.to_string(),
     };
-    Refusal { status, why }
+    let unsatisfied_size = match error {
+        FillError::Unsatisfiable { size } => Some(*size),
+        _ => None,
+    };
+    Refusal { status, why, unsatisfied_size }
 }
 
 #[cfg(test)]
@@ -149,6 +157,15 @@ mod tests {
         check(failed(&lookup("HEAD", None), &Plan::Size, &empty, None), "ask Whole");
         check(failed(&lookup("HEAD", None), &Plan::Whole, &empty, None), "refuse 416");
         check(failed(&lookup("GET", Some("bytes=5-")), &Plan::Span(0..9), &empty, None), "refuse 416");
+    }
+
+    #[test]
+    fn the_range_of_another_request_refuses_nobody_else() {
+        let short = FillError::Unsatisfiable { size: 1000 };
+        let far = Plan::Span(99 << 20..100 << 20);
+        check(failed(&lookup("GET", Some("bytes=0-99")), &far, &short, None), "ask Span");
+        check(failed(&lookup("GET", None), &far, &short, None), "ask Whole");
+        check(failed(&lookup("GET", Some("bytes=1000-")), &far, &short, None), "refuse 416");
     }
 
     #[track_caller]

@@ -39,7 +39,7 @@ impl Meta {
     #[must_use]
     pub fn new(response: &HeaderMap, size: Option<u64>, now: u64, ttl_s: u64, fallback: u64) -> Self {
         let headers = headers::kept(response);
-        let age = headers::text(response, &header::AGE).and_then(|age| age.trim().parse().ok()).unwrap_or(0);
+        let age = age(response);
         let generation = match strong_validator(&headers) {
             Some(validator) => generation_of(validator, size),
             None => fallback,
@@ -59,7 +59,9 @@ impl Meta {
     pub fn revalidated(&self, response: &HeaderMap, now: u64, ttl_s: u64) -> Self {
         let mut headers = self.headers.clone();
         headers.extend(headers::kept(response).into_iter().filter_map(|(name, value)| Some((name?, value))));
-        Self { headers, born_at: now, fresh_until: now.saturating_add(ttl_s), ..self.clone() }
+        let age = age(response);
+        let (born_at, fresh_until) = (now.saturating_sub(age), now.saturating_add(ttl_s.saturating_sub(age)));
+        Self { headers, born_at, fresh_until, ..self.clone() }
     }
 
     /// Whether it may be served without asking again.
@@ -75,7 +77,8 @@ impl Meta {
         strong_validator(&self.headers)
     }
 
-    /// Whether a 206 with these headers and this size continues the same version.
+    /// Whether a 206 with these headers and this size continues the same version. Without any validator the
+    /// convention that files are immutable is all there is: then the size alone must agree.
     #[must_use]
     pub fn continued_by(&self, response: &HeaderMap, size: u64) -> bool {
         self.size == Some(size)
@@ -103,6 +106,11 @@ impl Storable {
             .any(|name| ["no-store", "private"].iter().any(|no| name.trim().eq_ignore_ascii_case(no)));
         if forbidden { Self::No } else { Self::Yes }
     }
+}
+
+/// How long ago the content server made the response, seconds: other servers of ours kept it meanwhile.
+fn age(response: &HeaderMap) -> u64 {
+    headers::text(response, &header::AGE).and_then(|age| age.trim().parse().ok()).unwrap_or(0)
 }
 
 fn strong_validator(headers: &HeaderMap) -> Option<&str> {

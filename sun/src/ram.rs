@@ -118,6 +118,13 @@ impl Ram {
         self.cache.invalidate(&Key::Head(content));
     }
 
+    /// Forgets a file if this is still the version that is held.
+    pub fn forget_version(&self, content: ContentId, generation: u64) {
+        if self.head(content).is_some_and(|head| head.meta().generation == generation) {
+            self.forget(content);
+        }
+    }
+
     /// Bytes held (as of moka's last housekeeping) and bytes that may be held.
     #[must_use]
     pub fn fullness(&self) -> (u64, u64) {

@@ -8,10 +8,11 @@
 //! A batch keeps its number until the API has acknowledged it, so it is counted once however often it is sent.
 //! While the API is away batches wait, newest dropped first beyond [`QUEUE_MAX`] (counted in a metric).
 //!
-//! "Sent" is what was handed to the connection: what a client that leaves has not received of it, at most one
-//! socket buffer, is counted too.
+//! "Sent" is what was handed to the connection: of what a client that leaves has not received, the last piece (at
+//! most an extent) is counted too.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use geo::{CanonicalName, RegionId};
@@ -20,6 +21,7 @@ use popularity_api::wire::{DOWNLOADS_PER_BATCH_MAX, Download, DownloadsBatch, HO
 /// Downloads since the last batch. Shared by all workers.
 #[derive(Debug, Default)]
 pub struct Downloads {
+    dropped: AtomicU64,
     sums: Mutex<HashMap<(RegionId, Arc<str>), Sum>>,
 }
 
@@ -36,6 +38,7 @@ impl Downloads {
     pub fn add(&self, region: RegionId, file: &Arc<str>, size: u64, sent: u64) {
         let mut sums = self.sums.lock().expect("no code that holds this lock panics");
         if sums.len() >= PAIRS_MAX && !sums.contains_key(&(region, Arc::clone(file))) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let sum = sums.entry((region, Arc::clone(file))).or_default();
@@ -43,6 +46,12 @@ impl Downloads {
         sum.downloads += share(sent, size);
         sum.bytes += sent;
         sum.requests += 1;
+    }
+
+    /// Downloads that were not summed since the last call, because too many files were asked for at once.
+    #[must_use]
+    pub fn take_dropped(&self) -> u64 {
+        self.dropped.swap(0, Ordering::Relaxed)
     }
 
     /// Takes everything out: batches of entries in order of region and file, and the hottest files by request
@@ -189,7 +198,7 @@ impl Drop for Tally {
     }
 }
 
-/// (region, file) pairs summed between two batches; more are not counted. About 20 MiB.
+/// (region, file) pairs summed between two batches; more are dropped, and counted as that. About 20 MiB.
 const PAIRS_MAX: usize = 100_000;
 /// Batches that wait while the API is away: ten minutes of one a second.
 pub const QUEUE_MAX: usize = 600;

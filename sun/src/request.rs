@@ -67,13 +67,15 @@ pub struct Refusal {
     pub status: StatusCode,
     /// What, where and what to do, for the client.
     pub why: String,
+    /// With 416: the length of the file, bytes (RFC 9110, section 14.4).
+    pub unsatisfied_size: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal.
     #[must_use]
     pub fn new(status: StatusCode, why: impl Into<String>) -> Self {
-        Self { status, why: why.into() }
+        Self { status, why: why.into(), unsatisfied_size: None }
     }
 }
 

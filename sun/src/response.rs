@@ -122,6 +122,11 @@ impl Signature {
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         headers.insert(header::VIA, self.via.clone());
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        if let Some(size) = refusal.unsatisfied_size
+            && let Ok(range) = HeaderValue::from_str(&format!("bytes */{size}"))
+        {
+            headers.insert(header::CONTENT_RANGE, range);
+        }
         if forwarded && let Ok(status) = HeaderValue::from_str(&format!("{}; fwd=miss", self.name)) {
             headers.insert(CACHE_STATUS, status);
         }
@@ -155,11 +160,13 @@ fn shape(meta: &Meta, conclusion: &Conclusion) -> (StatusCode, Option<u64>, Opti
 }
 
 /// Adds what the Fetch standard's CORS protocol asks for, if the class lets the page read the file.
-pub fn allow_origin(headers: &mut HeaderMap, cors: &Cors, origin: &str) {
+/// `origin` is the page that asks by script; without one the answer only says that it depends on it.
+pub fn allow_origin(headers: &mut HeaderMap, cors: &Cors, origin: Option<&str>) {
     let any = cors.origins.iter().any(|allowed| allowed == "*");
     if !any {
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
+    let Some(origin) = origin else { return };
     if !any && !cors.origins.iter().any(|allowed| allowed == origin) {
         return;
     }
@@ -182,7 +189,7 @@ pub fn preflight(cors: Option<&Cors>, origin: &str) -> Response<ResponseBody> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
     if let Some(cors) = cors {
-        allow_origin(headers, cors, origin);
+        allow_origin(headers, cors, Some(origin));
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
         headers
             .insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Range, If-Range, If-None-Match"));
@@ -236,7 +243,7 @@ mod tests {
         let cors = |origins: &[&str]| cors(origins);
         let allowed = |origins: &[&str]| {
             let mut headers = HeaderMap::new();
-            allow_origin(&mut headers, &cors(origins), "https://site");
+            allow_origin(&mut headers, &cors(origins), Some("https://site"));
             headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).map(|value| value.to_str().unwrap().to_owned())
         };
         assert_eq!(allowed(&["*"]).as_deref(), Some("*"));

@@ -42,10 +42,8 @@ pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>)
     };
     let served = Serving::new(&edge, &lookup).run().await;
     let (mut response, outcome) = served;
-    if let Some(origin) = &lookup.origin
-        && let Some(cors) = &edge.topology().class_of(&lookup.name).cors
-    {
-        response::allow_origin(response.headers_mut(), cors, origin);
+    if let Some(cors) = &edge.topology().class_of(&lookup.name).cors {
+        response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
     }
     edge.metrics.answered(outcome, response.status());
     tracing::debug!(%client, file = %lookup.name, status = response.status().as_u16(), outcome = outcome.name(), "request");
@@ -157,7 +155,8 @@ impl<'a> Serving<'a> {
         let (edge, request) = (self.edge, self.request);
         let now = crate::unix_now();
         let fresh = || edge.ram.head(request.content).filter(|head| head.meta().fresh(now));
-        let joined = edge.fills.join(request.content, Need::Head, request.direct, fresh, || plan.clone());
+        let begin = || (plan.clone(), edge.asks_no_sun(&request.name, request.content));
+        let joined = edge.fills.join(request.content, Need::Head, request.direct, fresh, begin);
         let (mut reader, collapsed) = match joined {
             Joined::Held(head) => {
                 self.found = Found::of(Some(head));

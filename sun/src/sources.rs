@@ -148,6 +148,12 @@ impl Source {
         !matches!(self, Self::Cache { .. })
     }
 
+    /// Whether it is another sun.
+    #[must_use]
+    pub const fn is_sun(&self) -> bool {
+        matches!(self, Self::Sun { .. })
+    }
+
     /// The name of one of ours.
     #[must_use]
     pub fn server(&self) -> Option<&str> {

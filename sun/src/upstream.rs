@@ -99,8 +99,13 @@ impl Upstream {
         asked: &Asked,
     ) -> Result<Response<Incoming>, AskError> {
         let request = self.request(source, name, asked).map_err(|error| AskError::Unreachable(error.to_string()))?;
-        match tokio::time::timeout(self.first_byte, self.client.request(request)).await {
-            Err(_) => Err(AskError::TimedOut(self.first_byte)),
+        // A server of ours may be waiting for the content server itself: its own deadline must pass first.
+        let limit = match source {
+            Source::ContentServer { .. } => self.first_byte,
+            Source::Sun { .. } | Source::Cache { .. } => self.first_byte * 3 / 2,
+        };
+        match tokio::time::timeout(limit, self.client.request(request)).await {
+            Err(_) => Err(AskError::TimedOut(limit)),
             Ok(Err(error)) => Err(AskError::Unreachable(chain(&error))),
             Ok(Ok(response)) => Ok(response),
         }

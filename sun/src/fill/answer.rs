@@ -86,6 +86,10 @@ fn whole(plan: &Plan, headers: &HeaderMap, making: Making) -> Answer {
         return Answer::Useless("it encoded the file although it was asked not to".to_owned());
     }
     let size = headers::text(headers, &header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    if size.is_none() && !chunked(headers) {
+        // Its end would be the end of the connection, which looks the same when the server dies.
+        return Answer::Useless("it neither announces a length nor sends chunks: a cut would look complete".to_owned());
+    }
     if size.is_some_and(|size| size > FILE_BYTES_MAX) {
         return Answer::Useless(format!("the file is larger than {FILE_BYTES_MAX} bytes"));
     }
@@ -98,6 +102,11 @@ fn whole(plan: &Plan, headers: &HeaderMap, making: Making) -> Answer {
         Some(version) => Answer::Bytes { meta: Arc::clone(version), range: 0..size.unwrap_or(u64::MAX) },
         None => Answer::Bytes { meta: Arc::new(meta), range: 0..size.unwrap_or(u64::MAX) },
     }
+}
+
+fn chunked(headers: &HeaderMap) -> bool {
+    headers::text(headers, &header::TRANSFER_ENCODING)
+        .is_some_and(|coding| coding.to_ascii_lowercase().contains("chunked"))
 }
 
 fn part(plan: &Plan, headers: &HeaderMap, making: Making) -> Answer {
@@ -147,7 +156,8 @@ mod tests {
     fn a_cold_question_takes_the_whole_file_or_the_part_asked_for() {
         let span = Plan::Span(MIB..2 * MIB);
         check(&Plan::Whole, 200, &[("content-length", "30")], "bytes 0..30 of 30");
-        check(&Plan::Whole, 200, &[], "bytes 0..18446744073709551615 of ?");
+        check(&Plan::Whole, 200, &[("transfer-encoding", "chunked")], "bytes 0..18446744073709551615 of ?");
+        check(&Plan::Whole, 200, &[], "useless");
         check(&span, 206, &[("content-range", "bytes 1048576-2097151/3000000")], "bytes 1048576..2097152 of 3000000");
         check(&span, 206, &[("content-range", "bytes 1048576-1999999/2000000")], "bytes 1048576..2000000 of 2000000");
         check(&span, 200, &[("content-length", "30")], "bytes 0..30 of 30");

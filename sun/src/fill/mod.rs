@@ -166,7 +166,12 @@ impl Fill {
         let oldest = state.window.oldest();
         let reached = (oldest..state.window.received() + REACH_BYTES).contains(&position);
         match &state.phase {
-            Phase::Asking => self.plan.covers(position) && reached,
+            // Which version an open question will be answered with is not known.
+            Phase::Asking => {
+                self.plan.version().is_some_and(|version| version.generation == generation)
+                    && self.plan.covers(position)
+                    && reached
+            }
             Phase::Open(opened) => {
                 opened.flows && opened.meta.generation == generation && position < opened.end && reached
             }
@@ -179,10 +184,20 @@ impl Fill {
         }
     }
 
-    /// Whether it still can tell a newcomer what the file is.
+    /// Whether it can tell a newcomer what the file is. One that continues a known version cannot: it asks for
+    /// that version, not for the current one.
     #[must_use]
-    pub fn alive(&self) -> bool {
-        !matches!(self.lock().phase, Phase::Failed(_))
+    pub fn tells(&self) -> bool {
+        self.plan.version().is_none() && !matches!(self.lock().phase, Phase::Failed(_))
+    }
+
+    /// The position after the last byte, if all bytes that this fill was to bring are here.
+    #[must_use]
+    pub fn ended_at(&self) -> Option<u64> {
+        match &self.lock().phase {
+            Phase::Ended(opened) => Some(opened.end),
+            _ => None,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

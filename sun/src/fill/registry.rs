@@ -40,8 +40,8 @@ pub enum Joined<T> {
 }
 
 impl Registry {
-    /// Joins a fill that meets the need, or begins one with `plan`. Whoever asks without `direct` may join
-    /// any; with it, only one that asks no sun. `held` looks at the tiers once more under the registry's lock:
+    /// Joins a fill that meets the need, or begins one; `begin` gives its plan and whether its sources are
+    /// without suns. Whoever asks without `direct` may join any; with it, only one that asks no sun. `held` looks at the tiers once more under the registry's lock:
     /// a fill leaves the registry only after its bytes are in the tiers, so nothing is fetched twice for
     /// having looked too early.
     pub fn join<T>(
@@ -50,14 +50,14 @@ impl Registry {
         need: Need,
         direct: bool,
         held: impl FnOnce() -> Option<T>,
-        plan: impl FnOnce() -> Plan,
+        begin: impl FnOnce() -> (Plan, bool),
     ) -> Joined<T> {
         let mut fills = self.lock();
         let under_way = fills.entry(content).or_default();
         let meets = |fill: &&Arc<Fill>| {
             (fill.direct || !direct)
                 && match need {
-                    Need::Head => fill.alive(),
+                    Need::Head => fill.tells(),
                     Need::Byte { generation, position } => fill.brings(generation, position),
                 }
         };
@@ -70,7 +70,8 @@ impl Registry {
             }
             return Joined::Held(held);
         }
-        let fill = Arc::new(Fill::new(content, direct, plan()));
+        let (plan, asks_no_sun) = begin();
+        let fill = Arc::new(Fill::new(content, direct || asks_no_sun, plan));
         under_way.push(Arc::clone(&fill));
         Joined::Started(Reader::new(fill))
     }
@@ -101,12 +102,13 @@ impl Registry {
 mod tests {
     use super::*;
     use crate::extent::EXTENT_BYTES as MIB;
+    use crate::meta::Meta;
 
     #[test]
     fn a_second_request_joins_and_the_last_leave_empties_the_registry() {
         let registry = Registry::default();
-        let first = started(registry.join(content(), Need::Head, false, nothing, || Plan::Whole));
-        assert!(matches!(registry.join(content(), Need::Head, false, nothing, || Plan::Whole), Joined::Joined(_)));
+        let first = started(registry.join(content(), Need::Head, false, nothing, whole));
+        assert!(matches!(registry.join(content(), Need::Head, false, nothing, whole), Joined::Joined(_)));
         assert_eq!(registry.files(), 1);
         registry.leave(first.fill());
         assert_eq!(registry.files(), 0);
@@ -115,29 +117,29 @@ mod tests {
     #[test]
     fn a_request_from_a_sun_never_joins_a_fill_that_may_ask_a_sun() {
         let registry = Registry::default();
-        let open = started(registry.join(content(), Need::Head, false, nothing, || Plan::Whole));
-        let direct = started(registry.join(content(), Need::Head, true, nothing, || Plan::Whole));
+        let open = started(registry.join(content(), Need::Head, false, nothing, whole));
+        let direct = started(registry.join(content(), Need::Head, true, nothing, whole));
         assert!(!open.fill().direct && direct.fill().direct);
         registry.leave(open.fill());
         // The other way round is fine: a direct fill waits for no sun.
-        assert!(matches!(registry.join(content(), Need::Head, false, nothing, || Plan::Whole), Joined::Joined(_)));
+        assert!(matches!(registry.join(content(), Need::Head, false, nothing, whole), Joined::Joined(_)));
     }
 
     #[test]
     fn a_byte_that_a_fill_brings_only_much_later_gets_its_own() {
         let registry = Registry::default();
-        let span = || Plan::Span(0..u64::MAX);
+        let span = || (Plan::missing(version(), 0, u64::MAX), false);
         let _first = started(registry.join(content(), Need::Head, false, nothing, span));
-        let near = Need::Byte { generation: 1, position: MIB };
+        let near = Need::Byte { generation: 2, position: MIB };
         assert!(matches!(registry.join(content(), near, false, nothing, span), Joined::Joined(_)));
-        let far = Need::Byte { generation: 1, position: 100 * MIB };
+        let far = Need::Byte { generation: 2, position: 100 * MIB };
         assert!(matches!(registry.join(content(), far, false, nothing, span), Joined::Started(_)));
     }
 
     #[test]
     fn what_came_into_the_tiers_meanwhile_is_not_fetched_again() {
         let registry = Registry::default();
-        let joined = registry.join(content(), Need::Head, false, || Some(7), || Plan::Whole);
+        let joined = registry.join(content(), Need::Head, false, || Some(7), whole);
         assert!(matches!(joined, Joined::Held(7)));
         assert_eq!(registry.files(), 0);
     }
@@ -147,6 +149,38 @@ mod tests {
             Joined::Started(reader) => reader,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_peer_joins_a_clients_fill_that_asks_no_sun() {
+        let registry = Registry::default();
+        let owner = started(registry.join(content(), Need::Head, false, nothing, || (Plan::Whole, true)));
+        assert!(owner.fill().direct);
+        assert!(matches!(registry.join(content(), Need::Head, true, nothing, whole), Joined::Joined(_)));
+    }
+
+    #[test]
+    fn a_reader_of_one_version_joins_no_fill_that_may_bring_another() {
+        let registry = Registry::default();
+        let _cold = started(registry.join(content(), Need::Head, false, nothing, whole));
+        let byte = Need::Byte { generation: 1, position: 0 };
+        assert!(matches!(registry.join(content(), byte, false, nothing, whole), Joined::Started(_)));
+    }
+
+    #[test]
+    fn a_newcomer_does_not_learn_the_version_from_a_fill_that_continues_one() {
+        let registry = Registry::default();
+        let missing = || (Plan::missing(version(), 0, u64::MAX), false);
+        let _old = started(registry.join(content(), Need::Head, false, nothing, missing));
+        assert!(matches!(registry.join(content(), Need::Head, false, nothing, whole), Joined::Started(_)));
+    }
+
+    fn whole() -> (Plan, bool) {
+        (Plan::Whole, false)
+    }
+
+    fn version() -> Arc<Meta> {
+        Arc::new(Meta::new(&http::HeaderMap::new(), Some(200 * MIB), 0, 0, 2))
     }
 
     fn nothing() -> Option<()> {

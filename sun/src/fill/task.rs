@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use geo::CanonicalName;
-use http::{Response, header};
+use http::{Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
@@ -34,12 +34,16 @@ use crate::upstream::{AskError, Asked, range_header};
 pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, name: CanonicalName) {
     let mut end = End { edge: Arc::clone(&edge), fill: Arc::clone(&fill), error: None };
     let sources = edge.sources(&name, fill.content, fill.direct);
-    let mut writer = Writer { edge: &edge, fill: &fill, name: &name, sources: sources.into(), permit: None };
+    let mut writer =
+        Writer { edge: &edge, fill: &fill, name: &name, sources: sources.into(), permit: None, declined: false };
     let outcome = writer.run().await;
     if let Err(error) = &outcome {
         edge.metrics.fill_failed(error);
-        if matches!(error, FillError::Changed | FillError::Missing(_)) {
-            edge.ram.forget(fill.content);
+        match (error, fill.plan.version()) {
+            // Only the version that was to be continued: another request may have brought the new one by now.
+            (FillError::Changed, Some(version)) => edge.ram.forget_version(fill.content, version.generation),
+            (FillError::Missing(_), _) => edge.ram.forget(fill.content),
+            _ => {}
         }
         tracing::debug!(file = %name, %error, "fill failed");
     }
@@ -71,6 +75,17 @@ struct Writer<'a> {
     sources: std::collections::VecDeque<Source>,
     /// This fill's share of the bytes in flight.
     permit: Option<OwnedSemaphorePermit>,
+    /// The RAM tier did not keep an extent: readers that fall behind would have it fetched again.
+    declined: bool,
+}
+
+/// How a body was moved.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Poured {
+    /// To its end.
+    All,
+    /// Up to a byte from which on nobody needs it from this fill.
+    Enough,
 }
 
 /// A body that is being read.
@@ -88,7 +103,11 @@ impl Writer<'_> {
         let mut resumes = 0;
         loop {
             let why = match self.pour(&mut body, &opened).await {
-                Ok(()) => return self.complete(&opened),
+                Ok(Poured::All) => {
+                    self.complete(&opened);
+                    return Ok(());
+                }
+                Ok(Poured::Enough) => return Ok(()),
                 Err(why) => why,
             };
             self.edge.faltered(&body.source);
@@ -114,6 +133,12 @@ impl Writer<'_> {
                     why.note(&source, text);
                     if response.status().is_server_error() {
                         self.edge.faltered(&source);
+                        self.skip_suns_after(&source);
+                    }
+                    if source.is_sun() && response.status() == StatusCode::GATEWAY_TIMEOUT {
+                        // It has waited for the content server: waiting once more helps nobody.
+                        why.timed_out = true;
+                        return Err(why.into());
                     }
                 }
                 Answer::Refused(error) => return Err(error),
@@ -155,14 +180,31 @@ impl Writer<'_> {
             self.permit = Some(self.reserve(opened.meta.size).await?);
         }
         if opened.stored && opened.meta.size.is_some_and(|size| size > EXTENT_BYTES) {
-            self.edge.ram.keep_large(self.fill.content, Arc::clone(&opened.meta));
+            self.keep_head(&opened.meta);
         }
         self.fill.open(opened.clone(), range.map_or(0, |range| range.start));
         Ok((Body { frames: response.into_body(), source }, opened))
     }
 
-    /// Moves the body to its end.
-    async fn pour(&self, body: &mut Body, opened: &Opened) -> Result<(), String> {
+    /// Keeps the metadata of a large file, unless this fill continues a version that has been replaced meanwhile.
+    fn keep_head(&self, meta: &Arc<Meta>) {
+        let (ram, content) = (&self.edge.ram, self.fill.content);
+        let continued = self.fill.plan.version().is_some();
+        let replaced = || ram.head(content).is_some_and(|head| head.meta().generation != meta.generation);
+        if !(continued && replaced()) {
+            ram.keep_large(content, Arc::clone(meta));
+        }
+    }
+
+    /// A sun that answers 5xx has asked the content server in vain: the next sun would only ask it again.
+    fn skip_suns_after(&mut self, source: &Source) {
+        if source.is_sun() {
+            self.sources.retain(|source| !source.is_sun());
+        }
+    }
+
+    /// Moves the body to the end that was announced; more than that is an error, as is less.
+    async fn pour(&mut self, body: &mut Body, opened: &Opened) -> Result<Poured, String> {
         let idle = Duration::from_millis(self.edge.config.upstream.idle_ms);
         loop {
             let frame = match tokio::time::timeout(idle, body.frames.frame()).await {
@@ -172,23 +214,31 @@ impl Writer<'_> {
                 Ok(Some(Ok(frame))) => frame,
             };
             let Ok(data) = frame.into_data() else { continue };
-            if self.take(data, opened) {
-                return Ok(());
+            let received = self.fill.lock().window.received();
+            if opened.end - received < data.len() as u64 {
+                return Err(format!("it sends more than the {} bytes announced", opened.end));
+            }
+            let reached = received + data.len() as u64;
+            let enough = self.take(data, opened);
+            if reached == opened.end {
+                return Ok(Poured::All);
+            }
+            if enough || !self.readers_follow(opened).await {
+                return Ok(Poured::Enough);
             }
             if self.endless(opened) {
                 return Err("it announced no size and does not end, and nobody reads it".to_owned());
             }
-            self.wait_for_readers(opened).await;
         }
         let received = self.fill.lock().window.received();
         if opened.end != u64::MAX && received < opened.end {
             return Err(format!("the body ended {} bytes early", opened.end - received));
         }
-        Ok(())
+        Ok(Poured::All)
     }
 
     /// Takes a chunk in; true when the fill has nothing more to do although the body goes on.
-    fn take(&self, data: Bytes, opened: &Opened) -> bool {
+    fn take(&mut self, data: Bytes, opened: &Opened) -> bool {
         self.edge.metrics.upstream_bytes(data.len());
         let whole = self.fill.push(data);
         if whole.is_empty() || opened.meta.size.is_some_and(|size| size <= EXTENT_BYTES) {
@@ -198,7 +248,9 @@ impl Writer<'_> {
         for (index, bytes) in whole {
             next = index + 1;
             if opened.stored {
-                self.edge.ram.keep_extent(self.fill.content, opened.meta.generation, index, bytes);
+                let (ram, content, generation) = (&self.edge.ram, self.fill.content, opened.meta.generation);
+                ram.keep_extent(content, generation, index, bytes);
+                self.declined |= ram.extent(content, generation, index).is_none();
             }
         }
         let next_start = extent::start_of(next);
@@ -216,7 +268,7 @@ impl Writer<'_> {
     }
 
     fn paced(&self, opened: &Opened) -> bool {
-        !opened.stored || opened.meta.size.is_none_or(|size| size > self.large())
+        !opened.stored || self.declined || opened.meta.size.is_none_or(|size| size > self.large())
     }
 
     /// A body without an announced size must reach its end to be of use, but not at any price.
@@ -230,18 +282,24 @@ impl Writer<'_> {
         self.edge.config.ram_bytes / 8
     }
 
-    /// Such a fill also runs ahead of its fastest reader by no more than the window.
-    async fn wait_for_readers(&self, opened: &Opened) {
+    /// Such a fill also runs ahead of its fastest reader by no more than the window. False when no reader moved
+    /// for as long as a client may stall: what they still need is another fill's.
+    async fn readers_follow(&self, opened: &Opened) -> bool {
+        let stall = Duration::from_secs(self.edge.config.limits.stall_s);
         while self.paced(opened) && self.fill.ahead() {
-            self.fill.consumed.notified().await;
+            if tokio::time::timeout(stall, self.fill.consumed.notified()).await.is_err() {
+                return false;
+            }
         }
+        true
     }
 
     /// All bytes are here: what is small is kept whole, what had no size has one now.
-    fn complete(&self, opened: &Opened) -> Result<(), FillError> {
+    fn complete(&self, opened: &Opened) {
         let (received, last) = self.fill.finish(opened);
-        if !opened.stored {
-            return Ok(());
+        let too_large = received > self.edge.topology().class_of(self.name).file_bytes_max;
+        if !opened.stored || too_large {
+            return;
         }
         let mut meta = Arc::clone(&opened.meta);
         if meta.size.is_none() {
@@ -254,7 +312,7 @@ impl Writer<'_> {
                 None => self.fill.whole_extent(received),
             };
             self.edge.ram.keep_small(content, meta, body);
-            return Ok(());
+            return;
         }
         if let Some((index, bytes)) = last {
             self.edge.ram.keep_extent(content, meta.generation, index, bytes);
@@ -262,7 +320,6 @@ impl Writer<'_> {
         if opened.meta.size.is_none() {
             self.edge.ram.keep_large(content, meta);
         }
-        Ok(())
     }
 
     /// The rest of the same version from the byte reached, from the same source or the next ones.
@@ -288,7 +345,7 @@ impl Writer<'_> {
     }
 
     /// One question to one source; notes why there is no answer.
-    async fn ask(&self, source: &Source, asked: &Asked, why: &mut NoneAnswered) -> Option<Response<Incoming>> {
+    async fn ask(&mut self, source: &Source, asked: &Asked, why: &mut NoneAnswered) -> Option<Response<Incoming>> {
         if !self.edge.admits(source) {
             why.note(source, "it failed just now and is left alone for a moment".to_owned());
             return None;
@@ -302,10 +359,19 @@ impl Writer<'_> {
             }
             Err(error) => {
                 self.edge.failed(source);
+                self.skip_suns_after_timeout(source, &error);
                 why.timed_out |= matches!(error, AskError::TimedOut(_));
                 why.note(source, error.to_string());
                 None
             }
+        }
+    }
+
+    /// A sun is given longer than the content server ([`crate::upstream::Upstream::ask`]): one that still says
+    /// nothing hangs, and the client has waited enough to be spared the next.
+    fn skip_suns_after_timeout(&mut self, source: &Source, error: &AskError) {
+        if matches!(error, AskError::TimedOut(_)) {
+            self.skip_suns_after(source);
         }
     }
 
