@@ -56,7 +56,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Open connections; more are closed at once. Default 16384; too small: clients are turned away, too
+    /// Open connections of clients, and as many of other servers; more are closed at once. Default 16384; too small: clients are turned away, too
     /// large: descriptors run out (each costs one, and about 20 KiB).
     pub connections_max: usize,
     /// From the first byte waited for to the whole head of a request, seconds; also how long an idle

@@ -26,6 +26,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
+use prometheus::IntGauge;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -158,7 +159,7 @@ async fn accept(shared: Shared, protocols: Arc<Protocols>, kind: Kind, listener:
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(open) = Open::enter(&shared.edge) else { continue };
+                let Some(open) = Open::enter(&shared.edge, kind) else { continue };
                 let connection = connection(shared.clone(), Arc::clone(&protocols), kind, stream, peer, open);
                 drop(shared.connections.spawn(connection));
             }
@@ -171,16 +172,20 @@ async fn accept(shared: Shared, protocols: Arc<Protocols>, kind: Kind, listener:
     }
 }
 
-/// One open connection, counted.
-struct Open(Arc<Edge>);
+/// One open connection, counted. Those of servers have a bound of their own: a flood of clients must not keep the
+/// region's other servers out.
+struct Open(IntGauge);
 
 impl Open {
-    fn enter(edge: &Arc<Edge>) -> Option<Self> {
+    fn enter(edge: &Edge, kind: Kind) -> Option<Self> {
         let metrics = &edge.metrics;
-        metrics.connections.inc();
-        let open = Self(Arc::clone(edge));
-        let within =
-            usize::try_from(metrics.connections.get()).is_ok_and(|open| open <= edge.config.limits.connections_max);
+        let gauge = match kind {
+            Kind::Https | Kind::Http => &metrics.connections,
+            Kind::Internal => &metrics.server_connections,
+        };
+        gauge.inc();
+        let open = Self(gauge.clone());
+        let within = usize::try_from(gauge.get()).is_ok_and(|open| open <= edge.config.limits.connections_max);
         if !within {
             metrics.refused_connections.inc();
         }
@@ -190,7 +195,7 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.metrics.connections.dec();
+        self.0.dec();
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Metrics {
     resumes: IntCounter,
     /// Open client connections.
     pub connections: IntGauge,
+    /// Open connections of other servers.
+    pub server_connections: IntGauge,
     /// Connections refused because there were too many.
     pub refused_connections: IntCounter,
     /// TLS handshakes that failed.
@@ -128,6 +130,7 @@ impl Metrics {
             failures: vector("edge_fill_failures_total", "Fills that failed, by reason.", "reason")?,
             resumes: counter("edge_fill_resumes_total", "Fills that broke off and were resumed.")?,
             connections: gauge("edge_connections", "Open connections of clients.")?,
+            server_connections: gauge("edge_server_connections", "Open connections of other servers.")?,
             refused_connections: counter("edge_refused_connections_total", "Connections beyond the limit.")?,
             failed_handshakes: counter("edge_failed_handshakes_total", "TLS handshakes that failed.")?,
             ram_bytes: gauge("edge_ram_bytes", "Bytes in the RAM tier.")?,
