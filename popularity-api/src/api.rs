@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use daemon::tokens::Tokens;
-use geo::topology::{Region, Watched};
+use geo::topology::{Region, Server, Watched};
 use geo::{CanonicalName, RegionId, Resolver, Topology};
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -129,8 +129,8 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// 400 for a batch that is too long or of a source without a sound name; 429 and 503 when it cannot be made durable
-    /// now.
+    /// 400 for a batch that is too long or of a source without a sound name; 404 for a source that the topology does not
+    /// have; 429 and 503 when it cannot be made durable now.
     pub async fn downloads(&self, report: DownloadsBatch) -> Result<DownloadsAck, Refusal> {
         if report.downloads.len() > DOWNLOADS_PER_BATCH_MAX {
             let count = report.downloads.len();
@@ -140,6 +140,8 @@ impl Api {
             return Err(Refusal::bad(format!("source: a name has 1..={SOURCE_BYTES_MAX} bytes")));
         }
         let topology = self.topology();
+        // What is remembered of a source is never forgotten: invented names would fill the RAM.
+        find_server(&topology, "source", &report.source)?;
         let given = report.downloads.len();
         let mut entries: Vec<Entry> = report.downloads.into_iter().filter_map(|one| entry(one, &topology)).collect();
         let refused = given - entries.len();
@@ -256,12 +258,7 @@ impl Api {
     pub fn status(&self, report: StatusReport) -> Result<RegionState, Refusal> {
         check_status(&report)?;
         let topology = self.topology();
-        let Some(server) = topology.server(&report.server) else {
-            return Err(Refusal::missing(format!(
-                "server: no sun or cache of the topology is called {:?}",
-                report.server
-            )));
-        };
+        let server = find_server(&topology, "server", &report.server)?;
         let region = find(&topology, server.region)?;
         let known: std::collections::HashMap<String, u64> =
             report.holdings_known.iter().map(|known| (known.cache.clone(), known.generation)).collect();
@@ -321,6 +318,11 @@ fn check_status(report: &StatusReport) -> Result<(), Refusal> {
 
 fn find(topology: &Topology, region: RegionId) -> Result<&Region, Refusal> {
     topology.region(region).ok_or_else(|| Refusal::missing(format!("the topology has no region {region}")))
+}
+
+fn find_server<'a>(topology: &'a Topology, field: &str, name: &str) -> Result<&'a Server, Refusal> {
+    let missing = || Refusal::missing(format!("{field}: no sun or cache of the topology is called {name:?}"));
+    topology.server(name).ok_or_else(missing)
 }
 
 fn find_cache<'a>(topology: &'a Topology, region: RegionId, cache: &str) -> Result<&'a Region, Refusal> {
