@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use axum::http::StatusCode;
 use daemon::tokens::Tokens;
 use geo::topology::{Region, Server, Watched};
 use geo::{CanonicalName, RegionId, Resolver, Topology};
@@ -130,7 +131,7 @@ impl Api {
     /// # Errors
     ///
     /// 400 for a batch that is too long or of a source without a sound name; 404 for a source that the topology does not
-    /// have; 429 and 503 when it cannot be made durable now.
+    /// have; 409 for a boot older than the source's latest; 429 and 503 when it cannot be made durable now.
     pub async fn downloads(&self, report: DownloadsBatch) -> Result<DownloadsAck, Refusal> {
         if report.downloads.len() > DOWNLOADS_PER_BATCH_MAX {
             let count = report.downloads.len();
@@ -152,6 +153,7 @@ impl Api {
             let detail = error.to_string();
             match error {
                 CountError::Busy => Refusal::busy(detail),
+                CountError::Stale { .. } => Refusal::new(StatusCode::CONFLICT, detail),
                 CountError::Disk(_) | CountError::Closed => Refusal::unavailable(detail),
             }
         })?;

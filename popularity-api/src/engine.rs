@@ -33,7 +33,7 @@ pub mod snapshot;
 pub mod table;
 
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ use committer::{Command, Committer, Submission};
 use decay::Decay;
 use folder::Folder;
 use journal::{Journal, Recovered, RecoveryError};
-use table::Table;
+use table::{Standing, Table};
 
 /// How an engine works; the config explains each.
 #[derive(Clone, Debug)]
@@ -74,12 +74,20 @@ pub struct Engine {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Why a batch was not counted. It may be sent again, and is counted once then.
+/// Why a batch was not counted. It may be sent again (if it is stale: under a later boot), and is counted once then.
 #[derive(Debug, thiserror::Error)]
 pub enum CountError {
     /// Too much waits for its commit: 429, try again in a second.
     #[error("more batches wait for the disk than fit; send this one again in a second")]
     Busy,
+    /// Its source started again with an earlier boot: 409, never counted under this mark.
+    #[error("its boot {boot} is older than the known boot {known}; restart with a later one (known boot {known})")]
+    Stale {
+        /// The batch's.
+        boot: u64,
+        /// The source's latest.
+        known: u64,
+    },
     /// The disk refused it: 503.
     #[error("the batch could not be made durable and is not counted: {0}; send it again")]
     Disk(String),
@@ -126,8 +134,8 @@ impl Engine {
     ///
     /// [`CountError`]: it is not counted.
     pub async fn count(&self, batch: Batch) -> Result<bool, CountError> {
-        if batch.mark <= self.table().mark(&batch.source) {
-            return Ok(false);
+        if let Some(answer) = self.counted_before(&batch) {
+            return answer;
         }
         // A batch that is larger than the whole queue waits for an empty one.
         let bytes = u32::try_from(batch.bytes().min(self.queue_bytes_max)).map_err(|_| CountError::Busy)?;
@@ -136,6 +144,22 @@ impl Engine {
         let submission = Submission { batch, reply, _room: room };
         self.commands.send(Command::Count(submission)).map_err(|_| CountError::Closed)?;
         answer.await.map_err(|_| CountError::Closed)?
+    }
+
+    /// The answer to a batch that need not go to the committer. Nothing while the table is in use by a commit: a runtime
+    /// thread does not wait for it, and the committer looks again anyway.
+    fn counted_before(&self, batch: &Batch) -> Option<Result<bool, CountError>> {
+        let table = match self.table.try_read() {
+            Ok(table) => table,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let known = table.mark(&batch.source);
+        match batch.mark.standing(known) {
+            Standing::New => None,
+            Standing::Counted => Some(Ok(false)),
+            Standing::Stale => Some(Err(CountError::Stale { boot: batch.mark.boot, known: known.boot })),
+        }
     }
 
     /// The ratings as of the last commit. Commits wait as long as this is held.

@@ -239,6 +239,15 @@ async fn a_batch_counts_once_also_across_a_restart() {
     assert!(!sun.report_downloads(&batch).await.unwrap().counted, "counted before the restart");
     assert!(sun.report_downloads(&self::batch(2, &[("c1/a", 1.0)])).await.unwrap().counted);
     check_rating(&world, 3.0).await;
+    let earlier = DownloadsBatch { boot: 0, ..self::batch(9, &[("c1/a", 1.0)]) };
+    match sun.report_downloads(&earlier).await.unwrap_err() {
+        ClientError::Refused(problem) => {
+            assert_eq!(problem.status, 409);
+            assert!(problem.detail.contains("its boot 0 is older") && problem.detail.contains("known boot 1"));
+        }
+        other => panic!("{other}"),
+    }
+    check_rating(&world, 3.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@
 //!   lowest scores go, a sixteenth of the table at a time so that the cost of a scan is shared by many; files that
 //!   are asked for once and never again go first, since they score lowest.
 //! - A batch is counted once: its source's mark (boot, sequence) rises with it, and what is not above the
-//!   mark was counted before.
+//!   mark is not counted: it was before, or its source has to take a later boot.
 //! - The same groups in the same order give the same table, also after a detour through a snapshot: time comes
 //!   with the group, and ties are broken by name.
 
@@ -46,6 +46,31 @@ pub struct Mark {
     pub boot: u64,
     /// Its batch since then.
     pub sequence: u64,
+}
+
+/// How a batch stands to the last one of its source that was counted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// It comes after it.
+    New,
+    /// It was counted before.
+    Counted,
+    /// It is of a start before the last one known: the source's clock went back, and it may never have been counted.
+    Stale,
+}
+
+impl Mark {
+    /// How a batch with this mark stands to the mark `known` of its source.
+    #[must_use]
+    pub const fn standing(self, known: Self) -> Standing {
+        if self.boot < known.boot {
+            Standing::Stale
+        } else if self.boot > known.boot || self.sequence > known.sequence {
+            Standing::New
+        } else {
+            Standing::Counted
+        }
+    }
 }
 
 /// A file and what ranks it.
@@ -89,7 +114,7 @@ impl Table {
     pub fn apply(&mut self, group: &Group) {
         let pulse = self.decay.at(group.time_ms);
         for batch in &group.batches {
-            if batch.mark > self.mark(&batch.source) {
+            if batch.mark.standing(self.mark(&batch.source)) == Standing::New {
                 self.sources.insert(batch.source.clone(), batch.mark);
                 self.count(batch, pulse);
             }
