@@ -2,7 +2,7 @@
 //! nor writes one.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::http::StatusCode;
@@ -43,6 +43,8 @@ pub struct Api {
     registry: RwLock<Registry>,
     /// RAM for bodies, in units of [`ROOM_UNIT_BYTES`].
     bodies: Arc<Semaphore>,
+    /// Rankings at a time.
+    rankings: Arc<Semaphore>,
     started: Instant,
 }
 
@@ -98,6 +100,7 @@ impl Api {
             holdings: RwLock::new(Holdings::new(config.holdings())),
             registry: RwLock::new(Registry::new(config.rule(), 0)),
             bodies: Arc::new(Semaphore::new(config.limits.bodies_bytes_max.div_ceil(ROOM_UNIT_BYTES))),
+            rankings: Arc::new(Semaphore::new(RANKINGS_MAX)),
             started: Instant::now(),
             config,
             tokens,
@@ -124,6 +127,15 @@ impl Api {
     pub async fn room(&self, bytes: usize) -> OwnedSemaphorePermit {
         let units = u32::try_from(bytes.div_ceil(ROOM_UNIT_BYTES)).unwrap_or(u32::MAX);
         Arc::clone(&self.bodies).acquire_many_owned(units).await.expect("the semaphore is never closed")
+    }
+
+    /// Waits for its turn to rank a region's files, [`Api::top`] or [`Api::wanted`]; keep it as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// 429 when there is none for two seconds.
+    pub async fn ranking(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        turn(&self.rankings, RANKING_WAIT).await
     }
 
     /// `POST /v1/downloads`: resolves when the batch is durable.
@@ -193,7 +205,8 @@ impl Api {
         let region = find_cache(&topology, region, cache)?;
         let table = self.engine.table();
         let exponent = self.config.ratings.size_exponent;
-        let ranking = table.rank(region.id, exponent);
+        let holds = |prefix| read(&self.holdings).holds(cache, prefix);
+        let ranked = wanted::rank(&table, exponent, region, cache, request, holds);
         // Only now: who reports and who makes links does not wait for the ranking.
         let (holdings, registry) = (read(&self.holdings), read(&self.registry));
         let knowledge = wanted::Knowledge {
@@ -203,7 +216,7 @@ impl Api {
             view: registry.at(self.now_ms()),
             exponent,
         };
-        Ok(wanted::wanted(knowledge, ranking, region, cache, request))
+        Ok(wanted::wanted(knowledge, ranked, region, cache))
     }
 
     /// `POST /v1/regions/{region}/caches/{cache}/holdings`.
@@ -318,6 +331,13 @@ fn check_status(report: &StatusReport) -> Result<(), Refusal> {
     Ok(())
 }
 
+async fn turn(turns: &Arc<Semaphore>, wait: Duration) -> Result<OwnedSemaphorePermit, Refusal> {
+    let turn = tokio::time::timeout(wait, Arc::clone(turns).acquire_owned()).await;
+    let busy =
+        || Refusal::busy("too many rankings are asked for at a time; ask for this one again in a second".to_owned());
+    Ok(turn.map_err(|_| busy())?.expect("the semaphore is never closed"))
+}
+
 fn find(topology: &Topology, region: RegionId) -> Result<&Region, Refusal> {
     topology.region(region).ok_or_else(|| Refusal::missing(format!("the topology has no region {region}")))
 }
@@ -345,6 +365,10 @@ fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Rankings at a time: each takes a core for a while, and commits wait for those that have begun.
+const RANKINGS_MAX: usize = 2;
+/// How long a call waits for its turn to rank.
+const RANKING_WAIT: Duration = Duration::from_secs(2);
 /// What room for bodies is counted in.
 const ROOM_UNIT_BYTES: usize = 1024;
 /// Longest name of a source; a host name's own bound.
@@ -357,3 +381,18 @@ const TIERS_MAX: usize = 16;
 const CACHES_MAX: usize = 1024;
 /// Bytes of a file: 1 PiB, as at the edge.
 const SIZE_MAX: u64 = 1 << 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_finds_no_turn_in_time_is_told_to_come_again() {
+        let turns = Arc::new(Semaphore::new(2));
+        let (first, _second) =
+            (turn(&turns, Duration::ZERO).await.unwrap(), turn(&turns, Duration::ZERO).await.unwrap());
+        assert_eq!(turn(&turns, Duration::ZERO).await.unwrap_err().status(), StatusCode::TOO_MANY_REQUESTS);
+        drop(first);
+        drop(turn(&turns, Duration::ZERO).await.unwrap());
+    }
+}

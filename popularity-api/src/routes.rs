@@ -59,7 +59,9 @@ async fn status(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
     let caller = identify(&api, &headers, &[Role::Sun, Role::Cache])?;
     let (report, _room): (StatusReport, _) = parse(&api, body).await?;
     own_server(&api, caller, "server", &report.server)?;
-    Ok(Json(api.status(report)?).into_response())
+    // A server that has just started is told all that the caches of its region hold.
+    let state = blocking(move || api.status(report)).await?;
+    Ok(Json(state).into_response())
 }
 
 async fn links(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
@@ -76,7 +78,13 @@ async fn links(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
 async fn top(State(api): Shared, headers: HeaderMap, Path(path): Path<String>, RawQuery(query): RawQuery) -> Answer {
     identify(&api, &headers, &[Role::Backend])?;
     let (region, limit) = (region(&path)?, limit(query.as_deref())?);
-    let top = blocking(move || api.top(region, limit)).await?;
+    let turn = api.ranking().await?;
+    // The turn goes along: it ends with the work, also when the caller has gone away before.
+    let top = blocking(move || {
+        let _turn = turn;
+        api.top(region, limit)
+    })
+    .await?;
     Ok(Json(top).into_response())
 }
 
@@ -89,7 +97,12 @@ async fn wanted(
     let caller = identify(&api, &headers, &[Role::Cache])?;
     let region = own_cache(caller, &path, &cache)?;
     let (request, _room): (WantedRequest, _) = parse(&api, body).await?;
-    let wanted = blocking(move || api.wanted(region, &cache, &request)).await?;
+    let turn = api.ranking().await?;
+    let wanted = blocking(move || {
+        let _turn = turn;
+        api.wanted(region, &cache, &request)
+    })
+    .await?;
     Ok(Json(wanted).into_response())
 }
 

@@ -16,6 +16,7 @@
 //! - The same groups in the same order give the same table, also after a detour through a snapshot: time comes
 //!   with the group, and ties are broken by name.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -129,28 +130,34 @@ impl Table {
     }
 
     /// The files of a region best in `rating / size^exponent`, best first, at most `limit` of those that
-    /// `accept` takes.
+    /// `accept` takes. It keeps no more than `limit` at a time, and asks `accept` only about files that beat the worst
+    /// of those.
     pub fn best(
         &self,
         region: RegionId,
         exponent: f64,
         limit: usize,
-        accept: impl FnMut(&RatedFile) -> bool,
+        mut accept: impl FnMut(&RatedFile) -> bool,
     ) -> Vec<Ranked<'_>> {
-        self.rank(region, exponent).take(limit, accept)
-    }
-
-    /// All files of a region, ready to be taken best first. This is the slow half, linear in their number.
-    #[must_use]
-    pub fn rank(&self, region: RegionId, exponent: f64) -> Ranking<'_> {
         let pairs = self.regions.get(&region).into_iter().flatten();
-        let contenders: Vec<Contender<'_>> = pairs
-            .map(|(&index, &rating)| {
-                let file = self.files.file(index);
-                Contender(Ranked { file, rating, score: self.worth(file, rating, exponent) })
-            })
-            .collect();
-        Ranking { heap: BinaryHeap::from(contenders) }
+        // The worst on top: it goes when a better one comes.
+        let mut best: BinaryHeap<Reverse<Contender<'_>>> = BinaryHeap::new();
+        for (&index, &rating) in pairs {
+            let file = self.files.file(index);
+            let contender = Contender(Ranked { file, rating, score: self.worth(file, rating, exponent) });
+            if best.len() < limit {
+                if accept(file) {
+                    best.push(Reverse(contender));
+                }
+            } else if let Some(mut worst) = best.peek_mut()
+                && contender > worst.0
+                && accept(file)
+            {
+                *worst = Reverse(contender);
+            }
+        }
+        // Ascending by the reversed order: best first.
+        best.into_sorted_vec().into_iter().map(|Reverse(Contender(ranked))| ranked).collect()
     }
 
     /// What [`Table::best`] would rank this file by; nothing when the region does not rate it.
@@ -218,28 +225,7 @@ impl Table {
     }
 }
 
-/// The files of a region, in an order that is only found out as far as it is asked for.
-#[derive(Debug)]
-pub struct Ranking<'a> {
-    heap: BinaryHeap<Contender<'a>>,
-}
-
-impl<'a> Ranking<'a> {
-    /// The best `limit` files that `accept` takes, best first. `accept` is called for few more than are taken.
-    pub fn take(mut self, limit: usize, mut accept: impl FnMut(&RatedFile) -> bool) -> Vec<Ranked<'a>> {
-        let mut best = Vec::with_capacity(limit.min(self.heap.len()));
-        while best.len() < limit
-            && let Some(Contender(ranked)) = self.heap.pop()
-        {
-            if accept(ranked.file) {
-                best.push(ranked);
-            }
-        }
-        best
-    }
-}
-
-/// In the order of a heap: the highest score first, ties by name.
+/// The higher score is the greater; of equal ones the name that comes first.
 #[derive(Debug)]
 struct Contender<'a>(Ranked<'a>);
 
