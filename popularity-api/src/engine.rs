@@ -7,8 +7,13 @@
 //!        +---- counted, or counted before --- table (RwLock; this thread alone writes) <--- table(): everybody reads
 //!                                               |  now and then
 //!                                               v
+//!                                             image of the table in RAM, by the committer: batches wait for it
+//!                                               v
 //!                                             snapshot thread: writes the file while the committer goes on
 //! ```
+//!
+//! The image is made between two commits, so that it is the table at one offset of the binlog. It takes as long as
+//! copying the ratings does; reads go on meanwhile.
 //!
 //! In reading order:
 //!
