@@ -43,7 +43,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use batch::Batch;
 use committer::{Command, Committer, Submission};
@@ -77,6 +77,19 @@ pub struct Engine {
     queue: Arc<Semaphore>,
     queue_bytes_max: usize,
     thread: Mutex<Option<JoinHandle<()>>>,
+    failed: watch::Receiver<bool>,
+}
+
+/// Says so when the thread that holds it panics.
+#[derive(Debug)]
+struct Alarm(watch::Sender<bool>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.send_replace(true);
+        }
+    }
 }
 
 /// Why a batch was not counted. It may be sent again (if it is stale: under a later boot), and is counted once then.
@@ -96,8 +109,8 @@ pub enum CountError {
     /// The disk refused it: 503.
     #[error("the batch could not be made durable and is not counted: {0}; send it again")]
     Disk(String),
-    /// The engine is being closed: 503.
-    #[error("the API is shutting down; send the batch again when it is back")]
+    /// The engine is being closed, or its thread failed: 503.
+    #[error("the API counts no more until it is started again; send the batch again then")]
     Closed,
 }
 
@@ -118,10 +131,14 @@ impl Engine {
         metrics.table(&table);
         let table = Arc::new(RwLock::new(table));
         let (commands, received) = mpsc::channel();
+        let (alarm, failed) = watch::channel(false);
         let committer = Committer::new(journal, Arc::clone(&table), folder, settings, commands.clone(), metrics);
         let thread = std::thread::Builder::new()
             .name("committer".to_owned())
-            .spawn(move || committer.run(&received))
+            .spawn(move || {
+                let _alarm = Alarm(alarm);
+                committer.run(&received);
+            })
             .map_err(|error| RecoveryError::Disk { file: "committer thread".to_owned(), error })?;
         let engine = Self {
             table,
@@ -129,6 +146,7 @@ impl Engine {
             queue: Arc::new(Semaphore::new(settings.queue_bytes_max)),
             queue_bytes_max: settings.queue_bytes_max,
             thread: Mutex::new(Some(thread)),
+            failed,
         };
         Ok((engine, recovered))
     }
@@ -171,6 +189,17 @@ impl Engine {
     pub fn table(&self) -> RwLockReadGuard<'_, Table> {
         // The committer changes the table in steps that do not panic; a poisoned lock still guards a whole table.
         self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when the committer thread has panicked: no batch is counted any more, and only a restart mends it.
+    /// What was acknowledged is on disk. Never resolves when the thread ends as it should.
+    pub fn failed(&self) -> impl Future<Output = ()> + use<> {
+        let mut failed = self.failed.clone();
+        async move {
+            if failed.wait_for(|&failed| failed).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Commits what waits, writes a last snapshot, and returns when the folder is no longer used. Blocks.

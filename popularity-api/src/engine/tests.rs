@@ -73,6 +73,23 @@ async fn who_reports_does_not_wait_on_a_runtime_thread_for_the_table() {
 }
 
 #[tokio::test]
+async fn a_committer_that_panics_is_told_of_and_one_that_is_closed_is_not() {
+    let disk = Arc::new(Simulated::default());
+    let engine = open(&disk);
+    // A panic inside poisons the disk, and whoever uses it next panics as well.
+    engine.count(batch("sun4-1-1", 1)).await.unwrap();
+    let poison = Arc::clone(&disk);
+    std::thread::spawn(move || poison.tamper(&binlog::segment_name(0), |_| panic!("meant"))).join().unwrap_err();
+    assert!(matches!(engine.count(batch("sun4-1-1", 2)).await, Err(CountError::Closed)));
+    engine.failed().await;
+
+    let engine = open(&Arc::new(Simulated::default()));
+    engine.close();
+    let failed = tokio::time::timeout(Duration::ZERO, engine.failed()).await;
+    assert!(failed.is_err(), "closing is no failure");
+}
+
+#[tokio::test]
 async fn batches_that_come_together_are_committed_together_and_counted_once() {
     let disk = Arc::new(Simulated::default());
     let engine = Arc::new(open_with(&disk, &Settings { commit: Duration::from_millis(50), ..settings() }));
