@@ -2,11 +2,12 @@
 //! nor writes one.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use axum::http::StatusCode;
 use daemon::tokens::Tokens;
-use geo::topology::{Region, Watched};
+use geo::topology::{Region, Server, Watched};
 use geo::{CanonicalName, RegionId, Resolver, Topology};
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -42,6 +43,8 @@ pub struct Api {
     registry: RwLock<Registry>,
     /// RAM for bodies, in units of [`ROOM_UNIT_BYTES`].
     bodies: Arc<Semaphore>,
+    /// Rankings at a time.
+    rankings: Arc<Semaphore>,
     started: Instant,
 }
 
@@ -97,6 +100,7 @@ impl Api {
             holdings: RwLock::new(Holdings::new(config.holdings())),
             registry: RwLock::new(Registry::new(config.rule(), 0)),
             bodies: Arc::new(Semaphore::new(config.limits.bodies_bytes_max.div_ceil(ROOM_UNIT_BYTES))),
+            rankings: Arc::new(Semaphore::new(RANKINGS_MAX)),
             started: Instant::now(),
             config,
             tokens,
@@ -125,12 +129,21 @@ impl Api {
         Arc::clone(&self.bodies).acquire_many_owned(units).await.expect("the semaphore is never closed")
     }
 
+    /// Waits for its turn to rank a region's files, [`Api::top`] or [`Api::wanted`]; keep it as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// 429 when there is none for two seconds.
+    pub async fn ranking(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        turn(&self.rankings, RANKING_WAIT).await
+    }
+
     /// `POST /v1/downloads`: resolves when the batch is durable.
     ///
     /// # Errors
     ///
-    /// 400 for a batch that is too long or of a source without a sound name; 429 and 503 when it cannot be made durable
-    /// now.
+    /// 400 for a batch that is too long or of a source without a sound name; 404 for a source that the topology does not
+    /// have; 409 for a boot older than the source's latest; 429 and 503 when it cannot be made durable now.
     pub async fn downloads(&self, report: DownloadsBatch) -> Result<DownloadsAck, Refusal> {
         if report.downloads.len() > DOWNLOADS_PER_BATCH_MAX {
             let count = report.downloads.len();
@@ -140,6 +153,8 @@ impl Api {
             return Err(Refusal::bad(format!("source: a name has 1..={SOURCE_BYTES_MAX} bytes")));
         }
         let topology = self.topology();
+        // What is remembered of a source is never forgotten: invented names would fill the RAM.
+        find_server(&topology, "source", &report.source)?;
         let given = report.downloads.len();
         let mut entries: Vec<Entry> = report.downloads.into_iter().filter_map(|one| entry(one, &topology)).collect();
         let refused = given - entries.len();
@@ -150,6 +165,7 @@ impl Api {
             let detail = error.to_string();
             match error {
                 CountError::Busy => Refusal::busy(detail),
+                CountError::Stale { .. } => Refusal::new(StatusCode::CONFLICT, detail),
                 CountError::Disk(_) | CountError::Closed => Refusal::unavailable(detail),
             }
         })?;
@@ -189,7 +205,8 @@ impl Api {
         let region = find_cache(&topology, region, cache)?;
         let table = self.engine.table();
         let exponent = self.config.ratings.size_exponent;
-        let ranking = table.rank(region.id, exponent);
+        let holds = |prefix| read(&self.holdings).holds(cache, prefix);
+        let ranked = wanted::rank(&table, exponent, region, cache, request, holds);
         // Only now: who reports and who makes links does not wait for the ranking.
         let (holdings, registry) = (read(&self.holdings), read(&self.registry));
         let knowledge = wanted::Knowledge {
@@ -199,7 +216,7 @@ impl Api {
             view: registry.at(self.now_ms()),
             exponent,
         };
-        Ok(wanted::wanted(knowledge, ranking, region, cache, request))
+        Ok(wanted::wanted(knowledge, ranked, region, cache))
     }
 
     /// `POST /v1/regions/{region}/caches/{cache}/holdings`.
@@ -256,12 +273,7 @@ impl Api {
     pub fn status(&self, report: StatusReport) -> Result<RegionState, Refusal> {
         check_status(&report)?;
         let topology = self.topology();
-        let Some(server) = topology.server(&report.server) else {
-            return Err(Refusal::missing(format!(
-                "server: no sun or cache of the topology is called {:?}",
-                report.server
-            )));
-        };
+        let server = find_server(&topology, "server", &report.server)?;
         let region = find(&topology, server.region)?;
         let known: std::collections::HashMap<String, u64> =
             report.holdings_known.iter().map(|known| (known.cache.clone(), known.generation)).collect();
@@ -319,8 +331,20 @@ fn check_status(report: &StatusReport) -> Result<(), Refusal> {
     Ok(())
 }
 
+async fn turn(turns: &Arc<Semaphore>, wait: Duration) -> Result<OwnedSemaphorePermit, Refusal> {
+    let turn = tokio::time::timeout(wait, Arc::clone(turns).acquire_owned()).await;
+    let busy =
+        || Refusal::busy("too many rankings are asked for at a time; ask for this one again in a second".to_owned());
+    Ok(turn.map_err(|_| busy())?.expect("the semaphore is never closed"))
+}
+
 fn find(topology: &Topology, region: RegionId) -> Result<&Region, Refusal> {
     topology.region(region).ok_or_else(|| Refusal::missing(format!("the topology has no region {region}")))
+}
+
+fn find_server<'a>(topology: &'a Topology, field: &str, name: &str) -> Result<&'a Server, Refusal> {
+    let missing = || Refusal::missing(format!("{field}: no sun or cache of the topology is called {name:?}"));
+    topology.server(name).ok_or_else(missing)
 }
 
 fn find_cache<'a>(topology: &'a Topology, region: RegionId, cache: &str) -> Result<&'a Region, Refusal> {
@@ -341,6 +365,10 @@ fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Rankings at a time: each takes a core for a while, and commits wait for those that have begun.
+const RANKINGS_MAX: usize = 2;
+/// How long a call waits for its turn to rank.
+const RANKING_WAIT: Duration = Duration::from_secs(2);
 /// What room for bodies is counted in.
 const ROOM_UNIT_BYTES: usize = 1024;
 /// Longest name of a source; a host name's own bound.
@@ -353,3 +381,18 @@ const TIERS_MAX: usize = 16;
 const CACHES_MAX: usize = 1024;
 /// Bytes of a file: 1 PiB, as at the edge.
 const SIZE_MAX: u64 = 1 << 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_finds_no_turn_in_time_is_told_to_come_again() {
+        let turns = Arc::new(Semaphore::new(2));
+        let (first, _second) =
+            (turn(&turns, Duration::ZERO).await.unwrap(), turn(&turns, Duration::ZERO).await.unwrap());
+        assert_eq!(turn(&turns, Duration::ZERO).await.unwrap_err().status(), StatusCode::TOO_MANY_REQUESTS);
+        drop(first);
+        drop(turn(&turns, Duration::ZERO).await.unwrap());
+    }
+}

@@ -7,8 +7,13 @@
 //!        +---- counted, or counted before --- table (RwLock; this thread alone writes) <--- table(): everybody reads
 //!                                               |  now and then
 //!                                               v
+//!                                             image of the table in RAM, by the committer: batches wait for it
+//!                                               v
 //!                                             snapshot thread: writes the file while the committer goes on
 //! ```
+//!
+//! The image is made between two commits, so that it is the table at one offset of the binlog. It takes as long as
+//! copying the ratings does; reads go on meanwhile.
 //!
 //! In reading order:
 //!
@@ -33,19 +38,19 @@ pub mod snapshot;
 pub mod table;
 
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use batch::Batch;
 use committer::{Command, Committer, Submission};
 use decay::Decay;
 use folder::Folder;
 use journal::{Journal, Recovered, RecoveryError};
-use table::Table;
+use table::{Standing, Table};
 
 /// How an engine works; the config explains each.
 #[derive(Clone, Debug)]
@@ -72,19 +77,40 @@ pub struct Engine {
     queue: Arc<Semaphore>,
     queue_bytes_max: usize,
     thread: Mutex<Option<JoinHandle<()>>>,
+    failed: watch::Receiver<bool>,
 }
 
-/// Why a batch was not counted. It may be sent again, and is counted once then.
+/// Says so when the thread that holds it panics.
+#[derive(Debug)]
+struct Alarm(watch::Sender<bool>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.send_replace(true);
+        }
+    }
+}
+
+/// Why a batch was not counted. It may be sent again (if it is stale: under a later boot), and is counted once then.
 #[derive(Debug, thiserror::Error)]
 pub enum CountError {
     /// Too much waits for its commit: 429, try again in a second.
     #[error("more batches wait for the disk than fit; send this one again in a second")]
     Busy,
+    /// Its source started again with an earlier boot: 409, never counted under this mark.
+    #[error("its boot {boot} is older than the known boot {known}; restart with a later one (known boot {known})")]
+    Stale {
+        /// The batch's.
+        boot: u64,
+        /// The source's latest.
+        known: u64,
+    },
     /// The disk refused it: 503.
     #[error("the batch could not be made durable and is not counted: {0}; send it again")]
     Disk(String),
-    /// The engine is being closed: 503.
-    #[error("the API is shutting down; send the batch again when it is back")]
+    /// The engine is being closed, or its thread failed: 503.
+    #[error("the API counts no more until it is started again; send the batch again then")]
     Closed,
 }
 
@@ -105,10 +131,14 @@ impl Engine {
         metrics.table(&table);
         let table = Arc::new(RwLock::new(table));
         let (commands, received) = mpsc::channel();
+        let (alarm, failed) = watch::channel(false);
         let committer = Committer::new(journal, Arc::clone(&table), folder, settings, commands.clone(), metrics);
         let thread = std::thread::Builder::new()
             .name("committer".to_owned())
-            .spawn(move || committer.run(&received))
+            .spawn(move || {
+                let _alarm = Alarm(alarm);
+                committer.run(&received);
+            })
             .map_err(|error| RecoveryError::Disk { file: "committer thread".to_owned(), error })?;
         let engine = Self {
             table,
@@ -116,6 +146,7 @@ impl Engine {
             queue: Arc::new(Semaphore::new(settings.queue_bytes_max)),
             queue_bytes_max: settings.queue_bytes_max,
             thread: Mutex::new(Some(thread)),
+            failed,
         };
         Ok((engine, recovered))
     }
@@ -126,8 +157,8 @@ impl Engine {
     ///
     /// [`CountError`]: it is not counted.
     pub async fn count(&self, batch: Batch) -> Result<bool, CountError> {
-        if batch.mark <= self.table().mark(&batch.source) {
-            return Ok(false);
+        if let Some(answer) = self.counted_before(&batch) {
+            return answer;
         }
         // A batch that is larger than the whole queue waits for an empty one.
         let bytes = u32::try_from(batch.bytes().min(self.queue_bytes_max)).map_err(|_| CountError::Busy)?;
@@ -138,10 +169,37 @@ impl Engine {
         answer.await.map_err(|_| CountError::Closed)?
     }
 
+    /// The answer to a batch that need not go to the committer. Nothing while the table is in use by a commit: a runtime
+    /// thread does not wait for it, and the committer looks again anyway.
+    fn counted_before(&self, batch: &Batch) -> Option<Result<bool, CountError>> {
+        let table = match self.table.try_read() {
+            Ok(table) => table,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let known = table.mark(&batch.source);
+        match batch.mark.standing(known) {
+            Standing::New => None,
+            Standing::Counted => Some(Ok(false)),
+            Standing::Stale => Some(Err(CountError::Stale { boot: batch.mark.boot, known: known.boot })),
+        }
+    }
+
     /// The ratings as of the last commit. Commits wait as long as this is held.
     pub fn table(&self) -> RwLockReadGuard<'_, Table> {
         // The committer changes the table in steps that do not panic; a poisoned lock still guards a whole table.
         self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Resolves when the committer thread has panicked: no batch is counted any more, and only a restart mends it.
+    /// What was acknowledged is on disk. Never resolves when the thread ends as it should.
+    pub fn failed(&self) -> impl Future<Output = ()> + use<> {
+        let mut failed = self.failed.clone();
+        async move {
+            if failed.wait_for(|&failed| failed).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Commits what waits, writes a last snapshot, and returns when the folder is no longer used. Blocks.

@@ -19,6 +19,12 @@ impl Refusal {
         Self { status, detail: detail.into() }
     }
 
+    /// Its status.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// 400: the caller's mistake.
     #[must_use]
     pub fn bad(detail: String) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! | call | sun, cache | backend | operator |
 //! |---|---|---|---|
-//! | `POST /v1/downloads`, `POST /v1/status` | under its own name | | yes |
+//! | `POST /v1/downloads`, `POST /v1/status` | as the server it is in the topology | | yes |
 //! | `POST /v1/regions/{region}/caches/{cache}/wanted`, `.../holdings` | that cache | | yes |
 //! | `GET /v1/regions/{region}/top`, `POST /v1/links` | | yes | yes |
 //!
@@ -51,15 +51,17 @@ pub fn routes(api: Arc<Api>) -> Router {
 async fn downloads(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
     let caller = identify(&api, &headers, &[Role::Sun, Role::Cache])?;
     let (batch, _room): (DownloadsBatch, _) = parse(&api, body).await?;
-    itself(caller, "source", &batch.source)?;
+    own_server(&api, caller, "source", &batch.source)?;
     Ok(Json(api.downloads(batch).await?).into_response())
 }
 
 async fn status(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
     let caller = identify(&api, &headers, &[Role::Sun, Role::Cache])?;
     let (report, _room): (StatusReport, _) = parse(&api, body).await?;
-    itself(caller, "server", &report.server)?;
-    Ok(Json(api.status(report)?).into_response())
+    own_server(&api, caller, "server", &report.server)?;
+    // A server that has just started is told all that the caches of its region hold.
+    let state = blocking(move || api.status(report)).await?;
+    Ok(Json(state).into_response())
 }
 
 async fn links(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
@@ -76,7 +78,13 @@ async fn links(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
 async fn top(State(api): Shared, headers: HeaderMap, Path(path): Path<String>, RawQuery(query): RawQuery) -> Answer {
     identify(&api, &headers, &[Role::Backend])?;
     let (region, limit) = (region(&path)?, limit(query.as_deref())?);
-    let top = blocking(move || api.top(region, limit)).await?;
+    let turn = api.ranking().await?;
+    // The turn goes along: it ends with the work, also when the caller has gone away before.
+    let top = blocking(move || {
+        let _turn = turn;
+        api.top(region, limit)
+    })
+    .await?;
     Ok(Json(top).into_response())
 }
 
@@ -89,7 +97,12 @@ async fn wanted(
     let caller = identify(&api, &headers, &[Role::Cache])?;
     let region = own_cache(caller, &path, &cache)?;
     let (request, _room): (WantedRequest, _) = parse(&api, body).await?;
-    let wanted = blocking(move || api.wanted(region, &cache, &request)).await?;
+    let turn = api.ranking().await?;
+    let wanted = blocking(move || {
+        let _turn = turn;
+        api.wanted(region, &cache, &request)
+    })
+    .await?;
     Ok(Json(wanted).into_response())
 }
 
@@ -124,6 +137,24 @@ fn itself(caller: &Identity, field: &str, name: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::new(StatusCode::FORBIDDEN, format!("{field}: {name:?}: the token is that of {}", caller.name)))
+}
+
+/// A server speaks as what it is: a token that has its name and another role or region is not its token. One that the
+/// topology does not have yet is refused like one without the right (403): it keeps its batches and tries again, and
+/// by then the newer topology may be here.
+fn own_server(api: &Api, caller: &Identity, field: &str, name: &str) -> Result<(), Refusal> {
+    itself(caller, field, name)?;
+    let topology = api.topology();
+    let role = if topology.cache(name).is_some() { Role::Cache } else { Role::Sun };
+    let fits = |region: RegionId| caller.role == role && caller.region == Some(region.0);
+    if caller.role == Role::Operator || topology.server(name).is_some_and(|server| fits(server.region)) {
+        return Ok(());
+    }
+    let detail = format!(
+        "{field}: {name:?}: the topology has no server of this name with the token's role ({:?}) and region",
+        caller.role
+    );
+    Err(Refusal::new(StatusCode::FORBIDDEN, detail))
 }
 
 fn own_cache(caller: &Identity, path: &str, cache: &str) -> Result<RegionId, Refusal> {

@@ -64,6 +64,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     };
     let api = Arc::new(Api::new(config, tokens, opened, metrics, topology, resolver));
     drain.spawn(tell_topology(Arc::clone(&api), drain.clone()));
+    drain.spawn(tell_failure(api.engine.failed(), readiness, drain.clone()));
     let ending = drain.clone();
     drain.spawn(async move {
         let end = async { ending.wait().await };
@@ -84,6 +85,17 @@ async fn tell_topology(api: Arc<Api>, drain: Drain) {
             changed = topology.changed() => if changed.is_err() { return },
             () = drain.wait() => return,
         }
+    }
+}
+
+/// An API that counts no more is not ready, until somebody restarts it.
+async fn tell_failure(failed: impl Future<Output = ()>, readiness: Readiness, drain: Drain) {
+    tokio::select! {
+        () = failed => {
+            tracing::error!("the committer thread panicked: downloads are answered 503 until a restart; see above why");
+            readiness.expect("committer");
+        }
+        () = drain.wait() => {}
     }
 }
 
@@ -109,4 +121,20 @@ pub fn check(config: &Config) -> Vec<String> {
         }
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_api_whose_committer_failed_is_not_ready() {
+        let (readiness, drain) = (Readiness::default(), Drain::new());
+        tell_failure(async {}, readiness.clone(), drain.clone()).await;
+        assert_eq!(readiness.missing(), ["committer"]);
+        drain.start();
+        let ready = Readiness::default();
+        tell_failure(std::future::pending(), ready.clone(), drain).await;
+        assert_eq!(ready.missing(), [] as [&str; 0], "it ends as it should");
+    }
 }

@@ -15,7 +15,7 @@ use geo::RegionId;
 use geo::topology::{Region, Server, Topology};
 
 use crate::hot::{HotFiles, Rate, Rule, Suns};
-use crate::wire::{HotFile, Load, SILENT_S, ServerState, StatusReport};
+use crate::wire::{HotFile, SILENT_S, ServerState, StatusReport};
 
 /// The latest report of every server.
 #[derive(Debug)]
@@ -132,13 +132,6 @@ impl<'a> View<'a> {
         files.map(|(file, spread)| HotFile { file: file.to_owned(), spread }).collect()
     }
 
-    /// Load of all servers that are alive, by name; for metrics.
-    pub fn all(&self) -> impl Iterator<Item = (&'a str, &'a Load)> {
-        let now_ms = self.now_ms;
-        let live = self.registry.servers.iter().filter(move |(_, seen)| seen.live(now_ms));
-        live.map(|(name, seen)| (name.as_str(), &seen.report.load))
-    }
-
     fn live(&self, name: &str) -> Option<&'a Seen> {
         self.registry.servers.get(name).filter(|seen| seen.live(self.now_ms))
     }
@@ -166,7 +159,7 @@ fn sun_count(region: &Region) -> usize {
 mod tests {
     use super::*;
     use crate::testing::topology;
-    use crate::wire::HotRate;
+    use crate::wire::{HotRate, Load};
 
     #[test]
     fn a_server_is_linked_while_it_reports_and_is_healthy() {
@@ -218,7 +211,6 @@ mod tests {
         let server = &topology.sun("sun4-1-1").unwrap().server;
         assert_eq!(registry.at(0).utilisation(server), 0.1);
         assert_eq!(registry.at(3000).utilisation(server), 0.0);
-        assert_eq!(registry.at(0).all().count(), 1);
     }
 
     fn healthy(server: &str) -> StatusReport {

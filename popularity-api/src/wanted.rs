@@ -12,7 +12,8 @@
 use geo::topology::Region;
 use geo::{ContentId, Topology};
 
-use crate::engine::table::{Ranking, Table};
+use crate::engine::files::RatedFile;
+use crate::engine::table::{Ranked, Table};
 use crate::holdings::Holdings;
 use crate::status::View;
 use crate::wire::{Candidate, HeldScore, Wanted, WantedRequest};
@@ -32,28 +33,38 @@ pub struct Knowledge<'a> {
     pub exponent: f64,
 }
 
-/// Answers the cache `cache` of `region`, whose files `ranking` has by `knowledge.exponent`. The ranking comes in
-/// ready because it takes long, and nobody is to wait for the holdings that long.
-#[must_use]
-pub fn wanted(
-    knowledge: Knowledge<'_>,
-    ranking: Ranking<'_>,
+/// The best files that the cache `cache` of `region` is to carry and does not hold. It takes long, so it comes before
+/// [`wanted`] and locks nothing: `holds` is asked file by file.
+pub fn rank<'a>(
+    table: &'a Table,
+    exponent: f64,
     region: &Region,
     cache: &str,
     request: &WantedRequest,
-) -> Wanted {
-    let Knowledge { table, holdings, exponent, .. } = knowledge;
-    let held = holdings.of(cache);
+    holds: impl Fn(u64) -> bool,
+) -> Vec<Ranked<'a>> {
     // A draining cache comes first for no file: all of them would be looked at to find that out.
     let draining = region.caches.iter().any(|one| one.server.name == cache && one.server.weight.get() == 0);
-    let limit = if draining { 0 } else { request.limit.min(CANDIDATES_MAX) };
-    let ranked = ranking.take(limit, |file| {
+    if draining {
+        return Vec::new();
+    }
+    let accept = |file: &RatedFile| {
         file.size <= request.bytes_max
-            && !held.is_some_and(|held| held.holds(file.content.prefix()))
+            && !holds(file.content.prefix())
             && region.cache_order(file.content).first().is_some_and(|first| first.server.name == cache)
-    });
+    };
+    table.best(region.id, exponent, request.limit.min(CANDIDATES_MAX), accept)
+}
+
+/// Answers the cache `cache` of `region` with the files that [`rank`] found for it.
+#[must_use]
+pub fn wanted(knowledge: Knowledge<'_>, ranked: Vec<Ranked<'_>>, region: &Region, cache: &str) -> Wanted {
+    let Knowledge { table, holdings, exponent, .. } = knowledge;
+    let held = holdings.of(cache);
     let candidates = ranked
         .into_iter()
+        // It may have been told of since.
+        .filter(|ranked| !held.is_some_and(|held| held.holds(ranked.file.content.prefix())))
         .map(|ranked| Candidate {
             file: ranked.file.name.to_string(),
             size: ranked.file.size,
@@ -187,8 +198,10 @@ mod tests {
                 exponent: 0.5,
             };
             let region = self.topology.region(self.topology.cache(cache).unwrap().server.region).unwrap();
-            let ranking = self.table.rank(region.id, knowledge.exponent);
-            wanted(knowledge, ranking, region, cache, &WantedRequest { bytes_max, limit: 100 })
+            let request = WantedRequest { bytes_max, limit: 100 };
+            let holds = |prefix| self.holdings.holds(cache, prefix);
+            let ranked = rank(&self.table, knowledge.exponent, region, cache, &request, holds);
+            wanted(knowledge, ranked, region, cache)
         }
 
         fn candidates(&self, cache: &str, bytes_max: u64) -> Vec<String> {

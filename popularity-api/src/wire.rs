@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 pub struct DownloadsBatch {
     /// Name of the reporting server, `sun4-2-1`.
     pub source: String,
-    /// When the reporter started, microseconds since 1970; a larger one begins a new sequence.
+    /// When the reporter started, microseconds since 1970; a larger one begins a new sequence, a smaller one
+    /// is refused: 409, with `known boot N` in its detail.
     pub boot: u64,
     /// 1, 2, 3, ... within a boot. A batch that was counted before is acknowledged and not counted again.
     pub sequence: u64,

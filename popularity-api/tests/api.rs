@@ -42,6 +42,30 @@ async fn every_call_is_for_those_it_is_meant_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_speaks_as_what_the_topology_says_it_is() {
+    let world = World::start().await;
+    for (name, bearer, expected) in [
+        ("sun4-1-1", "sun4-1-1", 200),
+        ("sun4-1-1", "operator", 200),
+        ("sun4-1-1", "cache-as-sun4-1-1", 403),
+        ("sun4-1-1", "sun4-1-1-of-5", 403),
+        ("cache4-1", "cache4-1", 200),
+        ("cache4-1", "sun-as-cache4-1", 403),
+        ("cache4-1", "cache4-1-of-5", 403),
+        ("sun4-9-9", "sun4-9-9", 403),
+        ("sun4-9-9", "operator", 404),
+        ("sun4-9-9", "sun4-1-1", 403),
+    ] {
+        let batch = serde_json::to_string(&DownloadsBatch { source: name.to_owned(), ..batch(1, &[]) }).unwrap();
+        let status = serde_json::to_string(&status(name, &[])).unwrap();
+        for (path, body) in [("/v1/downloads", batch), ("/v1/status", status)] {
+            let (answer, text) = world.call("POST", path, bearer, &body).await;
+            assert_eq!(answer, expected, "{path} as {name} by {bearer}: {text}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_says_what_is_wrong_and_where() {
     let world = World::start().await;
     let long = format!("{{\"client\":\"127.0.0.1\",\"files\":[{}]}}", vec!["\"c1/a\""; 10_001].join(","));
@@ -143,12 +167,17 @@ async fn bodies_take_turns_in_the_ram_that_they_may_take() {
     let world = World::start_with(|config| {
         config.limits.body_bytes_max = 4096;
         config.limits.bodies_bytes_max = 4096;
+        let sun = |n| {
+            format!("[[sun]]\nname = \"sun4-1-{n}\"\naddresses = [\"192.0.2.{n}\"]\ninternal = \"10.4.1.{n}:8081\"\nweight = 100\n")
+        };
+        let suns: String = (10..30).map(sun).collect();
+        std::fs::write(&config.topology, format!("{TOPOLOGY}{suns}")).unwrap();
     })
     .await;
-    let calls: Vec<_> = (0..20)
+    let calls: Vec<_> = (10..30)
         .map(|n| {
             let client = world.client("operator");
-            let batch = DownloadsBatch { source: format!("sun-{n}"), ..batch(1, &[("c1/a", 1.0)]) };
+            let batch = DownloadsBatch { source: format!("sun4-1-{n}"), ..batch(1, &[("c1/a", 1.0)]) };
             tokio::spawn(async move { client.report_downloads(&batch).await.unwrap().counted })
         })
         .collect();
@@ -209,6 +238,15 @@ async fn a_batch_counts_once_also_across_a_restart() {
     check_rating(&world, 2.0).await;
     assert!(!sun.report_downloads(&batch).await.unwrap().counted, "counted before the restart");
     assert!(sun.report_downloads(&self::batch(2, &[("c1/a", 1.0)])).await.unwrap().counted);
+    check_rating(&world, 3.0).await;
+    let earlier = DownloadsBatch { boot: 0, ..self::batch(9, &[("c1/a", 1.0)]) };
+    match sun.report_downloads(&earlier).await.unwrap_err() {
+        ClientError::Refused(problem) => {
+            assert_eq!(problem.status, 409);
+            assert!(problem.detail.contains("its boot 0 is older") && problem.detail.contains("known boot 1"));
+        }
+        other => panic!("{other}"),
+    }
     check_rating(&world, 3.0).await;
 }
 
@@ -291,17 +329,24 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("topology.toml"), TOPOLOGY).unwrap();
         let mut tokens = String::new();
-        for (role, region, name) in [
-            ("backend", "", "backend"),
-            ("operator", "", "operator"),
-            ("sun", "region = 4\n", "sun4-1-1"),
-            ("sun", "region = 4\n", "sun4-1-2"),
-            ("cache", "region = 4\n", "cache4-1"),
-            ("cache", "region = 5\n", "cache5-1"),
+        for (bearer, role, region, name) in [
+            ("backend", "backend", "", "backend"),
+            ("operator", "operator", "", "operator"),
+            ("sun4-1-1", "sun", "region = 4\n", "sun4-1-1"),
+            ("sun4-1-2", "sun", "region = 4\n", "sun4-1-2"),
+            ("cache4-1", "cache", "region = 4\n", "cache4-1"),
+            ("cache5-1", "cache", "region = 5\n", "cache5-1"),
+            ("cache-as-sun4-1-1", "cache", "region = 4\n", "sun4-1-1"),
+            ("sun4-1-1-of-5", "sun", "region = 5\n", "sun4-1-1"),
+            ("sun-as-cache4-1", "sun", "region = 4\n", "cache4-1"),
+            ("cache4-1-of-5", "cache", "region = 5\n", "cache4-1"),
+            ("sun4-9-9", "sun", "region = 4\n", "sun4-9-9"),
         ] {
-            tokens
-                .push_str(&format!("[[token]]\ntoken = {:?}\nrole = {role:?}\n{region}name = {name:?}\n", token(name)));
-            secret(&folder.path().join(name), &token(name));
+            tokens.push_str(&format!(
+                "[[token]]\ntoken = {:?}\nrole = {role:?}\n{region}name = {name:?}\n",
+                token(bearer)
+            ));
+            secret(&folder.path().join(bearer), &token(bearer));
         }
         secret(&folder.path().join("tokens.toml"), &tokens);
         let mut config = config(folder.path());

@@ -11,7 +11,7 @@ use super::batch::{Batch, Group};
 use super::folder::Folder;
 use super::journal::Journal;
 use super::snapshot;
-use super::table::{Mark, Table};
+use super::table::{Mark, Standing, Table};
 use super::{CountError, Metrics, Settings};
 
 /// What the thread is told.
@@ -134,7 +134,7 @@ impl Committer {
                     .set(i64::try_from(self.journal.since_snapshot_bytes()).unwrap_or(i64::MAX));
                 self.metrics.counted_pairs.inc_by(pending.group.batches.iter().map(|b| b.entries.len() as u64).sum());
                 self.metrics.counted_batches.inc_by(pending.group.batches.len() as u64);
-                self.metrics.duplicate_batches.inc_by((pending.replies.len() - pending.group.batches.len()) as u64);
+                self.metrics.duplicate_batches.inc_by(pending.duplicates());
                 if std::mem::take(&mut self.commits_fail) {
                     tracing::info!("batches are durable again");
                 }
@@ -226,7 +226,8 @@ struct Pending {
 #[derive(Debug)]
 struct Waiting {
     reply: oneshot::Sender<Result<bool, CountError>>,
-    counted: bool,
+    /// What it is told once the group is durable.
+    answer: Result<bool, CountError>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -235,18 +236,27 @@ impl Pending {
         let Submission { batch, reply, _room } = submission;
         let mark = self.marks.get(&batch.source).copied().unwrap_or_else(|| table.mark(&batch.source));
         // A batch that is twice in one group is acknowledged twice, but only once the group is durable.
-        let counted = batch.mark > mark;
-        self.replies.push(Waiting { reply, counted, _room });
-        if counted {
+        let standing = batch.mark.standing(mark);
+        let answer = match standing {
+            Standing::New => Ok(true),
+            Standing::Counted => Ok(false),
+            Standing::Stale => Err(CountError::Stale { boot: batch.mark.boot, known: mark.boot }),
+        };
+        self.replies.push(Waiting { reply, answer, _room });
+        if standing == Standing::New {
             self.bytes += batch.bytes();
             self.marks.insert(batch.source.clone(), batch.mark);
             self.group.batches.push(batch);
         }
     }
 
+    fn duplicates(&self) -> u64 {
+        self.replies.iter().filter(|waiting| matches!(waiting.answer, Ok(false))).count() as u64
+    }
+
     fn answer(self, error: Option<&std::io::Error>) {
-        for Waiting { reply, counted, _room } in self.replies {
-            let answer = error.map_or(Ok(counted), |error| Err(CountError::Disk(error.to_string())));
+        for Waiting { reply, answer, _room } in self.replies {
+            let answer = error.map_or(answer, |error| Err(CountError::Disk(error.to_string())));
             // A requester that has gone away asks again and learns then.
             drop(reply.send(answer));
         }

@@ -63,7 +63,7 @@ pub enum RecoveryError {
         /// What the operating system says.
         error: io::Error,
     },
-    /// Every snapshot is damaged, so what came before the binlog's first segment is lost.
+    /// Every snapshot is damaged, and so what came before the binlog's first segment is lost.
     #[error(
         "{files}: damaged, and there is no other snapshot; restore one from a backup, or remove it to start with \
          what the binlog has"
@@ -104,8 +104,9 @@ impl Journal {
         binlog::write_frame(group, self.end, &mut self.frame);
         let written = self.folder.append(&self.frame).and_then(|()| self.folder.sync());
         if let Err(error) = written {
-            // After a failed sync nobody knows what the disk has: this file is not written to again. A new segment
-            // that starts at `end` also ends this one there, whether the cut succeeds or not.
+            // After a failed sync nobody knows what the disk has: nothing is appended to this file again. A new
+            // segment that starts at `end` also ends this one there, whether the cut succeeds or not; when it was this
+            // segment's first frame, the new one has the same name and is created anew, empty, in its place.
             self.segment = None;
             if let Err(error) = self.folder.truncate(self.end - start + SEGMENT_HEADER_BYTES as u64) {
                 tracing::debug!(%error, "a frame that failed cannot be cut off; the next segment overrules it");
@@ -214,7 +215,8 @@ impl Journal {
     }
 }
 
-/// The table of the newest good snapshot and its offset; an empty one and 0 when there never was any.
+/// The table of the newest good snapshot and its offset; an empty one and 0 when there never was any, or when none can
+/// be read and the binlog is still there from its beginning.
 fn read_snapshot(
     folder: &dyn Folder,
     names: &[String],
@@ -229,11 +231,20 @@ fn read_snapshot(
             found.snapshot = Some(offset);
             return Ok((table, offset));
         }
-        tracing::error!(file = name, "the snapshot is damaged: an older one and more of the binlog are read");
+        tracing::error!(file = name, "the snapshot is damaged: an older one or more of the binlog is needed");
         found.damaged_snapshots += 1;
         damaged.push(name.clone());
     }
-    if damaged.is_empty() { Ok((empty(), 0)) } else { Err(RecoveryError::Snapshots { files: damaged.join(", ") }) }
+    if damaged.is_empty() {
+        return Ok((empty(), 0));
+    }
+    let files = damaged.join(", ");
+    // Segments go from the oldest on: while the first is there, so are all.
+    if names.contains(&binlog::segment_name(0)) {
+        tracing::error!(files, "no snapshot can be read: the whole binlog is, from its beginning");
+        return Ok((empty(), 0));
+    }
+    Err(RecoveryError::Snapshots { files })
 }
 
 #[cfg(test)]

@@ -12,10 +12,11 @@
 //!   lowest scores go, a sixteenth of the table at a time so that the cost of a scan is shared by many; files that
 //!   are asked for once and never again go first, since they score lowest.
 //! - A batch is counted once: its source's mark (boot, sequence) rises with it, and what is not above the
-//!   mark was counted before.
+//!   mark is not counted: it was before, or its source has to take a later boot.
 //! - The same groups in the same order give the same table, also after a detour through a snapshot: time comes
 //!   with the group, and ties are broken by name.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -46,6 +47,31 @@ pub struct Mark {
     pub boot: u64,
     /// Its batch since then.
     pub sequence: u64,
+}
+
+/// How a batch stands to the last one of its source that was counted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// It comes after it.
+    New,
+    /// It was counted before.
+    Counted,
+    /// It is of a start before the last one known: the source's clock went back, and it may never have been counted.
+    Stale,
+}
+
+impl Mark {
+    /// How a batch with this mark stands to the mark `known` of its source.
+    #[must_use]
+    pub const fn standing(self, known: Self) -> Standing {
+        if self.boot < known.boot {
+            Standing::Stale
+        } else if self.boot > known.boot || self.sequence > known.sequence {
+            Standing::New
+        } else {
+            Standing::Counted
+        }
+    }
 }
 
 /// A file and what ranks it.
@@ -89,7 +115,7 @@ impl Table {
     pub fn apply(&mut self, group: &Group) {
         let pulse = self.decay.at(group.time_ms);
         for batch in &group.batches {
-            if batch.mark > self.mark(&batch.source) {
+            if batch.mark.standing(self.mark(&batch.source)) == Standing::New {
                 self.sources.insert(batch.source.clone(), batch.mark);
                 self.count(batch, pulse);
             }
@@ -104,28 +130,34 @@ impl Table {
     }
 
     /// The files of a region best in `rating / size^exponent`, best first, at most `limit` of those that
-    /// `accept` takes.
+    /// `accept` takes. It keeps no more than `limit` at a time, and asks `accept` only about files that beat the worst
+    /// of those.
     pub fn best(
         &self,
         region: RegionId,
         exponent: f64,
         limit: usize,
-        accept: impl FnMut(&RatedFile) -> bool,
+        mut accept: impl FnMut(&RatedFile) -> bool,
     ) -> Vec<Ranked<'_>> {
-        self.rank(region, exponent).take(limit, accept)
-    }
-
-    /// All files of a region, ready to be taken best first. This is the slow half, linear in their number.
-    #[must_use]
-    pub fn rank(&self, region: RegionId, exponent: f64) -> Ranking<'_> {
         let pairs = self.regions.get(&region).into_iter().flatten();
-        let contenders: Vec<Contender<'_>> = pairs
-            .map(|(&index, &rating)| {
-                let file = self.files.file(index);
-                Contender(Ranked { file, rating, score: self.worth(file, rating, exponent) })
-            })
-            .collect();
-        Ranking { heap: BinaryHeap::from(contenders) }
+        // The worst on top: it goes when a better one comes.
+        let mut best: BinaryHeap<Reverse<Contender<'_>>> = BinaryHeap::new();
+        for (&index, &rating) in pairs {
+            let file = self.files.file(index);
+            let contender = Contender(Ranked { file, rating, score: self.worth(file, rating, exponent) });
+            if best.len() < limit {
+                if accept(file) {
+                    best.push(Reverse(contender));
+                }
+            } else if let Some(mut worst) = best.peek_mut()
+                && contender > worst.0
+                && accept(file)
+            {
+                *worst = Reverse(contender);
+            }
+        }
+        // Ascending by the reversed order: best first.
+        best.into_sorted_vec().into_iter().map(|Reverse(Contender(ranked))| ranked).collect()
     }
 
     /// What [`Table::best`] would rank this file by; nothing when the region does not rate it.
@@ -193,28 +225,7 @@ impl Table {
     }
 }
 
-/// The files of a region, in an order that is only found out as far as it is asked for.
-#[derive(Debug)]
-pub struct Ranking<'a> {
-    heap: BinaryHeap<Contender<'a>>,
-}
-
-impl<'a> Ranking<'a> {
-    /// The best `limit` files that `accept` takes, best first. `accept` is called for few more than are taken.
-    pub fn take(mut self, limit: usize, mut accept: impl FnMut(&RatedFile) -> bool) -> Vec<Ranked<'a>> {
-        let mut best = Vec::with_capacity(limit.min(self.heap.len()));
-        while best.len() < limit
-            && let Some(Contender(ranked)) = self.heap.pop()
-        {
-            if accept(ranked.file) {
-                best.push(ranked);
-            }
-        }
-        best
-    }
-}
-
-/// In the order of a heap: the highest score first, ties by name.
+/// The higher score is the greater; of equal ones the name that comes first.
 #[derive(Debug)]
 struct Contender<'a>(Ranked<'a>);
 

@@ -23,6 +23,73 @@ async fn what_was_acknowledged_is_there_after_a_crash() {
 }
 
 #[tokio::test]
+async fn a_batch_of_an_earlier_boot_is_refused_and_not_taken_for_counted() {
+    let engine = open(&Arc::new(Simulated::default()));
+    let of = |boot, sequence| Batch { mark: Mark { boot, sequence }, ..batch("sun4-1-1", 1) };
+    assert!(engine.count(of(7, 2)).await.unwrap());
+    for (boot, sequence) in [(6, 1), (6, 3), (0, 0)] {
+        let error = engine.count(of(boot, sequence)).await.unwrap_err();
+        assert!(matches!(error, CountError::Stale { known: 7, .. }), "{error}");
+    }
+    assert!(!engine.count(of(7, 1)).await.unwrap());
+    assert!(engine.count(of(8, 1)).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_batch_is_judged_by_those_it_is_gathered_with() {
+    let disk = Arc::new(Simulated::default());
+    let engine = open_with(&disk, &Settings { commit: Duration::from_secs(3600), ..settings() });
+    let engine = Arc::new(engine);
+    let mut waiting = Vec::new();
+    for (boot, sequence) in [(7, 1), (6, 2), (7, 1), (7, 2)] {
+        let before = engine.queue.available_permits();
+        let counting = Arc::clone(&engine);
+        let batch = Batch { mark: Mark { boot, sequence }, ..batch("sun4-1-1", 1) };
+        waiting.push(tokio::spawn(async move { counting.count(batch).await }));
+        // It is in the queue before the next one comes.
+        while engine.queue.available_permits() == before {
+            tokio::task::yield_now().await;
+        }
+    }
+    engine.close();
+    let mut answers = Vec::new();
+    for task in waiting {
+        answers.push(task.await.unwrap());
+    }
+    let [Ok(true), Err(CountError::Stale { boot: 6, known: 7 }), Ok(false), Ok(true)] = &answers[..] else {
+        panic!("{answers:?}");
+    };
+}
+
+#[tokio::test]
+async fn who_reports_does_not_wait_on_a_runtime_thread_for_the_table() {
+    let engine = open(&Arc::new(Simulated::default()));
+    engine.count(batch("sun4-1-1", 1)).await.unwrap();
+    let again = batch("sun4-1-1", 1);
+    let writing = engine.table.write().unwrap();
+    assert!(engine.counted_before(&again).is_none(), "the committer looks");
+    drop(writing);
+    assert!(matches!(engine.counted_before(&again), Some(Ok(false))));
+}
+
+#[tokio::test]
+async fn a_committer_that_panics_is_told_of_and_one_that_is_closed_is_not() {
+    let disk = Arc::new(Simulated::default());
+    let engine = open(&disk);
+    // A panic inside poisons the disk, and whoever uses it next panics as well.
+    engine.count(batch("sun4-1-1", 1)).await.unwrap();
+    let poison = Arc::clone(&disk);
+    std::thread::spawn(move || poison.tamper(&binlog::segment_name(0), |_| panic!("meant"))).join().unwrap_err();
+    assert!(matches!(engine.count(batch("sun4-1-1", 2)).await, Err(CountError::Closed)));
+    engine.failed().await;
+
+    let engine = open(&Arc::new(Simulated::default()));
+    engine.close();
+    let failed = tokio::time::timeout(Duration::ZERO, engine.failed()).await;
+    assert!(failed.is_err(), "closing is no failure");
+}
+
+#[tokio::test]
 async fn batches_that_come_together_are_committed_together_and_counted_once() {
     let disk = Arc::new(Simulated::default());
     let engine = Arc::new(open_with(&disk, &Settings { commit: Duration::from_millis(50), ..settings() }));

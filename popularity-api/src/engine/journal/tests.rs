@@ -163,6 +163,30 @@ fn a_damaged_snapshot_gives_way_to_the_one_before() {
     assert_eq!((counted(&table), recovered.damaged_bytes), (2, FRAME_BYTES as u64));
 }
 
+#[test]
+fn a_damaged_first_snapshot_gives_way_to_the_whole_binlog() {
+    let disk = Arc::new(Simulated::default());
+    let (mut journal, mut table, _) = open(&disk);
+    for sequence in 1..=3 {
+        commit(&mut journal, &mut table, sequence).unwrap();
+        if sequence == 2 {
+            take_snapshot(&mut journal, &table);
+        }
+    }
+    disk.tamper(&snapshot::name(2 * FRAME_BYTES as u64), |bytes| bytes[20] ^= 1);
+    let (mut journal, mut table, recovered) = open(&disk);
+    let expected = Recovered { groups: 3, damaged_snapshots: 1, ..Recovered::default() };
+    assert_eq!((counted(&table), recovered), (3, expected));
+    // Two good snapshots later nothing of it is left.
+    for sequence in 4..=5 {
+        commit(&mut journal, &mut table, sequence).unwrap();
+        take_snapshot(&mut journal, &table);
+    }
+    let (_, table, recovered) = open(&Arc::new(disk.crash(0)));
+    assert_eq!((counted(&table), recovered.damaged_snapshots, recovered.groups), (5, 0, 0));
+    assert!(!disk.list().unwrap().contains(&snapshot::name(2 * FRAME_BYTES as u64)));
+}
+
 fn take_snapshot(journal: &mut Journal, table: &Table) {
     let offset = journal.begin_snapshot();
     let bytes = snapshot::write(table, offset, 0);

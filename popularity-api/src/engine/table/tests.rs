@@ -36,6 +36,23 @@ fn size_counts_as_much_as_the_exponent_says() {
 }
 
 #[test]
+fn the_best_of_those_that_are_accepted_are_found_also_behind_many_others() {
+    let mut table = table(1000);
+    let downloads: Vec<(String, f64)> = (0..200_u32).map(|n| (format!("c1/{n:03}"), 1.0 + f64::from(n % 50))).collect();
+    let entries: Vec<(u16, &str, f64)> = downloads.iter().map(|(name, count)| (4, name.as_str(), *count)).collect();
+    table.apply(&group(0, 1, &entries));
+    let accept = |name: &str| name.as_bytes()[5].is_multiple_of(3) && !name.ends_with("49");
+    let mut model: Vec<(String, f64)> = downloads.iter().filter(|(name, _)| accept(name)).cloned().collect();
+    model.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    for limit in [0, 1, 2, 7, 40, model.len(), 1000] {
+        let best = table.best(RegionId(4), 0.0, limit, |file| accept(&file.name));
+        let best: Vec<&str> = best.iter().map(|ranked| &*ranked.file.name).collect();
+        let expected: Vec<&str> = model.iter().take(limit).map(|(name, _)| name.as_str()).collect();
+        assert_eq!(best, expected, "at most {limit}");
+    }
+}
+
+#[test]
 fn a_batch_is_counted_once() {
     let mut table = table(100);
     check_counted(&mut table, 7, 1, true);
