@@ -14,7 +14,7 @@ use popularity_api::{Client, ClientConfig};
 use crate::locate::Question;
 use crate::table::Answer;
 use crate::weight::Consent;
-use crate::{check, demo, locate, token, top, weight};
+use crate::{check, content, demo, locate, token, top, weight};
 
 /// The operator's tool of a Sun CDN.
 #[derive(Debug, Parser)]
@@ -31,6 +31,11 @@ pub struct Cli {
 enum Command {
     /// Run the whole system in this process, on loopback, to look at and play with.
     Demo(demo::Options),
+    /// Serve a folder as content server 100500, for trying daemons out without a storage.
+    ///
+    /// The file FOLDER/a/b.jpg is http://ADDRESS/cs100500/a/b.jpg for daemons, c100500/a/b.jpg in links. The
+    /// topology's [content_servers] has url = "http://ADDRESS/cs{number}" and numbers = ["100500"].
+    Content(content::Options),
     /// Check a topology and configs before they are put in place.
     Check {
         #[command(flatten)]
@@ -150,6 +155,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
     match &cli.command {
         Command::Demo(options) => return demo::run(options).map(|()| None),
+        Command::Content(options) => return waiting(content::run(options)).map(|()| None),
         Command::Check { topology, config } => Ok(check::check(&topology.file()?, config)),
         Command::Weight(WeightCommand::List { topology }) => Ok(weight::list(&topology.read()?)),
         Command::Weight(WeightCommand::Set { server, weight, dry_run, yes, topology }) => {
