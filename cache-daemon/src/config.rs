@@ -116,17 +116,36 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_file_shows_every_option_of_the_daemon() {
-        let defaults = serde_json::to_value(Config::default()).unwrap();
-        let prefill = defaults["prefill"].as_object().unwrap().keys();
-        let own = defaults.as_object().unwrap().keys().filter(|key| !["prefill", "edge"].contains(&key.as_str()));
-        for key in own.chain(prefill) {
-            assert!(SHIPPED.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} is not shown");
+    fn the_shipped_file_shows_every_option_in_its_section() {
+        let edge = sun::Config {
+            name: "cache4-1".into(),
+            certificates: vec![sun::Certificate { chain: "a".into(), key: "b".into() }],
+            geo: geo::resolver::Sources { geoip: Some("c".into()), ..Default::default() },
+            popularity: Some(popularity_api::ClientConfig {
+                url: "http://d".into(),
+                token_file: "e".into(),
+                timeout_ms: 1,
+            }),
+            ..sun::Config::default()
+        };
+        let known = serde_json::to_value(Config { edge, ..Config::default() }).unwrap();
+        let shown: serde_json::Value = daemon::config::parse(&all_options_used(), "cache-daemon.toml").unwrap();
+        let shown = options("", &shown);
+        for option in options("", &known) {
+            assert!(shown.contains(&option), "{option} is not shown");
         }
     }
 
     #[test]
     fn what_the_shipped_file_shows_commented_out_can_be_used() {
+        let config: Config = daemon::config::parse(&all_options_used(), "cache-daemon.toml").unwrap();
+        assert_eq!(config.edge.certificates.len(), 1);
+        assert_eq!(config.edge.popularity.map(|api| api.timeout_ms), Some(2000));
+        assert!(config.edge.geo.geoip.is_some());
+    }
+
+    /// The shipped file with the options that are commented out.
+    fn all_options_used() -> String {
         let shown = |line: &str| {
             let option = line.strip_prefix("# ")?;
             let is_table = option.starts_with('[') && option.ends_with(']');
@@ -135,10 +154,19 @@ mod tests {
             (is_table || is_key).then(|| option.to_owned())
         };
         let used: Vec<String> = SHIPPED.lines().map(|line| shown(line).unwrap_or_else(|| line.to_owned())).collect();
-        let config: Config = daemon::config::parse(&used.join("\n"), "cache-daemon.toml").unwrap();
-        assert_eq!(config.edge.certificates.len(), 1);
-        assert_eq!(config.edge.popularity.map(|api| api.timeout_ms), Some(2000));
-        assert!(config.edge.geo.geoip.is_some());
+        used.join("\n")
+    }
+
+    /// Every key below this one, as `.edge.limits.head_s`.
+    fn options(key: &str, value: &serde_json::Value) -> Vec<String> {
+        let below: Vec<String> = match value {
+            serde_json::Value::Object(table) => {
+                table.iter().flat_map(|(name, value)| options(&format!("{key}.{name}"), value)).collect()
+            }
+            serde_json::Value::Array(list) => list.iter().flat_map(|value| options(key, value)).collect(),
+            _ => Vec::new(),
+        };
+        [key.to_owned()].into_iter().chain(below).collect()
     }
 
     const SHIPPED: &str = include_str!("../../deploy/config/cache-daemon.toml");

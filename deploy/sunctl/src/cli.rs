@@ -1,5 +1,6 @@
 //! The command line: what can be asked, where its defaults come from, and running it.
 
+use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +13,8 @@ use popularity_api::{Client, ClientConfig};
 
 use crate::locate::Question;
 use crate::table::Answer;
-use crate::{check, demo, locate, token, top, weight};
+use crate::weight::Consent;
+use crate::{check, content, demo, locate, token, top, weight};
 
 /// The operator's tool of a Sun CDN.
 #[derive(Debug, Parser)]
@@ -29,6 +31,11 @@ pub struct Cli {
 enum Command {
     /// Run the whole system in this process, on loopback, to look at and play with.
     Demo(demo::Options),
+    /// Serve a folder as content server 100500, for trying daemons out without a storage.
+    ///
+    /// The file FOLDER/a/b.jpg is http://ADDRESS/cs100500/a/b.jpg for daemons, c100500/a/b.jpg in links. The
+    /// topology's [content_servers] has url = "http://ADDRESS/cs{number}" and numbers = ["100500"].
+    Content(content::Options),
     /// Check a topology and configs before they are put in place.
     Check {
         #[command(flatten)]
@@ -63,15 +70,19 @@ enum WeightCommand {
         #[command(flatten)]
         topology: TopologyArgs,
     },
-    /// Change one weight in the topology file, after a preview of what moves.
+    /// Change one weight in the topology file. On a terminal, what moves is shown first and then it asks;
+    /// in a script it applies at once and says what moved.
     Set {
         /// Name of a sun or cache, sun4-2-1.
         server: String,
         /// 0..=256; 0 drains the server.
         weight: u16,
         /// Preview only.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "yes")]
         dry_run: bool,
+        /// Apply without asking.
+        #[arg(long)]
+        yes: bool,
         #[command(flatten)]
         topology: TopologyArgs,
     },
@@ -131,7 +142,7 @@ pub fn main() -> ExitCode {
         Ok(Some(answer)) => {
             let text = if cli.json { format!("{:#}\n", answer.json) } else { answer.text };
             // A reader that left (`| head`) has seen what it wanted.
-            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+            let _ = std::io::stdout().write_all(text.as_bytes());
             if answer.good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
@@ -144,10 +155,17 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
     match &cli.command {
         Command::Demo(options) => return demo::run(options).map(|()| None),
+        Command::Content(options) => return waiting(content::run(options)).map(|()| None),
         Command::Check { topology, config } => Ok(check::check(&topology.file()?, config)),
         Command::Weight(WeightCommand::List { topology }) => Ok(weight::list(&topology.read()?)),
-        Command::Weight(WeightCommand::Set { server, weight, dry_run, topology }) => {
-            weight::set(&topology.file()?, server, *weight, *dry_run)
+        Command::Weight(WeightCommand::Set { server, weight, dry_run, yes, topology }) => {
+            let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+            let consent = match (dry_run, is_terminal && !yes) {
+                (true, _) => Consent::Never,
+                (false, true) => Consent::Asked(&mut asked),
+                (false, false) => Consent::Given,
+            };
+            weight::set(&topology.file()?, server, *weight, consent)
         }
         Command::Top { region, limit, api } => {
             let client = api.client()?;
@@ -160,6 +178,15 @@ fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
         }
     }
     .map(Some)
+}
+
+/// Shows a preview to who is at the terminal and asks; anything but a yes is a no.
+fn asked(preview: &str) -> anyhow::Result<bool> {
+    let mut terminal = std::io::stdout();
+    write!(terminal, "{preview}\napply? [y/N] ").and_then(|()| terminal.flush()).context("the terminal is gone")?;
+    let mut said = String::new();
+    std::io::stdin().read_line(&mut said).context("the terminal is gone")?;
+    Ok(["y", "yes"].contains(&said.trim().to_ascii_lowercase().as_str()))
 }
 
 /// Runs what waits for the network.

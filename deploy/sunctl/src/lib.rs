@@ -17,6 +17,7 @@
 //! - [`table`]: a command's answer, as columns and as JSON.
 //! - [`check`], [`weight`], [`top`], [`locate`] (`sunctl where`), [`token`]: a command each.
 //! - [`demo`]: the whole system in one process. Its content server serves tests as well.
+//! - [`content`]: that content server alone, with a folder of the user's.
 //!
 //! # What it is not
 //!
@@ -25,6 +26,7 @@
 
 pub mod check;
 pub mod cli;
+pub mod content;
 pub mod demo;
 pub mod locate;
 pub mod table;

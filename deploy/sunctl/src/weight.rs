@@ -3,7 +3,7 @@
 //! ```text
 //!   topology file --lock--> text --toml_edit--> text with the weight and version + 1
 //!                                                  |
-//!                              checked as a whole, previewed, written atomically
+//!                              checked as a whole, previewed, agreed to, written atomically
 //! ```
 //!
 //! The document stays the operator's: comments, order and layout survive, only two numbers change.
@@ -47,23 +47,93 @@ pub fn list(topology: &Topology) -> Answer {
     Answer::good(table.text(), json!({ "version": topology.version, "servers": servers }))
 }
 
-/// `sunctl weight set`: previews the change and, unless `dry_run`, writes it.
+/// Whether a previewed change is written.
+pub enum Consent<'a> {
+    /// No: it is previewed only.
+    Never,
+    /// Yes, at once.
+    Given,
+    /// If this agrees, which gets the preview.
+    Asked(&'a mut dyn FnMut(&str) -> anyhow::Result<bool>),
+}
+
+/// `sunctl weight set`: previews the change and, with consent, writes it.
 ///
 /// # Errors
 ///
-/// When the file cannot be read or written, the server is not in it, or the changed document does not check.
-pub fn set(file: &Path, server: &str, weight: u16, dry_run: bool) -> anyhow::Result<Answer> {
-    let lock = lock_folder_of(file)?;
-    let text = fs::read_to_string(file).with_context(|| format!("topology {}", file.display()))?;
-    let before = parse(&text, file)?;
-    let text = changed(&text, server, weight).with_context(|| format!("topology {}", file.display()))?;
-    let after = parse(&text, file).context("nothing was written: the changed document does not check")?;
-    let preview = Preview::new(&before, &after, server)?;
-    if !dry_run {
-        geo::watch::write_atomically(file, &text).with_context(|| format!("topology {}", file.display()))?;
+/// When the file cannot be read or written, the server is not in it, the changed document does not check, or
+/// somebody changed it while the question was open.
+pub fn set(file: &Path, server: &str, weight: u16, consent: Consent<'_>) -> anyhow::Result<Answer> {
+    let mut agreed = None;
+    match consent {
+        Consent::Never => return Ok(Change::read(file, server, weight)?.answer(Outcome::Previewed)),
+        Consent::Given => {}
+        Consent::Asked(ask) => {
+            // Without the lock: others need not wait for a person.
+            let change = Change::read(file, server, weight)?;
+            if !ask(&change.preview.text())? {
+                return Ok(change.answer(Outcome::Declined));
+            }
+            agreed = Some(change.text);
+        }
     }
+    let lock = lock_folder_of(file)?;
+    let change = Change::read(file, server, weight)?;
+    let outcome = if agreed.is_some() { Outcome::Agreed } else { Outcome::Written };
+    if agreed.is_some_and(|agreed| agreed != change.text) {
+        bail!("topology {}: somebody changed it meanwhile; nothing was written, look again", file.display());
+    }
+    geo::watch::write_atomically(file, &change.text).with_context(|| format!("topology {}", file.display()))?;
     drop(lock);
-    Ok(preview.answer(after.version, dry_run))
+    Ok(change.answer(outcome))
+}
+
+/// A change that checks.
+struct Change {
+    /// The whole document, changed.
+    text: String,
+    version: u64,
+    preview: Preview,
+}
+
+impl Change {
+    fn read(file: &Path, server: &str, weight: u16) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(file).with_context(|| format!("topology {}", file.display()))?;
+        let before = parse(&text, file)?;
+        let text = changed(&text, server, weight).with_context(|| format!("topology {}", file.display()))?;
+        let after = parse(&text, file).context("nothing was written: the changed document does not check")?;
+        Ok(Self { text, version: after.version, preview: Preview::new(&before, &after, server)? })
+    }
+
+    fn answer(&self, outcome: Outcome) -> Answer {
+        let version = self.version;
+        let preview = match outcome {
+            Outcome::Previewed | Outcome::Written => format!("{}\n", self.preview.text()),
+            Outcome::Agreed | Outcome::Declined => String::new(),
+        };
+        let done = match outcome {
+            Outcome::Previewed => format!("Nothing was written (--dry-run); it would be version {version}.\n"),
+            Outcome::Declined => "Nothing was written.\n".to_owned(),
+            Outcome::Agreed | Outcome::Written => {
+                format!("Written as version {version}; every daemon sees it within a second.\n")
+            }
+        };
+        let mut json = self.preview.json();
+        json["version"] = version.into();
+        json["written"] = matches!(outcome, Outcome::Agreed | Outcome::Written).into();
+        Answer::good(preview + &done, json)
+    }
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Outcome {
+    Previewed,
+    /// Written without a question.
+    Written,
+    /// Written after a question, with which the preview was shown.
+    Agreed,
+    Declined,
 }
 
 /// Two changes at once would lose one of them. The lock is on the folder, since the file itself is replaced.
@@ -188,7 +258,7 @@ impl Preview {
         })
     }
 
-    fn answer(&self, version: u64, dry_run: bool) -> Answer {
+    fn text(&self) -> String {
         let (old, new) = self.weights;
         let mut text = format!(
             "{}: weight {old} -> {new}. {} of region {}'s files change their server, the fewest possible.\n\n",
@@ -204,23 +274,20 @@ impl Preview {
         if self.shares.iter().all(|(_, _, is)| *is == 0.0) {
             text.push_str("\nNobody of its kind in the region has weight then: its neighbours take over.\n");
         }
-        text.push_str(&match dry_run {
-            true => format!("\nNothing was written (--dry-run); it would be version {version}.\n"),
-            false => format!("\nWritten as version {version}; every daemon sees it within a second.\n"),
-        });
+        text
+    }
+
+    fn json(&self) -> serde_json::Value {
         let shares: Vec<_> =
             self.shares.iter().map(|(name, was, is)| json!({ "server": name, "before": was, "after": is })).collect();
-        let json = json!({
+        json!({
             "server": self.server,
             "region": self.region,
-            "weight_before": old,
-            "weight": new,
+            "weight_before": self.weights.0,
+            "weight": self.weights.1,
             "moved": self.moved,
             "shares": shares,
-            "version": version,
-            "written": !dry_run,
-        });
-        Answer::good(text, json)
+        })
     }
 }
 
@@ -295,15 +362,43 @@ weight = 100
     }
 
     #[test]
-    fn a_dry_run_writes_nothing() {
+    fn a_change_is_written_only_with_consent() {
+        check_set(Consent::Never, false, "100 -> 50");
+        check_set(Consent::Given, true, "100 -> 50");
+        check_set(Consent::Asked(&mut |_| Ok(false)), false, "Nothing was written.");
+        check_set(Consent::Asked(&mut |_| Ok(true)), true, "Written as version 8");
+        let mut shown = String::new();
+        let mut ask = |preview: &str| {
+            shown.push_str(preview);
+            Ok(true)
+        };
+        check_set(Consent::Asked(&mut ask), true, "Written");
+        assert!(shown.contains("16.7% of region 4's files"), "{shown}");
+    }
+
+    #[test]
+    fn who_agreed_to_another_document_is_asked_again() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("topology.toml");
         fs::write(&file, TOPOLOGY).unwrap();
-        set(&file, "sun4-2-1", 50, true).unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), TOPOLOGY);
-        let answer = set(&file, "sun4-2-1", 50, false).unwrap();
+        let others = TOPOLOGY.replace("version = 7", "version = 9");
+        let mut ask = |_: &str| fs::write(&file, &others).map(|()| true).map_err(anyhow::Error::from);
+        let error = set(&file, "sun4-2-1", 50, Consent::Asked(&mut ask)).unwrap_err().to_string();
+        assert!(error.contains("somebody changed it meanwhile"), "{error}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), others);
+    }
+
+    #[track_caller]
+    fn check_set(consent: Consent<'_>, written: bool, says: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("topology.toml");
+        fs::write(&file, TOPOLOGY).unwrap();
+        let answer = set(&file, "sun4-2-1", 50, consent).unwrap();
         assert_eq!(answer.json["version"], 8);
-        assert_eq!(fs::read_to_string(&file).unwrap(), changed(TOPOLOGY, "sun4-2-1", 50).unwrap());
+        assert_eq!(answer.json["written"], written);
+        assert!(answer.text.contains(says), "{}", answer.text);
+        let after = fs::read_to_string(&file).unwrap();
+        assert_eq!(after, if written { changed(TOPOLOGY, "sun4-2-1", 50).unwrap() } else { TOPOLOGY.to_owned() });
     }
 
     #[track_caller]

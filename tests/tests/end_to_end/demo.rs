@@ -15,7 +15,7 @@ use tests::process::binary;
 pub(crate) struct Demo {
     child: Child,
     output: PathBuf,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Demo {
@@ -30,7 +30,7 @@ impl Demo {
         command.env("TMPDIR", folder.path()).current_dir(folder.path());
         let errors = file.try_clone().expect("a second handle");
         let child = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn().expect("sunctl");
-        let mut demo = Self { child, output, _folder: folder };
+        let mut demo = Self { child, output, folder };
         demo.until("Gallery:").await;
         demo
     }
@@ -61,6 +61,12 @@ impl Demo {
     pub(crate) async fn address(&mut self, part: &str) -> String {
         let line = self.until(part).await;
         line.split_whitespace().find(|word| word.contains('/')).expect("an address").to_owned()
+    }
+
+    /// What is in its folder for temporary files besides what it printed.
+    fn left_behind(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.folder.path()).expect("its folder");
+        entries.map(|entry| entry.expect("an entry").path()).filter(|path| *path != self.output).collect()
     }
 
     /// Ctrl-C, and its end.
@@ -116,6 +122,7 @@ async fn every_command_that_is_printed_works() {
         assert!(done.status.success(), "{command}\n{said}");
     }
     assert!(demo.interrupt().await.success());
+    assert_eq!(demo.left_behind(), Vec::<PathBuf>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,4 +145,5 @@ async fn visitors_make_caches_fill_and_ctrl_c_leaves_nothing_behind() {
     let farewell = demo.until("Ended after").await;
     assert!(farewell.contains(" 0 errors"), "{farewell}");
     assert!(!Path::new(&data).exists(), "{data} was left behind");
+    assert_eq!(demo.left_behind(), Vec::<PathBuf>::new());
 }

@@ -1,6 +1,6 @@
 //! A content server that dies, lies, hangs or is away.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use tests::client::{Client, Cut};
@@ -13,6 +13,10 @@ use crate::{until_hit, until_whole};
 const SUN: &str = "sun1-1-1";
 const SIZE: u64 = 300_000;
 const DEATH: u64 = 100_000;
+/// Answered without waiting for a deadline of [`PATIENT`], on a machine that runs all tests at once.
+const AT_ONCE: Duration = Duration::from_secs(2);
+/// Deadlines that a test would notice.
+const PATIENT: &str = "upstream.connect_ms = 15000\nupstream.first_byte_ms = 15000\nupstream.idle_ms = 15000";
 
 /// HTTP/1.1 and HTTP/2 with TLS, and plain HTTP/1.1: each ends a broken body in its own way.
 fn ways(world: &World, file: &str) -> Vec<(Client, String)> {
@@ -75,20 +79,31 @@ async fn everyone_who_waits_for_a_fill_that_breaks_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_that_breaks_once_is_resumed_or_told() {
+async fn a_body_that_breaks_off_once_is_resumed_and_the_client_gets_all_of_it() {
     let world = World::new(&[SUN]);
     let _sun = world.start(SUN).await;
-    world.put("c1/a.jpg", Script::file(SIZE).dying_at_for(DEATH, 1));
-    let url = world.https(SUN, "c1/a.jpg");
-    match world.client().get(&url).await {
-        Ok(answer) => world.check_whole("c1/a.jpg", SIZE, &answer),
-        Err(error) => Pattern::of("/cs1/a.jpg", 0).check(0, &error.downcast_ref::<Cut>().expect("a cut body").body),
-    }
-    until_hit(&world, &world.client(), &url, "c1/a.jpg", SIZE).await;
-    // Only what was missing is asked for again, and only of the same version.
-    for seen in world.origin.requests_for("/cs1/a.jpg").iter().skip(1).filter(|seen| seen.headers.contains_key("range"))
-    {
-        assert!(seen.headers.contains_key("if-range"), "{seen:?}");
+    for way in 0..3 {
+        let file = format!("c{}/a.jpg", way + 1);
+        let script = Script::file(SIZE).dying_at_for(DEATH, 1);
+        let etag = script.etag();
+        world.put(&file, script);
+        let (client, url) = ways(&world, &file).remove(way);
+        let answer = client.get(&url).await.unwrap_or_else(|error| panic!("{url}: {error:#}"));
+        world.check_whole(&file, SIZE, &answer);
+
+        // One more question, for what was missing of the same version.
+        let seen = world.origin.requests_for(&World::upstream(&file));
+        assert_eq!(seen.len(), 2, "{seen:#?}");
+        let header = |at: usize, name: &str| seen[at].headers.get(name).map(|value| value.to_str().unwrap());
+        assert_eq!((header(0, "range"), header(0, "if-range")), (None, None), "{seen:#?}");
+        assert_eq!(header(1, "if-range"), Some(etag.as_str()), "{seen:#?}");
+        let range = header(1, "range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+        let (first, last) = range.unwrap_or_else(|| panic!("{seen:#?}"));
+        assert!((1..=DEATH).contains(&first.parse().unwrap()), "{first}: where it broke off");
+        assert!(last.is_empty() || last == (SIZE - 1).to_string(), "{last}: to the end");
+
+        until_hit(&world, &client, &url, &file, SIZE).await;
+        assert_eq!(world.fetches(&file), 2, "what was resumed is kept");
     }
 }
 
@@ -111,7 +126,7 @@ async fn bytes_of_two_versions_never_mix() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_cached_outlives_the_content_server() {
     let world = World::new(&[SUN]);
-    let _sun = world.start(SUN).await;
+    let _sun = world.start_with(SUN, |settings| PATIENT.clone_into(&mut settings.more)).await;
     world.put("c1/held.jpg", Script::file(SIZE));
     let held = world.https(SUN, "c1/held.jpg");
     until_hit(&world, &world.client(), &held, "c1/held.jpg", SIZE).await;
@@ -121,7 +136,9 @@ async fn what_is_cached_outlives_the_content_server() {
         let began = Instant::now();
         let miss = world.client().get(&world.https(SUN, "c1/miss.jpg")).await.unwrap();
         assert!([502, 503, 504].contains(&miss.status), "{}", miss.status);
-        println!("a miss without a content server: {} after {:?}", miss.status, began.elapsed());
+        let answered = began.elapsed();
+        println!("a miss without a content server: {} after {answered:?}", miss.status);
+        assert!(answered < AT_ONCE, "{answered:?}");
         let hit = world.client().get(&held).await.unwrap();
         world.check_whole("c1/held.jpg", SIZE, &hit);
     }

@@ -1,6 +1,6 @@
 //! A weight changes: seen by every daemon at once, moving the least that could move.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tests::origin::Script;
 use tests::poll;
@@ -11,31 +11,35 @@ use crate::carrying::links;
 
 const SUNS: [&str; 4] = ["sun1-1-1", "sun1-1-2", "sun1-1-3", "sun1-1-4"];
 const FILES: usize = 2000;
+/// A second is what is promised; the other one is for a machine that runs all tests at once.
+const SEEN_WITHIN: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_weight_set_moves_the_theoretical_share_and_everybody_sees_it() {
     let world = World::with_api(&[SUNS[0], SUNS[1], SUNS[2], SUNS[3], "cache1-1"]);
-    let mut daemons = vec![world.start(API).await];
-    for name in SUNS.into_iter().chain(["cache1-1"]) {
-        daemons.push(world.start(name).await);
+    let mut daemons = Vec::new();
+    for name in [API].into_iter().chain(SUNS).chain(["cache1-1"]) {
+        daemons.push((name, world.start(name).await));
     }
     let files: Vec<String> = (0..FILES).map(|number| format!("c1/weights/{number}.jpg")).collect();
     let before = until_links_are_the_owners(&world, &world.topology.parsed(), &files).await;
 
     let file = world.topology_file();
+    let asked = Instant::now();
     let done = run("sunctl", &["weight", "set", "sun1-1-1", "50", "--topology", file.to_str().unwrap()]);
-    let set = Instant::now();
     assert_eq!(done.status, Some(0), "{}{}", done.out, done.err);
     let changed = std::fs::read_to_string(&file).unwrap();
     let topology = geo::Topology::parse(&changed).unwrap();
     assert_eq!(topology.version, world.topology.version + 1);
 
-    // Seen: by its own word, each daemon goes by the new version.
-    for daemon in &daemons {
+    // Seen: by its own word, each daemon goes by the new version. They are asked in turn, so what is measured, from
+    // before the command ran, is never less than what it took.
+    for (name, daemon) in &daemons {
         poll::until_true("the new topology's version", || goes_by(daemon, topology.version)).await;
+        let seen = asked.elapsed();
+        println!("a weight set was seen by {name} within {seen:?}");
+        assert!(seen < SEEN_WITHIN, "{name} saw it after {seen:?}");
     }
-    let seen = set.elapsed();
-    println!("a weight set was seen by all {} daemons within {seen:?}", daemons.len());
 
     let after = until_links_are_the_owners(&world, &topology, &files).await;
     let moved = before.iter().zip(&after).filter(|(before, after)| before != after).count();

@@ -60,7 +60,7 @@ use sampler::Sampler;
 /// Options of the demo.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
-    /// Serve the files of this folder instead of generated ones.
+    /// Serve the files of this folder instead of generated ones; without what is hidden (.name).
     #[arg(long, value_name = "DIR")]
     media: Option<PathBuf>,
     /// Keep topology, certificates, tokens, ratings and caches in this folder. Without it they are in a

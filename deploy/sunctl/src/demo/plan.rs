@@ -206,17 +206,18 @@ pub fn topology(ports: Ports, version: u64) -> String {
         let entry: Vec<(&str, &str)> = entry.iter().map(|(key, value)| (*key, value.as_str())).collect();
         section(&mut text, if node.is_cache { "cache" } else { "sun" }, &entry);
     }
-    section(
-        &mut text,
-        "class",
-        &[
-            ("name", "\"media\""),
-            ("paths", "[\"*\"]"),
-            // Pages may read who answered and how; the gallery shows it.
-            ("cors", "{ origins = [\"*\"], expose_headers = [\"Cache-Status\", \"Age\", \"Via\"] }"),
-        ],
-    );
+    // The gallery may read who answered and how, which it shows. No other page may: the media can be a folder of
+    // the user's, and any page in the same browser reaches this machine's loopback.
+    let origins = gallery_origins(ports).map(|origin| quoted(&origin)).join(", ");
+    let cors = format!("{{ origins = [{origins}], expose_headers = [\"Cache-Status\", \"Age\", \"Via\"] }}");
+    section(&mut text, "class", &[("name", "\"media\""), ("paths", "[\"*\"]"), ("cors", &cors)]);
     text
+}
+
+/// What a browser calls the gallery's origin, by address and by name.
+#[must_use]
+pub fn gallery_origins(ports: Ports) -> [String; 2] {
+    [Ipv4Addr::LOCALHOST.to_string(), DOMAIN.to_owned()].map(|host| format!("http://{host}:{}", ports.gallery().port()))
 }
 
 /// Names for which a server has a certificate: its own, and its group's.
@@ -294,8 +295,9 @@ mod tests {
         assert_eq!(link("sun4-2-1", Scheme::Https), "https://sun4-2-1.localhost:8410/c100500/pictures/000.png");
         assert_eq!(link("cache5-1", Scheme::Http), "http://cache5-1.localhost:8461/c100500/pictures/000.png");
         assert_eq!(topology.content_servers.url_of(&name).unwrap(), "http://127.0.0.1:8401/cs100500/pictures/000.png");
-        let expose = &topology.class_of(&name).cors.as_ref().unwrap().expose_headers;
-        assert!(expose.iter().any(|header| header == "Cache-Status"));
+        let cors = topology.class_of(&name).cors.as_ref().unwrap();
+        assert!(cors.expose_headers.iter().any(|header| header == "Cache-Status"));
+        assert_eq!(cors.origins, ["http://127.0.0.1:8400", "http://localhost:8400"], "nobody but the gallery");
     }
 
     #[test]

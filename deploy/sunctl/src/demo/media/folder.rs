@@ -2,14 +2,18 @@
 //!
 //! Names are the paths below the folder, percent-encoded where a URL needs it. Folders that are
 //! symbolic links are not entered; a file that is one counts when what it points to lies in the folder.
+//! Whatever has a name that begins with a dot, or lies below one, is neither listed nor opened.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use geo::CanonicalName;
+use rustix::fs::OFlags;
 
 use super::{CONTENT_SERVER, FOLDER_FILES_MAX, MediaFile, MediaKind, Source, Version};
 
@@ -24,7 +28,7 @@ pub(super) fn list(root: &Path) -> io::Result<Vec<MediaFile>> {
             Err(error) if folder == root => return Err(error),
             Err(_) => continue,
         };
-        for entry in entries.flatten() {
+        for entry in entries.flatten().filter(|entry| !is_hidden(&root, &entry.path())) {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => folders.push(entry.path()),
                 Ok(_) => files.extend(listed(&root, &entry.path())),
@@ -41,22 +45,37 @@ pub(super) fn list(root: &Path) -> io::Result<Vec<MediaFile>> {
     Ok(files)
 }
 
-/// Opens a listed file, if it is still a regular file inside `root`.
+/// Opens a listed file, if it is still a regular file inside `root` and nothing on its way is hidden.
 pub(super) fn open(root: &Path, path: &Path) -> io::Result<(File, Version)> {
-    let target = path.canonicalize()?;
-    if !target.starts_with(root) {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it points out of the folder"));
+    let refused = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    if is_hidden(root, path) {
+        return refused("it is hidden");
     }
-    // A fifo would wait for its writer for ever: look before opening.
-    if !fs::metadata(&target)?.is_file() {
+    // What is found is held first and judged then, so nobody can swap it in between. O_PATH only finds: a fifo
+    // does not wait for its writer, a device does nothing.
+    let found = OpenOptions::new().read(true).custom_flags(FIND_ONLY).open(path)?;
+    let held = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    let target = fs::read_link(&held)?;
+    if !target.starts_with(root) {
+        return refused("it points out of the folder");
+    }
+    if is_hidden(root, &target) {
+        return refused("it points to what is hidden");
+    }
+    if !found.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
-    let file = File::open(&target)?;
+    let file = File::open(&held)?;
     let metadata = file.metadata()?;
     let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
     let size = metadata.len();
     let entity_tag = format!("\"{:x}-{size:x}\"", modified.as_nanos());
     Ok((file, Version { size, entity_tag, modified_s: modified.as_secs() }))
+}
+
+/// Whether a segment of the path below `root` begins with a dot: people keep keys and settings there.
+fn is_hidden(root: &Path, path: &Path) -> bool {
+    path.strip_prefix(root).is_ok_and(|below| below.iter().any(|segment| segment.as_bytes().starts_with(b".")))
 }
 
 fn listed(root: &Path, path: &Path) -> Option<MediaFile> {
@@ -88,6 +107,8 @@ fn type_of(path: &Path) -> (MediaKind, &'static str) {
     let known = TYPES.iter().find(|(known, _, _)| *known == extension);
     known.map_or((MediaKind::Other, "application/octet-stream"), |&(_, kind, content_type)| (kind, content_type))
 }
+
+const FIND_ONLY: i32 = OFlags::PATH.bits().cast_signed();
 
 const TYPES: [(&str, MediaKind, &str); 19] = [
     ("avif", MediaKind::Picture, "image/avif"),
@@ -155,6 +176,38 @@ mod tests {
         fs::remove_file(folder.path().join("a.txt")).unwrap();
         symlink(outside.path().join("secret.txt"), folder.path().join("a.txt")).unwrap();
         assert_eq!(files[0].open().unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn what_is_hidden_is_neither_listed_nor_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join(".ssh/deep")).unwrap();
+        fs::create_dir_all(root.join("below/.git")).unwrap();
+        let hidden = [".netrc", ".ssh/id", ".ssh/deep/id", "below/.git/config", "below/.a.jpg"];
+        for file in hidden.iter().chain(&["a.jpg", "below/b..jpg"]) {
+            fs::write(root.join(file), "text").unwrap();
+        }
+        symlink(root.join(".ssh/id"), root.join("id.txt")).unwrap();
+        let names: Vec<String> = list(&root).unwrap().iter().map(|file| file.name.to_string()).collect();
+        assert_eq!(names, ["c100500/a.jpg", "c100500/below/b..jpg"]);
+        for file in hidden.iter().chain(&["id.txt"]) {
+            let refused = open(&root, &root.join(file)).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied, "{file}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir(root.join("folder")).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, root.join("fifo"), fifo, 0o600.into(), 0).unwrap();
+        for name in ["folder", "fifo"] {
+            let refused = open(&root, &root.join(name)).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidInput, "{name}: {refused}");
+        }
     }
 
     #[track_caller]

@@ -13,7 +13,7 @@
 //! - Nothing is kept in RAM but names; a file of any size is sent in pieces.
 //! - **Only what is listed is served.** A path is looked up among the names found at the start, so no
 //!   spelling of a path leads out of the folder. A listed file is opened only while it still is one
-//!   inside the folder, symbolic links followed.
+//!   inside the folder, symbolic links followed, and nothing hidden: no name of its path begins with a dot.
 
 mod folder;
 mod noise;
@@ -114,7 +114,7 @@ impl Library {
         Self::of(pictures.chain(clips).chain([chime]).collect())
     }
 
-    /// The files of a folder and its folders, at most [`FOLDER_FILES_MAX`], in order of name.
+    /// The files of a folder and its folders without what is hidden, at most [`FOLDER_FILES_MAX`], in order of name.
     ///
     /// # Errors
     ///
