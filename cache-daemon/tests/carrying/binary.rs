@@ -41,7 +41,7 @@ async fn a_signal_drains() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_holds_the_drain_up_to_its_deadline_or_a_second_signal() {
-    for (drain_s, signals, status, said) in [(600, 2, 130, "ending at once"), (0, 1, 0, "unfinished work")] {
+    for (drain_s, signals, status, said) in [(600, 2, 130, "ending at once"), (0, 1, 0, "connections are cut off")] {
         let origin = Scripted::start(|_| found(&body(30_000_000))).await;
         let place = Place::new(&origin).await;
         place.api.rate("c1/a", 30_000_000, 3.0);
