@@ -8,6 +8,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, Method, StatusCode, Version, request};
 
 use crate::headers;
+use crate::multipart::Several;
 use crate::range::Spec;
 
 /// A request for a file.
@@ -19,8 +20,10 @@ pub struct Lookup {
     pub content: ContentId,
     /// HEAD: the same without a body.
     pub head_only: bool,
-    /// The part asked for.
+    /// The part asked for; of several the one that leads ([`Several::lead`]).
     pub range: Option<Spec>,
+    /// The parts asked for, when the header is a list.
+    pub several: Option<Several>,
     /// Conditions on it.
     pub conditions: Conditions,
     /// The page that asks by script.
@@ -114,11 +117,11 @@ fn lookup(head: &request::Parts, name: CanonicalName, origin: Option<String>, di
     };
     // RFC 9110, section 14.2: Range means something with GET only, and several fields are no valid one.
     let single = head.headers.get_all(header::RANGE).iter().count() == 1;
-    let range = (single && head.method == Method::GET)
-        .then(|| headers::text(&head.headers, &header::RANGE).and_then(Spec::parse))
-        .flatten();
+    let asked = headers::text(&head.headers, &header::RANGE).filter(|_| single && head.method == Method::GET);
+    let several = asked.and_then(Several::parse);
+    let range = several.as_ref().map(Several::lead).or_else(|| asked.and_then(Spec::parse));
     let content = name.content_id();
-    Lookup { name, content, head_only: head.method == Method::HEAD, range, conditions, origin, direct }
+    Lookup { name, content, head_only: head.method == Method::HEAD, range, several, conditions, origin, direct }
 }
 
 /// RFC 9112, section 3.2: exactly one Host field in HTTP/1.1. Its value is not looked at: every name that
