@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use geo::topology::Watched;
+use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 
 use crate::breaker::Breakers;
@@ -105,6 +105,13 @@ impl Edge {
     #[must_use]
     pub fn topology(&self) -> Arc<Topology> {
         Arc::clone(&self.topology.borrow())
+    }
+
+    /// What `read` finds in the class of a file as it was asked for: by the URL of the site with this host, or
+    /// under `/c...`.
+    pub fn with_class<T>(&self, site: Option<&str>, name: &CanonicalName, read: impl FnOnce(&Class) -> T) -> T {
+        let topology = self.topology.borrow();
+        read(topology.class_for(site.and_then(|host| topology.site(host)), name))
     }
 
     /// The topology as it changes.

@@ -29,7 +29,8 @@
 //! # What it is not
 //!
 //! It does not choose regions or make links (popularity-api), does not plan what to carry (cache-daemon), and is
-//! no general proxy: `/c{number}/{path}` and nothing else ever becomes an upstream request.
+//! no general proxy: `/c{number}/{path}`, the URLs of the topology's sites and nothing else ever become an upstream
+//! request, and which host that goes to is the topology's word alone.
 
 pub mod body;
 pub mod breaker;

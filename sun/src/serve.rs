@@ -29,12 +29,15 @@ use crate::response::{self, Provenance};
 /// Answers a client.
 pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
     let (head, _) = request.into_parts();
-    let parsed = request::parse(&head, false, &edge.topology().domain);
+    let parsed = request::parse(&head, false, &edge.topology());
     let lookup = match parsed {
         Parsed::File(lookup) => lookup,
-        Parsed::Preflight { name, origin } => {
-            let topology = edge.topology();
-            return response::preflight(topology.class_of(&name).cors.as_ref(), &origin);
+        Parsed::Preflight { name, site, origin } => {
+            return edge.with_class(site.as_deref(), &name, |class| response::preflight(class.cors.as_ref(), &origin));
+        }
+        Parsed::Pass(pass) => {
+            let refusal = Refusal::new(StatusCode::NOT_IMPLEMENTED, format!("{} is not passed on yet", pass.name));
+            return edge.signature.refuse(&refusal, false);
         }
         Parsed::Refused(refusal) => {
             edge.metrics.answered(Outcome::Refused, refusal.status);
@@ -43,9 +46,11 @@ pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>)
     };
     let served = Serving::new(&edge, &lookup).run().await;
     let (mut response, outcome) = served;
-    if let Some(cors) = &edge.topology().class_of(&lookup.name).cors {
-        response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
-    }
+    edge.with_class(lookup.site.as_deref(), &lookup.name, |class| {
+        if let Some(cors) = &class.cors {
+            response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
+        }
+    });
     edge.metrics.answered(outcome, response.status());
     tracing::debug!(%client, file = %lookup.name, status = response.status().as_u16(), outcome = outcome.name(), "request");
     if outcome == Outcome::Refused || !matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
@@ -70,9 +75,9 @@ pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<Res
     if let Some(refusal) = refusal {
         return edge.signature.refuse(&refusal, false);
     }
-    match request::parse(&head, true, &edge.topology().domain) {
+    match request::parse(&head, true, &edge.topology()) {
         Parsed::File(lookup) => Serving::new(&edge, &lookup).run().await.0,
-        Parsed::Preflight { .. } => {
+        Parsed::Preflight { .. } | Parsed::Pass(_) => {
             edge.signature.refuse(&Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no browser asks here"), false)
         }
         Parsed::Refused(refusal) => edge.signature.refuse(&refusal, false),
@@ -141,7 +146,7 @@ impl<'a> Serving<'a> {
         let (edge, request) = (self.edge, self.request);
         let absent = edge.absent(request.direct);
         if let Some(held) = edge.open_held(request.content) {
-            let ttl_s = edge.topology().class_of(&request.name).ttl_s;
+            let ttl_s = edge.with_class(request.site.as_deref(), &request.name, |class| class.ttl_s);
             // A held file is carried by plan and served until it is dropped by plan.
             let generation = fresh_generation(request.content.prefix());
             let meta = Meta::new(&held.headers, Some(held.size), held.stored_at, ttl_s, generation);
