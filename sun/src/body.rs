@@ -26,6 +26,7 @@ use crate::fill::window::slice;
 use crate::fill::{FillError, Read, Reader, task};
 use crate::held::HeldFile;
 use crate::meta::Meta;
+use crate::pass::body::Passed;
 use crate::report::Tally;
 use crate::vault_read;
 
@@ -41,6 +42,7 @@ enum Kind {
     Whole(Option<Bytes>),
     Idle(Box<FileReader>),
     Reading(Pin<Box<dyn Future<Output = (Box<FileReader>, Piece)> + Send>>),
+    Passed(Box<Passed>),
     Over,
 }
 
@@ -63,6 +65,12 @@ impl ResponseBody {
     #[must_use]
     pub fn file(reader: FileReader) -> Self {
         Self { kind: Kind::Idle(Box::new(reader)), tally: None }
+    }
+
+    /// What a content server sends to this client alone.
+    #[must_use]
+    pub fn passed(body: Passed) -> Self {
+        Self { kind: Kind::Passed(Box::new(body)), tally: None }
     }
 
     /// The same, reported to the popularity API when it ends.
@@ -89,6 +97,13 @@ impl http_body::Body for ResponseBody {
             Kind::Whole(Some(bytes)) => return self.give(bytes),
             Kind::Idle(reader) => Box::pin(reader.step()),
             Kind::Reading(reading) => reading,
+            Kind::Passed(mut body) => {
+                let polled = body.poll_piece(cx);
+                if !matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+                    self.kind = Kind::Passed(body);
+                }
+                return polled.map(|piece| piece.map(|piece| piece.map(Frame::data)));
+            }
         };
         match reading.as_mut().poll(cx) {
             Poll::Pending => {
@@ -110,7 +125,11 @@ impl http_body::Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.kind, Kind::Over | Kind::Whole(None))
+        match &self.kind {
+            Kind::Over | Kind::Whole(None) => true,
+            Kind::Passed(body) => body.is_over(),
+            Kind::Whole(Some(_)) | Kind::Idle(_) | Kind::Reading(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -118,6 +137,7 @@ impl http_body::Body for ResponseBody {
             Kind::Over | Kind::Whole(None) => SizeHint::with_exact(0),
             Kind::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Idle(reader) if reader.end != u64::MAX => SizeHint::with_exact(reader.end - reader.position),
+            Kind::Passed(body) => body.size_hint(),
             Kind::Idle(_) | Kind::Reading(_) => SizeHint::default(),
         }
     }
@@ -129,6 +149,7 @@ impl std::fmt::Debug for Kind {
             Self::Whole(_) => "Whole",
             Self::Idle(_) => "Idle",
             Self::Reading(_) => "Reading",
+            Self::Passed(_) => "Passed",
             Self::Over => "Over",
         })
     }
