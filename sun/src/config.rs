@@ -87,6 +87,9 @@ pub struct UpstreamConfig {
     /// Idle connections kept to each source. Default 64; too small: connections are made anew, too large:
     /// descriptors of the source are held.
     pub idle_connections_max: usize,
+    /// Uploads, and other requests that only a content server can answer, under way at once. Default 4096; too
+    /// small: they are answered 503, too large: each holds a descriptor and up to 128 KiB.
+    pub passes_max: usize,
     /// Bytes that all fills together may hold. Default 268435456 (256 MiB); too small: fills wait for each
     /// other and end in 503, too large: it comes on top of `ram_bytes`. One fill holds at most 5 MiB.
     pub in_flight_bytes: u64,
@@ -112,6 +115,7 @@ impl Default for UpstreamConfig {
             first_byte_ms: 10_000,
             idle_ms: 10_000,
             idle_connections_max: 64,
+            passes_max: 4096,
             in_flight_bytes: 256 << 20,
         }
     }

@@ -15,6 +15,7 @@ use crate::fill::registry::Registry;
 use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
 use crate::metrics::Metrics;
+use crate::pass::Passing;
 use crate::ram::Ram;
 use crate::region::{RegionView, Suspended, Witnesses};
 use crate::report::Downloads;
@@ -35,6 +36,8 @@ pub struct Edge {
     pub fills: Registry,
     /// The client for sources.
     pub upstream: Upstream,
+    /// The client for what is passed on uncached.
+    pub passing: Passing,
     /// What fills may hold; see [`crate::config::UpstreamConfig::in_flight_bytes`].
     pub in_flight: InFlight,
     /// Counters.
@@ -86,6 +89,7 @@ impl Edge {
             fills: Registry::default(),
             upstream: pieces.upstream,
             in_flight: InFlight::new(config.upstream.in_flight_bytes),
+            passing: Passing::new(&config.upstream),
             metrics: pieces.metrics,
             signature: pieces.signature,
             downloads: Arc::default(),
@@ -146,6 +150,13 @@ impl Edge {
     #[must_use]
     pub fn open_held(&self, content: ContentId) -> Option<HeldFile> {
         self.held.as_ref()?.open(content)
+    }
+
+    /// The file is another one now: what this server keeps of it is dropped (RFC 9111, section 4.4).
+    pub fn invalidate(&self, name: &CanonicalName) {
+        let content = name.content_id();
+        self.ram.forget(content);
+        self.distrust(content);
     }
 
     /// The vault's copy is not what was stored.

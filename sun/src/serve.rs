@@ -21,25 +21,25 @@ use crate::held::HeldFile;
 use crate::meta::{Meta, fresh_generation};
 use crate::metrics::Outcome;
 use crate::multipart::{FileSize, Multipart};
+use crate::pass;
 use crate::ram::Head;
 use crate::report::Tally;
-use crate::request::{self, Lookup, Parsed, Refusal};
+use crate::request::{self, Lookup, Parsed, Pass, Refusal};
 use crate::response::{self, Provenance};
 
 /// Answers a client.
 pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
-    let (head, _) = request.into_parts();
+    let (head, body) = request.into_parts();
     let parsed = request::parse(&head, false, &edge.topology());
     let lookup = match parsed {
         Parsed::File(lookup) => lookup,
         Parsed::Preflight { name, site, origin } => {
-            return edge.with_class(site.as_deref(), &name, |class| response::preflight(class.cors.as_ref(), &origin));
+            pass::refuse_body(&head, body);
+            return edge.with_class(site.as_deref(), &name, |class| response::preflight(class, &origin));
         }
-        Parsed::Pass(pass) => {
-            let refusal = Refusal::new(StatusCode::NOT_IMPLEMENTED, format!("{} is not passed on yet", pass.name));
-            return edge.signature.refuse(&refusal, false);
-        }
+        Parsed::Pass(pass) => return passed(&edge, client, &pass, Request::from_parts(head, body)).await,
         Parsed::Refused(refusal) => {
+            pass::refuse_body(&head, body);
             edge.metrics.answered(Outcome::Refused, refusal.status);
             return edge.signature.refuse(&refusal, false);
         }
@@ -61,6 +61,19 @@ pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>)
         let region = edge.region_of(client);
         body.counted(Tally::new(Arc::clone(&edge.downloads), region, &lookup.name, size, edge.metrics.meter()))
     })
+}
+
+/// Answers a client with what its content server says.
+async fn passed(edge: &Arc<Edge>, client: IpAddr, pass: &Pass, request: Request<Incoming>) -> Response<ResponseBody> {
+    let (mut response, outcome) = pass::pass(edge, client, pass, request).await;
+    edge.with_class(pass.site.as_deref(), &pass.name, |class| {
+        if let Some(cors) = &class.cors {
+            response::allow_origin(response.headers_mut(), cors, pass.origin.as_deref());
+        }
+    });
+    edge.metrics.answered(outcome, response.status());
+    tracing::debug!(%client, file = %pass.name, status = response.status().as_u16(), "request passed on");
+    response
 }
 
 /// Answers another server on the internal listener: authenticated, never through a sun, not reported.
@@ -121,7 +134,7 @@ impl<'a> Serving<'a> {
     }
 
     async fn run(mut self) -> (Response<ResponseBody>, Outcome) {
-        if !self.edge.topology().content_servers.allows(self.request.name.content_server()) {
+        if !self.edge.topology().content_servers.serves(&self.request.name) {
             let refusal = Refusal::new(StatusCode::NOT_FOUND, "there is no such content server");
             return (self.edge.signature.refuse(&refusal, false), Outcome::Refused);
         }
