@@ -7,7 +7,8 @@
 //!                      +--- whole extents --> RAM tier  <-- readers that are slower than the window
 //! ```
 //!
-//! - [`plan`]: what to ask for. - [`answer`]: what an upstream's response means. - [`window`]: the bytes that
+//! - [`plan`]: what to ask for. - [`ask`]: whom, and whom twice ([`hedge`]), within limits ([`slots`]).
+//! - [`answer`]: what an upstream's response means. - [`window`]: the bytes that
 //!   are held. - [`in_flight`]: how many they may all hold. - [`registry`]: which fills are under way.
 //! - [`task`]: the writer.
 //!
@@ -20,9 +21,12 @@
 //!   cannot wait for each other in a ring.
 
 pub mod answer;
+pub mod ask;
+pub mod hedge;
 pub mod in_flight;
 pub mod plan;
 pub mod registry;
+pub mod slots;
 pub mod task;
 pub mod window;
 
