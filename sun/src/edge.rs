@@ -10,6 +10,7 @@ use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 
 use crate::breaker::{Breakers, Pass};
 use crate::config::Config;
+use crate::fill::ahead::Sequences;
 use crate::fill::hedge::Hedging;
 use crate::fill::in_flight::InFlight;
 use crate::fill::registry::Registry;
@@ -43,6 +44,8 @@ pub struct Edge {
     pub slots: Slots,
     /// When a source is slow enough for a second question.
     pub hedging: Hedging,
+    /// Clients that read files in sequence.
+    pub sequences: Sequences,
     /// Counters.
     pub metrics: Metrics,
     /// How responses are signed.
@@ -92,6 +95,7 @@ impl Edge {
             fills: Registry::default(),
             upstream: pieces.upstream,
             in_flight: InFlight::new(config.upstream.in_flight_bytes),
+            sequences: Sequences::new(config.upstream.read_ahead_bytes),
             slots: Slots::new(&config.upstream),
             hedging: Hedging::new(&config.upstream),
             metrics: pieces.metrics,

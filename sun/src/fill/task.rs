@@ -38,7 +38,7 @@ pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, name: CanonicalName) {
     let mut end = End { edge: Arc::clone(&edge), fill: Arc::clone(&fill), error: None };
     let sources = fill.sources.clone().into();
     let asker = Asker { edge: &edge, name: &name, sources };
-    let mut writer = Writer { edge: &edge, fill: &fill, name: &name, asker, declined: false };
+    let mut writer = Writer { edge: &edge, fill: &fill, name: &name, asker, began_at: 0, declined: false };
     let outcome = writer.run().await;
     if let Err(error) = &outcome {
         edge.metrics.fill_failed(error);
@@ -76,6 +76,8 @@ struct Writer<'a> {
     fill: &'a Arc<Fill>,
     name: &'a CanonicalName,
     asker: Asker<'a>,
+    /// Where the body began.
+    began_at: u64,
     /// The RAM tier did not keep an extent: readers that fall behind would have it fetched again.
     declined: bool,
 }
@@ -178,7 +180,8 @@ impl Writer<'_> {
             meta,
         };
         if opened.flows {
-            self.reserve(range.as_ref().map_or(0, |range| range.start)..opened.end).await?;
+            self.began_at = range.as_ref().map_or(0, |range| range.start);
+            self.reserve(self.began_at..opened.end).await?;
         }
         if opened.stored && opened.meta.size.is_some_and(|size| size > EXTENT_BYTES) {
             self.keep_head(&opened.meta);
@@ -258,13 +261,14 @@ impl Writer<'_> {
         self.unwanted(opened) || (next_start > self.fill.plan.start() && (held() || brought()))
     }
 
-    /// A fill of a file too large for the tier, or that is not kept, goes on only while somebody reads it.
+    /// A fill of more than the tier has room for, or that is not kept, goes on only while somebody reads it.
     fn unwanted(&self, opened: &Opened) -> bool {
         self.paced(opened) && self.fill.lock().readers == 0
     }
 
     fn paced(&self, opened: &Opened) -> bool {
-        !opened.stored || self.declined || opened.meta.size.is_none_or(|size| size > self.large())
+        let large = opened.end - self.began_at > self.large();
+        !opened.stored || self.declined || opened.meta.size.is_none() || large
     }
 
     /// A body without an announced size must reach its end to be of use, but not at any price.
@@ -273,7 +277,7 @@ impl Writer<'_> {
         opened.meta.size.is_none() && state.readers == 0 && state.window.received() > self.large()
     }
 
-    /// From here on a file is too large to be fetched for nobody, bytes.
+    /// From here on a body is too large to be fetched for nobody, bytes.
     fn large(&self) -> u64 {
         self.edge.config.ram_bytes / 8
     }

@@ -116,3 +116,53 @@ fn resident_bytes(process: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().trim().parse::<u64>().unwrap() * 1024
 }
+
+/// A player asks for half an extent after the other, each in a request of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_on_has_the_next_extents_fetched_ahead() {
+    const LONG: u64 = 20 * MIB;
+    const STEP: u64 = MIB / 2;
+    let world = World::new(&[SUN]);
+    // Far larger than an eighth of the tier: only what is fetched ahead counts, not the file.
+    let sun = world.start_with(SUN, |settings| settings.ram_bytes = 32 << 20).await;
+    let part = async |file: &str, step: u64| {
+        let (start, end) = (step * STEP, (step + 1) * STEP);
+        let client = world.client().with("range", &format!("bytes={start}-{}", end - 1));
+        let answer = client.get(&world.https(SUN, file)).await.unwrap();
+        assert_eq!((answer.status, answer.body.len() as u64), (206, STEP));
+        world.origin.pattern(&World::upstream(file)).check(start, &answer.body);
+    };
+    let asked_from = |file: &str| {
+        let first = |seen: tests::origin::Seen| {
+            let range = seen.headers.get("range").unwrap().to_str().unwrap().to_owned();
+            range.strip_prefix("bytes=").unwrap().split('-').next().unwrap().parse::<u64>().unwrap() / MIB
+        };
+        world.origin.requests_for(&World::upstream(file)).into_iter().map(first).collect::<Vec<u64>>()
+    };
+
+    world.put("c1/played.mp4", Script::file(LONG));
+    part("c1/played.mp4", 0).await;
+    assert_eq!(metric(&sun, "edge_read_ahead_bytes_total", &[]).await, 0.0);
+    for (step, asked) in [(1, vec![0, 1]), (2, vec![0, 1, 2]), (3, vec![0, 1, 2, 3]), (4, vec![0, 1, 2, 3, 4])] {
+        part("c1/played.mp4", step).await;
+        poll::until_true("what comes next was asked for", || async { asked_from("c1/played.mp4") == asked }).await;
+    }
+    let ahead = metric(&sun, "edge_read_ahead_bytes_total", &[]).await / MIB as f64;
+    assert_eq!(ahead, 4.0, "extents 1 to 4");
+    assert_eq!(metric(&sun, "edge_read_ahead_used_bytes_total", &[]).await, 3.0 * STEP as f64);
+    for step in 5..2 * 11 {
+        part("c1/played.mp4", step).await;
+    }
+    let mut asked = asked_from("c1/played.mp4");
+    asked.sort_unstable();
+    asked.dedup();
+    assert_eq!(asked.len(), asked_from("c1/played.mp4").len(), "no extent twice: {asked:?}");
+
+    // Whoever jumps has nothing fetched ahead.
+    let before = metric(&sun, "edge_read_ahead_bytes_total", &[]).await;
+    world.put("c1/jumped.mp4", Script::file(LONG));
+    for step in [7, 30, 2, 31, 15, 22, 0] {
+        part("c1/jumped.mp4", step).await;
+    }
+    assert_eq!(metric(&sun, "edge_read_ahead_bytes_total", &[]).await, before);
+}
