@@ -14,7 +14,7 @@ use crate::edge::Edge;
 use crate::extent;
 use crate::fill::plan::Plan;
 use crate::fill::registry::{Joined, Need, UnderWay};
-use crate::fill::{Opened, Reader, task};
+use crate::fill::{Opened, Reader, ahead, task};
 use crate::flow::{self, Step};
 use crate::headers;
 use crate::held::HeldFile;
@@ -44,7 +44,7 @@ pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>)
             return edge.signature.refuse(&refusal, false);
         }
     };
-    let served = Serving::new(&edge, &lookup).run().await;
+    let served = Serving { client: Some(client), ..Serving::new(&edge, &lookup) }.run().await;
     let (mut response, outcome) = served;
     edge.with_class(lookup.site.as_deref(), &lookup.name, |class| {
         if let Some(cors) = &class.cors {
@@ -112,6 +112,8 @@ fn file_size(response: &Response<ResponseBody>) -> Option<u64> {
 struct Serving<'a> {
     edge: &'a Arc<Edge>,
     request: &'a Lookup,
+    /// Who asks; none: a server.
+    client: Option<IpAddr>,
     found: Found,
 }
 
@@ -130,7 +132,7 @@ struct Found {
 
 impl<'a> Serving<'a> {
     fn new(edge: &'a Arc<Edge>, request: &'a Lookup) -> Self {
-        Self { edge, request, found: Found::default() }
+        Self { edge, request, client: None, found: Found::default() }
     }
 
     async fn run(mut self) -> (Response<ResponseBody>, Outcome) {
@@ -209,6 +211,9 @@ impl<'a> Serving<'a> {
             Conclusion::Part(part) => part.clone(),
             _ => 0..0,
         };
+        if let (Some(client), Conclusion::Part(part), None) = (self.client, conclusion, &self.found.held) {
+            ahead::follow(self.edge, client, self.request, &meta, part);
+        }
         let (provenance, outcome) = self.provenance(&meta, part.start, stale);
         let edge = Arc::clone(self.edge);
         let body = self.body(Arc::clone(&meta), part, None);
