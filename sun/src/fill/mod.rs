@@ -24,7 +24,7 @@ pub mod registry;
 pub mod task;
 pub mod window;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use geo::ContentId;
 use http::StatusCode;
@@ -33,6 +33,7 @@ use tokio::sync::watch;
 use crate::fill::plan::Plan;
 use crate::fill::window::{Found, Window};
 use crate::meta::Meta;
+use crate::purge::Mark;
 
 /// One fill; shared by its task and its readers.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub struct Fill {
     pub direct: bool,
     /// What it was begun for.
     pub plan: Plan,
+    /// The last purge that was gone by when it began to ask.
+    began: OnceLock<Mark>,
     state: Mutex<State>,
     /// Ticks when there is something new for readers.
     news: watch::Sender<()>,
@@ -152,9 +155,31 @@ impl Fill {
             content,
             direct,
             plan,
+            began: OnceLock::new(),
             state: Mutex::new(state),
             news: watch::Sender::new(()),
             consumed: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// It begins to ask.
+    pub fn begin(&self, mark: Mark) {
+        // Begun once; a second beginning would be no earlier.
+        let _ = self.began.set(mark);
+    }
+
+    /// The last purge that was gone by when it began to ask; none: it has not.
+    #[must_use]
+    pub fn began(&self) -> Option<Mark> {
+        self.began.get().copied()
+    }
+
+    /// What the file is, once upstream has answered.
+    #[must_use]
+    pub fn meta(&self) -> Option<Arc<Meta>> {
+        match &self.lock().phase {
+            Phase::Open(opened) | Phase::Ended(opened) => Some(Arc::clone(&opened.meta)),
+            Phase::Asking | Phase::Failed(_) => None,
         }
     }
 
