@@ -19,7 +19,8 @@ use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
 use crate::metrics::Metrics;
 use crate::pass::Passing;
-use crate::ram::Ram;
+use crate::purge::{Mark, Purges, Subject, Verdict};
+use crate::ram::{Head, Ram};
 use crate::region::{RegionView, Suspended, Witnesses};
 use crate::report::Downloads;
 use crate::response::Signature;
@@ -53,6 +54,8 @@ pub struct Edge {
     pub metrics: Metrics,
     /// How responses are signed.
     pub signature: Signature,
+    /// What was purged.
+    pub purges: Arc<Purges>,
     /// Downloads that wait to be reported.
     pub downloads: Arc<Downloads>,
     /// Which region a client is in.
@@ -86,6 +89,8 @@ pub struct Pieces {
     pub signature: Signature,
     /// The vault of a cache.
     pub held: Option<Arc<dyn HeldFiles>>,
+    /// What was purged.
+    pub purges: Arc<Purges>,
 }
 
 impl Edge {
@@ -104,6 +109,7 @@ impl Edge {
             hedging: Hedging::new(&config.upstream),
             metrics: pieces.metrics,
             signature: pieces.signature,
+            purges: pieces.purges,
             downloads: Arc::default(),
             resolver: pieces.resolver,
             tokens: pieces.tokens,
@@ -158,10 +164,42 @@ impl Edge {
         if direct && self.held.is_some() { Absent::Refuse } else { Absent::Fill }
     }
 
-    /// The vault's copy.
+    /// The vault's copy, and whether it may be served without asking; none when it was purged.
     #[must_use]
-    pub fn open_held(&self, content: ContentId) -> Option<HeldFile> {
-        self.held.as_ref()?.open(content)
+    pub fn open_held(&self, name: &CanonicalName, content: ContentId) -> Option<(HeldFile, bool)> {
+        let held = self.held.as_ref()?;
+        let file = held.open(content)?;
+        let verdict = self.purges.verdict(Subject { name: name.as_str(), content, tags: &file.tags }, file.mark);
+        self.metrics.purge_found(verdict);
+        if verdict == Verdict::Gone {
+            held.outdated(content);
+            return None;
+        }
+        Some((file, verdict == Verdict::Current))
+    }
+
+    /// What the RAM tier knows of a file: nothing when it was purged hard, a stale copy when it was purged softly.
+    #[must_use]
+    pub fn head(&self, name: &CanonicalName, content: ContentId) -> Option<Head> {
+        let head = self.ram.head(content)?;
+        let verdict = self.purges.of(name, content, head.meta());
+        self.metrics.purge_found(verdict);
+        match verdict {
+            Verdict::Current => Some(head),
+            Verdict::Stale => Some(head.stale()),
+            Verdict::Gone => {
+                self.ram.forget_version(content, head.meta().generation);
+                None
+            }
+        }
+    }
+
+    /// Before a request joins a fill: those that a purge has overtaken go on for who reads them already, and nobody
+    /// else.
+    pub fn part_overtaken(&self, name: &CanonicalName, content: ContentId) {
+        if self.purges.mark() != Mark::default() {
+            self.fills.part(content, |fill| self.purges.overtaken(name, fill));
+        }
     }
 
     /// The file is another one now: what this server keeps of it is dropped (RFC 9111, section 4.4).
@@ -175,6 +213,20 @@ impl Edge {
     pub fn distrust(&self, content: ContentId) {
         if let Some(held) = &self.held {
             held.distrust(content);
+        }
+    }
+
+    /// The content server says that the version that is held is unchanged: the vault's copy is as good as new.
+    pub fn confirmed(&self, content: ContentId, mark: Mark) {
+        if let Some(held) = &self.held {
+            held.confirmed(content, mark);
+        }
+    }
+
+    /// The content server has another version than the one that is held.
+    pub fn outdated(&self, content: ContentId) {
+        if let Some(held) = &self.held {
+            held.outdated(content);
         }
     }
 

@@ -40,6 +40,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::body::ResponseBody;
+use crate::breaker;
 use crate::config::UpstreamConfig;
 use crate::edge::Edge;
 use crate::metrics::Outcome;
@@ -104,7 +105,7 @@ async fn carry(
     body: Incoming,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let uploads = edge.with_class(pass.site.as_deref(), &pass.name, |class| class.uploads);
-    let (url, permit) = match admit(edge, pass, uploads, &body) {
+    let (url, permit, leave) = match admit(edge, pass, uploads, &body) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refuse_body(head, body);
@@ -125,14 +126,14 @@ async fn carry(
         Ok(response) => response,
         Err(failure) => {
             if failure.is_the_content_servers() {
-                edge.failed(&source);
+                edge.failed(&source, leave);
             }
             tracing::debug!(file = %pass.name, method = %head.method, ?failure, "not passed");
             return Err(failure.refusal());
         }
     };
     if response.status().is_server_error() {
-        edge.faltered(&source);
+        edge.faltered(&source, leave);
     } else {
         edge.succeeded(&source);
     }
@@ -148,13 +149,14 @@ async fn carry(
     Ok(answer)
 }
 
-/// What can be refused without the body; else where the request goes, and its place among those under way.
+/// What can be refused without the body; else where the request goes, its place among those under way, and the
+/// breaker's leave.
 fn admit(
     edge: &Edge,
     pass: &Pass,
     uploads: Option<Uploads>,
     body: &Incoming,
-) -> Result<(String, tokio::sync::OwnedSemaphorePermit), Refusal> {
+) -> Result<(String, tokio::sync::OwnedSemaphorePermit, breaker::Pass), Refusal> {
     let url = edge.topology().content_servers.url_of(&pass.target);
     let url = url.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such content server"))?;
     if let Some(Uploads { bytes_max, .. }) = uploads
@@ -163,12 +165,12 @@ fn admit(
         return Err(too_long());
     }
     let source = Source::ContentServer { number: pass.target.content_server(), url: url.clone() };
-    if !edge.admits(&source) {
-        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "the content server cannot be reached at the moment"));
-    }
     let permit = Arc::clone(&edge.passing.permits).try_acquire_owned();
     let permit = permit.map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many uploads are under way"))?;
-    Ok((url, permit))
+    let leave = edge
+        .admits(&source)
+        .ok_or_else(|| Refusal::new(StatusCode::BAD_GATEWAY, "the content server cannot be reached at the moment"))?;
+    Ok((url, permit, leave))
 }
 
 /// Disposes of a body that is refused at once.

@@ -22,6 +22,7 @@ use crate::meta::{Meta, fresh_generation};
 use crate::metrics::Outcome;
 use crate::multipart::{FileSize, Multipart};
 use crate::pass;
+use crate::purge;
 use crate::ram::Head;
 use crate::report::Tally;
 use crate::request::{self, Lookup, Parsed, Pass, Refusal};
@@ -78,6 +79,9 @@ async fn passed(edge: &Arc<Edge>, client: IpAddr, pass: &Pass, request: Request<
 
 /// Answers another server on the internal listener: authenticated, never through a sun, not reported.
 pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<ResponseBody> {
+    if request.uri().path() == purge::direct::PATH {
+        return purge::direct::answer(edge, request).await;
+    }
     let (head, _) = request.into_parts();
     let authorization = headers::text(&head.headers, &header::AUTHORIZATION);
     let refusal = match edge.tokens.identify(authorization).map(|identity| identity.role) {
@@ -160,16 +164,17 @@ impl<'a> Serving<'a> {
     fn look(&mut self) -> Step {
         let (edge, request) = (self.edge, self.request);
         let absent = edge.absent(request.direct);
-        if let Some(held) = edge.open_held(request.content) {
+        if let Some((held, current)) = edge.open_held(&request.name, request.content) {
             let ttl_s = edge.with_class(request.site.as_deref(), &request.name, |class| class.ttl_s);
             // A held file is carried by plan and served until it is dropped by plan.
             let generation = fresh_generation(request.content.prefix());
             let meta = Meta::new(&held.headers, Some(held.size), held.stored_at, ttl_s, generation);
-            let meta = Arc::new(Meta { fresh_until: u64::MAX, ..meta });
+            let fresh_until = if current { u64::MAX } else { 0 };
+            let meta = Arc::new(Meta { fresh_until, mark: held.mark, tags: held.tags.clone(), ..meta });
             self.found = Found { held: Some(Arc::new(held)), meta: Some(Arc::clone(&meta)), ..Found::default() };
             return flow::looked(request, Some(&meta), crate::unix_now(), absent);
         }
-        let head = if absent == flow::Absent::Refuse { None } else { edge.ram.head(request.content) };
+        let head = if absent == flow::Absent::Refuse { None } else { edge.head(&request.name, request.content) };
         self.found = Found::of(head);
         flow::looked(request, self.found.meta.as_ref(), crate::unix_now(), absent)
     }
@@ -178,8 +183,9 @@ impl<'a> Serving<'a> {
     async fn ask(&mut self, plan: Plan) -> Step {
         let (edge, request) = (self.edge, self.request);
         let now = crate::unix_now();
-        let fresh = || edge.ram.head(request.content).filter(|head| head.meta().fresh(now));
+        let fresh = || edge.head(&request.name, request.content).filter(|head| head.meta().fresh(now));
         let begin = |_: UnderWay<'_>| (plan.clone(), edge.sources(&request.name, request.content, request.direct));
+        edge.part_overtaken(&request.name, request.content);
         let joined = edge.fills.join(request.content, Need::Head, request.direct, fresh, begin);
         let (mut reader, collapsed) = match joined {
             Joined::Held(head) => {
@@ -195,6 +201,10 @@ impl<'a> Serving<'a> {
         match reader.opened().await {
             Ok(opened) => {
                 let step = flow::opened(request, &opened);
+                if self.found.meta.as_ref().is_some_and(|held| held.generation != opened.meta.generation) {
+                    // The vault has another version than the one that is served.
+                    self.found.held = None;
+                }
                 self.found.fill = Some((reader, opened, collapsed));
                 step
             }
@@ -216,8 +226,13 @@ impl<'a> Serving<'a> {
         }
         let (provenance, outcome) = self.provenance(&meta, part.start, stale);
         let edge = Arc::clone(self.edge);
+        let direct = self.request.direct;
         let body = self.body(Arc::clone(&meta), part, None);
-        (edge.signature.answer(&meta, conclusion, &provenance, crate::unix_now(), body), outcome)
+        let mut response = edge.signature.answer(&meta, conclusion, &provenance, crate::unix_now(), body);
+        if direct {
+            purge::headers::tell(response.headers_mut(), meta.mark, &meta.tags);
+        }
+        (response, outcome)
     }
 
     fn respond_parts(

@@ -31,7 +31,7 @@ pub mod slots;
 pub mod task;
 pub mod window;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use geo::ContentId;
 use http::StatusCode;
@@ -40,6 +40,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use crate::fill::plan::Plan;
 use crate::fill::window::{Found, Window};
 use crate::meta::Meta;
+use crate::purge::Mark;
 use crate::sources::Source;
 
 /// One fill; shared by its task and its readers.
@@ -53,6 +54,8 @@ pub struct Fill {
     pub plan: Plan,
     /// Whom it asks, in order.
     pub sources: Vec<Source>,
+    /// The last purge that was gone by when it began to ask.
+    began: OnceLock<Mark>,
     state: Mutex<State>,
     /// Ticks when there is something new for readers.
     news: watch::Sender<()>,
@@ -175,9 +178,31 @@ impl Fill {
             direct: !sources.iter().any(Source::is_sun),
             plan,
             sources,
+            began: OnceLock::new(),
             state: Mutex::new(state),
             news: watch::Sender::new(()),
             consumed: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// It begins to ask.
+    pub fn begin(&self, mark: Mark) {
+        // Begun once; a second beginning would be no earlier.
+        let _ = self.began.set(mark);
+    }
+
+    /// The last purge that was gone by when it began to ask; none: it has not.
+    #[must_use]
+    pub fn began(&self) -> Option<Mark> {
+        self.began.get().copied()
+    }
+
+    /// What the file is, once upstream has answered.
+    #[must_use]
+    pub fn meta(&self) -> Option<Arc<Meta>> {
+        match &self.lock().phase {
+            Phase::Open(opened) | Phase::Ended(opened) => Some(Arc::clone(&opened.meta)),
+            Phase::Asking | Phase::Failed(_) => None,
         }
     }
 

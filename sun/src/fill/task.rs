@@ -24,18 +24,21 @@ use crate::edge::Edge;
 use crate::extent::{self, EXTENT_BYTES};
 use crate::fill::answer::{self, Answer, Making};
 use crate::fill::ask::{Asker, NoneAnswered, Reply};
+use crate::fill::plan::Plan;
 use crate::fill::slots::Slot;
 use crate::fill::window::{WINDOW_EXTENTS, Window};
 use crate::fill::{Fill, FillError, Opened, Phase, WINDOW_BYTES_MAX};
 use crate::headers;
 use crate::meta::{self, Meta, Storable};
 use crate::metrics::Outcome;
+use crate::purge::Verdict;
 use crate::sources::Source;
 use crate::upstream::{Asked, range_header};
 
 /// Runs a fill to its end, whoever still reads it.
 pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, name: CanonicalName) {
     let mut end = End { edge: Arc::clone(&edge), fill: Arc::clone(&fill), error: None };
+    fill.begin(edge.purges.mark());
     let sources = fill.sources.clone().into();
     let asker = Asker { edge: &edge, name: &name, sources };
     let mut writer = Writer { edge: &edge, fill: &fill, name: &name, asker, began_at: 0, declined: false };
@@ -135,7 +138,9 @@ impl Writer<'_> {
             let ttl_s = self.edge.topology().class_of(self.name).ttl_s;
             let making = Making { now: crate::unix_now(), ttl_s, fallback: meta::fresh_generation(rand::random()) };
             let plan = &self.fill.plan;
-            match answer::understand(plan, response.status(), response.headers(), making, source.authority()) {
+            let answer = answer::understand(plan, response.status(), response.headers(), making, source.authority());
+            let ours = source.server().is_some();
+            match self.edge.purges.stamp(answer, self.fill, self.name, response.headers(), ours) {
                 Answer::Useless(text) => {
                     why.note(&source, text);
                     if response.status().is_server_error() {
@@ -165,6 +170,7 @@ impl Writer<'_> {
             Answer::Sized(meta) => (meta, None),
             Answer::Unchanged(meta) => {
                 self.edge.ram.refresh(self.fill.content, Arc::clone(&meta));
+                self.edge.confirmed(self.fill.content, meta.mark);
                 (meta, None)
             }
             Answer::Refused(_) | Answer::Useless(_) => unreachable!("both were handled where they arose"),
@@ -175,10 +181,16 @@ impl Writer<'_> {
             flows: range.is_some(),
             end: range.as_ref().map_or(0, |range| range.end),
             outcome: Outcome::of(&source),
-            stored: range.is_some() && small_enough && Storable::of(response.headers()) == Storable::Yes,
+            stored: range.is_some()
+                && small_enough
+                && Storable::of(response.headers()) == Storable::Yes
+                && self.is_current(&meta),
             passed_on: source.server().and(headers::text(response.headers(), &CACHE_STATUS)).map(Arc::from),
             meta,
         };
+        if opened.flows && matches!(self.fill.plan, Plan::Revalidate { .. }) {
+            self.edge.outdated(self.fill.content);
+        }
         if opened.flows {
             self.began_at = range.as_ref().map_or(0, |range| range.start);
             self.reserve(self.began_at..opened.end).await?;
@@ -188,6 +200,11 @@ impl Writer<'_> {
         }
         self.fill.open(opened.clone(), range.map_or(0, |range| range.start));
         Ok((Body { frames: response.into_body(), source, _slot: slot }, opened))
+    }
+
+    /// Whether no purge has overtaken this fill.
+    fn is_current(&self, meta: &Meta) -> bool {
+        self.edge.purges.of(self.name, self.fill.content, meta) == Verdict::Current
     }
 
     /// Keeps the metadata of a large file, unless this fill continues a version that has been replaced meanwhile.
@@ -305,7 +322,7 @@ impl Writer<'_> {
     fn complete(&self, opened: &Opened) {
         let (received, last) = self.fill.finish(opened);
         let too_large = received > self.edge.topology().class_of(self.name).file_bytes_max;
-        if !opened.stored || too_large {
+        if !opened.stored || too_large || !self.is_current(&opened.meta) {
             return;
         }
         let mut meta = Arc::clone(&opened.meta);
