@@ -7,11 +7,14 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
-use tokio::sync::Semaphore;
 
-use crate::breaker::Breakers;
+use crate::breaker::{Breakers, Pass};
 use crate::config::Config;
+use crate::fill::ahead::Sequences;
+use crate::fill::hedge::Hedging;
+use crate::fill::in_flight::InFlight;
 use crate::fill::registry::Registry;
+use crate::fill::slots::Slots;
 use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
 use crate::metrics::Metrics;
@@ -38,8 +41,14 @@ pub struct Edge {
     pub upstream: Upstream,
     /// The client for what is passed on uncached.
     pub passing: Passing,
-    /// KiB that fills may hold; see [`crate::config::UpstreamConfig::in_flight_bytes`].
-    pub in_flight: Arc<Semaphore>,
+    /// What fills may hold; see [`crate::config::UpstreamConfig::in_flight_bytes`].
+    pub in_flight: InFlight,
+    /// How many questions each content server is asked at a time.
+    pub slots: Slots,
+    /// When a source is slow enough for a second question.
+    pub hedging: Hedging,
+    /// Clients that read files in sequence.
+    pub sequences: Sequences,
     /// Counters.
     pub metrics: Metrics,
     /// How responses are signed.
@@ -83,14 +92,16 @@ impl Edge {
     /// Puts an edge together; nothing runs yet.
     #[must_use]
     pub fn new(config: Config, pieces: Pieces) -> Self {
-        let kib = usize::try_from(config.upstream.in_flight_bytes / 1024).unwrap_or(usize::MAX);
         Self {
             ram: Ram::new(config.ram_bytes),
             held: pieces.held,
             fills: Registry::default(),
             upstream: pieces.upstream,
+            in_flight: InFlight::new(config.upstream.in_flight_bytes),
             passing: Passing::new(&config.upstream),
-            in_flight: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+            sequences: Sequences::new(config.upstream.read_ahead_bytes),
+            slots: Slots::new(&config.upstream),
+            hedging: Hedging::new(&config.upstream),
             metrics: pieces.metrics,
             signature: pieces.signature,
             downloads: Arc::default(),
@@ -141,12 +152,6 @@ impl Edge {
         sources::sources(question, &self.topology(), &belief)
     }
 
-    /// Whether a fill of the file begun for a client asks no sun: then requests of servers may join it.
-    #[must_use]
-    pub fn asks_no_sun(&self, name: &CanonicalName, content: ContentId) -> bool {
-        !self.sources(name, content, false).iter().any(Source::is_sun)
-    }
-
     /// What becomes of a file that is not held: a cache fetches nothing for other servers.
     #[must_use]
     pub fn absent(&self, direct: bool) -> Absent {
@@ -180,13 +185,19 @@ impl Edge {
         regions.first().copied().unwrap_or_else(|| self.topology().default_region)
     }
 
-    /// Whether the source is worth asking now.
+    /// Leave to ask the source now; none while its breaker is open.
     #[must_use]
-    pub fn admits(&self, source: &Source) -> bool {
+    pub fn admits(&self, source: &Source) -> Option<Pass> {
         match source {
             Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
-            Source::Sun { .. } | Source::Cache { .. } => true,
+            Source::Sun { .. } | Source::Cache { .. } => Some(Pass::ORDINARY),
         }
+    }
+
+    /// Whether nothing is held against a content server: then it may be asked for more than is needed.
+    #[must_use]
+    pub fn trusts(&self, content_server: u32) -> bool {
+        self.breakers().closed(content_server)
     }
 
     /// The source gave an answer.
@@ -197,17 +208,18 @@ impl Edge {
     }
 
     /// The source answered 5xx or broke off. Of a server of ours that says nothing: what it asked may have failed.
-    pub fn faltered(&self, source: &Source) {
+    /// `pass` is what [`Edge::admits`] gave.
+    pub fn faltered(&self, source: &Source, pass: Pass) {
         if let Source::ContentServer { number, .. } = source {
-            self.breakers().failed(*number, self.now_ms());
+            self.breakers().failed(*number, pass, self.now_ms());
         }
     }
 
-    /// The source could not be reached, or did not answer in time.
-    pub fn failed(&self, source: &Source) {
+    /// The source could not be reached, or did not answer in time. `pass` is what [`Edge::admits`] gave.
+    pub fn failed(&self, source: &Source, pass: Pass) {
         let now_ms = self.now_ms();
         match source {
-            Source::ContentServer { number, .. } => self.breakers().failed(*number, now_ms),
+            Source::ContentServer { number, .. } => self.breakers().failed(*number, pass, now_ms),
             Source::Sun { name, .. } | Source::Cache { name, .. } => {
                 self.suspended.rcu(|suspended| {
                     let mut suspended = Suspended::clone(suspended);
@@ -216,12 +228,6 @@ impl Edge {
                 });
             }
         }
-    }
-
-    /// All KiB that fills may hold: the most that one may ask for.
-    #[must_use]
-    pub fn in_flight_kib_max(&self) -> u32 {
-        u32::try_from(self.config.upstream.in_flight_bytes / 1024).unwrap_or(u32::MAX).max(1)
     }
 
     /// Milliseconds since the edge began: the clock of breakers and beliefs.

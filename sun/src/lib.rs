@@ -17,7 +17,7 @@
 //! In reading order:
 //!
 //! - [`flow`]: the life of a request, all of it. Read this first.
-//! - [`request`], [`conditional`], [`range`], [`headers`], [`response`]: HTTP, in and out.
+//! - [`request`], [`conditional`], [`range`], [`multipart`], [`headers`], [`response`]: HTTP, in and out.
 //! - [`meta`], [`extent`], [`ram`], [`held`]: what is known and kept of a file.
 //! - [`sources`], [`region`], [`breaker`]: whom to ask, and whom to leave alone.
 //! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
@@ -47,6 +47,7 @@ pub mod held;
 pub mod listener;
 pub mod meta;
 pub mod metrics;
+pub mod multipart;
 pub mod pass;
 pub mod ram;
 pub mod range;

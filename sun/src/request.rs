@@ -20,6 +20,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, Method, StatusCode, Version, request};
 
 use crate::headers;
+use crate::multipart::Several;
 use crate::range::Spec;
 
 /// A request for a file.
@@ -31,8 +32,10 @@ pub struct Lookup {
     pub content: ContentId,
     /// HEAD: the same without a body.
     pub head_only: bool,
-    /// The part asked for.
+    /// The part asked for; of several the one that leads ([`Several::lead`]).
     pub range: Option<Spec>,
+    /// The parts asked for, when the header is a list.
+    pub several: Option<Several>,
     /// Conditions on it.
     pub conditions: Conditions,
     /// The page that asks by script.
@@ -223,13 +226,13 @@ fn lookup(head: &request::Parts, name: CanonicalName, direct: bool, site: Option
     };
     // RFC 9110, section 14.2: Range means something with GET only, and several fields are no valid one.
     let single = head.headers.get_all(header::RANGE).iter().count() == 1;
-    let range = (single && head.method == Method::GET)
-        .then(|| headers::text(&head.headers, &header::RANGE).and_then(Spec::parse))
-        .flatten();
+    let asked = headers::text(&head.headers, &header::RANGE).filter(|_| single && head.method == Method::GET);
+    let several = asked.and_then(Several::parse);
+    let range = several.as_ref().map(Several::lead).or_else(|| asked.and_then(Spec::parse));
     let content = name.content_id();
     let origin = own(&header::ORIGIN);
     let head_only = head.method == Method::HEAD;
-    Lookup { name, content, head_only, range, conditions, origin, direct, site: site.map(host_of) }
+    Lookup { name, content, head_only, range, several, conditions, origin, direct, site: site.map(host_of) }
 }
 
 /// The hostname that the request is for, without a port (RFC 9110, section 7.2; RFC 9112, section 3.3): the target's

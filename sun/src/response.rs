@@ -88,7 +88,7 @@ impl Signature {
         body: ResponseBody,
     ) -> Response<ResponseBody> {
         let (status, length, range) = shape(meta, conclusion);
-        let keeps_body = matches!(conclusion, Conclusion::Whole | Conclusion::Part(_));
+        let keeps_body = matches!(conclusion, Conclusion::Whole | Conclusion::Part(_) | Conclusion::Parts(_));
         let mut response = Response::new(if keeps_body { body } else { ResponseBody::empty() });
         *response.status_mut() = status;
         let mut headers = meta.headers.clone();
@@ -164,6 +164,8 @@ fn shape(meta: &Meta, conclusion: &Conclusion) -> (StatusCode, Option<u64>, Opti
             let range = content_range(format!("bytes {start}-{}/{size}", end.saturating_sub(1)));
             (StatusCode::PARTIAL_CONTENT, Some(end - start), range)
         }
+        // Whoever makes the body says how long it is (Multipart::describe).
+        Conclusion::Parts(_) => (StatusCode::PARTIAL_CONTENT, None, None),
         Conclusion::NotModified => (StatusCode::NOT_MODIFIED, None, None),
         Conclusion::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, Some(0), None),
         Conclusion::Unsatisfiable => {

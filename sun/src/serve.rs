@@ -13,13 +13,14 @@ use crate::conditional::Conclusion;
 use crate::edge::Edge;
 use crate::extent;
 use crate::fill::plan::Plan;
-use crate::fill::registry::{Joined, Need};
-use crate::fill::{Opened, Reader, task};
+use crate::fill::registry::{Joined, Need, UnderWay};
+use crate::fill::{Opened, Reader, ahead, task};
 use crate::flow::{self, Step};
 use crate::headers;
 use crate::held::HeldFile;
 use crate::meta::{Meta, fresh_generation};
 use crate::metrics::Outcome;
+use crate::multipart::{FileSize, Multipart};
 use crate::pass;
 use crate::ram::Head;
 use crate::report::Tally;
@@ -43,7 +44,7 @@ pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>)
             return edge.signature.refuse(&refusal, false);
         }
     };
-    let served = Serving::new(&edge, &lookup).run().await;
+    let served = Serving { client: Some(client), ..Serving::new(&edge, &lookup) }.run().await;
     let (mut response, outcome) = served;
     edge.with_class(lookup.site.as_deref(), &lookup.name, |class| {
         if let Some(cors) = &class.cors {
@@ -98,6 +99,9 @@ pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<Res
 
 /// The length of the whole file, as the response's head tells it.
 fn file_size(response: &Response<ResponseBody>) -> Option<u64> {
+    if let Some(FileSize(size)) = response.extensions().get() {
+        return Some(*size);
+    }
     if let Some(range) = headers::text(response.headers(), &header::CONTENT_RANGE) {
         return range.rsplit('/').next().and_then(|size| size.parse().ok());
     }
@@ -108,6 +112,8 @@ fn file_size(response: &Response<ResponseBody>) -> Option<u64> {
 struct Serving<'a> {
     edge: &'a Arc<Edge>,
     request: &'a Lookup,
+    /// Who asks; none: a server.
+    client: Option<IpAddr>,
     found: Found,
 }
 
@@ -126,7 +132,7 @@ struct Found {
 
 impl<'a> Serving<'a> {
     fn new(edge: &'a Arc<Edge>, request: &'a Lookup) -> Self {
-        Self { edge, request, found: Found::default() }
+        Self { edge, request, client: None, found: Found::default() }
     }
 
     async fn run(mut self) -> (Response<ResponseBody>, Outcome) {
@@ -173,7 +179,7 @@ impl<'a> Serving<'a> {
         let (edge, request) = (self.edge, self.request);
         let now = crate::unix_now();
         let fresh = || edge.ram.head(request.content).filter(|head| head.meta().fresh(now));
-        let begin = || (plan.clone(), edge.asks_no_sun(&request.name, request.content));
+        let begin = |_: UnderWay<'_>| (plan.clone(), edge.sources(&request.name, request.content, request.direct));
         let joined = edge.fills.join(request.content, Need::Head, request.direct, fresh, begin);
         let (mut reader, collapsed) = match joined {
             Joined::Held(head) => {
@@ -197,15 +203,39 @@ impl<'a> Serving<'a> {
     }
 
     fn respond(self, meta: Arc<Meta>, conclusion: &Conclusion, stale: bool) -> (Response<ResponseBody>, Outcome) {
+        if let (Conclusion::Parts(parts), Some(size)) = (conclusion, meta.size) {
+            return self.respond_parts(meta, conclusion, parts, size, stale);
+        }
         let part = match conclusion {
             Conclusion::Whole => 0..meta.size.unwrap_or(u64::MAX),
             Conclusion::Part(part) => part.clone(),
             _ => 0..0,
         };
+        if let (Some(client), Conclusion::Part(part), None) = (self.client, conclusion, &self.found.held) {
+            ahead::follow(self.edge, client, self.request, &meta, part);
+        }
         let (provenance, outcome) = self.provenance(&meta, part.start, stale);
         let edge = Arc::clone(self.edge);
-        let body = self.body(Arc::clone(&meta), part);
+        let body = self.body(Arc::clone(&meta), part, None);
         (edge.signature.answer(&meta, conclusion, &provenance, crate::unix_now(), body), outcome)
+    }
+
+    fn respond_parts(
+        self,
+        meta: Arc<Meta>,
+        conclusion: &Conclusion,
+        parts: &[std::ops::Range<u64>],
+        size: u64,
+        stale: bool,
+    ) -> (Response<ResponseBody>, Outcome) {
+        let multipart = Multipart::new(parts, size, meta.headers.get(header::CONTENT_TYPE), rand::random());
+        let (provenance, outcome) = self.provenance(&meta, parts[0].start, stale);
+        let none = ResponseBody::empty();
+        let mut response = self.edge.signature.answer(&meta, conclusion, &provenance, crate::unix_now(), none);
+        multipart.describe(response.headers_mut());
+        response.extensions_mut().insert(FileSize(size));
+        let body = self.body(meta, parts[0].clone(), Some(multipart));
+        (response.map(|_| body), outcome)
     }
 
     fn provenance(&self, meta: &Meta, start: u64, stale: bool) -> (Provenance, Outcome) {
@@ -230,25 +260,36 @@ impl<'a> Serving<'a> {
         self.edge.ram.extent(self.request.content, meta.generation, index).is_some()
     }
 
-    fn body(self, meta: Arc<Meta>, part: std::ops::Range<u64>) -> ResponseBody {
+    /// `part` of the file, or several of which it is the first.
+    fn body(self, meta: Arc<Meta>, part: std::ops::Range<u64>, several: Option<Multipart>) -> ResponseBody {
         if self.request.head_only || part.is_empty() {
             return ResponseBody::empty();
         }
         let same_version = self.found.meta.as_ref().is_some_and(|held| held.generation == meta.generation);
         if let Some(body) = self.found.body.filter(|_| same_version) {
-            return ResponseBody::whole(crate::fill::window::slice(&body, part.start, part.end));
+            return match several {
+                Some(several) => ResponseBody::pieces(several.pieces(&body)),
+                None => ResponseBody::whole(crate::fill::window::slice(&body, part.start, part.end)),
+            };
         }
+        // A fill that told what the file is may be far from the part that is wanted.
+        let useful = |(reader, opened, _): &(Reader, Opened, bool)| {
+            opened.flows && (meta.size.is_none() || reader.fill().brings(meta.generation, part.start))
+        };
+        let fill = self.found.fill.filter(useful).map(|(reader, _, _)| reader);
         ResponseBody::file(FileReader {
             edge: Arc::clone(self.edge),
             name: self.request.name.clone(),
             content: self.request.content,
             meta,
             position: part.start,
-            end: part.end,
+            end: if several.is_some() { part.start } else { part.end },
+            several,
             direct: self.request.direct,
             held: self.found.held,
-            fill: self.found.fill.filter(|(_, opened, _)| opened.flows).map(|(reader, _, _)| reader),
+            fill,
             fruitless: 0,
+            stood_still: false,
         })
     }
 }
