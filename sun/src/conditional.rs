@@ -190,8 +190,9 @@ mod tests {
         let content = name.content_id();
         let several = own("range").and_then(|range| Several::parse(&range));
         let range = own("range").and_then(|range| Spec::parse(&range)).or(several.as_ref().map(Several::lead));
+        let head_only = false;
         let request =
-            Lookup { name, content, head_only: false, range, several, conditions, origin: None, direct: false };
+            Lookup { name, content, head_only, range, several, conditions, origin: None, direct: false, site: None };
         let mut kept = HeaderMap::new();
         kept.insert(header::ETAG, HeaderValue::from_static("\"a\""));
         kept.insert(header::LAST_MODIFIED, HeaderValue::from_static(DATE));

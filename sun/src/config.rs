@@ -87,6 +87,9 @@ pub struct UpstreamConfig {
     /// Idle connections kept to each source. Default 64; too small: connections are made anew, too large:
     /// descriptors of the source are held.
     pub idle_connections_max: usize,
+    /// Uploads, and other requests that only a content server can answer, under way at once. Default 4096; too
+    /// small: they are answered 503, too large: each holds a descriptor and up to 128 KiB.
+    pub passes_max: usize,
     /// Bytes that all fills together may hold. Default 268435456 (256 MiB); too small: fills wait for each
     /// other, readers that stand still lose their windows to others, and in the end there are 503s; too large: it
     /// comes on top of `ram_bytes`. One fill holds at most 5 MiB.
@@ -134,6 +137,7 @@ impl Default for UpstreamConfig {
             first_byte_ms: 10_000,
             idle_ms: 10_000,
             idle_connections_max: 64,
+            passes_max: 4096,
             in_flight_bytes: 256 << 20,
             requests_max: 256,
             queued_max: 1024,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use geo::topology::Watched;
+use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 
 use crate::breaker::{Breakers, Pass};
@@ -18,6 +18,7 @@ use crate::fill::slots::Slots;
 use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
 use crate::metrics::Metrics;
+use crate::pass::Passing;
 use crate::ram::Ram;
 use crate::region::{RegionView, Suspended, Witnesses};
 use crate::report::Downloads;
@@ -38,6 +39,8 @@ pub struct Edge {
     pub fills: Registry,
     /// The client for sources.
     pub upstream: Upstream,
+    /// The client for what is passed on uncached.
+    pub passing: Passing,
     /// What fills may hold; see [`crate::config::UpstreamConfig::in_flight_bytes`].
     pub in_flight: InFlight,
     /// How many questions each content server is asked at a time.
@@ -95,6 +98,7 @@ impl Edge {
             fills: Registry::default(),
             upstream: pieces.upstream,
             in_flight: InFlight::new(config.upstream.in_flight_bytes),
+            passing: Passing::new(&config.upstream),
             sequences: Sequences::new(config.upstream.read_ahead_bytes),
             slots: Slots::new(&config.upstream),
             hedging: Hedging::new(&config.upstream),
@@ -117,6 +121,13 @@ impl Edge {
     #[must_use]
     pub fn topology(&self) -> Arc<Topology> {
         Arc::clone(&self.topology.borrow())
+    }
+
+    /// What `read` finds in the class of a file as it was asked for: by the URL of the site with this host, or
+    /// under `/c...`.
+    pub fn with_class<T>(&self, site: Option<&str>, name: &CanonicalName, read: impl FnOnce(&Class) -> T) -> T {
+        let topology = self.topology.borrow();
+        read(topology.class_for(site.and_then(|host| topology.site(host)), name))
     }
 
     /// The topology as it changes.
@@ -151,6 +162,13 @@ impl Edge {
     #[must_use]
     pub fn open_held(&self, content: ContentId) -> Option<HeldFile> {
         self.held.as_ref()?.open(content)
+    }
+
+    /// The file is another one now: what this server keeps of it is dropped (RFC 9111, section 4.4).
+    pub fn invalidate(&self, name: &CanonicalName) {
+        let content = name.content_id();
+        self.ram.forget(content);
+        self.distrust(content);
     }
 
     /// The vault's copy is not what was stored.

@@ -21,31 +21,36 @@ use crate::held::HeldFile;
 use crate::meta::{Meta, fresh_generation};
 use crate::metrics::Outcome;
 use crate::multipart::{FileSize, Multipart};
+use crate::pass;
 use crate::ram::Head;
 use crate::report::Tally;
-use crate::request::{self, Lookup, Parsed, Refusal};
+use crate::request::{self, Lookup, Parsed, Pass, Refusal};
 use crate::response::{self, Provenance};
 
 /// Answers a client.
 pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
-    let (head, _) = request.into_parts();
-    let parsed = request::parse(&head, false, &edge.topology().domain);
+    let (head, body) = request.into_parts();
+    let parsed = request::parse(&head, false, &edge.topology());
     let lookup = match parsed {
         Parsed::File(lookup) => lookup,
-        Parsed::Preflight { name, origin } => {
-            let topology = edge.topology();
-            return response::preflight(topology.class_of(&name).cors.as_ref(), &origin);
+        Parsed::Preflight { name, site, origin } => {
+            pass::refuse_body(&head, body);
+            return edge.with_class(site.as_deref(), &name, |class| response::preflight(class, &origin));
         }
+        Parsed::Pass(pass) => return passed(&edge, client, &pass, Request::from_parts(head, body)).await,
         Parsed::Refused(refusal) => {
+            pass::refuse_body(&head, body);
             edge.metrics.answered(Outcome::Refused, refusal.status);
             return edge.signature.refuse(&refusal, false);
         }
     };
     let served = Serving { client: Some(client), ..Serving::new(&edge, &lookup) }.run().await;
     let (mut response, outcome) = served;
-    if let Some(cors) = &edge.topology().class_of(&lookup.name).cors {
-        response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
-    }
+    edge.with_class(lookup.site.as_deref(), &lookup.name, |class| {
+        if let Some(cors) = &class.cors {
+            response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
+        }
+    });
     edge.metrics.answered(outcome, response.status());
     tracing::debug!(%client, file = %lookup.name, status = response.status().as_u16(), outcome = outcome.name(), "request");
     if outcome == Outcome::Refused || !matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
@@ -56,6 +61,19 @@ pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>)
         let region = edge.region_of(client);
         body.counted(Tally::new(Arc::clone(&edge.downloads), region, &lookup.name, size, edge.metrics.meter()))
     })
+}
+
+/// Answers a client with what its content server says.
+async fn passed(edge: &Arc<Edge>, client: IpAddr, pass: &Pass, request: Request<Incoming>) -> Response<ResponseBody> {
+    let (mut response, outcome) = pass::pass(edge, client, pass, request).await;
+    edge.with_class(pass.site.as_deref(), &pass.name, |class| {
+        if let Some(cors) = &class.cors {
+            response::allow_origin(response.headers_mut(), cors, pass.origin.as_deref());
+        }
+    });
+    edge.metrics.answered(outcome, response.status());
+    tracing::debug!(%client, file = %pass.name, status = response.status().as_u16(), "request passed on");
+    response
 }
 
 /// Answers another server on the internal listener: authenticated, never through a sun, not reported.
@@ -70,9 +88,9 @@ pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<Res
     if let Some(refusal) = refusal {
         return edge.signature.refuse(&refusal, false);
     }
-    match request::parse(&head, true, &edge.topology().domain) {
+    match request::parse(&head, true, &edge.topology()) {
         Parsed::File(lookup) => Serving::new(&edge, &lookup).run().await.0,
-        Parsed::Preflight { .. } => {
+        Parsed::Preflight { .. } | Parsed::Pass(_) => {
             edge.signature.refuse(&Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no browser asks here"), false)
         }
         Parsed::Refused(refusal) => edge.signature.refuse(&refusal, false),
@@ -118,7 +136,7 @@ impl<'a> Serving<'a> {
     }
 
     async fn run(mut self) -> (Response<ResponseBody>, Outcome) {
-        if !self.edge.topology().content_servers.allows(self.request.name.content_server()) {
+        if !self.edge.topology().content_servers.serves(&self.request.name) {
             let refusal = Refusal::new(StatusCode::NOT_FOUND, "there is no such content server");
             return (self.edge.signature.refuse(&refusal, false), Outcome::Refused);
         }
@@ -143,7 +161,7 @@ impl<'a> Serving<'a> {
         let (edge, request) = (self.edge, self.request);
         let absent = edge.absent(request.direct);
         if let Some(held) = edge.open_held(request.content) {
-            let ttl_s = edge.topology().class_of(&request.name).ttl_s;
+            let ttl_s = edge.with_class(request.site.as_deref(), &request.name, |class| class.ttl_s);
             // A held file is carried by plan and served until it is dropped by plan.
             let generation = fresh_generation(request.content.prefix());
             let meta = Meta::new(&held.headers, Some(held.size), held.stored_at, ttl_s, generation);

@@ -200,7 +200,7 @@ impl Gate {
         crate::poll::within("a response held at the gate", reached).await.expect("the gate outlives its waiters");
     }
 
-    pub(super) async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         let mut state = self.state.subscribe();
         self.state.send_modify(|state| state.arrived += 1);
         // The sender lives in `self`.
