@@ -40,6 +40,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::body::ResponseBody;
+use crate::breaker::Leave;
 use crate::config::UpstreamConfig;
 use crate::edge::Edge;
 use crate::metrics::Outcome;
@@ -125,14 +126,14 @@ async fn carry(
         Ok(response) => response,
         Err(failure) => {
             if failure.is_the_content_servers() {
-                edge.failed(&source);
+                edge.failed(&source, Leave::ORDINARY);
             }
             tracing::debug!(file = %pass.name, method = %head.method, ?failure, "not passed");
             return Err(failure.refusal());
         }
     };
     if response.status().is_server_error() {
-        edge.faltered(&source);
+        edge.faltered(&source, Leave::ORDINARY);
     } else {
         edge.succeeded(&source);
     }
@@ -162,8 +163,7 @@ fn admit(
     {
         return Err(too_long());
     }
-    let source = Source::ContentServer { number: pass.target.content_server(), url: url.clone() };
-    if !edge.admits(&source) {
+    if !edge.admits_unprobed(pass.target.content_server()) {
         return Err(Refusal::new(StatusCode::BAD_GATEWAY, "the content server cannot be reached at the moment"));
     }
     let permit = Arc::clone(&edge.passing.permits).try_acquire_owned();
