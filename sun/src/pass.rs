@@ -153,7 +153,7 @@ struct Admitted {
     url: String,
     source: Source,
     /// The breaker's.
-    leave: breaker::Pass,
+    leave: breaker::Leave,
     /// Its place among those under way.
     permit: OwnedSemaphorePermit,
 }
