@@ -52,7 +52,8 @@ impl Policy for Recency {
 }
 
 /// Segmented LRU (Karedla, Love and Wherry, Caching strategies to improve disk system performance, 1994) of
-/// four equal segments: a hit climbs one segment, what falls out of one falls into the next lower.
+/// four equal segments: a miss enters the lowest that has room (the bottom one, once all are full), a hit climbs
+/// one segment, what falls out of one falls into the next lower.
 #[derive(Debug)]
 pub(crate) struct Slru {
     segment_bytes_max: u64,
@@ -88,7 +89,8 @@ impl Policy for Slru {
             }
         }
         if size <= self.segment_bytes_max {
-            self.put(0, key, size);
+            let has_room = |segment: &usize| self.segments[*segment].bytes() + size <= self.segment_bytes_max;
+            self.put((0..SLRU_SEGMENTS).find(has_room).unwrap_or(0), key, size);
             self.written_bytes += size;
         }
         false
@@ -101,6 +103,7 @@ impl Policy for Slru {
 
 /// S3-FIFO (Yang and others, FIFO queues are all you need for cache eviction, SOSP 2023): a small queue of a
 /// tenth that only what was hit twice leaves alive, a main queue with second chances, and a ghost of main's size.
+/// Before the first eviction what small has no room for fills main; what is larger than small is not taken.
 #[derive(Debug)]
 pub(crate) struct S3Fifo {
     bytes_max: u64,
@@ -109,16 +112,18 @@ pub(crate) struct S3Fifo {
     ghost: Queue,
     /// Hits since an entry came or was given its last chance, at most 3.
     hits: HashMap<u32, u8>,
+    evicted: bool,
     written_bytes: u64,
 }
 
 impl S3Fifo {
     pub(crate) fn new(bytes_max: u64) -> Self {
         let (small, main, ghost) = Default::default();
-        Self { bytes_max, small, main, ghost, hits: HashMap::new(), written_bytes: 0 }
+        Self { bytes_max, small, main, ghost, hits: HashMap::new(), evicted: false, written_bytes: 0 }
     }
 
     fn evict(&mut self) {
+        self.evicted = true;
         if self.small.bytes() > self.bytes_max / 10 || self.main.is_empty() {
             self.evict_small();
         } else {
@@ -160,10 +165,10 @@ impl Policy for S3Fifo {
             *hits = (*hits + 1).min(3);
             return true;
         }
-        if size > self.bytes_max {
+        let known = self.ghost.remove(key).is_some();
+        if size > self.bytes_max || (!known && size > self.bytes_max / 10) {
             return false;
         }
-        let known = self.ghost.remove(key).is_some();
         while self.small.bytes() + self.main.bytes() + size > self.bytes_max {
             self.evict();
         }
@@ -249,7 +254,8 @@ mod tests {
                 continue;
             }
             hits += usize::from(held.is_some());
-            let to = held.map_or(0, |segment| (segment + 1).min(3));
+            let room = (0..4).find(|segment| bytes(&segments[*segment]) + size <= segment_bytes_max).unwrap_or(0);
+            let to = held.map_or(room, |segment| (segment + 1).min(3));
             let entry = held.and_then(|segment| take(&mut segments[segment], key)).unwrap_or((key, size));
             segments[to].push(entry);
             for segment in (0..4).rev() {
@@ -267,18 +273,19 @@ mod tests {
     fn s3fifo_model(trace: &Trace, bytes_max: u64) -> usize {
         let (mut small, mut main, mut ghost) = (Entries::new(), Entries::new(), Entries::new());
         let mut counts = vec![0_u8; trace.keys as usize];
-        let mut hits = 0;
+        let (mut hits, mut evicted) = (0, false);
         for Request { key, size } in trace.requests.iter().copied() {
             if small.iter().chain(&main).any(|entry| entry.0 == key) {
                 hits += 1;
                 counts[key as usize] = (counts[key as usize] + 1).min(3);
                 continue;
             }
-            if size > bytes_max {
+            let known = take(&mut ghost, key).is_some();
+            if size > bytes_max || (!known && size > bytes_max / 10) {
                 continue;
             }
-            let known = take(&mut ghost, key).is_some();
             while bytes(&small) + bytes(&main) + size > bytes_max {
+                evicted = true;
                 if bytes(&small) > bytes_max / 10 || main.is_empty() {
                     let entry = small.remove(0);
                     let popular = counts[entry.0 as usize] > 1;
@@ -299,7 +306,8 @@ mod tests {
                     }
                 }
             }
-            if known { main.push((key, size)) } else { small.push((key, size)) }
+            let warming = !evicted && bytes(&small) >= bytes_max / 10;
+            if known || warming { main.push((key, size)) } else { small.push((key, size)) }
         }
         hits
     }

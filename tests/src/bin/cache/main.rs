@@ -15,6 +15,7 @@
 
 mod chart;
 mod classic;
+mod disk;
 mod generate;
 mod list;
 mod offline;
@@ -28,8 +29,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail, ensure};
 
 use classic::{Recency, S3Fifo, Slru};
+use disk::{Both, Disk};
 use policy::{Outcome, Policy, run};
 use ram::{Names, RamTier};
+use sun::store::policy::Admission;
 use trace::{Trace, Versions};
 
 fn main() -> ExitCode {
@@ -54,6 +57,10 @@ struct Arguments {
     shares: Vec<f64>,
     /// RAM in front of the disk tier, of the disk's size.
     ram_share: f64,
+    /// See [`disk::Settings::turnover`].
+    turnover: f64,
+    /// What sizes are multiplied with.
+    scale: u64,
     svg: Option<PathBuf>,
 }
 
@@ -66,7 +73,7 @@ enum Source {
 impl Arguments {
     fn parse(arguments: &[String]) -> anyhow::Result<Self> {
         let (mut source, mut versions, mut svg) = (None, Versions::New, None);
-        let (mut shares, mut ram_share) = (SHARES.to_vec(), RAM_SHARE);
+        let (mut shares, mut ram_share, mut turnover, mut scale) = (SHARES.to_vec(), RAM_SHARE, TURNOVER, 1);
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
             let mut value = || rest.next().with_context(|| format!("{argument} needs a value"));
@@ -85,6 +92,16 @@ impl Arguments {
                     ram_share = percent(value()?)?;
                     continue;
                 }
+                "--turnover" => {
+                    turnover = value()?.parse()?;
+                    ensure!((0.01..=1e6).contains(&turnover), "--turnover is not within 0.01 and 1000000");
+                    continue;
+                }
+                "--scale" => {
+                    scale = value()?.parse()?;
+                    ensure!((1..=1 << 30).contains(&scale), "--scale is not within 1 and 2^30");
+                    continue;
+                }
                 "--svg" => {
                     svg = Some(PathBuf::from(value()?));
                     continue;
@@ -95,7 +112,8 @@ impl Arguments {
             ensure!(source.is_none(), "one trace at a time");
             source = Some(given);
         }
-        Ok(Self { source: source.context("no trace is given")?, versions, shares, ram_share, svg })
+        let source = source.context("no trace is given")?;
+        Ok(Self { source, versions, shares, ram_share, turnover, scale, svg })
     }
 
     fn trace(&self) -> anyhow::Result<(String, Trace)> {
@@ -117,10 +135,12 @@ fn percent(text: &str) -> anyhow::Result<f64> {
 }
 
 fn measure(arguments: &Arguments) -> anyhow::Result<()> {
-    let (title, trace) = arguments.trace()?;
+    let (title, mut trace) = arguments.trace()?;
+    trace.scale(arguments.scale)?;
     introduce(&title, &trace, arguments);
     let names = ram::names(&trace);
     let reuse = offline::Reuse::new(&trace);
+    let file_bytes = trace.footprint_bytes / u64::from(trace.keys);
     print_row("a cache without bounds", &reuse.everything());
 
     let mut lines: Vec<chart::Line> = Vec::new();
@@ -128,6 +148,8 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         let bytes_max = ((trace.footprint_bytes as f64 * share) as u64).max(1);
         println!("\n{} % of the footprint: {}", share * 100.0, bytes_text(bytes_max));
         println!("{:34} {:>11} {:>9} {:>15} {:>15}", "", "request hit", "byte hit", "written/served", "CPU ns/request");
+        let plan =
+            Plan { bytes_max, file_bytes, ram_share: arguments.ram_share, turnover: arguments.turnover, names: &names };
         let mut row = |name: &'static str, outcome: Outcome| {
             print_row(name, &outcome);
             let point = (*share, outcome.byte_hit_ratio);
@@ -137,7 +159,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             }
         };
         for (name, make) in POLICIES {
-            row(name, run(&trace, &mut *make(bytes_max, arguments.ram_share, &names)));
+            row(name, run(&trace, &mut *make(&plan)));
         }
         row("Belady (could be had)", reuse.belady(&trace, bytes_max));
         row("offline packing (could be had)", reuse.packing(bytes_max));
@@ -151,6 +173,11 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn introduce(title: &str, trace: &Trace, arguments: &Arguments) {
     println!("== {title}");
+    println!(
+        "RAM in front of the disk: {} % of it; a drive write a day while {} disk sizes a day are served",
+        arguments.ram_share * 100.0,
+        arguments.turnover
+    );
     println!(
         "{} requests for {} files of {}; {} asked for; {:.0} % of the files once",
         trace.requests.len(),
@@ -187,20 +214,52 @@ fn bytes_text(bytes: u64) -> String {
     format!("{:.1} {name}", bytes as f64 / unit)
 }
 
-/// Makes an empty cache of so many bytes; the share of RAM is for the ones that have two tiers.
-type Make = fn(u64, f64, &Names) -> Box<dyn Policy>;
+/// What a cache is made by.
+struct Plan<'a> {
+    bytes_max: u64,
+    /// Mean over the files of the trace.
+    file_bytes: u64,
+    ram_share: f64,
+    turnover: f64,
+    names: &'a Names,
+}
 
-const POLICIES: [(&str, Make); 5] = [
-    ("FIFO", |bytes_max, _, _| Box::new(Recency::fifo(bytes_max))),
-    ("LRU", |bytes_max, _, _| Box::new(Recency::lru(bytes_max))),
-    ("SLRU", |bytes_max, _, _| Box::new(Slru::new(bytes_max))),
-    ("S3-FIFO", |bytes_max, _, _| Box::new(S3Fifo::new(bytes_max))),
-    ("sun: RAM tier (moka)", |bytes_max, _, names| Box::new(RamTier::new(bytes_max, names.clone()))),
+impl Plan<'_> {
+    fn ram(&self, bytes_max: u64) -> RamTier {
+        RamTier::new(bytes_max, self.names.clone())
+    }
+
+    fn disk(&self, admission: Admission, turnover: f64) -> Disk {
+        Disk::new(self.bytes_max, self.file_bytes, disk::Settings { admission, turnover }, self.names.clone())
+    }
+
+    fn both(&self, admission: Admission, turnover: f64) -> Both {
+        Both::new(self.ram((self.bytes_max as f64 * self.ram_share) as u64), self.disk(admission, turnover))
+    }
+}
+
+/// Makes an empty cache.
+type Make = fn(&Plan<'_>) -> Box<dyn Policy>;
+
+const POLICIES: [(&str, Make); 11] = [
+    ("FIFO", |plan| Box::new(Recency::fifo(plan.bytes_max))),
+    ("LRU", |plan| Box::new(Recency::lru(plan.bytes_max))),
+    ("SLRU", |plan| Box::new(Slru::new(plan.bytes_max))),
+    ("S3-FIFO", |plan| Box::new(S3Fifo::new(plan.bytes_max))),
+    ("sun: all of it RAM", |plan| Box::new(plan.ram(plan.bytes_max))),
+    ("sun: disk, no budget", |plan| Box::new(plan.disk(Admission::Budget, 0.0))),
+    ("sun: disk, a drive write a day", |plan| Box::new(plan.disk(Admission::Budget, plan.turnover))),
+    ("sun: disk, second offers only", |plan| Box::new(plan.disk(Admission::SecondOffer, 0.0))),
+    ("sun: RAM+disk, no budget", |plan| Box::new(plan.both(Admission::Budget, 0.0))),
+    ("sun: RAM+disk, a drive write a day", |plan| Box::new(plan.both(Admission::Budget, plan.turnover))),
+    ("sun: RAM+disk, second offers only", |plan| Box::new(plan.both(Admission::SecondOffer, 0.0))),
 ];
 
 /// Share of the footprint: from what a small sun has of a large catalogue to what a region holds.
 const SHARES: [f64; 4] = [0.001, 0.01, 0.05, 0.2];
 const RAM_SHARE: f64 = 0.05;
+/// A 4 TB disk of a sun that serves 3.7 Gbit/s.
+const TURNOVER: f64 = 10.0;
 
-const USAGE: &str = "usage: tests/bench/cache [--same-version] [--sizes 0.1,1,5,20] [--ram 5] [--svg FILE] \
-                     TRACE|--generate WORDS";
+const USAGE: &str = "usage: tests/bench/cache [--same-version] [--sizes 0.1,1,5,20] [--ram 5] [--turnover 10] \
+                     [--scale 1] [--svg FILE] TRACE|--generate WORDS";

@@ -131,6 +131,20 @@ impl Trace {
         builder.finish().unwrap()
     }
 
+    /// Multiplies all sizes: for traces that have none, whose unit is a file.
+    ///
+    /// # Errors
+    ///
+    /// When a size leaves 64 bits.
+    pub(crate) fn scale(&mut self, factor: u64) -> Result<(), TraceError> {
+        let scaled = |bytes: u64| bytes.checked_mul(factor).ok_or(TraceError::Unusable("a scaled size is too large"));
+        self.footprint_bytes = scaled(self.footprint_bytes)?;
+        for request in &mut self.requests {
+            request.size = scaled(request.size)?;
+        }
+        Ok(())
+    }
+
     /// Bytes that were asked for.
     pub(crate) fn bytes(&self) -> u64 {
         self.requests.iter().map(|request| request.size).sum()
