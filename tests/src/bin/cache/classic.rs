@@ -174,11 +174,9 @@ impl Policy for S3Fifo {
         }
         self.written_bytes += size;
         self.hits.insert(key, 0);
-        if known {
-            self.main.push(key, size)
-        } else {
-            self.small.push(key, size)
-        }
+        let warming = !self.evicted && self.small.bytes() >= self.bytes_max / 10;
+        let queue = if known || warming { &mut self.main } else { &mut self.small };
+        queue.push(key, size);
         false
     }
 
@@ -290,11 +288,8 @@ mod tests {
                     let entry = small.remove(0);
                     let popular = counts[entry.0 as usize] > 1;
                     counts[entry.0 as usize] = 0;
-                    if popular {
-                        main.push(entry)
-                    } else {
-                        ghost.push(entry)
-                    }
+                    let queue = if popular { &mut main } else { &mut ghost };
+                    queue.push(entry);
                     while bytes(&ghost) > bytes_max / 10 * 9 {
                         ghost.remove(0);
                     }
@@ -307,7 +302,8 @@ mod tests {
                 }
             }
             let warming = !evicted && bytes(&small) >= bytes_max / 10;
-            if known || warming { main.push((key, size)) } else { small.push((key, size)) }
+            let queue = if known || warming { &mut main } else { &mut small };
+            queue.push((key, size));
         }
         hits
     }
