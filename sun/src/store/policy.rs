@@ -157,6 +157,15 @@ impl Policy {
         Verdict::Store(if offers > 1 { Queue::Main } else { Queue::Probation })
     }
 
+    /// Decides on an offer that replaces a record that is in the store: it was admitted once.
+    pub fn replaced(&mut self, bytes: u64, now_ms: u64) -> Verdict {
+        if !self.budget.allows(now_ms) {
+            return Verdict::OverBudget;
+        }
+        self.budget.spend(bytes);
+        Verdict::Store(Queue::Probation)
+    }
+
     /// The queue whose oldest segment is reclaimed next, from the segments that each holds.
     #[must_use]
     pub fn victim(&self, probation_segments: u64, main_segments: u64) -> Queue {
