@@ -61,6 +61,7 @@ pub mod serve;
 pub mod sources;
 pub mod stall;
 mod start;
+pub mod store;
 pub mod tls;
 pub mod upstream;
 pub mod vault_read;
