@@ -5,17 +5,22 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use geo::topology::Watched;
+use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
-use tokio::sync::Semaphore;
 
-use crate::breaker::Breakers;
+use crate::breaker::{Breakers, Leave};
 use crate::config::Config;
+use crate::fill::ahead::Sequences;
+use crate::fill::hedge::Hedging;
+use crate::fill::in_flight::InFlight;
 use crate::fill::registry::Registry;
+use crate::fill::slots::Slots;
 use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
 use crate::metrics::Metrics;
-use crate::ram::Ram;
+use crate::pass::Passing;
+use crate::purge::{Mark, Purges, Subject, Verdict};
+use crate::ram::{Head, Ram};
 use crate::region::{RegionView, Suspended, Witnesses};
 use crate::report::Downloads;
 use crate::response::Signature;
@@ -35,12 +40,22 @@ pub struct Edge {
     pub fills: Registry,
     /// The client for sources.
     pub upstream: Upstream,
-    /// KiB that fills may hold; see [`crate::config::UpstreamConfig::in_flight_bytes`].
-    pub in_flight: Arc<Semaphore>,
+    /// The client for what is passed on uncached.
+    pub passing: Passing,
+    /// What fills may hold; see [`crate::config::UpstreamConfig::in_flight_bytes`].
+    pub in_flight: InFlight,
+    /// How many questions each content server is asked at a time.
+    pub slots: Slots,
+    /// When a source is slow enough for a second question.
+    pub hedging: Hedging,
+    /// Clients that read files in sequence.
+    pub sequences: Sequences,
     /// Counters.
     pub metrics: Metrics,
     /// How responses are signed.
     pub signature: Signature,
+    /// What was purged.
+    pub purges: Arc<Purges>,
     /// Downloads that wait to be reported.
     pub downloads: Arc<Downloads>,
     /// Which region a client is in.
@@ -74,21 +89,27 @@ pub struct Pieces {
     pub signature: Signature,
     /// The vault of a cache.
     pub held: Option<Arc<dyn HeldFiles>>,
+    /// What was purged.
+    pub purges: Arc<Purges>,
 }
 
 impl Edge {
     /// Puts an edge together; nothing runs yet.
     #[must_use]
     pub fn new(config: Config, pieces: Pieces) -> Self {
-        let kib = usize::try_from(config.upstream.in_flight_bytes / 1024).unwrap_or(usize::MAX);
         Self {
             ram: Ram::new(config.ram_bytes),
             held: pieces.held,
             fills: Registry::default(),
             upstream: pieces.upstream,
-            in_flight: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+            in_flight: InFlight::new(config.upstream.in_flight_bytes),
+            passing: Passing::new(&config.upstream),
+            sequences: Sequences::new(config.upstream.read_ahead_bytes),
+            slots: Slots::new(&config.upstream),
+            hedging: Hedging::new(&config.upstream),
             metrics: pieces.metrics,
             signature: pieces.signature,
+            purges: pieces.purges,
             downloads: Arc::default(),
             resolver: pieces.resolver,
             tokens: pieces.tokens,
@@ -106,6 +127,13 @@ impl Edge {
     #[must_use]
     pub fn topology(&self) -> Arc<Topology> {
         Arc::clone(&self.topology.borrow())
+    }
+
+    /// What `read` finds in the class of a file as it was asked for: by the URL of the site with this host, or
+    /// under `/c...`.
+    pub fn with_class<T>(&self, site: Option<&str>, name: &CanonicalName, read: impl FnOnce(&Class) -> T) -> T {
+        let topology = self.topology.borrow();
+        read(topology.class_for(site.and_then(|host| topology.site(host)), name))
     }
 
     /// The topology as it changes.
@@ -130,28 +158,75 @@ impl Edge {
         sources::sources(question, &self.topology(), &belief)
     }
 
-    /// Whether a fill of the file begun for a client asks no sun: then requests of servers may join it.
-    #[must_use]
-    pub fn asks_no_sun(&self, name: &CanonicalName, content: ContentId) -> bool {
-        !self.sources(name, content, false).iter().any(Source::is_sun)
-    }
-
     /// What becomes of a file that is not held: a cache fetches nothing for other servers.
     #[must_use]
     pub fn absent(&self, direct: bool) -> Absent {
         if direct && self.held.is_some() { Absent::Refuse } else { Absent::Fill }
     }
 
-    /// The vault's copy.
+    /// The vault's copy, and whether it may be served without asking; none when it was purged.
     #[must_use]
-    pub fn open_held(&self, content: ContentId) -> Option<HeldFile> {
-        self.held.as_ref()?.open(content)
+    pub fn open_held(&self, name: &CanonicalName, content: ContentId) -> Option<(HeldFile, bool)> {
+        let held = self.held.as_ref()?;
+        let file = held.open(content)?;
+        let verdict = self.purges.verdict(Subject { name: name.as_str(), content, tags: &file.tags }, file.mark);
+        self.metrics.purge_found(verdict);
+        if verdict == Verdict::Gone {
+            held.outdated(content);
+            return None;
+        }
+        Some((file, verdict == Verdict::Current))
+    }
+
+    /// What the RAM tier knows of a file: nothing when it was purged hard, a stale copy when it was purged softly.
+    #[must_use]
+    pub fn head(&self, name: &CanonicalName, content: ContentId) -> Option<Head> {
+        let head = self.ram.head(content)?;
+        let verdict = self.purges.of(name, content, head.meta());
+        self.metrics.purge_found(verdict);
+        match verdict {
+            Verdict::Current => Some(head),
+            Verdict::Stale => Some(head.stale()),
+            Verdict::Gone => {
+                self.ram.forget_version(content, head.meta().generation);
+                None
+            }
+        }
+    }
+
+    /// Before a request joins a fill: those that a purge has overtaken go on for who reads them already, and nobody
+    /// else.
+    pub fn part_overtaken(&self, name: &CanonicalName, content: ContentId) {
+        if self.purges.mark() != Mark::default() {
+            self.fills.part(content, |fill| self.purges.overtaken(name, fill));
+        }
+    }
+
+    /// The file is another one now: what this server keeps of it is dropped (RFC 9111, section 4.4).
+    pub fn invalidate(&self, name: &CanonicalName) {
+        let content = name.content_id();
+        self.ram.forget(content);
+        self.distrust(content);
     }
 
     /// The vault's copy is not what was stored.
     pub fn distrust(&self, content: ContentId) {
         if let Some(held) = &self.held {
             held.distrust(content);
+        }
+    }
+
+    /// The content server says that the version that is held is unchanged: the vault's copy is as good as new.
+    pub fn confirmed(&self, content: ContentId, mark: Mark) {
+        if let Some(held) = &self.held {
+            held.confirmed(content, mark);
+        }
+    }
+
+    /// The content server has another version than the one that is held.
+    pub fn outdated(&self, content: ContentId) {
+        if let Some(held) = &self.held {
+            held.outdated(content);
         }
     }
 
@@ -162,13 +237,19 @@ impl Edge {
         regions.first().copied().unwrap_or_else(|| self.topology().default_region)
     }
 
-    /// Whether the source is worth asking now.
+    /// Leave to ask the source now; none while its breaker is open.
     #[must_use]
-    pub fn admits(&self, source: &Source) -> bool {
+    pub fn admits(&self, source: &Source) -> Option<Leave> {
         match source {
             Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
-            Source::Sun { .. } | Source::Cache { .. } => true,
+            Source::Sun { .. } | Source::Cache { .. } => Some(Leave::ORDINARY),
         }
+    }
+
+    /// Whether nothing is held against a content server: then it may be asked for more than is needed.
+    #[must_use]
+    pub fn trusts(&self, content_server: u32) -> bool {
+        self.breakers().closed(content_server)
     }
 
     /// The source gave an answer.
@@ -179,17 +260,18 @@ impl Edge {
     }
 
     /// The source answered 5xx or broke off. Of a server of ours that says nothing: what it asked may have failed.
-    pub fn faltered(&self, source: &Source) {
+    /// `leave` is what [`Edge::admits`] gave.
+    pub fn faltered(&self, source: &Source, leave: Leave) {
         if let Source::ContentServer { number, .. } = source {
-            self.breakers().failed(*number, self.now_ms());
+            self.breakers().failed(*number, leave, self.now_ms());
         }
     }
 
-    /// The source could not be reached, or did not answer in time.
-    pub fn failed(&self, source: &Source) {
+    /// The source could not be reached, or did not answer in time. `leave` is what [`Edge::admits`] gave.
+    pub fn failed(&self, source: &Source, leave: Leave) {
         let now_ms = self.now_ms();
         match source {
-            Source::ContentServer { number, .. } => self.breakers().failed(*number, now_ms),
+            Source::ContentServer { number, .. } => self.breakers().failed(*number, leave, now_ms),
             Source::Sun { name, .. } | Source::Cache { name, .. } => {
                 self.suspended.rcu(|suspended| {
                     let mut suspended = Suspended::clone(suspended);
@@ -198,12 +280,6 @@ impl Edge {
                 });
             }
         }
-    }
-
-    /// All KiB that fills may hold: the most that one may ask for.
-    #[must_use]
-    pub fn in_flight_kib_max(&self) -> u32 {
-        u32::try_from(self.config.upstream.in_flight_bytes / 1024).unwrap_or(u32::MAX).max(1)
     }
 
     /// Milliseconds since the edge began: the clock of breakers and beliefs.

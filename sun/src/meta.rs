@@ -8,6 +8,7 @@
 use http::{HeaderMap, header};
 
 use crate::headers;
+use crate::purge::Mark;
 
 /// Metadata of one version of a file.
 #[derive(Clone, Debug)]
@@ -22,6 +23,10 @@ pub struct Meta {
     pub born_at: u64,
     /// Until when it is served without asking again, seconds since 1970.
     pub fresh_until: u64,
+    /// The last purge that was gone by when the fill of this version began.
+    pub mark: Mark,
+    /// Hashes of its tags, by which it can be purged; at most [`crate::purge::headers::TAGS_MAX`].
+    pub tags: Box<[u64]>,
 }
 
 /// What a content server's response says about storing it.
@@ -50,6 +55,9 @@ impl Meta {
             headers,
             born_at: now.saturating_sub(age),
             fresh_until: now.saturating_add(ttl_s.saturating_sub(age)),
+            // The fill says both ([`crate::purge::Purges::stamp`]); without it, as old as can be.
+            mark: Mark::default(),
+            tags: Box::default(),
         }
     }
 
@@ -89,7 +97,7 @@ impl Meta {
     #[must_use]
     pub fn weight(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
-        size_of::<Self>() + headers
+        size_of::<Self>() + headers + size_of_val(&*self.tags)
     }
 }
 
