@@ -482,10 +482,10 @@ impl Store {
         let now_ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let verdict = {
             let mut policy = slot.policy.lock().expect("no code that holds this lock panics");
-            if known { policy.replaced(bytes, now_ms) } else { policy.offered(hash, bytes, now_ms) }
+            if known { policy.replaced(bytes, now_ms) } else { policy.offered(hash, bytes, false, now_ms) }
         };
         match verdict {
-            Verdict::FirstOffer => Offered::FirstOffer,
+            Verdict::NotYet => Offered::NotYet,
             Verdict::OverBudget => Offered::OverBudget,
             Verdict::Store(queue) => match slot.pending.offer(Item { key, hash, meta, body, queue }) {
                 true => Offered::Stored,

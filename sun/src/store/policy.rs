@@ -159,7 +159,7 @@ impl Policy {
 
     /// Decides on an offer that replaces a record that is in the store: it was admitted once.
     pub fn replaced(&mut self, bytes: u64, now_ms: u64) -> Verdict {
-        if !self.budget.allows(now_ms) {
+        if self.budget.left(now_ms) == Left::Nothing {
             return Verdict::OverBudget;
         }
         self.budget.spend(bytes);
