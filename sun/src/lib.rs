@@ -33,6 +33,7 @@
 
 pub mod body;
 pub mod breaker;
+pub mod caching;
 pub mod conditional;
 pub mod config;
 pub mod control;
