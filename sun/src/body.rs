@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use geo::{CanonicalName, ContentId};
+use geo::ContentId;
 use http_body::{Frame, SizeHint};
 
 use crate::edge::Edge;
+use crate::errand::Errand;
 use crate::extent;
 use crate::fill::plan::Plan;
 use crate::fill::registry::{Joined, Need};
@@ -26,6 +27,7 @@ use crate::fill::window::slice;
 use crate::fill::{FillError, Read, Reader, task};
 use crate::held::HeldFile;
 use crate::meta::Meta;
+use crate::pass::Passed;
 use crate::report::Tally;
 use crate::vault_read;
 
@@ -40,6 +42,7 @@ pub struct ResponseBody {
 enum Kind {
     Whole(Option<Bytes>),
     Idle(Box<FileReader>),
+    Passed(Box<Passed>),
     Reading(Pin<Box<dyn Future<Output = (Box<FileReader>, Piece)> + Send>>),
     Over,
 }
@@ -65,6 +68,12 @@ impl ResponseBody {
         Self { kind: Kind::Idle(Box::new(reader)), tally: None }
     }
 
+    /// What the content server answered to a request that was passed on.
+    #[must_use]
+    pub fn passed(passed: Passed) -> Self {
+        Self { kind: Kind::Passed(Box::new(passed)), tally: None }
+    }
+
     /// The same, reported to the popularity API when it ends.
     #[must_use]
     pub fn counted(self, tally: Tally) -> Self {
@@ -87,6 +96,11 @@ impl http_body::Body for ResponseBody {
         let mut reading = match std::mem::replace(&mut self.kind, Kind::Over) {
             Kind::Over | Kind::Whole(None) => return Poll::Ready(None),
             Kind::Whole(Some(bytes)) => return self.give(bytes),
+            Kind::Passed(mut passed) => {
+                let frame = Pin::new(&mut *passed).poll_frame(cx);
+                self.kind = Kind::Passed(passed);
+                return frame;
+            }
             Kind::Idle(reader) => Box::pin(reader.step()),
             Kind::Reading(reading) => reading,
         };
@@ -110,7 +124,11 @@ impl http_body::Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.kind, Kind::Over | Kind::Whole(None))
+        match &self.kind {
+            Kind::Over | Kind::Whole(None) => true,
+            Kind::Passed(passed) => passed.is_end_stream(),
+            Kind::Whole(Some(_)) | Kind::Idle(_) | Kind::Reading(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -118,6 +136,7 @@ impl http_body::Body for ResponseBody {
             Kind::Over | Kind::Whole(None) => SizeHint::with_exact(0),
             Kind::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Idle(reader) if reader.end != u64::MAX => SizeHint::with_exact(reader.end - reader.position),
+            Kind::Passed(passed) => passed.size_hint(),
             Kind::Idle(_) | Kind::Reading(_) => SizeHint::default(),
         }
     }
@@ -127,6 +146,7 @@ impl std::fmt::Debug for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Whole(_) => "Whole",
+            Self::Passed(_) => "Passed",
             Self::Idle(_) => "Idle",
             Self::Reading(_) => "Reading",
             Self::Over => "Over",
@@ -139,9 +159,9 @@ impl std::fmt::Debug for Kind {
 pub struct FileReader {
     /// The edge.
     pub edge: Arc<Edge>,
-    /// The file.
-    pub name: CanonicalName,
-    /// Its id.
+    /// What is read.
+    pub errand: Errand,
+    /// Where it is kept.
     pub content: ContentId,
     /// The version.
     pub meta: Arc<Meta>,
@@ -155,6 +175,8 @@ pub struct FileReader {
     pub held: Option<Arc<HeldFile>>,
     /// The fill that it reads.
     pub fill: Option<Reader>,
+    /// The fill is all there is: what comes is kept nowhere, and is for this client only.
+    pub alone: bool,
     /// Fills joined in a row that did not bring a byte.
     pub fruitless: u32,
 }
@@ -203,8 +225,8 @@ impl FileReader {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 // The rest comes from elsewhere: the version is the same, or the body ends with an error.
-                tracing::warn!(file = %self.name, %error, "a held file is dropped");
-                self.edge.distrust(self.content);
+                tracing::warn!(file = %self.errand.name, %error, "a held file is dropped");
+                self.edge.distrust(self.errand.content);
                 self.held = None;
                 // A held file is fresh until it is dropped, and it is dropped now.
                 self.meta = Arc::new(Meta { fresh_until: crate::unix_now(), ..(*self.meta).clone() });
@@ -242,19 +264,19 @@ impl FileReader {
 
     fn join(&mut self) -> Result<(), FillError> {
         self.fruitless += 1;
-        if self.fruitless > FRUITLESS_MAX {
+        if self.fruitless > FRUITLESS_MAX || self.alone {
             return Err(FillError::Broken { at: self.position, why: "fills end without bringing it".into() });
         }
         let (generation, position) = (self.meta.generation, self.position);
         let ram = &self.edge.ram;
         let held = || ram.extent(self.content, generation, extent::index_of(position)).map(drop);
         let plan = || Plan::missing(Arc::clone(&self.meta), position, self.end);
-        let begin = || (plan(), self.edge.asks_no_sun(&self.name, self.content));
+        let begin = || (plan(), self.edge.asks_no_sun(&self.errand.name, self.errand.content));
         match self.edge.fills.join(self.content, Need::Byte { generation, position }, self.direct, held, begin) {
             Joined::Held(()) => {}
             Joined::Joined(reader) => self.fill = Some(reader),
             Joined::Started(reader) => {
-                tokio::spawn(task::run(Arc::clone(&self.edge), Arc::clone(reader.fill()), self.name.clone()));
+                tokio::spawn(task::run(Arc::clone(&self.edge), Arc::clone(reader.fill()), self.errand.clone()));
                 self.fill = Some(reader);
             }
         }

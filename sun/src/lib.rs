@@ -17,19 +17,20 @@
 //! In reading order:
 //!
 //! - [`flow`]: the life of a request, all of it. Read this first.
+//! - [`caching`]: the rules of RFC 9111. [`errand`]: what is fetched.
 //! - [`request`], [`conditional`], [`range`], [`headers`], [`response`]: HTTP, in and out.
 //! - [`meta`], [`extent`], [`ram`], [`held`]: what is known and kept of a file.
 //! - [`sources`], [`region`], [`breaker`]: whom to ask, and whom to leave alone.
 //! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
-//! - [`serve`], [`body`], [`vault_read`]: the shell that waits.
-//! - [`listener`], [`tls`], [`greeting`], [`stall`]: sockets. [`edge`]: the shared state.
+//! - [`serve`], [`body`], [`vault_read`], [`pass`]: the shell that waits.
+//! - [`listener`], [`tls`], [`greeting`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
 //!
 //! # What it is not
 //!
 //! It does not choose regions or make links (popularity-api), does not plan what to carry (cache-daemon), and is
-//! no general proxy: `/c{number}/{path}` and nothing else ever becomes an upstream request.
+//! no general proxy: `/c{number}/{path}`, the sites of the topology and nothing else ever become an upstream request.
 
 pub mod body;
 pub mod breaker;
@@ -38,15 +39,18 @@ pub mod conditional;
 pub mod config;
 pub mod control;
 pub mod edge;
+pub mod errand;
 pub mod extent;
 pub mod fill;
 pub mod flow;
 pub mod greeting;
 pub mod headers;
 pub mod held;
+pub mod interim;
 pub mod listener;
 pub mod meta;
 pub mod metrics;
+pub mod pass;
 pub mod ram;
 pub mod range;
 pub mod region;

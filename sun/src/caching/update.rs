@@ -30,7 +30,7 @@ pub fn stored(end_to_end: &HeaderMap, withheld: &[HeaderName]) -> Option<HeaderM
     for name in withheld {
         kept.remove(name);
     }
-    for name in [header::CONTENT_LENGTH, header::AGE, header::VIA] {
+    for name in [header::CONTENT_LENGTH, header::AGE] {
         kept.remove(name);
     }
     let bytes: usize = kept.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();

@@ -17,6 +17,13 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::caching::directives::members;
 
+/// Where a URL is kept under the policy "rfc". Another place than the file's own id: the same file may be asked for
+/// under `/c...`, where other headers are kept and other statuses count.
+#[must_use]
+pub fn slot(content: ContentId) -> ContentId {
+    id_of(blake3::Hasher::new().update(content.as_bytes()).update(b"rfc"))
+}
+
 /// What a response says in `Vary`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Vary {
@@ -71,6 +78,13 @@ impl Varying {
         Self { fields, salt, languages: Vec::new() }
     }
 
+    /// What it weighs in RAM, bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let languages: usize = self.languages.iter().map(|(_, language, _)| language.len() + 64).sum();
+        size_of::<Self>() + self.fields.len() * 32 + languages
+    }
+
     /// The variant for a request: the one whose language is what the client likes best, if that is known,
     /// else the one of exactly these (normalised) values.
     #[must_use]
@@ -118,10 +132,14 @@ impl Varying {
             hasher.update(field.as_str().as_bytes()).update(&[0, u8::from(value.is_some())]);
             hasher.update(value.unwrap_or_default().as_bytes()).update(&[0]);
         }
-        let (id, _) =
-            hasher.finalize().as_bytes().split_first_chunk().map(|(id, rest)| (*id, rest.len())).expect("32 bytes");
-        ContentId::from_bytes(id)
+        id_of(&hasher)
     }
+}
+
+fn id_of(hasher: &blake3::Hasher) -> ContentId {
+    let digest = hasher.finalize();
+    let (id, _) = digest.as_bytes().split_first_chunk().expect("a digest has 32 bytes");
+    ContentId::from_bytes(*id)
 }
 
 /// The values of a field in a form that is the same for all requests that mean the same; nothing when the

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::extent::{self, EXTENT_BYTES};
 use crate::meta::Meta;
 use crate::range::Spec;
@@ -28,6 +30,17 @@ pub enum Plan {
         /// The version that is held.
         meta: Arc<Meta>,
     },
+    /// What follows the piece that is held of a small file's beginning.
+    Complete {
+        /// The version of the piece.
+        meta: Arc<Meta>,
+        /// The piece.
+        body: Bytes,
+    },
+    /// The client's own range, handed on as it is asked and answered.
+    Part,
+    /// HEAD.
+    Head,
 }
 
 impl Plan {
@@ -46,6 +59,18 @@ impl Plan {
         }
     }
 
+    /// For a request under the policy "rfc" of which nothing is held. A part that is counted from an end that is not
+    /// known is asked for as the client does.
+    #[must_use]
+    pub fn cold_rfc(head_only: bool, range: Option<Spec>) -> Self {
+        match range {
+            _ if head_only => Self::Head,
+            Some(Spec::Suffix { .. }) => Self::Part,
+            Some(Spec::From { start, .. }) if start > extent::FILE_BYTES_MAX => Self::Part,
+            range => Self::cold(false, range),
+        }
+    }
+
     /// For the extents of a known version from the one that holds `position` up to `end`.
     #[must_use]
     pub fn missing(meta: Arc<Meta>, position: u64, end: u64) -> Self {
@@ -58,7 +83,7 @@ impl Plan {
     #[must_use]
     pub const fn start(&self) -> u64 {
         match self {
-            Self::Whole | Self::Size | Self::Revalidate { .. } => 0,
+            Self::Whole | Self::Size | Self::Revalidate { .. } | Self::Complete { .. } | Self::Part | Self::Head => 0,
             Self::Span(range) | Self::Continue { range, .. } => range.start,
         }
     }
@@ -67,8 +92,8 @@ impl Plan {
     #[must_use]
     pub fn covers(&self, position: u64) -> bool {
         match self {
-            Self::Whole | Self::Revalidate { .. } => true,
-            Self::Size => false,
+            Self::Whole | Self::Revalidate { .. } | Self::Complete { .. } => true,
+            Self::Size | Self::Part | Self::Head => false,
             Self::Span(range) | Self::Continue { range, .. } => range.contains(&position),
         }
     }
@@ -77,7 +102,8 @@ impl Plan {
     #[must_use]
     pub fn range(&self) -> Option<Range<u64>> {
         match self {
-            Self::Whole | Self::Revalidate { .. } => None,
+            Self::Whole | Self::Revalidate { .. } | Self::Part | Self::Head => None,
+            Self::Complete { body, .. } => Some(body.len() as u64..u64::MAX),
             Self::Size => Some(0..1),
             Self::Span(range) | Self::Continue { range, .. } => Some(range.clone()),
         }

@@ -87,6 +87,13 @@ impl Registry {
         }
     }
 
+    /// The file was changed through this server: what is under way is not kept and is joined no more.
+    pub fn outdate(&self, content: ContentId) {
+        for fill in self.lock().remove(&content).unwrap_or_default() {
+            fill.outdate();
+        }
+    }
+
     /// Files that are being filled.
     #[must_use]
     pub fn files(&self) -> usize {
