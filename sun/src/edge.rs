@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use geo::topology::Watched;
+use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
-use tokio::sync::Semaphore;
 
 use crate::breaker::Breakers;
 use crate::config::Config;
+use crate::fill::in_flight::InFlight;
 use crate::fill::registry::Registry;
 use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
@@ -35,8 +35,8 @@ pub struct Edge {
     pub fills: Registry,
     /// The client for sources.
     pub upstream: Upstream,
-    /// KiB that fills may hold; see [`crate::config::UpstreamConfig::in_flight_bytes`].
-    pub in_flight: Arc<Semaphore>,
+    /// What fills may hold; see [`crate::config::UpstreamConfig::in_flight_bytes`].
+    pub in_flight: InFlight,
     /// Counters.
     pub metrics: Metrics,
     /// How responses are signed.
@@ -80,13 +80,12 @@ impl Edge {
     /// Puts an edge together; nothing runs yet.
     #[must_use]
     pub fn new(config: Config, pieces: Pieces) -> Self {
-        let kib = usize::try_from(config.upstream.in_flight_bytes / 1024).unwrap_or(usize::MAX);
         Self {
             ram: Ram::new(config.ram_bytes),
             held: pieces.held,
             fills: Registry::default(),
             upstream: pieces.upstream,
-            in_flight: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+            in_flight: InFlight::new(config.upstream.in_flight_bytes),
             metrics: pieces.metrics,
             signature: pieces.signature,
             downloads: Arc::default(),
@@ -106,6 +105,13 @@ impl Edge {
     #[must_use]
     pub fn topology(&self) -> Arc<Topology> {
         Arc::clone(&self.topology.borrow())
+    }
+
+    /// What `read` finds in the class of a file as it was asked for: by the URL of the site with this host, or
+    /// under `/c...`.
+    pub fn with_class<T>(&self, site: Option<&str>, name: &CanonicalName, read: impl FnOnce(&Class) -> T) -> T {
+        let topology = self.topology.borrow();
+        read(topology.class_for(site.and_then(|host| topology.site(host)), name))
     }
 
     /// The topology as it changes.
@@ -128,12 +134,6 @@ impl Edge {
         };
         let belief = Witnesses { view: &view, suspended: &suspended, now_ms: self.now_ms() };
         sources::sources(question, &self.topology(), &belief)
-    }
-
-    /// Whether a fill of the file begun for a client asks no sun: then requests of servers may join it.
-    #[must_use]
-    pub fn asks_no_sun(&self, name: &CanonicalName, content: ContentId) -> bool {
-        !self.sources(name, content, false).iter().any(Source::is_sun)
     }
 
     /// What becomes of a file that is not held: a cache fetches nothing for other servers.
@@ -198,12 +198,6 @@ impl Edge {
                 });
             }
         }
-    }
-
-    /// All KiB that fills may hold: the most that one may ask for.
-    #[must_use]
-    pub fn in_flight_kib_max(&self) -> u32 {
-        u32::try_from(self.config.upstream.in_flight_bytes / 1024).unwrap_or(u32::MAX).max(1)
     }
 
     /// Milliseconds since the edge began: the clock of breakers and beliefs.

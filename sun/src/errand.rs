@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::caching::directives::RequestDirectives;
 use crate::caching::update;
+use crate::request::SITE;
 
 /// See the module's doc.
 #[derive(Clone, Debug)]
@@ -69,7 +70,7 @@ impl Asker {
         }
         if from_server {
             headers.remove(header::AUTHORIZATION);
-            headers.remove(SUN_SITE);
+            headers.remove(SITE);
         }
         let conditional = headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_UNMODIFIED_SINCE);
         let authorized = headers.contains_key(header::AUTHORIZATION);
@@ -94,9 +95,6 @@ const OUR_BUSINESS: [HeaderName; 7] = [
     header::CONTENT_LENGTH,
     header::EXPECT,
 ];
-
-/// Between servers of ours: the site that the client asked at.
-pub const SUN_SITE: HeaderName = HeaderName::from_static("sun-site");
 
 #[cfg(test)]
 mod tests {

@@ -98,7 +98,7 @@ impl Signature {
         body: ResponseBody,
     ) -> Response<ResponseBody> {
         let (status, length, range) = shape(meta, conclusion);
-        let keeps_body = matches!(conclusion, Conclusion::Whole | Conclusion::Part(_));
+        let keeps_body = matches!(conclusion, Conclusion::Whole | Conclusion::Part(_) | Conclusion::Parts(_));
         let mut response = Response::new(if keeps_body { body } else { ResponseBody::empty() });
         *response.status_mut() = status;
         let mut headers = meta.headers.clone();
@@ -158,20 +158,6 @@ impl Signature {
         response
     }
 
-    /// What the content server said to a request that was passed on.
-    #[must_use]
-    pub fn passed(&self, status: StatusCode, end_to_end: HeaderMap, body: ResponseBody) -> Response<ResponseBody> {
-        let mut response = Response::new(body);
-        *response.status_mut() = status;
-        *response.headers_mut() = end_to_end;
-        let headers = response.headers_mut();
-        headers.insert(header::VIA, update::via(headers, &self.via));
-        if let Ok(told) = HeaderValue::from_str(&format!("{}; fwd=method; fwd-status={}", self.name, status.as_u16())) {
-            headers.append(CACHE_STATUS, told);
-        }
-        response
-    }
-
     /// An error.
     #[must_use]
     pub fn refuse(&self, refusal: &Refusal, forwarded: bool) -> Response<ResponseBody> {
@@ -218,6 +204,8 @@ fn shape(meta: &Meta, conclusion: &Conclusion) -> (StatusCode, Option<u64>, Opti
             let range = content_range(format!("bytes {start}-{}/{size}", end.saturating_sub(1)));
             (StatusCode::PARTIAL_CONTENT, Some(end - start), range)
         }
+        // Whoever makes the body says how long it is (Multipart::describe).
+        Conclusion::Parts(_) => (StatusCode::PARTIAL_CONTENT, None, None),
         Conclusion::NotModified => (StatusCode::NOT_MODIFIED, None, None),
         Conclusion::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, Some(0), None),
         Conclusion::Unsatisfiable => {
@@ -291,19 +279,9 @@ mod tests {
     fn cache_status_lists_the_servers_from_the_origin_on() {
         let signature = Signature::new("sun4-2-1").unwrap();
         let opened = Opened {
-            meta: meta(),
-            flows: true,
-            end: 30,
-            stored: true,
             outcome: crate::metrics::Outcome::Sun,
             passed_on: Some("sun4-2-2; hit".into()),
-            shared: true,
-            slot: geo::ContentId::from_bytes([0; 16]),
-            varying: None,
-            original: None,
-            status: StatusCode::OK,
-            asked: Asked::Nothing,
-            age: 0,
+            ..Opened::of_medium(meta())
         };
         let status = |provenance| signature.cache_status(&provenance).to_str().unwrap().to_owned();
         assert_eq!(status(Provenance::Hit), "sun4-2-1; hit");

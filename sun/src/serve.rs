@@ -13,10 +13,9 @@ use crate::body::{FileReader, ResponseBody};
 use crate::caching::freshness::Reuse;
 use crate::conditional::Conclusion;
 use crate::edge::Edge;
-use crate::errand::class_of;
 use crate::extent;
 use crate::fill::plan::Plan;
-use crate::fill::registry::{Joined, Need};
+use crate::fill::registry::{Joined, Need, UnderWay};
 use crate::fill::window::slice;
 use crate::fill::{Fill, FillError, Opened, Reader, task};
 use crate::flow::{self, Company, Known, Standing, Step};
@@ -25,7 +24,7 @@ use crate::held::HeldFile;
 use crate::interim::Interim;
 use crate::meta::{Meta, fresh_generation};
 use crate::metrics::Outcome;
-use crate::pass;
+use crate::multipart::{FileSize, Multipart};
 use crate::ram::{self, Head, Note, Ram};
 use crate::report::Tally;
 use crate::request::{self, Lookup, Parsed, Refusal};
@@ -38,21 +37,16 @@ pub async fn client(
     request: Request<Incoming>,
     interim: &Interim,
 ) -> Response<ResponseBody> {
-    let (head, body) = request.into_parts();
+    let (head, _) = request.into_parts();
     let parsed = request::parse(&head, false, &edge.topology());
     let lookup = match parsed {
         Parsed::File(lookup) => lookup,
         Parsed::Preflight { name, site, origin } => {
-            let topology = edge.topology();
-            return response::preflight(class_of(&topology, site.as_deref(), &name).cors.as_ref(), &origin);
+            return edge.with_class(site.as_deref(), &name, |class| response::preflight(class.cors.as_ref(), &origin));
         }
-        Parsed::Pass(lookup) => {
-            let (mut response, outcome) = pass::pass(&edge, &lookup, &head, body).await;
-            if let Some(cors) = &class_of(&edge.topology(), lookup.site.as_deref(), &lookup.name).cors {
-                response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
-            }
-            edge.metrics.answered(outcome, response.status());
-            return response;
+        Parsed::Pass(pass) => {
+            let refusal = Refusal::new(StatusCode::NOT_IMPLEMENTED, format!("{} is not passed on yet", pass.name));
+            return edge.signature.refuse(&refusal, false);
         }
         Parsed::Refused(refusal) => {
             edge.metrics.answered(Outcome::Refused, refusal.status);
@@ -63,9 +57,11 @@ pub async fn client(
     let hints = (head.version == Version::HTTP_11).then_some(interim);
     let (mut response, outcome) = Serving::new(&edge, &lookup, hints).run().await;
     interim.close();
-    if let Some(cors) = &class_of(&edge.topology(), lookup.site.as_deref(), &lookup.name).cors {
-        response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
-    }
+    edge.with_class(lookup.site.as_deref(), &lookup.name, |class| {
+        if let Some(cors) = &class.cors {
+            response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
+        }
+    });
     edge.metrics.answered(outcome, response.status());
     tracing::debug!(%client, file = %lookup.name, status = response.status().as_u16(), outcome = outcome.name(), "request");
     if outcome == Outcome::Refused || !matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
@@ -104,6 +100,9 @@ pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<Res
 
 /// The length of the whole file, as the response's head tells it.
 fn file_size(response: &Response<ResponseBody>) -> Option<u64> {
+    if let Some(FileSize(size)) = response.extensions().get() {
+        return Some(*size);
+    }
     if let Some(range) = headers::text(response.headers(), &header::CONTENT_RANGE) {
         return range.rsplit('/').next().and_then(|size| size.parse().ok());
     }
@@ -166,7 +165,7 @@ impl<'a> Serving<'a> {
         if request.asker.is_none()
             && let Some(held) = edge.open_held(request.content)
         {
-            let ttl_s = class_of(&edge.topology(), request.site.as_deref(), &request.name).ttl_s;
+            let ttl_s = edge.with_class(request.site.as_deref(), &request.name, |class| class.ttl_s);
             // A held file is carried by plan and served until it is dropped by plan.
             let generation = fresh_generation(request.content.prefix());
             let meta = Meta::new(&held.headers, Some(held.size), held.stored_at, ttl_s, generation);
@@ -225,8 +224,9 @@ impl<'a> Serving<'a> {
     fn join(&self, plan: Plan, company: Company) -> Joined<Found> {
         let (edge, request, slot) = (self.edge, self.request, self.found.slot);
         let direct = request.direct || request.personal();
+        let sources = || edge.sources(&request.name, request.content, direct);
         if company == Company::Alone {
-            return Joined::Started(Reader::new(Arc::new(Fill::new(slot, direct, plan).for_one())));
+            return Joined::Started(Reader::new(Arc::new(Fill::new(slot, plan, sources()).for_one())));
         }
         let now = crate::unix_now();
         let asks = request.asker.as_ref().map(|asker| &asker.directives);
@@ -235,7 +235,7 @@ impl<'a> Serving<'a> {
             let usable = matches!(&found.known, Known::File(meta) if meta.reuse(asks, now) == Reuse::Serve);
             usable.then_some(found)
         };
-        let begin = || (plan.clone(), edge.asks_no_sun(&request.name, request.content));
+        let begin = |_: UnderWay<'_>| (plan.clone(), sources());
         edge.fills.join(slot, Need::Head, direct, fresh, begin)
     }
 
@@ -259,6 +259,9 @@ impl<'a> Serving<'a> {
         conclusion: &Conclusion,
         standing: Standing,
     ) -> (Response<ResponseBody>, Outcome) {
+        if let (Conclusion::Parts(parts), Some(size)) = (conclusion, meta.size) {
+            return self.respond_parts(meta, conclusion, parts, size, standing);
+        }
         let part = match conclusion {
             Conclusion::Whole => 0..meta.size.unwrap_or(u64::MAX),
             Conclusion::Part(part) => part.clone(),
@@ -269,13 +272,29 @@ impl<'a> Serving<'a> {
         }
         let (provenance, outcome) = self.provenance(&meta, part.start, standing);
         let (edge, rfc) = (Arc::clone(self.edge), self.request.asker.is_some());
-        let body = self.body(Arc::clone(&meta), part);
-        let now = crate::unix_now();
-        let response = match rfc {
-            true => edge.signature.answer_rfc(&meta, conclusion, &provenance, now, body),
-            false => edge.signature.answer(&meta, conclusion, &provenance, now, body),
-        };
-        (response, outcome)
+        let body = self.body(Arc::clone(&meta), part, None);
+        (answer(&edge, rfc, &meta, conclusion, &provenance, body), outcome)
+    }
+
+    fn respond_parts(
+        self,
+        meta: Arc<Meta>,
+        conclusion: &Conclusion,
+        parts: &[std::ops::Range<u64>],
+        size: u64,
+        standing: Standing,
+    ) -> (Response<ResponseBody>, Outcome) {
+        let multipart = Multipart::new(parts, size, meta.headers.get(header::CONTENT_TYPE), rand::random());
+        if standing == Standing::Refreshing {
+            self.refresh_behind(&meta);
+        }
+        let (provenance, outcome) = self.provenance(&meta, parts[0].start, standing);
+        let (none, rfc) = (ResponseBody::empty(), self.request.asker.is_some());
+        let mut response = answer(self.edge, rfc, &meta, conclusion, &provenance, none);
+        multipart.describe(response.headers_mut());
+        response.extensions_mut().insert(FileSize(size));
+        let body = self.body(meta, parts[0].clone(), Some(multipart));
+        (response.map(|_| body), outcome)
     }
 
     fn provenance(&self, meta: &Meta, start: u64, standing: Standing) -> (Provenance, Outcome) {
@@ -304,33 +323,43 @@ impl<'a> Serving<'a> {
         self.edge.ram.extent(self.found.slot, meta.generation, index).is_some()
     }
 
-    fn body(self, meta: Arc<Meta>, part: std::ops::Range<u64>) -> ResponseBody {
+    /// `part` of the file, or several of which it is the first.
+    fn body(self, meta: Arc<Meta>, part: std::ops::Range<u64>, several: Option<Multipart>) -> ResponseBody {
         if self.request.head_only || part.is_empty() {
             return ResponseBody::empty();
         }
         let same_version = self.found.holds(meta.generation);
         if let Some(body) = self.found.body.filter(|_| same_version) {
-            return ResponseBody::whole(slice(&body, part.start, part.end));
+            return match several {
+                Some(several) => ResponseBody::pieces(several.pieces(&body)),
+                None => ResponseBody::whole(slice(&body, part.start, part.end)),
+            };
         }
         if let (Known::Piece { start, body, .. }, None) = (&self.found.known, &self.found.fill) {
             return ResponseBody::whole(slice(body, part.start - start, part.end - start));
         }
-        let flowing = self.found.fill.filter(|(_, opened, _)| opened.flows);
-        let alone = flowing.as_ref().is_some_and(|(reader, opened, _)| {
-            reader.fill().alone && !opened.stored || !opened.shared && self.request.asker.is_some() && !opened.stored
+        let alone = self.found.fill.as_ref().is_some_and(|(reader, opened, _)| {
+            opened.flows && !opened.stored && (reader.fill().alone || !opened.shared)
         });
+        // A fill that told what the file is may be far from the part that is wanted.
+        let useful = |(reader, opened, _): &(Reader, Opened, bool)| {
+            opened.flows && (alone || meta.size.is_none() || reader.fill().brings(meta.generation, part.start))
+        };
+        let fill = self.found.fill.filter(useful).map(|(reader, _, _)| reader);
         ResponseBody::file(FileReader {
             edge: Arc::clone(self.edge),
             errand: self.request.errand(),
             content: self.found.slot,
             meta,
             position: part.start,
-            end: part.end,
+            end: if several.is_some() { part.start } else { part.end },
+            several,
             direct: self.request.direct || self.request.personal(),
             held: self.found.held,
-            fill: flowing.map(|(reader, _, _)| reader),
+            fill,
             alone,
             fruitless: 0,
+            stood_still: false,
         })
     }
 }
@@ -367,6 +396,21 @@ impl Found {
     /// Whether this version is what a tier holds.
     fn holds(&self, generation: u64) -> bool {
         matches!(&self.known, Known::File(meta) if meta.generation == generation)
+    }
+}
+
+fn answer(
+    edge: &Edge,
+    rfc: bool,
+    meta: &Arc<Meta>,
+    conclusion: &Conclusion,
+    provenance: &Provenance,
+    body: ResponseBody,
+) -> Response<ResponseBody> {
+    let now = crate::unix_now();
+    match rfc {
+        true => edge.signature.answer_rfc(meta, conclusion, provenance, now, body),
+        false => edge.signature.answer(meta, conclusion, provenance, now, body),
     }
 }
 

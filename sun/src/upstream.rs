@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header};
-use http_body_util::{Either, Empty};
+use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -18,24 +18,22 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::caching::update;
 use crate::config::UpstreamConfig;
-use crate::errand::{Errand, SUN_SITE};
+use crate::errand::Errand;
 use crate::fill::Fill;
 use crate::fill::plan::Plan;
 use crate::headers;
+use crate::request::SITE;
 use crate::sources::Source;
 
 /// The client. Connections are kept and shared by all workers.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    client: Client<HttpConnector, RequestBody>,
+    client: Client<HttpConnector, Empty<Bytes>>,
     authorization: HeaderValue,
     via: HeaderValue,
     cdn_loop: HeaderValue,
     first_byte: Duration,
 }
-
-/// Nothing, or what a client sends.
-pub type RequestBody = Either<Empty<Bytes>, Incoming>;
 
 /// Why there is no response.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -124,26 +122,7 @@ impl Upstream {
         self.send(request, limit).await
     }
 
-    /// Passes a client's request on to the content server at `url`, body and all. `first_byte` counts from the
-    /// beginning of the body: who sends a long one is waited for, as long as they send ([`crate::stall`]).
-    ///
-    /// # Errors
-    ///
-    /// When no response head arrives; any status is a response.
-    pub async fn pass(
-        &self,
-        method: &Method,
-        url: &str,
-        headers: &http::HeaderMap,
-        body: Incoming,
-    ) -> Result<Response<Incoming>, AskError> {
-        let builder = self.with_fields(Request::builder().method(method).uri(url), headers, true);
-        let body = if http_body::Body::is_end_stream(&body) { Either::Left(Empty::new()) } else { Either::Right(body) };
-        let request = builder.body(body).map_err(|error| AskError::Unreachable(error.to_string()))?;
-        self.send(request, PASS_MAX).await
-    }
-
-    async fn send(&self, request: Request<RequestBody>, limit: Duration) -> Result<Response<Incoming>, AskError> {
+    async fn send(&self, request: Request<Empty<Bytes>>, limit: Duration) -> Result<Response<Incoming>, AskError> {
         match tokio::time::timeout(limit, self.client.request(request)).await {
             Err(_) => Err(AskError::TimedOut(limit)),
             Ok(Err(error)) => Err(AskError::Unreachable(chain(&error))),
@@ -151,7 +130,7 @@ impl Upstream {
         }
     }
 
-    fn request(&self, source: &Source, errand: &Errand, asked: &Asked) -> Result<Request<RequestBody>, http::Error> {
+    fn request(&self, source: &Source, errand: &Errand, asked: &Asked) -> Result<Request<Empty<Bytes>>, http::Error> {
         let method = if asked.head_only { Method::HEAD } else { Method::GET };
         let to_content_server = matches!(source, Source::ContentServer { .. });
         let mut request = match source {
@@ -170,7 +149,7 @@ impl Upstream {
         if !to_content_server {
             request = request.header(header::AUTHORIZATION, &self.authorization);
             if let Some(site) = &errand.site {
-                request = request.header(SUN_SITE, &**site);
+                request = request.header(SITE, &**site);
             }
         } else if errand.asker.is_none() {
             request = request.header(CDN_LOOP, &self.cdn_loop);
@@ -186,7 +165,7 @@ impl Upstream {
                 request = request.header(name, value);
             }
         }
-        request.body(Either::Left(Empty::new()))
+        request.body(Empty::new())
     }
 
     /// A client's fields, and this server's name behind those of whom the request has passed.
@@ -237,10 +216,6 @@ impl Asked {
 }
 
 const CDN_LOOP: header::HeaderName = header::HeaderName::from_static("cdn-loop");
-/// From the first byte of a request that is passed on to the head of its answer: a bound for clients that send
-/// endlessly and for content servers that never answer.
-const PASS_MAX: Duration = Duration::from_secs(3600);
-
 /// `bytes=first-last` of a half-open range; without a last byte when the end is open.
 #[must_use]
 pub fn range_header(start: u64, end: u64) -> String {
@@ -266,21 +241,24 @@ mod tests {
     #[test]
     fn a_content_server_sees_the_topologys_address_and_no_token() {
         let source = Source::ContentServer { number: 7, url: "http://cs7.storage/a.jpg".into() };
-        let request = upstream().request(&source, &errand(), &Asked::default()).unwrap();
+        let errand = Errand { site: Some("cdn.example.net".into()), ..errand() };
+        let request = upstream().request(&source, &errand, &Asked::default()).unwrap();
         assert_eq!(request.uri(), "http://cs7.storage/a.jpg");
         assert_eq!(request.headers().get("cdn-loop").unwrap(), "example.org");
         assert_eq!(request.headers().get("via").unwrap(), "1.1 sun4-2-1");
-        assert!(!request.headers().contains_key(header::AUTHORIZATION));
+        assert!(!request.headers().contains_key(header::AUTHORIZATION) && !request.headers().contains_key("sun-site"));
     }
 
     #[test]
     fn a_server_sees_the_canonical_name_and_the_token() {
         let source = Source::Sun { name: "sun4-2-2".into(), address: ([10, 0, 0, 2], 8081).into() };
         let asked = Asked { range: Some(range_header(0, 10)), ..Asked::default() };
-        let request = upstream().request(&source, &errand(), &asked).unwrap();
+        let errand = Errand { site: Some("cdn.example.net".into()), ..errand() };
+        let request = upstream().request(&source, &errand, &asked).unwrap();
         assert_eq!(request.uri(), "http://10.0.0.2:8081/c7/a.jpg");
         assert_eq!(request.headers().get(header::AUTHORIZATION).unwrap(), "Bearer secret");
         assert_eq!(request.headers().get(header::RANGE).unwrap(), "bytes=0-9");
+        assert_eq!(request.headers().get("sun-site").unwrap(), "cdn.example.net");
     }
 
     #[test]

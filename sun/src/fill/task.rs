@@ -9,6 +9,7 @@
 //!                    or twice in vain
 //! ```
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,6 @@ use http::{HeaderMap, Response, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::caching::freshness::Exchange;
 use crate::caching::update;
@@ -30,7 +30,7 @@ use crate::fill::answer::{self, Answer, Making};
 use crate::fill::plan::Plan;
 use crate::fill::rfc::{self, Understood};
 use crate::fill::window::{WINDOW_EXTENTS, Window};
-use crate::fill::{self, Fill, FillError, Opened, Phase};
+use crate::fill::{self, Fill, FillError, Opened, Phase, WINDOW_BYTES_MAX};
 use crate::headers;
 use crate::meta::{self, Meta, Storable};
 use crate::metrics::Outcome;
@@ -41,16 +41,8 @@ use crate::upstream::{AskError, Asked, range_header};
 /// Runs a fill to its end, whoever still reads it.
 pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, errand: Errand) {
     let mut end = End { edge: Arc::clone(&edge), fill: Arc::clone(&fill), error: None };
-    let sources = edge.sources(&errand.name, errand.content, fill.direct);
-    let mut writer = Writer {
-        edge: &edge,
-        fill: &fill,
-        errand: &errand,
-        sources: sources.into(),
-        permit: None,
-        declined: false,
-        piece: None,
-    };
+    let sources = fill.sources.clone().into();
+    let mut writer = Writer { edge: &edge, fill: &fill, errand: &errand, sources, declined: false, piece: None };
     let outcome = writer.run().await;
     if let Err(error) = &outcome {
         edge.metrics.fill_failed(error);
@@ -87,6 +79,7 @@ impl Drop for End {
     fn drop(&mut self) {
         let cut = || FillError::Broken { at: self.fill.lock().window.received(), why: "the server is stopping".into() };
         let error = self.error.take().unwrap_or_else(|| Some(cut()));
+        self.fill.stand_still(self.edge.now_ms());
         self.fill.end(error);
         self.edge.fills.leave(&self.fill);
     }
@@ -98,8 +91,6 @@ struct Writer<'a> {
     errand: &'a Errand,
     /// Those not tried yet.
     sources: std::collections::VecDeque<Source>,
-    /// This fill's share of the bytes in flight.
-    permit: Option<OwnedSemaphorePermit>,
     /// The RAM tier did not keep an extent: readers that fall behind would have it fetched again.
     declined: bool,
     /// What is being fetched is a part of this version, from this position on, to be kept here.
@@ -278,7 +269,7 @@ impl Writer<'_> {
         };
         self.piece = piece;
         if opened.flows {
-            self.permit = Some(self.reserve(opened.meta.size).await?);
+            self.reserve(range.as_ref().map_or(0, |range| range.start)..opened.end).await?;
         }
         if opened.stored && opened.meta.size.is_some_and(|size| size > EXTENT_BYTES) {
             self.keep_head(&opened);
@@ -410,9 +401,11 @@ impl Writer<'_> {
         if next_start >= opened.end || opened.meta.size.is_none() {
             return false;
         }
-        // A source that ignores ranges begins before what this fill is for: what is held until there is no end.
-        let held = || self.edge.ram.extent(opened.slot, opened.meta.generation, next).is_some();
-        self.unwanted(opened) || (next_start > self.fill.plan.start() && held())
+        // A source that ignores ranges begins before what this fill is for: what is here until there is no end.
+        let generation = opened.meta.generation;
+        let held = || self.edge.ram.has_extent(opened.slot, generation, next);
+        let brought = || self.edge.fills.yields(self.fill, generation, next_start);
+        self.unwanted(opened) || (next_start > self.fill.plan.start() && (held() || brought()))
     }
 
     /// A fill of a file too large for the tier, or that is not kept, goes on only while somebody reads it.
@@ -436,15 +429,22 @@ impl Writer<'_> {
     }
 
     /// Such a fill also runs ahead of its fastest reader by no more than the window. False when no reader moved
-    /// for as long as a client may stall: what they still need is another fill's.
+    /// for as long as a client may stall, or for less while others needed room: what they still need is another
+    /// fill's.
     async fn readers_follow(&self, opened: &Opened) -> bool {
         let stall = Duration::from_secs(self.edge.config.limits.stall_s);
         while self.paced(opened) && self.fill.ahead() {
+            self.fill.stand_still(self.edge.now_ms());
             if tokio::time::timeout(stall, self.fill.consumed.notified()).await.is_err() {
                 return false;
             }
+            if self.fill.gave_back() {
+                return false;
+            }
         }
-        true
+        let mut state = self.fill.lock();
+        state.waits_since = None;
+        !state.gave_back
     }
 
     /// All bytes are here: what is small is kept whole, what had no size has one now.
@@ -521,33 +521,23 @@ impl Writer<'_> {
             }
             Err(error) => {
                 self.edge.failed(source);
-                self.skip_suns_after_timeout(source, &error);
-                why.timed_out |= matches!(error, AskError::TimedOut(_));
+                if matches!(error, AskError::TimedOut(_)) {
+                    // A sun is given longer than the content server (Upstream::ask): one that still says nothing
+                    // hangs, and the client has waited enough to be spared the next.
+                    self.skip_suns_after(source);
+                    why.timed_out = true;
+                }
                 why.note(source, error.to_string());
                 None
             }
         }
     }
 
-    /// A sun is given longer than the content server ([`crate::upstream::Upstream::ask`]): one that still says
-    /// nothing hangs, and the client has waited enough to be spared the next.
-    fn skip_suns_after_timeout(&mut self, source: &Source, error: &AskError) {
-        if matches!(error, AskError::TimedOut(_)) {
-            self.skip_suns_after(source);
-        }
-    }
-
     /// This fill's share of the bytes in flight: what its window can hold.
-    async fn reserve(&self, size: Option<u64>) -> Result<OwnedSemaphorePermit, FillError> {
-        let window = (WINDOW_EXTENTS as u64 + 1) * EXTENT_BYTES;
-        let kib = size.unwrap_or(window).min(window).div_ceil(1024).max(1);
-        let kib = u32::try_from(kib).expect("a window is a few MiB").min(self.edge.in_flight_kib_max());
-        let semaphore = Arc::clone(&self.edge.in_flight);
-        let wait = Duration::from_millis(self.edge.config.upstream.first_byte_ms);
-        match tokio::time::timeout(wait, semaphore.acquire_many_owned(kib)).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(FillError::Busy),
-        }
+    async fn reserve(&self, range: Range<u64>) -> Result<(), FillError> {
+        let bytes = (range.end - range.start).min(WINDOW_BYTES_MAX);
+        let patience = Duration::from_millis(self.edge.config.upstream.first_byte_ms);
+        self.edge.in_flight.reserve(self.fill, bytes, patience, || self.edge.now_ms()).await
     }
 
     fn broken(&self, why: String) -> FillError {
@@ -578,7 +568,7 @@ impl From<NoneAnswered> for FillError {
 
 /// The writer's side of the shared state.
 impl Fill {
-    fn open(&self, opened: Opened, start: u64) {
+    pub(super) fn open(&self, opened: Opened, start: u64) {
         let mut state = self.lock();
         if state.window.received() != start {
             state.window = Window::starting_at(start);
@@ -588,7 +578,7 @@ impl Fill {
         self.news.send_replace(());
     }
 
-    fn push(&self, data: Bytes) -> Vec<(u32, Bytes)> {
+    pub(super) fn push(&self, data: Bytes) -> Vec<(u32, Bytes)> {
         let whole = self.lock().window.push(data);
         self.news.send_replace(());
         whole

@@ -3,6 +3,7 @@
 //!
 //! - [`serving`]: one sun. Miss, hit, ranges, conditions, HEAD.
 //! - [`crowds`]: many clients and one fill; a client that leaves.
+//! - [`parts`]: several ranges in one response, and what of a partly cached file is asked for.
 //! - [`upstream`]: a content server that dies, lies, hangs or is away.
 //! - [`hostile`]: what must reach no upstream; malformed and slow clients.
 //! - [`tls`]: which certificate, and a new one.
@@ -21,6 +22,7 @@ mod carrying;
 mod crowds;
 mod demo;
 mod hostile;
+mod parts;
 mod region;
 mod restarts;
 mod serving;
