@@ -152,6 +152,10 @@ impl CanonicalName {
     /// Whether a decoded segment of the path is `.` or `..`: only a site's can be.
     #[must_use]
     pub(crate) fn has_dot_segment(&self) -> bool {
+        // Nothing is made for the many that have neither.
+        if !self.text.contains("/.") && !self.text.contains('%') && !self.text.contains('\\') {
+            return false;
+        }
         let decoded = self.path().replace("%2e", ".").replace("%2E", ".");
         let decoded = decoded.replace("%2f", "/").replace("%2F", "/").replace("%5c", "/").replace("%5C", "/");
         decoded.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | "..")))

@@ -358,10 +358,14 @@ impl ContentServers {
     /// would resolve them into folders of other content servers.
     #[must_use]
     pub fn url_of(&self, name: &CanonicalName) -> Option<String> {
-        let number = name.content_server();
-        let leaves = self.has_path_prefix() && name.has_dot_segment();
-        (self.allows(number) && !leaves)
-            .then(|| format!("{}{}", self.url.replace("{number}", &number.to_string()), name.path_and_query()))
+        let number = name.content_server().to_string();
+        self.serves(name).then(|| format!("{}{}", self.url.replace("{number}", &number), name.path_and_query()))
+    }
+
+    /// Whether [`ContentServers::url_of`] the file is anything.
+    #[must_use]
+    pub fn serves(&self, name: &CanonicalName) -> bool {
+        self.allows(name.content_server()) && !(self.has_path_prefix() && name.has_dot_segment())
     }
 
     /// Whether all content servers stand behind one address, each in a folder of its own.

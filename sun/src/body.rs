@@ -29,6 +29,7 @@ use crate::fill::{FillError, Read, Reader, WINDOW_BYTES_MAX, task};
 use crate::held::HeldFile;
 use crate::meta::Meta;
 use crate::multipart::Multipart;
+use crate::pass::body::Passed;
 use crate::report::Tally;
 use crate::vault_read;
 
@@ -45,6 +46,7 @@ enum Kind {
     Pieces(VecDeque<Bytes>),
     Idle(Box<FileReader>),
     Reading(Pin<Box<dyn Future<Output = (Box<FileReader>, Piece)> + Send>>),
+    Passed(Box<Passed>),
     Over,
 }
 
@@ -73,6 +75,12 @@ impl ResponseBody {
     #[must_use]
     pub fn file(reader: FileReader) -> Self {
         Self { kind: Kind::Idle(Box::new(reader)), tally: None }
+    }
+
+    /// What a content server sends to this client alone.
+    #[must_use]
+    pub fn passed(body: Passed) -> Self {
+        Self { kind: Kind::Passed(Box::new(body)), tally: None }
     }
 
     /// The same, reported to the popularity API when it ends.
@@ -104,6 +112,13 @@ impl http_body::Body for ResponseBody {
             }
             Kind::Idle(reader) => Box::pin(reader.step()),
             Kind::Reading(reading) => reading,
+            Kind::Passed(mut body) => {
+                let polled = body.poll_piece(cx);
+                if !matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+                    self.kind = Kind::Passed(body);
+                }
+                return polled.map(|piece| piece.map(|piece| piece.map(Frame::data)));
+            }
         };
         match reading.as_mut().poll(cx) {
             Poll::Pending => {
@@ -128,6 +143,7 @@ impl http_body::Body for ResponseBody {
         match &self.kind {
             Kind::Over | Kind::Whole(None) => true,
             Kind::Pieces(pieces) => pieces.is_empty(),
+            Kind::Passed(body) => body.is_over(),
             Kind::Whole(Some(_)) | Kind::Idle(_) | Kind::Reading(_) => false,
         }
     }
@@ -141,6 +157,7 @@ impl http_body::Body for ResponseBody {
                 let several = reader.several.as_ref().map_or(0, Multipart::length);
                 SizeHint::with_exact(several + reader.end - reader.position)
             }
+            Kind::Passed(body) => body.size_hint(),
             Kind::Idle(_) | Kind::Reading(_) => SizeHint::default(),
         }
     }
@@ -153,6 +170,7 @@ impl std::fmt::Debug for Kind {
             Self::Pieces(_) => "Pieces",
             Self::Idle(_) => "Idle",
             Self::Reading(_) => "Reading",
+            Self::Passed(_) => "Passed",
             Self::Over => "Over",
         })
     }

@@ -198,7 +198,7 @@ mod tests {
             name,
             content,
             slot: content,
-            asker: None,
+            said: None,
             head_only: false,
             range,
             several,

@@ -8,13 +8,18 @@ use arc_swap::ArcSwap;
 use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 
-use crate::breaker::Breakers;
+use crate::breaker::{Breakers, Pass};
+use crate::caching::vary;
 use crate::config::Config;
+use crate::fill::ahead::Sequences;
+use crate::fill::hedge::Hedging;
 use crate::fill::in_flight::InFlight;
 use crate::fill::registry::Registry;
+use crate::fill::slots::Slots;
 use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
 use crate::metrics::Metrics;
+use crate::pass::Passing;
 use crate::ram::Ram;
 use crate::region::{RegionView, Suspended, Witnesses};
 use crate::report::Downloads;
@@ -35,8 +40,16 @@ pub struct Edge {
     pub fills: Registry,
     /// The client for sources.
     pub upstream: Upstream,
+    /// The client for what is passed on uncached.
+    pub passing: Passing,
     /// What fills may hold; see [`crate::config::UpstreamConfig::in_flight_bytes`].
     pub in_flight: InFlight,
+    /// How many questions each content server is asked at a time.
+    pub slots: Slots,
+    /// When a source is slow enough for a second question.
+    pub hedging: Hedging,
+    /// Clients that read files in sequence.
+    pub sequences: Sequences,
     /// Counters.
     pub metrics: Metrics,
     /// How responses are signed.
@@ -86,6 +99,10 @@ impl Edge {
             fills: Registry::default(),
             upstream: pieces.upstream,
             in_flight: InFlight::new(config.upstream.in_flight_bytes),
+            passing: Passing::new(&config.upstream),
+            sequences: Sequences::new(config.upstream.read_ahead_bytes),
+            slots: Slots::new(&config.upstream),
+            hedging: Hedging::new(&config.upstream),
             metrics: pieces.metrics,
             signature: pieces.signature,
             downloads: Arc::default(),
@@ -148,6 +165,16 @@ impl Edge {
         self.held.as_ref()?.open(content)
     }
 
+    /// The file is another one now: what this server keeps of it is dropped (RFC 9111, section 4.4).
+    pub fn invalidate(&self, name: &CanonicalName) {
+        let content = name.content_id();
+        for slot in [content, vary::slot(content)] {
+            self.fills.outdate(slot);
+            self.ram.forget(slot);
+        }
+        self.distrust(content);
+    }
+
     /// The vault's copy is not what was stored.
     pub fn distrust(&self, content: ContentId) {
         if let Some(held) = &self.held {
@@ -162,13 +189,19 @@ impl Edge {
         regions.first().copied().unwrap_or_else(|| self.topology().default_region)
     }
 
-    /// Whether the source is worth asking now.
+    /// Leave to ask the source now; none while its breaker is open.
     #[must_use]
-    pub fn admits(&self, source: &Source) -> bool {
+    pub fn admits(&self, source: &Source) -> Option<Pass> {
         match source {
             Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
-            Source::Sun { .. } | Source::Cache { .. } => true,
+            Source::Sun { .. } | Source::Cache { .. } => Some(Pass::ORDINARY),
         }
+    }
+
+    /// Whether nothing is held against a content server: then it may be asked for more than is needed.
+    #[must_use]
+    pub fn trusts(&self, content_server: u32) -> bool {
+        self.breakers().closed(content_server)
     }
 
     /// The source gave an answer.
@@ -179,17 +212,18 @@ impl Edge {
     }
 
     /// The source answered 5xx or broke off. Of a server of ours that says nothing: what it asked may have failed.
-    pub fn faltered(&self, source: &Source) {
+    /// `pass` is what [`Edge::admits`] gave.
+    pub fn faltered(&self, source: &Source, pass: Pass) {
         if let Source::ContentServer { number, .. } = source {
-            self.breakers().failed(*number, self.now_ms());
+            self.breakers().failed(*number, pass, self.now_ms());
         }
     }
 
-    /// The source could not be reached, or did not answer in time.
-    pub fn failed(&self, source: &Source) {
+    /// The source could not be reached, or did not answer in time. `pass` is what [`Edge::admits`] gave.
+    pub fn failed(&self, source: &Source, pass: Pass) {
         let now_ms = self.now_ms();
         match source {
-            Source::ContentServer { number, .. } => self.breakers().failed(*number, now_ms),
+            Source::ContentServer { number, .. } => self.breakers().failed(*number, pass, now_ms),
             Source::Sun { name, .. } | Source::Cache { name, .. } => {
                 self.suspended.rcu(|suspended| {
                     let mut suspended = Suspended::clone(suspended);

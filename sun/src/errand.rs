@@ -25,12 +25,12 @@ pub struct Errand {
     /// The hostname of the site that it was asked for at.
     pub site: Option<Arc<str>>,
     /// What the client said; only under the policy "rfc".
-    pub asker: Option<Arc<Asker>>,
+    pub said: Option<Arc<Said>>,
 }
 
 /// What matters of a client's request beside the name.
 #[derive(Clone, Debug)]
-pub struct Asker {
+pub struct Said {
     /// Fields that go upstream.
     pub headers: HeaderMap,
     /// What they say to caches.
@@ -60,7 +60,7 @@ pub fn class_of<'a>(topology: &'a Topology, site: Option<&str>, name: &Canonical
     topology.class_for(site, name)
 }
 
-impl Asker {
+impl Said {
     /// Reads a request's headers. `from_server`: `Authorization` is a server's of ours and goes no further.
     #[must_use]
     pub fn of(request: &HeaderMap, from_server: bool) -> Self {
@@ -111,21 +111,21 @@ mod tests {
             ("accept", "*/*"),
             ("cache-control", "no-cache"),
         ]);
-        let asker = Asker::of(&headers, false);
-        let mut names: Vec<_> = asker.headers.keys().map(HeaderName::as_str).collect();
+        let said = Said::of(&headers, false);
+        let mut names: Vec<_> = said.headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["accept", "cache-control"]);
-        assert_eq!(asker.range.as_ref().unwrap(), "bytes=-5");
-        assert!(asker.directives.no_cache && !asker.personal);
+        assert_eq!(said.range.as_ref().unwrap(), "bytes=-5");
+        assert!(said.directives.no_cache && !said.personal);
     }
 
     #[test]
     fn what_is_somebodys_is_told() {
-        let asker = |name, from_server| Asker::of(&map(&[(name, "x")]), from_server);
-        assert!(asker("authorization", false).authorized && asker("authorization", false).personal);
-        assert!(!asker("authorization", true).personal, "it is a server's token");
-        assert!(!asker("cookie", false).authorized && asker("cookie", false).personal);
-        assert!(asker("if-match", false).conditional && !asker("if-none-match", false).conditional);
+        let said = |name, from_server| Said::of(&map(&[(name, "x")]), from_server);
+        assert!(said("authorization", false).authorized && said("authorization", false).personal);
+        assert!(!said("authorization", true).personal, "it is a server's token");
+        assert!(!said("cookie", false).authorized && said("cookie", false).personal);
+        assert!(said("if-match", false).conditional && !said("if-none-match", false).conditional);
     }
 
     fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -122,8 +122,8 @@ pub enum Absent {
 /// The tiers were looked at; `known` is what they say, `now` in seconds since 1970.
 #[must_use]
 pub fn looked(request: &Lookup, known: &Known, now: u64, absent: Absent) -> Step {
-    let asks = request.asker.as_ref().map(|asker| &asker.directives);
-    if request.asker.as_ref().is_some_and(|asker| asker.conditional) {
+    let asks = request.said.as_ref().map(|said| &said.directives);
+    if request.said.as_ref().is_some_and(|said| said.conditional) {
         return Step::Ask(cold(request), Company::Alone);
     }
     match known {
@@ -164,7 +164,7 @@ pub fn opened(request: &Lookup, meta: &Arc<Meta>) -> Step {
 /// its time, `now` in seconds since 1970.
 #[must_use]
 pub fn failed(request: &Lookup, asked: &Plan, error: &FillError, held: Option<&Arc<Meta>>, now: u64) -> Step {
-    let insists = request.asker.as_ref().is_some_and(|asker| asker.directives.no_cache);
+    let insists = request.said.as_ref().is_some_and(|said| said.directives.no_cache);
     let usable = held.filter(|meta| now < meta.error_until && !insists);
     match (error, usable) {
         // The first byte of an empty file cannot be had: ask for all of it. Also when the fill that was joined
@@ -179,7 +179,7 @@ pub fn failed(request: &Lookup, asked: &Plan, error: &FillError, held: Option<&A
         // Nobody queues behind another: each asks for themselves, as the client does.
         (FillError::NotShared, _) => {
             let own = match (held, asked) {
-                (_, Plan::Span(_)) if request.range.is_some() && request.asker.is_some() => Plan::Part,
+                (_, Plan::Span(_)) if request.range.is_some() && request.said.is_some() => Plan::Part,
                 (Some(meta), _) => stale(request, meta),
                 (None, _) => cold(request),
             };
@@ -187,7 +187,7 @@ pub fn failed(request: &Lookup, asked: &Plan, error: &FillError, held: Option<&A
         }
         // What was held is of another version than what is there now.
         (FillError::Changed, _) if matches!(asked, Plan::Revalidate { .. } | Plan::Complete { .. }) => {
-            Step::Ask(Plan::Whole, company(request, request.asker.is_some()))
+            Step::Ask(Plan::Whole, company(request, request.said.is_some()))
         }
         (FillError::Missing(_) | FillError::Unsatisfiable { .. }, _) | (_, None) => Step::Refuse(refusal(error)),
         (_, Some(meta)) => respond(request, meta, Standing::Failed),
@@ -197,7 +197,7 @@ pub fn failed(request: &Lookup, asked: &Plan, error: &FillError, held: Option<&A
 /// The question of a request of which nothing is held.
 #[must_use]
 pub fn cold(request: &Lookup) -> Plan {
-    match request.asker {
+    match request.said {
         Some(_) => Plan::cold_rfc(request.head_only, request.range),
         None => Plan::cold(request.head_only, request.range),
     }
@@ -206,7 +206,7 @@ pub fn cold(request: &Lookup) -> Plan {
 /// The question about a copy that is past its time. Under the policy "rfc" HEAD is written through: it updates what
 /// is held.
 fn stale(request: &Lookup, meta: &Arc<Meta>) -> Plan {
-    match request.asker {
+    match request.said {
         Some(_) if request.head_only => Plan::Head,
         _ => Plan::Revalidate { meta: Arc::clone(meta) },
     }
@@ -214,7 +214,7 @@ fn stale(request: &Lookup, meta: &Arc<Meta>) -> Plan {
 
 /// RFC 9111, section 5.2.1.7: who wants only what is here is not made to wait.
 fn ask(request: &Lookup, plan: Plan, company: Company) -> Step {
-    if request.asker.as_ref().is_some_and(|asker| asker.directives.only_if_cached) {
+    if request.said.as_ref().is_some_and(|said| said.directives.only_if_cached) {
         let why = "nothing is held that this request may use, and it wants nothing else";
         return Step::Refuse(Refusal::new(StatusCode::GATEWAY_TIMEOUT, why));
     }
@@ -224,7 +224,7 @@ fn ask(request: &Lookup, plan: Plan, company: Company) -> Step {
 
 /// Whether a request waits with others: not when the answer is likely to be for one alone.
 fn company(request: &Lookup, lately_alone: bool) -> Company {
-    let authorized = request.asker.as_ref().is_some_and(|asker| asker.authorized || asker.directives.no_store);
+    let authorized = request.said.as_ref().is_some_and(|said| said.authorized || said.directives.no_store);
     if authorized || lately_alone { Company::Alone } else { Company::Shared }
 }
 

@@ -22,7 +22,7 @@
 //! - [`meta`], [`extent`], [`ram`], [`held`]: what is known and kept of a file.
 //! - [`sources`], [`region`], [`breaker`]: whom to ask, and whom to leave alone.
 //! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
-//! - [`serve`], [`body`], [`vault_read`]: the shell that waits.
+//! - [`serve`], [`body`], [`vault_read`]: the shell that waits. [`pass`]: what is not cached, uploads.
 //! - [`listener`], [`tls`], [`greeting`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
@@ -52,6 +52,7 @@ pub mod listener;
 pub mod meta;
 pub mod metrics;
 pub mod multipart;
+pub mod pass;
 pub mod ram;
 pub mod range;
 pub mod region;

@@ -21,7 +21,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, Method, StatusCode, Version, request};
 
 use crate::caching::vary;
-use crate::errand::{Asker, Errand};
+use crate::errand::{Errand, Said};
 use crate::headers;
 use crate::multipart::Several;
 use crate::range::Spec;
@@ -36,7 +36,7 @@ pub struct Lookup {
     /// Where it is kept: the id, or under the policy "rfc" what [`vary::slot`] makes of it.
     pub slot: ContentId,
     /// What the client said; only under the policy "rfc".
-    pub asker: Option<Arc<Asker>>,
+    pub said: Option<Arc<Said>>,
     /// HEAD: the same without a body.
     pub head_only: bool,
     /// The part asked for; of several the one that leads ([`Several::lead`]).
@@ -249,22 +249,22 @@ fn lookup(
     let origin = own(&header::ORIGIN);
     let head_only = head.method == Method::HEAD;
     let slot = if rfc { vary::slot(content) } else { content };
-    let asker = rfc.then(|| Arc::new(Asker::of(&head.headers, direct)));
+    let said = rfc.then(|| Arc::new(Said::of(&head.headers, direct)));
     let site = site.map(host_of);
-    Lookup { name, content, slot, asker, head_only, range, several, conditions, origin, direct, site }
+    Lookup { name, content, slot, said, head_only, range, several, conditions, origin, direct, site }
 }
 
 impl Lookup {
     /// What is fetched for it.
     #[must_use]
     pub fn errand(&self) -> Errand {
-        Errand { name: self.name.clone(), content: self.content, site: self.site.clone(), asker: self.asker.clone() }
+        Errand { name: self.name.clone(), content: self.content, site: self.site.clone(), said: self.said.clone() }
     }
 
     /// Whether only the content server may see it.
     #[must_use]
     pub fn personal(&self) -> bool {
-        self.asker.as_ref().is_some_and(|asker| asker.personal)
+        self.said.as_ref().is_some_and(|said| said.personal)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::extent;
 use crate::fill::plan::Plan;
 use crate::fill::registry::{Joined, Need, UnderWay};
 use crate::fill::window::slice;
-use crate::fill::{Fill, FillError, Opened, Reader, task};
+use crate::fill::{Fill, FillError, Opened, Reader, ahead, task};
 use crate::flow::{self, Company, Known, Standing, Step};
 use crate::headers;
 use crate::held::HeldFile;
@@ -25,9 +25,10 @@ use crate::interim::Interim;
 use crate::meta::{Meta, fresh_generation};
 use crate::metrics::Outcome;
 use crate::multipart::{FileSize, Multipart};
+use crate::pass;
 use crate::ram::{self, Head, Note, Ram};
 use crate::report::Tally;
-use crate::request::{self, Lookup, Parsed, Refusal};
+use crate::request::{self, Lookup, Parsed, Pass, Refusal};
 use crate::response::{self, Provenance};
 
 /// Answers a client.
@@ -37,25 +38,25 @@ pub async fn client(
     request: Request<Incoming>,
     interim: &Interim,
 ) -> Response<ResponseBody> {
-    let (head, _) = request.into_parts();
+    let (head, body) = request.into_parts();
     let parsed = request::parse(&head, false, &edge.topology());
     let lookup = match parsed {
         Parsed::File(lookup) => lookup,
         Parsed::Preflight { name, site, origin } => {
-            return edge.with_class(site.as_deref(), &name, |class| response::preflight(class.cors.as_ref(), &origin));
+            pass::refuse_body(&head, body);
+            return edge.with_class(site.as_deref(), &name, |class| response::preflight(class, &origin));
         }
-        Parsed::Pass(pass) => {
-            let refusal = Refusal::new(StatusCode::NOT_IMPLEMENTED, format!("{} is not passed on yet", pass.name));
-            return edge.signature.refuse(&refusal, false);
-        }
+        Parsed::Pass(pass) => return passed(&edge, client, &pass, Request::from_parts(head, body)).await,
         Parsed::Refused(refusal) => {
+            pass::refuse_body(&head, body);
             edge.metrics.answered(Outcome::Refused, refusal.status);
             return edge.signature.refuse(&refusal, false);
         }
     };
     // RFC 9110, section 15.2: none to a client of HTTP/1.0; over HTTP/2 hyper cannot.
     let hints = (head.version == Version::HTTP_11).then_some(interim);
-    let (mut response, outcome) = Serving::new(&edge, &lookup, hints).run().await;
+    let serving = Serving { client: Some(client), interim: hints, ..Serving::new(&edge, &lookup) };
+    let (mut response, outcome) = serving.run().await;
     interim.close();
     edge.with_class(lookup.site.as_deref(), &lookup.name, |class| {
         if let Some(cors) = &class.cors {
@@ -74,6 +75,19 @@ pub async fn client(
     })
 }
 
+/// Answers a client with what its content server says.
+async fn passed(edge: &Arc<Edge>, client: IpAddr, pass: &Pass, request: Request<Incoming>) -> Response<ResponseBody> {
+    let (mut response, outcome) = pass::pass(edge, client, pass, request).await;
+    edge.with_class(pass.site.as_deref(), &pass.name, |class| {
+        if let Some(cors) = &class.cors {
+            response::allow_origin(response.headers_mut(), cors, pass.origin.as_deref());
+        }
+    });
+    edge.metrics.answered(outcome, response.status());
+    tracing::debug!(%client, file = %pass.name, status = response.status().as_u16(), "request passed on");
+    response
+}
+
 /// Answers another server on the internal listener: authenticated, never through a sun, not reported.
 pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<ResponseBody> {
     let (head, _) = request.into_parts();
@@ -87,7 +101,7 @@ pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<Res
         return edge.signature.refuse(&refusal, false);
     }
     match request::parse(&head, true, &edge.topology()) {
-        Parsed::File(lookup) => Serving::new(&edge, &lookup, None).run().await.0,
+        Parsed::File(lookup) => Serving::new(&edge, &lookup).run().await.0,
         Parsed::Preflight { .. } => {
             edge.signature.refuse(&Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no browser asks here"), false)
         }
@@ -113,6 +127,9 @@ fn file_size(response: &Response<ResponseBody>) -> Option<u64> {
 struct Serving<'a> {
     edge: &'a Arc<Edge>,
     request: &'a Lookup,
+    /// Who asks; none: a server.
+    client: Option<IpAddr>,
+    /// Where 1xx responses go on to.
     interim: Option<&'a Interim>,
     found: Found,
 }
@@ -133,12 +150,12 @@ struct Found {
 }
 
 impl<'a> Serving<'a> {
-    fn new(edge: &'a Arc<Edge>, request: &'a Lookup, interim: Option<&'a Interim>) -> Self {
-        Self { edge, request, interim, found: Found::nothing(request.slot) }
+    fn new(edge: &'a Arc<Edge>, request: &'a Lookup) -> Self {
+        Self { edge, request, client: None, interim: None, found: Found::nothing(request.slot) }
     }
 
     async fn run(mut self) -> (Response<ResponseBody>, Outcome) {
-        if !self.edge.topology().content_servers.allows(self.request.name.content_server()) {
+        if !self.edge.topology().content_servers.serves(&self.request.name) {
             let refusal = Refusal::new(StatusCode::NOT_FOUND, "there is no such content server");
             return (self.edge.signature.refuse(&refusal, false), Outcome::Refused);
         }
@@ -162,7 +179,7 @@ impl<'a> Serving<'a> {
     fn look(&mut self) -> Step {
         let (edge, request) = (self.edge, self.request);
         let absent = edge.absent(request.direct);
-        if request.asker.is_none()
+        if request.said.is_none()
             && let Some(held) = edge.open_held(request.content)
         {
             let ttl_s = edge.with_class(request.site.as_deref(), &request.name, |class| class.ttl_s);
@@ -229,7 +246,7 @@ impl<'a> Serving<'a> {
             return Joined::Started(Reader::new(Arc::new(Fill::new(slot, plan, sources()).for_one())));
         }
         let now = crate::unix_now();
-        let asks = request.asker.as_ref().map(|asker| &asker.directives);
+        let asks = request.said.as_ref().map(|said| &said.directives);
         let fresh = || {
             let found = Found::in_ram(&edge.ram, request);
             let usable = matches!(&found.known, Known::File(meta) if meta.reuse(asks, now) == Reuse::Serve);
@@ -241,8 +258,8 @@ impl<'a> Serving<'a> {
 
     /// Whether what another request's fill brings is the variant that this request gets.
     fn gets(&self, opened: &Opened) -> bool {
-        let Some((varying, asker)) = opened.varying.as_ref().zip(self.request.asker.as_ref()) else { return true };
-        varying.variant(self.request.slot, &asker.headers) == opened.slot
+        let Some((varying, said)) = opened.varying.as_ref().zip(self.request.said.as_ref()) else { return true };
+        varying.variant(self.request.slot, &said.headers) == opened.slot
     }
 
     /// Asks whether the copy that is served is still current, for those who come later.
@@ -270,8 +287,13 @@ impl<'a> Serving<'a> {
         if standing == Standing::Refreshing {
             self.refresh_behind(&meta);
         }
+        if let (Some(client), Conclusion::Part(part), None, None) =
+            (self.client, conclusion, &self.found.held, &self.request.said)
+        {
+            ahead::follow(self.edge, client, self.request, &meta, part);
+        }
         let (provenance, outcome) = self.provenance(&meta, part.start, standing);
-        let (edge, rfc) = (Arc::clone(self.edge), self.request.asker.is_some());
+        let (edge, rfc) = (Arc::clone(self.edge), self.request.said.is_some());
         let body = self.body(Arc::clone(&meta), part, None);
         (answer(&edge, rfc, &meta, conclusion, &provenance, body), outcome)
     }
@@ -289,7 +311,7 @@ impl<'a> Serving<'a> {
             self.refresh_behind(&meta);
         }
         let (provenance, outcome) = self.provenance(&meta, parts[0].start, standing);
-        let (none, rfc) = (ResponseBody::empty(), self.request.asker.is_some());
+        let (none, rfc) = (ResponseBody::empty(), self.request.said.is_some());
         let mut response = answer(self.edge, rfc, &meta, conclusion, &provenance, none);
         multipart.describe(response.headers_mut());
         response.extensions_mut().insert(FileSize(size));
@@ -372,9 +394,9 @@ impl Found {
     /// What RAM says: of the file, or of the variant that the request gets.
     fn in_ram(ram: &Ram, request: &Lookup) -> Self {
         let known = ram.known(request.slot);
-        match (known, &request.asker) {
-            (Some(ram::Known::Note(Note::Varying(varying))), Some(asker)) => {
-                let slot = varying.variant(request.slot, &asker.headers);
+        match (known, &request.said) {
+            (Some(ram::Known::Note(Note::Varying(varying))), Some(said)) => {
+                let slot = varying.variant(request.slot, &said.headers);
                 Self::of(slot, ram.known(slot))
             }
             (known, _) => Self::of(request.slot, known),

@@ -108,7 +108,7 @@ impl Upstream {
     ) -> Result<Response<Incoming>, AskError> {
         let mut request =
             self.request(source, errand, asked).map_err(|error| AskError::Unreachable(error.to_string()))?;
-        if errand.asker.is_some() {
+        if errand.said.is_some() {
             let fill = Arc::clone(fill);
             hyper::ext::on_informational(&mut request, move |response| {
                 fill.heard(response.status(), update::end_to_end(response.headers()));
@@ -139,8 +139,8 @@ impl Upstream {
                 Request::builder().method(method).uri(format!("http://{address}/{}", errand.name))
             }
         };
-        request = match &errand.asker {
-            Some(asker) => self.with_fields(request, &asker.headers, to_content_server),
+        request = match &errand.said {
+            Some(said) => self.with_fields(request, &said.headers, to_content_server),
             None => request
                 .header(header::ACCEPT_ENCODING, "identity")
                 .header(header::USER_AGENT, concat!("sun/", env!("CARGO_PKG_VERSION")))
@@ -151,7 +151,7 @@ impl Upstream {
             if let Some(site) = &errand.site {
                 request = request.header(SITE, &**site);
             }
-        } else if errand.asker.is_none() {
+        } else if errand.said.is_none() {
             request = request.header(CDN_LOOP, &self.cdn_loop);
         }
         let conditions = [
@@ -266,8 +266,8 @@ mod tests {
         let said = [("accept", "*/*"), ("authorization", "Basic x"), ("via", "1.0 a"), ("cdn-loop", "other")];
         let headers =
             said.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
-        let asker = crate::errand::Asker::of(&headers, false);
-        let errand = Errand { asker: Some(Arc::new(asker)), site: Some("www.site.test".into()), ..errand() };
+        let said = crate::errand::Said::of(&headers, false);
+        let errand = Errand { said: Some(Arc::new(said)), site: Some("www.site.test".into()), ..errand() };
         let source = Source::ContentServer { number: 7, url: "http://cs7.storage/a.jpg".into() };
         let request = upstream().request(&source, &errand, &Asked::default()).unwrap();
         let lines = |name: &str| {
@@ -285,6 +285,6 @@ mod tests {
 
     fn errand() -> Errand {
         let name = geo::CanonicalName::parse("c7/a.jpg").unwrap();
-        Errand { content: name.content_id(), name, site: None, asker: None }
+        Errand { content: name.content_id(), name, site: None, said: None }
     }
 }

@@ -7,8 +7,9 @@
 //!                      +--- whole extents --> RAM tier  <-- readers that are slower than the window
 //! ```
 //!
-//! - [`plan`]: what to ask for. - [`answer`]: what an upstream's response means. - [`window`]: the bytes that
-//!   are held. - [`in_flight`]: how many they may all hold. - [`registry`]: which fills are under way.
+//! - [`plan`]: what to ask for. - [`ask`]: whom, and whom twice ([`hedge`]), within limits ([`slots`]).
+//! - [`answer`]: what an upstream's response means. - [`window`]: the bytes that
+//!   are held. - [`in_flight`]: how many they may all hold. - [`registry`]: which fills are under way. - [`ahead`]: those that nobody asked for yet.
 //! - [`task`]: the writer.
 //!
 //! # Invariants
@@ -19,11 +20,15 @@
 //! - A fill that may ask another sun is never joined by a request from a sun ([`Fill::direct`]), so fills
 //!   cannot wait for each other in a ring.
 
+pub mod ahead;
 pub mod answer;
+pub mod ask;
+pub mod hedge;
 pub mod in_flight;
 pub mod plan;
 pub mod registry;
 pub mod rfc;
+pub mod slots;
 pub mod task;
 pub mod window;
 

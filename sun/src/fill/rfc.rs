@@ -22,7 +22,7 @@ use crate::caching::freshness::{self, Lifetime};
 use crate::caching::storable::{self, may_store};
 use crate::caching::update;
 use crate::caching::vary::Vary;
-use crate::errand::Asker;
+use crate::errand::Said;
 use crate::fill::FillError;
 use crate::fill::answer::Answer;
 use crate::fill::plan::Plan;
@@ -45,7 +45,7 @@ pub struct Head<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     /// The request.
-    pub asker: &'a Asker,
+    pub said: &'a Said,
     /// When it was asked and answered.
     pub exchange: freshness::Exchange,
     /// Generation for a response without a strong validator.
@@ -269,8 +269,8 @@ impl Made {
         let kept = update::stored(head.headers, &directives.withheld);
         let allowed = may_store(storable::Exchange {
             method: &Method::GET,
-            authorized: rules.asker.authorized,
-            request: &rules.asker.directives,
+            authorized: rules.said.authorized,
+            request: &rules.said.directives,
             status: head.status,
             response: head.headers,
             directives: &directives,
@@ -302,7 +302,7 @@ fn is_failure(status: StatusCode) -> bool {
 }
 
 fn may_use_stale(meta: &Meta, rules: &Rules<'_>) -> bool {
-    rules.exchange.answered_at < meta.error_until && !rules.asker.directives.no_cache
+    rules.exchange.answered_at < meta.error_until && !rules.said.directives.no_cache
 }
 
 /// Largest part of a file that is kept as a piece, bytes: as much as a file that is kept as one.

@@ -20,6 +20,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use crate::breaker::Pass;
 use crate::caching::freshness::Exchange;
 use crate::caching::update;
 use crate::caching::vary::{self, Vary, Varying};
@@ -27,8 +28,10 @@ use crate::edge::Edge;
 use crate::errand::Errand;
 use crate::extent::{self, EXTENT_BYTES};
 use crate::fill::answer::{self, Answer, Making};
+use crate::fill::ask::{Asker, NoneAnswered, Reply};
 use crate::fill::plan::Plan;
 use crate::fill::rfc::{self, Understood};
+use crate::fill::slots::Slot;
 use crate::fill::window::{WINDOW_EXTENTS, Window};
 use crate::fill::{self, Fill, FillError, Opened, Phase, WINDOW_BYTES_MAX};
 use crate::headers;
@@ -36,13 +39,15 @@ use crate::meta::{self, Meta, Storable};
 use crate::metrics::Outcome;
 use crate::ram::Note;
 use crate::sources::Source;
-use crate::upstream::{AskError, Asked, range_header};
+use crate::upstream::{Asked, range_header};
 
 /// Runs a fill to its end, whoever still reads it.
 pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, errand: Errand) {
     let mut end = End { edge: Arc::clone(&edge), fill: Arc::clone(&fill), error: None };
     let sources = fill.sources.clone().into();
-    let mut writer = Writer { edge: &edge, fill: &fill, errand: &errand, sources, declined: false, piece: None };
+    let asker = Asker { edge: &edge, errand: &errand, fill: &fill, sources };
+    let mut writer =
+        Writer { edge: &edge, fill: &fill, errand: &errand, asker, began_at: 0, declined: false, piece: None };
     let outcome = writer.run().await;
     if let Err(error) = &outcome {
         edge.metrics.fill_failed(error);
@@ -89,8 +94,9 @@ struct Writer<'a> {
     edge: &'a Arc<Edge>,
     fill: &'a Arc<Fill>,
     errand: &'a Errand,
-    /// Those not tried yet.
-    sources: std::collections::VecDeque<Source>,
+    asker: Asker<'a>,
+    /// Where the body began.
+    began_at: u64,
     /// The RAM tier did not keep an extent: readers that fall behind would have it fetched again.
     declined: bool,
     /// What is being fetched is a part of this version, from this position on, to be kept here.
@@ -110,6 +116,8 @@ enum Poured {
 struct Body {
     frames: Incoming,
     source: Source,
+    /// The place at the content server.
+    _slot: Option<Slot>,
 }
 
 impl Writer<'_> {
@@ -128,7 +136,9 @@ impl Writer<'_> {
                 Ok(Poured::Enough) => return Ok(()),
                 Err(why) => why,
             };
-            self.edge.faltered(&body.source);
+            self.edge.faltered(&body.source, Pass::ORDINARY);
+            // Its connection and its place are free before the rest is asked for.
+            drop(body);
             if resumes == RESUMES_MAX || !self.resumable(&opened) {
                 return Err(self.broken(why));
             }
@@ -140,20 +150,20 @@ impl Writer<'_> {
     /// Asks the sources in turn until one gives a usable answer, and lets the readers know of it.
     async fn open(&mut self) -> Result<(Body, Opened), FillError> {
         let mut asked = Asked::for_plan(&self.fill.plan);
-        if let (Plan::Part, Some(asker)) = (&self.fill.plan, &self.errand.asker) {
-            asked = asked.with_range(asker.range.as_ref());
+        if let (Plan::Part, Some(said)) = (&self.fill.plan, &self.errand.said) {
+            asked = asked.with_range(said.range.as_ref());
         }
         let mut why = NoneAnswered::default();
-        while let Some(source) = self.sources.pop_front() {
-            let asked_at = crate::unix_now();
-            let Some(response) = self.ask(&source, &asked, &mut why).await else { continue };
+        let mut asked_at = crate::unix_now();
+        while let Some(Reply { response, source, pass, slot }) = self.asker.next(&asked, &mut why).await {
             let understood = self.understand(&response, &source, asked_at);
+            asked_at = crate::unix_now();
             match understood.answer {
                 Answer::Useless(text) => {
                     why.note(&source, text);
                     if response.status().is_server_error() {
-                        self.edge.faltered(&source);
-                        self.skip_suns_after(&source);
+                        self.edge.faltered(&source, pass);
+                        self.asker.skip_suns_after(&source);
                     }
                     if source.is_sun() && response.status() == StatusCode::GATEWAY_TIMEOUT {
                         // It has waited for the content server: waiting once more helps nobody.
@@ -164,7 +174,7 @@ impl Writer<'_> {
                 Answer::Refused(error) => return Err(error),
                 _ => {
                     self.edge.metrics.fill_opened(&source);
-                    return self.opened(understood, response, source).await;
+                    return self.opened(understood, Reply { response, source, pass, slot }).await;
                 }
             }
         }
@@ -177,7 +187,7 @@ impl Writer<'_> {
         let class = self.errand.class(&topology);
         let fallback = meta::fresh_generation(rand::random());
         let (status, now) = (response.status(), crate::unix_now());
-        let Some(asker) = &self.errand.asker else {
+        let Some(said) = &self.errand.said else {
             let making = Making {
                 now,
                 ttl_s: class.ttl_s,
@@ -195,7 +205,7 @@ impl Writer<'_> {
         }
         let exchange = Exchange { asked_at, answered_at: now };
         let rules = rfc::Rules {
-            asker,
+            said,
             exchange,
             fallback,
             negative_ttl: &class.negative_ttl,
@@ -235,12 +245,8 @@ impl Writer<'_> {
         }
     }
 
-    async fn opened(
-        &mut self,
-        understood: Understood,
-        response: Response<Incoming>,
-        source: Source,
-    ) -> Result<(Body, Opened), FillError> {
+    async fn opened(&mut self, understood: Understood, reply: Reply) -> Result<(Body, Opened), FillError> {
+        let Reply { response, source, slot: place, .. } = reply;
         let (slot, varying) = self.place(&understood, response.headers());
         let Understood { answer, stored, shared, original, piece, prefix, .. } = understood;
         let (meta, range) = match answer {
@@ -269,7 +275,8 @@ impl Writer<'_> {
         };
         self.piece = piece;
         if opened.flows {
-            self.reserve(range.as_ref().map_or(0, |range| range.start)..opened.end).await?;
+            self.began_at = range.as_ref().map_or(0, |range| range.start);
+            self.reserve(self.began_at..opened.end).await?;
         }
         if opened.stored && opened.meta.size.is_some_and(|size| size > EXTENT_BYTES) {
             self.keep_head(&opened);
@@ -279,12 +286,12 @@ impl Writer<'_> {
         if !prefix.is_empty() {
             self.keep_extents(prefix, &opened);
         }
-        Ok((Body { frames: response.into_body(), source }, opened))
+        Ok((Body { frames: response.into_body(), source, _slot: place }, opened))
     }
 
     /// Where what came is kept: in the slot of its URL, or in that of a variant.
     fn place(&self, understood: &Understood, response: &HeaderMap) -> (ContentId, Option<Arc<Varying>>) {
-        let Some(asker) = &self.errand.asker else { return (self.fill.content, None) };
+        let Some(said) = &self.errand.said else { return (self.fill.content, None) };
         let keeps = understood.stored || understood.piece.is_some();
         if !keeps || self.fill.plan.version().is_some() {
             return (self.fill.content, None);
@@ -293,15 +300,15 @@ impl Writer<'_> {
         let Vary::By(fields) = &understood.vary else { return (url, None) };
         let known = ram.varying(url).filter(|known| known.fields == *fields);
         let mut varying = known.map_or_else(|| Varying::new(fields.clone(), rand::random()), |known| (*known).clone());
-        varying.note_language(url, &asker.headers, response);
-        let (slot, varying) = (varying.exact(url, &asker.headers), Arc::new(varying));
+        varying.note_language(url, &said.headers, response);
+        let (slot, varying) = (varying.exact(url, &said.headers), Arc::new(varying));
         ram.note(url, Note::Varying(Arc::clone(&varying)));
         (slot, Some(varying))
     }
 
     fn why_asked(&self) -> fill::Asked {
         match &self.fill.plan {
-            _ if self.errand.asker.is_none() => fill::Asked::Nothing,
+            _ if self.errand.said.is_none() => fill::Asked::Nothing,
             Plan::Revalidate { .. } => fill::Asked::Stale,
             Plan::Complete { .. } | Plan::Continue { .. } => fill::Asked::Part,
             _ => fill::Asked::Url,
@@ -333,13 +340,6 @@ impl Writer<'_> {
         let replaced = || ram.head(content).is_some_and(|head| head.meta().generation != meta.generation);
         if !(continued && replaced()) {
             ram.keep_large(content, Arc::clone(meta));
-        }
-    }
-
-    /// A sun that answers 5xx has asked the content server in vain: the next sun would only ask it again.
-    fn skip_suns_after(&mut self, source: &Source) {
-        if source.is_sun() {
-            self.sources.retain(|source| !source.is_sun());
         }
     }
 
@@ -408,13 +408,14 @@ impl Writer<'_> {
         self.unwanted(opened) || (next_start > self.fill.plan.start() && (held() || brought()))
     }
 
-    /// A fill of a file too large for the tier, or that is not kept, goes on only while somebody reads it.
+    /// A fill of more than the tier has room for, or that is not kept, goes on only while somebody reads it.
     fn unwanted(&self, opened: &Opened) -> bool {
         self.paced(opened) && self.fill.lock().readers == 0
     }
 
     fn paced(&self, opened: &Opened) -> bool {
-        !opened.stored || self.declined || opened.meta.size.is_none_or(|size| size > self.large())
+        let large = opened.end - self.began_at > self.large();
+        !opened.stored || self.declined || opened.meta.size.is_none() || large
     }
 
     /// A body without an announced size must reach its end to be of use, but not at any price.
@@ -423,7 +424,7 @@ impl Writer<'_> {
         opened.meta.size.is_none() && state.readers == 0 && state.window.received() > self.large()
     }
 
-    /// From here on a file is too large to be fetched for nobody, bytes.
+    /// From here on a body is too large to be fetched for nobody, bytes.
     fn large(&self) -> u64 {
         self.edge.config.ram_bytes / 8
     }
@@ -494,43 +495,14 @@ impl Writer<'_> {
         self.edge.metrics.fill_resumed();
         let mut why = NoneAnswered::default();
         // The content server, last in the list, may be asked once more: it is the one that surely has it.
-        self.sources.extend(self.edge.sources(&self.errand.name, self.errand.content, true).pop());
-        while let Some(source) = self.sources.pop_front() {
-            let Some(response) = self.ask(&source, &asked, &mut why).await else { continue };
+        self.asker.sources.extend(self.edge.sources(&self.errand.name, self.errand.content, true).pop());
+        while let Some(Reply { response, source, slot, .. }) = self.asker.next(&asked, &mut why).await {
             if answer::resumes(meta, at, end, response.status(), response.headers()) {
-                return Ok(Body { frames: response.into_body(), source });
+                return Ok(Body { frames: response.into_body(), source, _slot: slot });
             }
             why.note(&source, format!("it did not continue at byte {at} ({})", response.status()));
         }
         Err(self.broken(format!("{broke}; {}", why.text)))
-    }
-
-    /// One question to one source; notes why there is no answer.
-    async fn ask(&mut self, source: &Source, asked: &Asked, why: &mut NoneAnswered) -> Option<Response<Incoming>> {
-        if !self.edge.admits(source) {
-            why.note(source, "it failed just now and is left alone for a moment".to_owned());
-            return None;
-        }
-        match self.edge.upstream.ask(source, self.errand, asked, self.fill).await {
-            Ok(response) => {
-                // Under the policy "rfc" an error is an answer.
-                if !response.status().is_server_error() || self.errand.asker.is_some() {
-                    self.edge.succeeded(source);
-                }
-                Some(response)
-            }
-            Err(error) => {
-                self.edge.failed(source);
-                if matches!(error, AskError::TimedOut(_)) {
-                    // A sun is given longer than the content server (Upstream::ask): one that still says nothing
-                    // hangs, and the client has waited enough to be spared the next.
-                    self.skip_suns_after(source);
-                    why.timed_out = true;
-                }
-                why.note(source, error.to_string());
-                None
-            }
-        }
     }
 
     /// This fill's share of the bytes in flight: what its window can hold.
@@ -542,27 +514,6 @@ impl Writer<'_> {
 
     fn broken(&self, why: String) -> FillError {
         FillError::Broken { at: self.fill.lock().window.received(), why: why.into() }
-    }
-}
-
-/// Why no source gave a usable answer, source by source.
-#[derive(Debug, Default)]
-struct NoneAnswered {
-    timed_out: bool,
-    text: String,
-}
-
-impl NoneAnswered {
-    fn note(&mut self, source: &Source, why: String) {
-        let separator = if self.text.is_empty() { "" } else { "; " };
-        let who = source.server().unwrap_or("content server");
-        self.text.push_str(&format!("{separator}{who}: {why}"));
-    }
-}
-
-impl From<NoneAnswered> for FillError {
-    fn from(why: NoneAnswered) -> Self {
-        if why.timed_out { Self::TimedOut(why.text.into()) } else { Self::Unreachable(why.text.into()) }
     }
 }
 

@@ -9,11 +9,14 @@ const SMALL: u64 = 300_000;
 const MIB: u64 = 1 << 20;
 const LARGE: u64 = 10 * MIB + 7;
 
+/// First byte of a part, and the one after its last.
+type Part = (u64, u64);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn several_parts_are_right_from_a_cold_a_partly_cached_and_a_warm_file() {
     let world = World::new(&[SUN]);
     let _sun = world.start(SUN).await;
-    let cases: &[(u64, &str, &[(u64, u64)])] = &[
+    let cases: &[(u64, &str, &[Part])] = &[
         (SMALL, "bytes=0-99,1000-1099", &[(0, 100), (1000, 1100)]),
         (SMALL, "bytes=200000-200099, 0-0, -10", &[(200_000, 200_100), (0, 1), (SMALL - 10, SMALL)]),
         (SMALL, "bytes=0-99,400000-500000,1000-1099", &[(0, 100), (1000, 1100)]),
