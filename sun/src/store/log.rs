@@ -353,7 +353,7 @@ impl Log {
         let offset = self.start_of(victim) + u64::from(entry.offset);
         let here = |place: &Place| place.device() == usize::from(self.id) && place.offset() == offset;
         let Some(place) = self.shared.index.find(hash).filter(here) else { return Ok(()) };
-        let live = Live { queue: page.queue, hits: place.hits(), bytes: place.bytes() };
+        let live = Live { hash, queue: page.queue, hits: place.hits(), bytes: place.bytes() };
         let dead = forgotten_at.is_some_and(|at| place.sequence() < at);
         let fate = if dead { Fate::Drop } else { self.policy().reclaimed(live, *kept) };
         let Fate::Keep(queue) = fate else {
