@@ -32,8 +32,8 @@ use crate::fill::ask::{Asker, NoneAnswered, Reply};
 use crate::fill::plan::Plan;
 use crate::fill::rfc::{self, Understood};
 use crate::fill::slots::Slot;
-use crate::fill::window::{WINDOW_EXTENTS, Window};
-use crate::fill::{self, Fill, FillError, Opened, Phase, WINDOW_BYTES_MAX};
+use crate::fill::window::Window;
+use crate::fill::{self, Fill, FillError, LEAD_BYTES_MAX, Opened, Phase, WINDOW_BYTES_MAX};
 use crate::headers;
 use crate::meta::{self, Meta, Storable};
 use crate::metrics::Outcome;
@@ -592,11 +592,11 @@ impl Fill {
         self.news.send_replace(());
     }
 
-    /// Whether the fastest reader is a window behind; a fill without readers waits for nobody.
-    fn ahead(&self) -> bool {
+    /// Whether the fastest reader is far behind; a fill without readers waits for nobody.
+    pub(super) fn ahead(&self) -> bool {
         let state = self.lock();
         let ahead = state.window.received().saturating_sub(state.furthest);
-        state.readers > 0 && ahead >= WINDOW_EXTENTS as u64 * EXTENT_BYTES
+        state.readers > 0 && ahead >= LEAD_BYTES_MAX
     }
 }
 
