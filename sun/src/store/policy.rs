@@ -46,7 +46,7 @@ pub enum Admission {
     SecondOffer,
     /// First offers too, while the write budget has bytes left.
     #[default]
-    Budget,
+    Always,
 }
 
 /// Settings of a policy.
@@ -69,7 +69,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            admission: Admission::Budget,
+            admission: Admission::Always,
             ghost_entries: 1 << 20,
             write_bytes_per_day: 0,
             probation_percent: 10,
@@ -83,8 +83,8 @@ impl Default for Settings {
 pub enum Verdict {
     /// It is written to this queue.
     Store(Queue),
-    /// It was not offered often enough for what the budget has left.
-    NotYet,
+    /// It was not offered before, or not often enough for what the budget has left.
+    FirstOffer,
     /// The day's bytes are written.
     OverBudget,
 }
@@ -137,21 +137,20 @@ impl Policy {
         Self { settings, ghost, budget }
     }
 
-    /// Decides on an offer of a block that is not in the store. `hash` names the block, evenly spread. `proven`: its bytes
-    /// come from the RAM tier, where it was hit, so this is not the first time.
-    pub fn offered(&mut self, hash: u64, bytes: u64, proven: bool, now_ms: u64) -> Verdict {
+    /// Decides on an offer of a block that is not in the store. `hash` names the block, evenly spread.
+    pub fn offered(&mut self, hash: u64, bytes: u64, now_ms: u64) -> Verdict {
         let left = self.budget.left(now_ms);
         let before = self.ghost.take(hash);
-        let offers = before + 1 + u8::from(proven);
+        let offers = before + 1;
         let needed = match left {
-            Left::Bytes if self.settings.admission == Admission::Budget => 1,
+            Left::Bytes if self.settings.admission == Admission::Always => 1,
             Left::Bytes | Left::Short => 2,
             Left::Low => 3,
             Left::Nothing => u8::MAX,
         };
         if offers < needed {
-            self.ghost.remember(hash, before + 1);
-            return if left == Left::Nothing { Verdict::OverBudget } else { Verdict::NotYet };
+            self.ghost.remember(hash, offers);
+            return if left == Left::Nothing { Verdict::OverBudget } else { Verdict::FirstOffer };
         }
         self.budget.spend(bytes);
         Verdict::Store(if offers > 1 { Queue::Main } else { Queue::Probation })
@@ -291,12 +290,11 @@ mod tests {
     #[test]
     fn what_is_offered_is_written_where_the_number_of_offers_says() {
         let mut policy = policy(Admission::SecondOffer, 0);
-        let mut offered = |hash, proven| policy.offered(hash, 10, proven, 0);
-        assert_eq!(offered(7 << 32, false), Verdict::NotYet);
-        assert_eq!(offered(8 << 32, false), Verdict::NotYet);
-        assert_eq!(offered(8 << 32, false), Verdict::Store(Queue::Main));
-        assert_eq!(offered(8 << 32, false), Verdict::NotYet, "it left the ghost when it was admitted");
-        assert_eq!(offered(12 << 32, true), Verdict::Store(Queue::Main), "a hit in RAM was the first");
+        let mut offered = |hash| policy.offered(hash, 10, 0);
+        assert_eq!(offered(7 << 32), Verdict::FirstOffer);
+        assert_eq!(offered(8 << 32), Verdict::FirstOffer);
+        assert_eq!(offered(8 << 32), Verdict::Store(Queue::Main));
+        assert_eq!(offered(8 << 32), Verdict::FirstOffer, "it left the ghost when it was admitted");
     }
 
     #[test]
@@ -304,9 +302,9 @@ mod tests {
         let settings = Settings { ghost_entries: 4, admission: Admission::SecondOffer, ..Settings::default() };
         let mut policy = Policy::new(settings, 0);
         let hashes: Vec<u64> = (1..=5).map(|at| at << 40).collect();
-        assert!(hashes.iter().all(|hash| policy.offered(*hash, 1, false, 0) == Verdict::NotYet));
-        assert_eq!(policy.offered(hashes[4], 1, false, 0), Verdict::Store(Queue::Main));
-        assert_eq!(policy.offered(hashes[0], 1, false, 0), Verdict::NotYet);
+        assert!(hashes.iter().all(|hash| policy.offered(*hash, 1, 0) == Verdict::FirstOffer));
+        assert_eq!(policy.offered(hashes[4], 1, 0), Verdict::Store(Queue::Main));
+        assert_eq!(policy.offered(hashes[0], 1, 0), Verdict::FirstOffer);
     }
 
     #[test]
@@ -314,12 +312,12 @@ mod tests {
         // 100 bytes an hour.
         let hour_ms = DAY_MS / 24;
         let check = |spent: u64, verdicts: &[Verdict]| {
-            let mut policy = policy(Admission::Budget, 2400);
+            let mut policy = policy(Admission::Always, 2400);
             policy.budget.spend(spent);
-            let given: Vec<Verdict> = verdicts.iter().map(|_| policy.offered(7 << 32, 1, false, 0)).collect();
+            let given: Vec<Verdict> = verdicts.iter().map(|_| policy.offered(7 << 32, 1, 0)).collect();
             assert_eq!(given, verdicts, "{spent}");
         };
-        let (not_yet, main) = (Verdict::NotYet, Verdict::Store(Queue::Main));
+        let (not_yet, main) = (Verdict::FirstOffer, Verdict::Store(Queue::Main));
         check(99, &[Verdict::Store(Queue::Probation)]);
         check(100, &[not_yet, main]);
         check(149, &[not_yet, main]);
@@ -327,10 +325,10 @@ mod tests {
         check(199, &[not_yet, not_yet, main]);
         check(200, &[Verdict::OverBudget, Verdict::OverBudget, Verdict::OverBudget]);
 
-        let mut policy = policy(Admission::Budget, 2400);
+        let mut policy = policy(Admission::Always, 2400);
         policy.budget.spend(200);
-        assert_eq!(policy.offered(7 << 32, 1, false, hour_ms), not_yet, "an hour later it is even");
-        assert_eq!(policy.offered(8 << 32, 1, false, hour_ms + hour_ms / 50), Verdict::Store(Queue::Probation));
+        assert_eq!(policy.offered(7 << 32, 1, hour_ms), not_yet, "an hour later it is even");
+        assert_eq!(policy.offered(8 << 32, 1, hour_ms + hour_ms / 50), Verdict::Store(Queue::Probation));
         assert_eq!(policy.budget.left(100 * DAY_MS), Left::Bytes);
         assert_eq!(policy.budget.tokens, policy.budget.most(), "it fills no further");
     }
@@ -338,7 +336,7 @@ mod tests {
     #[test]
     fn what_was_hit_is_kept_up_to_a_share_of_the_segment() {
         let check = |hits, kept_bytes, spent, expected| {
-            let mut policy = policy(Admission::Budget, 2400);
+            let mut policy = policy(Admission::Always, 2400);
             policy.budget.spend(spent);
             let live = Live { hash: 1, queue: Queue::Probation, hits, bytes: 10 };
             assert_eq!(policy.reclaimed(live, Reclaimed { segment_bytes: 100, kept_bytes }), expected);
@@ -355,10 +353,10 @@ mod tests {
     #[test]
     fn what_probation_drops_is_remembered_and_what_main_drops_is_not() {
         let check = |queue, expected| {
-            let mut policy = policy(Admission::Budget, 0);
+            let mut policy = policy(Admission::Always, 0);
             let live = Live { hash: 9 << 32, queue, hits: 0, bytes: 10 };
             assert_eq!(policy.reclaimed(live, Reclaimed { segment_bytes: 100, kept_bytes: 0 }), Fate::Drop);
-            assert_eq!(policy.offered(9 << 32, 10, false, 0), Verdict::Store(expected));
+            assert_eq!(policy.offered(9 << 32, 10, 0), Verdict::Store(expected));
         };
         check(Queue::Probation, Queue::Main);
         check(Queue::Main, Queue::Probation);
@@ -366,7 +364,7 @@ mod tests {
 
     #[test]
     fn probation_is_reclaimed_while_it_is_over_its_share() {
-        let policy = policy(Admission::Budget, 0);
+        let policy = policy(Admission::Always, 0);
         assert_eq!(policy.victim(100, 0), Queue::Probation);
         assert_eq!(policy.victim(11, 89), Queue::Probation);
         assert_eq!(policy.victim(10, 90), Queue::Main);

@@ -98,11 +98,11 @@ impl Disk {
     }
 
     /// A file that it does not have is at hand.
-    pub(crate) fn offer(&mut self, request: Request, proven: bool) {
+    pub(crate) fn offer(&mut self, request: Request) {
         if request.size > self.bytes_max / 4 {
             return;
         }
-        let verdict = self.policy.offered(self.hash(request.key), request.size, proven, self.now_ms());
+        let verdict = self.policy.offered(self.hash(request.key), request.size, self.now_ms());
         if let Verdict::Store(queue) = verdict {
             while self.used_bytes + self.segment_bytes.max(request.size) > self.bytes_max && self.reclaim() {}
             self.append(queue, request.key, request.size);
@@ -162,7 +162,7 @@ impl Policy for Disk {
         self.served(request.size);
         let hit = self.hit(request.key);
         if !hit {
-            self.offer(request, false);
+            self.offer(request);
         }
         hit
     }
@@ -173,8 +173,8 @@ impl Policy for Disk {
 }
 
 /// RAM in front of a disk: what is found on the disk is kept in RAM as well, what comes from upstream is kept in
-/// RAM and offered to the disk, and of hits in RAM one in [`HITS_PER_TOUCH`] is told to the disk, so that it
-/// knows the hottest files too.
+/// RAM and offered to the disk, and of hits in RAM one in [`HITS_PER_TOUCH`] is a hit on the disk as well, or an
+/// offer to it: after a restart the hottest files are there.
 #[derive(Debug)]
 pub(crate) struct Both {
     ram: RamTier,
@@ -194,14 +194,14 @@ impl Policy for Both {
         if self.ram.holds(request) {
             self.hits += 1;
             if self.hits.is_multiple_of(HITS_PER_TOUCH) && !self.disk.hit(request.key) {
-                self.disk.offer(request, true);
+                self.disk.offer(request);
             }
             return true;
         }
         self.ram.keep(request);
         let hit = self.disk.hit(request.key);
         if !hit {
-            self.disk.offer(request, false);
+            self.disk.offer(request);
         }
         hit
     }
@@ -234,7 +234,7 @@ mod tests {
     fn it_stays_within_its_bytes_and_what_is_held_is_in_a_segment() {
         let trace = generate("media,requests=20000,seed=3").unwrap();
         let (bytes_max, names) = (trace.footprint_bytes / 20, ram::names(&trace));
-        let mut disk = Disk::new(bytes_max, 1 << 20, Settings { admission: Admission::Budget, turnover: 0.0 }, names);
+        let mut disk = Disk::new(bytes_max, 1 << 20, Settings { admission: Admission::Always, turnover: 0.0 }, names);
         for (number, request) in trace.requests.iter().enumerate() {
             disk.request(*request);
             assert!(disk.used_bytes <= bytes_max, "{} of {bytes_max}", disk.used_bytes);
@@ -254,7 +254,7 @@ mod tests {
         let names = ram::names(&trace);
         let bytes_max = trace.footprint_bytes / 20;
         let written = |turnover| {
-            let settings = Settings { admission: Admission::Budget, turnover };
+            let settings = Settings { admission: Admission::Always, turnover };
             run(&trace, &mut Disk::new(bytes_max, 1 << 20, settings, names.clone())).written_per_served.unwrap()
         };
         let free = written(0.0);

@@ -247,11 +247,11 @@ const POLICIES: [(&str, Make); 11] = [
     ("SLRU", |plan| Box::new(Slru::new(plan.bytes_max))),
     ("S3-FIFO", |plan| Box::new(S3Fifo::new(plan.bytes_max))),
     ("sun: all of it RAM", |plan| Box::new(plan.ram(plan.bytes_max))),
-    ("sun: disk, no budget", |plan| Box::new(plan.disk(Admission::Budget, 0.0))),
-    ("sun: disk, a drive write a day", |plan| Box::new(plan.disk(Admission::Budget, plan.turnover))),
+    ("sun: disk, no budget", |plan| Box::new(plan.disk(Admission::Always, 0.0))),
+    ("sun: disk, a drive write a day", |plan| Box::new(plan.disk(Admission::Always, plan.turnover))),
     ("sun: disk, second offers only", |plan| Box::new(plan.disk(Admission::SecondOffer, 0.0))),
-    ("sun: RAM+disk, no budget", |plan| Box::new(plan.both(Admission::Budget, 0.0))),
-    ("sun: RAM+disk, a drive write a day", |plan| Box::new(plan.both(Admission::Budget, plan.turnover))),
+    ("sun: RAM+disk, no budget", |plan| Box::new(plan.both(Admission::Always, 0.0))),
+    ("sun: RAM+disk, a drive write a day", |plan| Box::new(plan.both(Admission::Always, plan.turnover))),
     ("sun: RAM+disk, second offers only", |plan| Box::new(plan.both(Admission::SecondOffer, 0.0))),
 ];
 
