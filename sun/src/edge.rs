@@ -26,6 +26,7 @@ use crate::region::{RegionView, Suspended, Witnesses};
 use crate::report::Downloads;
 use crate::response::Signature;
 use crate::sources::{self, Question, Source};
+use crate::store::Store;
 use crate::upstream::Upstream;
 
 /// One edge. Every field is shared by reference and synchronises itself.
@@ -35,6 +36,8 @@ pub struct Edge {
     pub config: Config,
     /// The RAM tier.
     pub ram: Ram,
+    /// The NVMe tier; without devices it has nothing.
+    pub store: Store,
     /// The vault of a cache; a sun has none.
     pub held: Option<Arc<dyn HeldFiles>>,
     /// Fills under way.
@@ -92,6 +95,8 @@ pub struct Pieces {
     pub held: Option<Arc<dyn HeldFiles>>,
     /// What was purged.
     pub purges: Arc<Purges>,
+    /// The NVMe tier.
+    pub store: Store,
 }
 
 impl Edge {
@@ -100,6 +105,7 @@ impl Edge {
     pub fn new(config: Config, pieces: Pieces) -> Self {
         Self {
             ram: Ram::new(config.ram_bytes),
+            store: pieces.store,
             held: pieces.held,
             fills: Registry::default(),
             upstream: pieces.upstream,
@@ -195,7 +201,7 @@ impl Edge {
             (Verdict::Current, known) => Some(known),
             (Verdict::Stale, Known::File(head)) => Some(Known::File(head.stale())),
             (_, Known::File(head)) => {
-                self.ram.forget_version(slot, head.meta().generation);
+                self.forget_version(slot, head.meta().generation);
                 None
             }
             (_, Known::Note(_)) => None,
@@ -215,7 +221,7 @@ impl Edge {
         let content = name.content_id();
         for slot in [content, vary::slot(content)] {
             self.fills.outdate(slot);
-            self.ram.forget(slot);
+            self.forget(slot);
         }
         self.distrust(content);
     }

@@ -31,6 +31,7 @@ mod parts;
 mod region;
 mod restarts;
 mod serving;
+mod store;
 mod shipped;
 mod tls;
 mod tools;
