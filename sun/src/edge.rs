@@ -9,6 +9,7 @@ use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 
 use crate::breaker::{Breakers, Leave};
+use crate::caching::vary;
 use crate::config::Config;
 use crate::fill::ahead::Sequences;
 use crate::fill::hedge::Hedging;
@@ -19,7 +20,8 @@ use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
 use crate::metrics::Metrics;
 use crate::pass::Passing;
-use crate::ram::Ram;
+use crate::purge::{Mark, Purges, Subject, Verdict};
+use crate::ram::{Known, Note, Ram};
 use crate::region::{RegionView, Suspended, Witnesses};
 use crate::report::Downloads;
 use crate::response::Signature;
@@ -53,6 +55,8 @@ pub struct Edge {
     pub metrics: Metrics,
     /// How responses are signed.
     pub signature: Signature,
+    /// What was purged.
+    pub purges: Arc<Purges>,
     /// Downloads that wait to be reported.
     pub downloads: Arc<Downloads>,
     /// Which region a client is in.
@@ -86,6 +90,8 @@ pub struct Pieces {
     pub signature: Signature,
     /// The vault of a cache.
     pub held: Option<Arc<dyn HeldFiles>>,
+    /// What was purged.
+    pub purges: Arc<Purges>,
 }
 
 impl Edge {
@@ -104,6 +110,7 @@ impl Edge {
             hedging: Hedging::new(&config.upstream),
             metrics: pieces.metrics,
             signature: pieces.signature,
+            purges: pieces.purges,
             downloads: Arc::default(),
             resolver: pieces.resolver,
             tokens: pieces.tokens,
@@ -158,16 +165,58 @@ impl Edge {
         if direct && self.held.is_some() { Absent::Refuse } else { Absent::Fill }
     }
 
-    /// The vault's copy.
+    /// The vault's copy, and whether it may be served without asking; none when it was purged.
     #[must_use]
-    pub fn open_held(&self, content: ContentId) -> Option<HeldFile> {
-        self.held.as_ref()?.open(content)
+    pub fn open_held(&self, name: &CanonicalName, content: ContentId) -> Option<(HeldFile, bool)> {
+        let held = self.held.as_ref()?;
+        let file = held.open(content)?;
+        let verdict = self.purges.verdict(Subject { name: name.as_str(), content, tags: &file.tags }, file.mark);
+        self.metrics.purge_found(verdict);
+        if verdict == Verdict::Gone {
+            held.outdated(content);
+            return None;
+        }
+        Some((file, verdict == Verdict::Current))
+    }
+
+    /// What the RAM tier says of a file's slot: nothing when it was purged hard, a stale copy when it was purged
+    /// softly.
+    #[must_use]
+    pub fn known(&self, name: &CanonicalName, content: ContentId, slot: ContentId) -> Option<Known> {
+        let known = self.ram.known(slot)?;
+        let meta = match &known {
+            Known::File(head) => head.meta(),
+            Known::Note(Note::Piece { meta, .. }) => meta,
+            Known::Note(_) => return Some(known),
+        };
+        let verdict = self.purges.of(name, content, meta);
+        self.metrics.purge_found(verdict);
+        match (verdict, known) {
+            (Verdict::Current, known) => Some(known),
+            (Verdict::Stale, Known::File(head)) => Some(Known::File(head.stale())),
+            (_, Known::File(head)) => {
+                self.ram.forget_version(slot, head.meta().generation);
+                None
+            }
+            (_, Known::Note(_)) => None,
+        }
+    }
+
+    /// Before a request joins a fill: those that a purge has overtaken go on for who reads them already, and nobody
+    /// else.
+    pub fn part_overtaken(&self, name: &CanonicalName, content: ContentId, slot: ContentId) {
+        if self.purges.mark() != Mark::default() {
+            self.fills.part(slot, |fill| self.purges.overtaken(name, content, fill));
+        }
     }
 
     /// The file is another one now: what this server keeps of it is dropped (RFC 9111, section 4.4).
     pub fn invalidate(&self, name: &CanonicalName) {
         let content = name.content_id();
-        self.ram.forget(content);
+        for slot in [content, vary::slot(content)] {
+            self.fills.outdate(slot);
+            self.ram.forget(slot);
+        }
         self.distrust(content);
     }
 
@@ -175,6 +224,20 @@ impl Edge {
     pub fn distrust(&self, content: ContentId) {
         if let Some(held) = &self.held {
             held.distrust(content);
+        }
+    }
+
+    /// The content server says that the version that is held is unchanged: the vault's copy is as good as new.
+    pub fn confirmed(&self, content: ContentId, mark: Mark) {
+        if let Some(held) = &self.held {
+            held.confirmed(content, mark);
+        }
+    }
+
+    /// The content server has another version than the one that is held.
+    pub fn outdated(&self, content: ContentId) {
+        if let Some(held) = &self.held {
+            held.outdated(content);
         }
     }
 
@@ -192,13 +255,6 @@ impl Edge {
             Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
             Source::Sun { .. } | Source::Cache { .. } => Some(Leave::ORDINARY),
         }
-    }
-
-    /// Whether a question may be asked now that ends without a verdict when its client leaves: an upload. Its
-    /// failure counts as [`Leave::ORDINARY`].
-    #[must_use]
-    pub fn admits_unprobed(&self, content_server: u32) -> bool {
-        self.breakers().admits_unprobed(content_server, self.now_ms())
     }
 
     /// Whether nothing is held against a content server: then it may be asked for more than is needed.
