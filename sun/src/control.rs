@@ -117,6 +117,9 @@ pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, hottest: Hot
             () = drain.wait() => {}
         }
         edge.draining.store(drain.started(), Ordering::Relaxed);
+        let (running, queued) = edge.slots.busy();
+        edge.metrics.upstream_requests.set(i64::try_from(running).unwrap_or(i64::MAX));
+        edge.metrics.upstream_queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         edge.metrics.ram_bytes.set(i64::try_from(edge.ram.fullness().0).unwrap_or(i64::MAX));
         let report = status(&edge, &mut rates, &hottest);
         if let Some(client) = &client {

@@ -331,7 +331,11 @@ impl PurgeTarget {
             return Ok(target);
         }
         let file = self.file.as_deref().context("what is to be purged?")?;
-        file_name(file).map(Target::File)
+        if file.contains("://") {
+            return file_name(file).map(Target::File);
+        }
+        // A site's file is named with its query, c7/list?page=2.
+        Ok(Target::parse(PurgeWhat::File, file)?)
     }
 }
 
@@ -408,6 +412,7 @@ mod tests {
     fn what_is_purged_is_said_in_one_way() {
         check_purge(&["c1/a.jpg"], "File c1/a.jpg");
         check_purge(&["https://sun4-2-1.example.org/c1/a.jpg?sign=1"], "File c1/a.jpg");
+        check_purge(&["c7/list?page=2"], "File c7/list?page=2");
         check_purge(&["--prefix", "https://sun4-2-1.example.org/c1/a/"], "Prefix c1/a/");
         check_purge(&["--prefix", "c1"], "Prefix c1/");
         check_purge(&["--tag", "news"], "Tag news");
