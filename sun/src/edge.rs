@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 
-use crate::breaker::{Breakers, Pass};
+use crate::breaker::{Breakers, Leave};
 use crate::config::Config;
 use crate::fill::ahead::Sequences;
 use crate::fill::hedge::Hedging;
@@ -239,10 +239,10 @@ impl Edge {
 
     /// Leave to ask the source now; none while its breaker is open.
     #[must_use]
-    pub fn admits(&self, source: &Source) -> Option<Pass> {
+    pub fn admits(&self, source: &Source) -> Option<Leave> {
         match source {
             Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
-            Source::Sun { .. } | Source::Cache { .. } => Some(Pass::ORDINARY),
+            Source::Sun { .. } | Source::Cache { .. } => Some(Leave::ORDINARY),
         }
     }
 
@@ -260,18 +260,18 @@ impl Edge {
     }
 
     /// The source answered 5xx or broke off. Of a server of ours that says nothing: what it asked may have failed.
-    /// `pass` is what [`Edge::admits`] gave.
-    pub fn faltered(&self, source: &Source, pass: Pass) {
+    /// `leave` is what [`Edge::admits`] gave.
+    pub fn faltered(&self, source: &Source, leave: Leave) {
         if let Source::ContentServer { number, .. } = source {
-            self.breakers().failed(*number, pass, self.now_ms());
+            self.breakers().failed(*number, leave, self.now_ms());
         }
     }
 
-    /// The source could not be reached, or did not answer in time. `pass` is what [`Edge::admits`] gave.
-    pub fn failed(&self, source: &Source, pass: Pass) {
+    /// The source could not be reached, or did not answer in time. `leave` is what [`Edge::admits`] gave.
+    pub fn failed(&self, source: &Source, leave: Leave) {
         let now_ms = self.now_ms();
         match source {
-            Source::ContentServer { number, .. } => self.breakers().failed(*number, pass, now_ms),
+            Source::ContentServer { number, .. } => self.breakers().failed(*number, leave, now_ms),
             Source::Sun { name, .. } | Source::Cache { name, .. } => {
                 self.suspended.rcu(|suspended| {
                     let mut suspended = Suspended::clone(suspended);

@@ -213,6 +213,11 @@ impl Metrics {
         self.failures.with_label_values(&[reason]).inc();
     }
 
+    /// A slow source was asked a second time; `won`: that brought the answer.
+    pub fn hedged(&self, won: bool) {
+        self.hedges.with_label_values(&[if won { "won" } else { "lost" }]).inc();
+    }
+
     /// How far purges are gone by.
     pub fn purges(&self, purges: &Purges) {
         let mark = purges.mark();
@@ -228,11 +233,6 @@ impl Metrics {
             Verdict::Stale => self.purge_stale.inc(),
             Verdict::Gone => self.purge_gone.inc(),
         }
-    }
-
-    /// A slow source was asked a second time; `won`: that brought the answer.
-    pub fn hedged(&self, won: bool) {
-        self.hedges.with_label_values(&[if won { "won" } else { "lost" }]).inc();
     }
 
     /// A fill broke off and goes on elsewhere.

@@ -36,10 +36,11 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::body::ResponseBody;
+use crate::breaker;
 use crate::config::UpstreamConfig;
 use crate::edge::Edge;
 use crate::metrics::Outcome;
@@ -104,14 +105,13 @@ async fn carry(
     body: Incoming,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let uploads = edge.with_class(pass.site.as_deref(), &pass.name, |class| class.uploads);
-    let (url, permit) = match admit(edge, pass, uploads, &body) {
+    let Admitted { url, source, leave, permit } = match admit(edge, pass, uploads, &body) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refuse_body(head, body);
             return Err(refusal);
         }
     };
-    let source = Source::ContentServer { number: pass.target.content_server(), url: url.clone() };
     let limits = UploadLimits {
         bytes_max: uploads.map_or(u64::MAX, |uploads| uploads.bytes_max),
         bytes_per_second: uploads.map_or(0, |uploads| uploads.bytes_per_second),
@@ -125,14 +125,14 @@ async fn carry(
         Ok(response) => response,
         Err(failure) => {
             if failure.is_the_content_servers() {
-                edge.failed(&source);
+                edge.failed(&source, leave);
             }
             tracing::debug!(file = %pass.name, method = %head.method, ?failure, "not passed");
             return Err(failure.refusal());
         }
     };
     if response.status().is_server_error() {
-        edge.faltered(&source);
+        edge.faltered(&source, leave);
     } else {
         edge.succeeded(&source);
     }
@@ -148,13 +148,18 @@ async fn carry(
     Ok(answer)
 }
 
-/// What can be refused without the body; else where the request goes, and its place among those under way.
-fn admit(
-    edge: &Edge,
-    pass: &Pass,
-    uploads: Option<Uploads>,
-    body: &Incoming,
-) -> Result<(String, tokio::sync::OwnedSemaphorePermit), Refusal> {
+/// Where a request may go.
+struct Admitted {
+    url: String,
+    source: Source,
+    /// The breaker's.
+    leave: breaker::Leave,
+    /// Its place among those under way.
+    permit: OwnedSemaphorePermit,
+}
+
+/// What can be refused without the body is refused.
+fn admit(edge: &Edge, pass: &Pass, uploads: Option<Uploads>, body: &Incoming) -> Result<Admitted, Refusal> {
     let url = edge.topology().content_servers.url_of(&pass.target);
     let url = url.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such content server"))?;
     if let Some(Uploads { bytes_max, .. }) = uploads
@@ -162,13 +167,12 @@ fn admit(
     {
         return Err(too_long());
     }
-    let source = Source::ContentServer { number: pass.target.content_server(), url: url.clone() };
-    if !edge.admits(&source) {
-        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "the content server cannot be reached at the moment"));
-    }
     let permit = Arc::clone(&edge.passing.permits).try_acquire_owned();
     let permit = permit.map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many uploads are under way"))?;
-    Ok((url, permit))
+    let source = Source::ContentServer { number: pass.target.content_server(), url: url.clone() };
+    let leave = edge.admits(&source);
+    let away = || Refusal::new(StatusCode::BAD_GATEWAY, "the content server cannot be reached at the moment");
+    Ok(Admitted { url, source, leave: leave.ok_or_else(away)?, permit })
 }
 
 /// Disposes of a body that is refused at once.

@@ -52,10 +52,10 @@ pub struct Fill {
     pub direct: bool,
     /// What it was begun for.
     pub plan: Plan,
-    /// The last purge that was gone by when it began to ask.
-    began: OnceLock<Mark>,
     /// Whom it asks, in order.
     pub sources: Vec<Source>,
+    /// The last purge that was gone by when it began to ask.
+    began: OnceLock<Mark>,
     state: Mutex<State>,
     /// Ticks when there is something new for readers.
     news: watch::Sender<()>,
@@ -177,8 +177,8 @@ impl Fill {
             content,
             direct: !sources.iter().any(Source::is_sun),
             plan,
-            began: OnceLock::new(),
             sources,
+            began: OnceLock::new(),
             state: Mutex::new(state),
             news: watch::Sender::new(()),
             consumed: tokio::sync::Notify::new(),

@@ -19,7 +19,7 @@ use http::{StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::breaker::Pass;
+use crate::breaker::Leave;
 use crate::edge::Edge;
 use crate::extent::{self, EXTENT_BYTES};
 use crate::fill::answer::{self, Answer, Making};
@@ -118,7 +118,7 @@ impl Writer<'_> {
                 Ok(Poured::Enough) => return Ok(()),
                 Err(why) => why,
             };
-            self.edge.faltered(&body.source, Pass::ORDINARY);
+            self.edge.faltered(&body.source, Leave::ORDINARY);
             // Its connection and its place are free before the rest is asked for.
             drop(body);
             if resumes == RESUMES_MAX {
@@ -134,7 +134,7 @@ impl Writer<'_> {
         let asked = Asked::for_plan(&self.fill.plan);
         let mut why = NoneAnswered::default();
         while let Some(reply) = self.asker.next(&asked, &mut why).await {
-            let Reply { response, source, pass, slot } = reply;
+            let Reply { response, source, leave, slot } = reply;
             let ttl_s = self.edge.topology().class_of(self.name).ttl_s;
             let making = Making { now: crate::unix_now(), ttl_s, fallback: meta::fresh_generation(rand::random()) };
             let plan = &self.fill.plan;
@@ -144,7 +144,7 @@ impl Writer<'_> {
                 Answer::Useless(text) => {
                     why.note(&source, text);
                     if response.status().is_server_error() {
-                        self.edge.faltered(&source, pass);
+                        self.edge.faltered(&source, leave);
                         self.asker.skip_suns_after(&source);
                     }
                     if source.is_sun() && response.status() == StatusCode::GATEWAY_TIMEOUT {
@@ -156,7 +156,7 @@ impl Writer<'_> {
                 Answer::Refused(error) => return Err(error),
                 answer => {
                     self.edge.metrics.fill_opened(&source);
-                    return self.opened(answer, Reply { response, source, pass, slot }).await;
+                    return self.opened(answer, Reply { response, source, leave, slot }).await;
                 }
             }
         }
