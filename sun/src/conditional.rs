@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::SystemTime;
 
-use http::header;
+use http::{StatusCode, header};
 
 use crate::headers;
 use crate::meta::Meta;
@@ -30,6 +30,10 @@ pub enum Conclusion {
 /// Evaluates in the order of RFC 9110, section 13.2.2. A file whose size is not known yet is given whole.
 #[must_use]
 pub fn conclude(request: &Lookup, meta: &Meta) -> Conclusion {
+    // RFC 9110, section 13.2.1: conditions and ranges are about what a request without them would be given.
+    if meta.status != StatusCode::OK {
+        return Conclusion::Whole;
+    }
     let conditions = &request.conditions;
     if precondition_failed(conditions, meta) {
         return Conclusion::PreconditionFailed;
@@ -190,9 +194,19 @@ mod tests {
         let content = name.content_id();
         let several = own("range").and_then(|range| Several::parse(&range));
         let range = own("range").and_then(|range| Spec::parse(&range)).or(several.as_ref().map(Several::lead));
-        let head_only = false;
-        let request =
-            Lookup { name, content, head_only, range, several, conditions, origin: None, direct: false, site: None };
+        let request = Lookup {
+            name,
+            content,
+            slot: content,
+            said: None,
+            head_only: false,
+            range,
+            several,
+            conditions,
+            origin: None,
+            direct: false,
+            site: None,
+        };
         let mut kept = HeaderMap::new();
         kept.insert(header::ETAG, HeaderValue::from_static("\"a\""));
         kept.insert(header::LAST_MODIFIED, HeaderValue::from_static(DATE));

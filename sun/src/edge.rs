@@ -9,6 +9,7 @@ use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 
 use crate::breaker::{Breakers, Leave};
+use crate::caching::vary;
 use crate::config::Config;
 use crate::fill::ahead::Sequences;
 use crate::fill::hedge::Hedging;
@@ -20,7 +21,7 @@ use crate::held::{HeldFile, HeldFiles};
 use crate::metrics::Metrics;
 use crate::pass::Passing;
 use crate::purge::{Mark, Purges, Subject, Verdict};
-use crate::ram::{Head, Ram};
+use crate::ram::{Known, Note, Ram};
 use crate::region::{RegionView, Suspended, Witnesses};
 use crate::report::Downloads;
 use crate::response::Signature;
@@ -178,34 +179,44 @@ impl Edge {
         Some((file, verdict == Verdict::Current))
     }
 
-    /// What the RAM tier knows of a file: nothing when it was purged hard, a stale copy when it was purged softly.
+    /// What the RAM tier says of a file's slot: nothing when it was purged hard, a stale copy when it was purged
+    /// softly.
     #[must_use]
-    pub fn head(&self, name: &CanonicalName, content: ContentId) -> Option<Head> {
-        let head = self.ram.head(content)?;
-        let verdict = self.purges.of(name, content, head.meta());
+    pub fn known(&self, name: &CanonicalName, content: ContentId, slot: ContentId) -> Option<Known> {
+        let known = self.ram.known(slot)?;
+        let meta = match &known {
+            Known::File(head) => head.meta(),
+            Known::Note(Note::Piece { meta, .. }) => meta,
+            Known::Note(_) => return Some(known),
+        };
+        let verdict = self.purges.of(name, content, meta);
         self.metrics.purge_found(verdict);
-        match verdict {
-            Verdict::Current => Some(head),
-            Verdict::Stale => Some(head.stale()),
-            Verdict::Gone => {
-                self.ram.forget_version(content, head.meta().generation);
+        match (verdict, known) {
+            (Verdict::Current, known) => Some(known),
+            (Verdict::Stale, Known::File(head)) => Some(Known::File(head.stale())),
+            (_, Known::File(head)) => {
+                self.ram.forget_version(slot, head.meta().generation);
                 None
             }
+            (_, Known::Note(_)) => None,
         }
     }
 
     /// Before a request joins a fill: those that a purge has overtaken go on for who reads them already, and nobody
     /// else.
-    pub fn part_overtaken(&self, name: &CanonicalName, content: ContentId) {
+    pub fn part_overtaken(&self, name: &CanonicalName, content: ContentId, slot: ContentId) {
         if self.purges.mark() != Mark::default() {
-            self.fills.part(content, |fill| self.purges.overtaken(name, fill));
+            self.fills.part(slot, |fill| self.purges.overtaken(name, content, fill));
         }
     }
 
     /// The file is another one now: what this server keeps of it is dropped (RFC 9111, section 4.4).
     pub fn invalidate(&self, name: &CanonicalName) {
         let content = name.content_id();
-        self.ram.forget(content);
+        for slot in [content, vary::slot(content)] {
+            self.fills.outdate(slot);
+            self.ram.forget(slot);
+        }
         self.distrust(content);
     }
 

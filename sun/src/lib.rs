@@ -17,13 +17,14 @@
 //! In reading order:
 //!
 //! - [`flow`]: the life of a request, all of it. Read this first.
+//! - [`caching`]: the rules of RFC 9111. [`errand`]: what is fetched.
 //! - [`request`], [`conditional`], [`range`], [`multipart`], [`headers`], [`response`]: HTTP, in and out.
 //! - [`meta`], [`extent`], [`ram`], [`held`]: what is known and kept of a file.
 //! - [`sources`], [`region`], [`breaker`]: whom to ask, and whom to leave alone.
 //! - [`purge`]: what was purged, and what that makes of what is held.
 //! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
 //! - [`serve`], [`body`], [`vault_read`]: the shell that waits. [`pass`]: what is not cached, uploads.
-//! - [`listener`], [`tls`], [`greeting`], [`stall`]: sockets. [`edge`]: the shared state.
+//! - [`listener`], [`tls`], [`greeting`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
 //!
@@ -35,16 +36,19 @@
 
 pub mod body;
 pub mod breaker;
+pub mod caching;
 pub mod conditional;
 pub mod config;
 pub mod control;
 pub mod edge;
+pub mod errand;
 pub mod extent;
 pub mod fill;
 pub mod flow;
 pub mod greeting;
 pub mod headers;
 pub mod held;
+pub mod interim;
 pub mod listener;
 pub mod meta;
 pub mod metrics;
@@ -61,6 +65,7 @@ pub mod serve;
 pub mod sources;
 pub mod stall;
 mod start;
+pub mod store;
 pub mod tls;
 pub mod upstream;
 pub mod vault_read;

@@ -36,6 +36,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Limits;
 use crate::edge::Edge;
 use crate::greeting::Greeting;
+use crate::interim::{Interim, Passing};
 use crate::serve;
 use crate::stall::Stall;
 
@@ -241,12 +242,15 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let edge = &shared.edge;
+    let interim = Interim::default();
+    let stream = Passing::new(stream, interim.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let edge = Arc::clone(edge);
+        let interim = interim.clone();
         async move {
             Ok::<_, Infallible>(match kind {
                 Kind::Internal => serve::server(edge, request).await,
-                Kind::Https | Kind::Http => serve::client(edge, peer.ip().to_canonical(), request).await,
+                Kind::Https | Kind::Http => serve::client(edge, peer.ip().to_canonical(), request, &interim).await,
             })
         }
     });

@@ -207,6 +207,7 @@ impl Metrics {
             FillError::Unreachable(_) => "unreachable",
             FillError::TimedOut(_) => "timeout",
             FillError::Busy => "busy",
+            FillError::NotShared => "not_shared",
             FillError::Changed => "changed",
             FillError::Broken { .. } => "broken",
         };

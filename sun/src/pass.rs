@@ -21,6 +21,7 @@
 
 pub mod body;
 pub mod crossing;
+pub mod keep;
 pub mod pace;
 
 use std::net::IpAddr;
@@ -39,8 +40,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use self::keep::Keep;
 use crate::body::ResponseBody;
 use crate::breaker;
+use crate::caching::freshness::Exchange;
 use crate::config::UpstreamConfig;
 use crate::edge::Edge;
 use crate::metrics::Outcome;
@@ -121,6 +124,7 @@ async fn carry(
     let (upload, progress) = Upload::new(body, limits);
     let passing = &edge.passing;
     let request = outgoing(edge, client, pass, head, &url, upload)?;
+    let asked_at = crate::unix_now();
     let response = match answered(passing, request, &progress).await {
         Ok(response) => response,
         Err(failure) => {
@@ -136,14 +140,16 @@ async fn carry(
     } else {
         edge.succeeded(&source);
     }
-    if !head.method.is_safe() && (response.status().is_success() || response.status().is_redirection()) {
-        edge.invalidate(&pass.name);
-    }
+    let exchange = Exchange { asked_at, answered_at: crate::unix_now() };
     let (server, body) = response.into_parts();
     let base = base_of(&url, &pass.target);
-    let mut answer = Response::new(ResponseBody::passed(Passed::new(body, passing.idle, permit)));
+    let headers = crossing::down(&server.headers, &pass.target, base, pass.site.is_some());
+    keep::forget(edge, pass, head, server.status, &headers);
+    let keep = Keep::of(edge, pass, head, server.status, &headers, body.size_hint().exact(), exchange);
+    let body = Passed::new(body, passing.idle, permit).keeping(keep);
+    let mut answer = Response::new(ResponseBody::passed(body));
     *answer.status_mut() = server.status;
-    *answer.headers_mut() = crossing::down(&server.headers, &pass.target, base, pass.site.is_some());
+    *answer.headers_mut() = headers;
     edge.signature.sign_passed(answer.headers_mut());
     Ok(answer)
 }

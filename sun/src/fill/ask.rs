@@ -11,22 +11,23 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use geo::CanonicalName;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::breaker::Leave;
 use crate::edge::Edge;
-use crate::fill::FillError;
+use crate::errand::Errand;
 use crate::fill::hedge;
 use crate::fill::slots::Slot;
+use crate::fill::{Fill, FillError};
 use crate::sources::Source;
 use crate::upstream::{AskError, Asked};
 
 /// Asks for one fill.
 pub(super) struct Asker<'a> {
     pub(super) edge: &'a Arc<Edge>,
-    pub(super) name: &'a CanonicalName,
+    pub(super) errand: &'a Errand,
+    pub(super) fill: &'a Arc<Fill>,
     /// Those not tried yet.
     pub(super) sources: VecDeque<Source>,
 }
@@ -110,14 +111,18 @@ impl Asker<'_> {
     async fn put(&mut self, question: Question, asked: &Asked, why: &mut NoneAnswered) -> Answered {
         let patience = self.edge.hedging.asked(&question.source, question.began_ms);
         let (source, began_ms) = (question.source.clone(), question.began_ms);
-        let first = put(self.edge, self.name, asked, question);
+        let first = exchange(self.edge, self.errand, self.fill, asked, question);
+        if self.errand.said.is_some() {
+            // What a client says may take its time, and be wanted once.
+            return first.await;
+        }
         tokio::pin!(first);
         if let Ok(answered) = tokio::time::timeout(patience, &mut first).await {
             return answered;
         }
         let Some(second) = self.second(&source) else { return first.await };
         let (second_source, second_began_ms) = (second.source.clone(), second.began_ms);
-        let second = put(self.edge, self.name, asked, second);
+        let second = exchange(self.edge, self.errand, self.fill, asked, second);
         let (won, lost) = hedge::race(first, second, Answered::good).await;
         let second_won = won.question.began_ms == second_began_ms && won.question.source == second_source;
         self.edge.metrics.hedged(second_won);
@@ -147,7 +152,7 @@ impl Asker<'_> {
     fn second(&self, slow: &Source) -> Option<Question> {
         let edge = self.edge;
         let source = self.sources.front().unwrap_or(slow);
-        if source.server().is_some() && source == slow || !edge.trusts(self.name.content_server()) {
+        if source.server().is_some() && source == slow || !edge.trusts(self.errand.name.content_server()) {
             return None;
         }
         let slot = match source {
@@ -169,7 +174,8 @@ impl Asker<'_> {
         }
         match result {
             Ok(response) => {
-                if !response.status().is_server_error() {
+                // Under the policy "rfc" an error is an answer.
+                if !response.status().is_server_error() || self.errand.said.is_some() {
                     self.edge.succeeded(&source);
                 }
                 Some(Reply { response, source, leave, slot })
@@ -189,8 +195,8 @@ impl Asker<'_> {
     }
 }
 
-async fn put(edge: &Edge, name: &CanonicalName, asked: &Asked, question: Question) -> Answered {
-    let result = edge.upstream.ask(&question.source, name, asked).await;
+async fn exchange(edge: &Edge, errand: &Errand, fill: &Arc<Fill>, asked: &Asked, question: Question) -> Answered {
+    let result = edge.upstream.ask(&question.source, errand, asked, fill).await;
     Answered { question, result }
 }
 

@@ -116,6 +116,13 @@ impl Registry {
         }
     }
 
+    /// The file was changed through this server: what is under way is not kept and is joined no more.
+    pub fn outdate(&self, content: ContentId) {
+        for fill in self.lock().remove(&content).unwrap_or_default() {
+            fill.outdate();
+        }
+    }
+
     /// Leaves the rest from `position` on to another fill that brings it soon, if there is one that was answered
     /// and that all readers of this one may join. The fill leaves the registry in the same breath, so that of two fills that meet,
     /// one goes on.
@@ -235,14 +242,7 @@ mod tests {
         let _third = started(registry.join(content(), need(5 * MIB), false, nothing, told));
 
         assert!(!registry.yields(first.fill(), 2, 9 * MIB), "it was not answered: it may fail");
-        let opened = Opened {
-            meta: version(),
-            flows: true,
-            end: 50 * MIB,
-            stored: true,
-            outcome: crate::metrics::Outcome::Origin,
-            passed_on: None,
-        };
+        let opened = Opened { end: 50 * MIB, ..Opened::of_medium(version()) };
         second.fill().open(opened, 9 * MIB);
         assert!(!registry.yields(first.fill(), 2, 7 * MIB), "nobody is there yet");
         assert!(!registry.yields(first.fill(), 1, 9 * MIB), "another version");

@@ -22,7 +22,7 @@
 //! - A hit is never older than a hard purge that this server acknowledged, also after kill -9: a rule is in force and
 //!   on disk before it is acknowledged.
 //! - Bytes from before a hard purge are never mixed into a version that was fetched after it, even if their validators
-//!   are the same: the purge is part of the version's generation ([`Purges::stamp`]).
+//!   are the same: the purge is part of the version's generation ([`Stamp`]).
 //! - A response that is under way when a purge comes may be finished.
 //!
 //! # Without the log
@@ -34,9 +34,11 @@
 pub mod direct;
 pub mod follower;
 pub mod headers;
+mod stamp;
 mod state;
 
 pub use popularity_api::purge::{Rules, Subject, Verdict};
+pub use stamp::Stamp;
 pub use state::{Purges, Refused};
 
 use popularity_api::wire::PurgeMark;

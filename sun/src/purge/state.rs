@@ -14,10 +14,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use geo::{CanonicalName, ContentId, RegionId};
-use http::HeaderMap;
 use popularity_api::purge::lines::Lines;
 use popularity_api::purge::rules::RULES_MAX;
 use popularity_api::purge::{Rules, Subject, Target, Verdict};
@@ -26,9 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::Mark;
-use super::headers::Told;
 use crate::fill::Fill;
-use crate::fill::answer::Answer;
 use crate::meta::Meta;
 
 /// See the module's doc. Shared by reference.
@@ -146,12 +143,12 @@ impl Purges {
     /// Whether a purge has overtaken the fill, so that nobody may join it any more. One that has not asked yet will
     /// ask after all purges there are.
     #[must_use]
-    pub fn overtaken(&self, name: &CanonicalName, fill: &Fill) -> bool {
+    pub fn overtaken(&self, name: &CanonicalName, content: ContentId, fill: &Fill) -> bool {
         let Some(began) = fill.began() else { return false };
         if began == self.mark() {
             return false;
         }
-        let subject = |tags| Subject { name: name.as_str(), content: fill.content, tags };
+        let subject = |tags| Subject { name: name.as_str(), content, tags };
         match fill.meta() {
             Some(meta) => self.verdict(subject(&meta.tags), meta.mark) != Verdict::Current,
             // Its tags are not known yet.
@@ -163,41 +160,9 @@ impl Purges {
         }
     }
 
-    /// Gives what a source answered its mark and tags; `ours`: the source is a server of ours. An answer from before a
-    /// purge that this server goes by is of no use.
-    #[must_use]
-    pub fn stamp(&self, answer: Answer, fill: &Fill, name: &CanonicalName, response: &HeaderMap, ours: bool) -> Answer {
-        let began = fill.began().unwrap_or_default();
-        let told = Told::of(response, ours);
-        let mark = told.mark.map_or(began, |told| told.min(began));
-        let subject = Subject { name: name.as_str(), content: fill.content, tags: &told.tags };
-        let new = |meta: Arc<Meta>| {
-            let generation = self.salted(meta.generation, subject);
-            Arc::new(Meta { mark, tags: told.tags.clone(), generation, ..(*meta).clone() })
-        };
-        match answer {
-            Answer::Bytes { .. } | Answer::Sized(_) | Answer::Unchanged(_)
-                if fill.plan.version().is_none()
-                    && mark != began
-                    && self.verdict(subject, mark) != Verdict::Current =>
-            {
-                Answer::Useless("what it holds is from before a purge".to_owned())
-            }
-            Answer::Bytes { meta, range } if fill.plan.version().is_none() => Answer::Bytes { meta: new(meta), range },
-            Answer::Sized(meta) => Answer::Sized(new(meta)),
-            // Purged while it was asked about: that it is unchanged is no news of the time after the purge.
-            Answer::Unchanged(meta) if self.of(name, fill.content, &meta) == Verdict::Gone => Answer::Unchanged(meta),
-            Answer::Unchanged(meta) => {
-                let tags = if told.tags.is_empty() { meta.tags.clone() } else { told.tags };
-                Answer::Unchanged(Arc::new(Meta { mark, tags, ..(*meta).clone() }))
-            }
-            answer => answer,
-        }
-    }
-
     /// The generation of what was fetched after a hard purge differs from that of the same validator before it. The lowest
     /// bit stays what it is ([`crate::meta`]).
-    fn salted(&self, generation: u64, subject: Subject<'_>) -> u64 {
+    pub(super) fn salted(&self, generation: u64, subject: Subject<'_>) -> u64 {
         let (log, direct) = (self.log.matching(subject).hard, self.direct.matching(subject).hard);
         if log == 0 && direct == 0 {
             return generation;

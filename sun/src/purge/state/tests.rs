@@ -1,7 +1,13 @@
 use popularity_api::wire::{PurgeMode, PurgeWhat};
 
+use std::sync::Arc;
+
+use http::HeaderMap;
+
 use super::*;
+use crate::fill::answer::Answer;
 use crate::fill::plan::Plan;
+use crate::purge::Stamp;
 
 #[test]
 fn what_was_followed_is_gone_by_after_a_restart() {
@@ -146,7 +152,9 @@ fn unchanged_is_news_only_of_what_was_not_purged_meanwhile() {
     let unchanged = |purges: &Purges| {
         let fill = fill(Plan::Revalidate { meta: Arc::clone(&held) }, purges.mark());
         let answer = Answer::Unchanged(Arc::clone(&held));
-        match purges.stamp(answer, &fill, &name(FILE), &HeaderMap::new(), false) {
+        match Stamp::new(&purges, &fill, (&name(FILE), name(FILE).content_id()), &HeaderMap::new(), false)
+            .answer(answer)
+        {
             Answer::Unchanged(meta) => meta.mark.log,
             other => panic!("{other:?}"),
         }
@@ -165,7 +173,7 @@ fn nobody_joins_a_fill_that_a_purge_has_overtaken() {
     let overtaken = |purges: &Purges, began: Option<Mark>| {
         let fill = Fill::new(name.content_id(), Plan::Whole, Vec::new());
         began.into_iter().for_each(|mark| fill.begin(mark));
-        purges.overtaken(&name, &fill)
+        purges.overtaken(&name, name.content_id(), &fill)
     };
     assert!(!overtaken(&purges, Some(mark(0, 0))));
     purges.follow(&answer(&[(7, "c1/other", None)])).unwrap();
@@ -188,7 +196,8 @@ fn stamp(purges: &Purges, fill: &Fill, headers: &[(&'static str, &'static str)],
     let headers: HeaderMap = headers.collect();
     let etag = [(http::header::ETAG, "\"a\"".parse().unwrap())].into_iter().collect();
     let meta = Arc::new(Meta::new(&etag, Some(10), 0, 9, 2));
-    purges.stamp(Answer::Bytes { meta, range: 0..10 }, fill, &name(FILE), &headers, ours)
+    Stamp::new(purges, fill, (&name(FILE), name(FILE).content_id()), &headers, ours)
+        .answer(Answer::Bytes { meta, range: 0..10 })
 }
 
 fn fill(plan: Plan, mark: Mark) -> Fill {
