@@ -328,6 +328,9 @@ impl<'a> Serving<'a> {
         let mut response = answer(self.edge, rfc, &meta, conclusion, &provenance, none);
         multipart.describe(response.headers_mut());
         response.extensions_mut().insert(FileSize(size));
+        if self.request.direct {
+            purge::headers::tell(response.headers_mut(), meta.mark, &meta.tags);
+        }
         let body = self.body(meta, parts[0].clone(), Some(multipart));
         (response.map(|_| body), outcome)
     }

@@ -13,6 +13,7 @@
 //! - [`region`]: several suns and caches: owners, stand-ins, no ring.
 //! - [`carrying`]: downloads become ratings, ratings fill caches, caches get the links.
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
+//! - [`purge`]: what was purged is served by nobody any more.
 //! - [`restarts`]: kill -9 and drain.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`shipped`]: the config files that are shipped start the daemons.
@@ -28,6 +29,7 @@ mod demo;
 mod fills;
 mod hostile;
 mod parts;
+mod purge;
 mod region;
 mod restarts;
 mod serving;
