@@ -150,8 +150,10 @@ impl Writer<'_> {
     /// Asks the sources in turn until one gives a usable answer, and lets the readers know of it.
     async fn open(&mut self) -> Result<(Body, Opened), FillError> {
         let mut asked = Asked::for_plan(&self.fill.plan);
-        if let (Plan::Part, Some(said)) = (&self.fill.plan, &self.errand.said) {
-            asked = asked.with_range(said.range.as_ref());
+        match (&self.fill.plan, &self.errand.said) {
+            (Plan::Part, Some(said)) => asked = asked.with_range(said.range.as_ref()),
+            (Plan::Conditional, Some(said)) => asked = asked.with_conditions(said),
+            _ => {}
         }
         let mut why = NoneAnswered::default();
         let mut asked_at = crate::unix_now();
@@ -212,7 +214,11 @@ impl Writer<'_> {
             file_bytes_max: class.file_bytes_max,
         };
         let headers = update::end_to_end(response.headers());
-        let length = response.body().size_hint().exact();
+        let length = match self.fill.plan {
+            // Its body would have that length, and has none.
+            Plan::Head => headers::text(&headers, &header::CONTENT_LENGTH).and_then(|length| length.parse().ok()),
+            _ => response.body().size_hint().exact(),
+        };
         let head = rfc::Head { status, headers: &headers, length };
         if let (Plan::Head, StatusCode::OK) = (&self.fill.plan, status) {
             self.head_updates(&headers, &rules);
@@ -405,7 +411,7 @@ impl Writer<'_> {
         let generation = opened.meta.generation;
         let held = || self.edge.ram.has_extent(opened.slot, generation, next);
         let brought = || self.edge.fills.yields(self.fill, generation, next_start);
-        self.unwanted(opened) || (next_start > self.fill.plan.start() && (held() || brought()))
+        self.unwanted(opened) || (opened.stored && next_start > self.fill.plan.start() && (held() || brought()))
     }
 
     /// A fill of more than the tier has room for, or that is not kept, goes on only while somebody reads it.
