@@ -21,6 +21,7 @@
 //! - [`request`], [`conditional`], [`range`], [`multipart`], [`headers`], [`response`]: HTTP, in and out.
 //! - [`meta`], [`extent`], [`ram`], [`held`]: what is known and kept of a file.
 //! - [`sources`], [`region`], [`breaker`]: whom to ask, and whom to leave alone.
+//! - [`purge`]: what was purged, and what that makes of what is held.
 //! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
 //! - [`serve`], [`body`], [`vault_read`]: the shell that waits. [`pass`]: what is not cached, uploads.
 //! - [`listener`], [`tls`], [`greeting`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
@@ -53,6 +54,7 @@ pub mod meta;
 pub mod metrics;
 pub mod multipart;
 pub mod pass;
+pub mod purge;
 pub mod ram;
 pub mod range;
 pub mod region;
@@ -63,13 +65,14 @@ pub mod serve;
 pub mod sources;
 pub mod stall;
 mod start;
+pub mod store;
 pub mod tls;
 pub mod upstream;
 pub mod vault_read;
 
 pub use config::{Certificate, Config};
 pub use held::{HeldFile, HeldFiles};
-pub use start::{Parts, Running, check, start};
+pub use start::{Parts, Running, check, purges, start};
 
 /// Seconds since 1970: the clock of `Age` and freshness.
 #[must_use]

@@ -11,6 +11,7 @@ use crate::caching::directives::{RequestDirectives, ResponseDirectives};
 use crate::caching::freshness::{Lifetime, Reuse};
 use crate::caching::{date, update};
 use crate::headers;
+use crate::purge::Mark;
 
 /// Metadata of one version of a file.
 #[derive(Clone, Debug)]
@@ -27,6 +28,10 @@ pub struct Meta {
     pub born_at: u64,
     /// Until when it is served without asking again, seconds since 1970.
     pub fresh_until: u64,
+    /// The last purge that was gone by when the fill of this version began.
+    pub mark: Mark,
+    /// Hashes of its tags, by which it can be purged; at most [`crate::purge::headers::TAGS_MAX`].
+    pub tags: Box<[u64]>,
     /// Until when it is served at once and asked about behind the response, seconds since 1970.
     pub background_until: u64,
     /// Until when it is served if asking fails, seconds since 1970.
@@ -63,6 +68,9 @@ impl Meta {
             fresh_until,
             background_until: fresh_until,
             error_until: u64::MAX,
+            // The fill says both ([`crate::purge::Stamp`]); without it, as old as can be.
+            mark: Mark::default(),
+            tags: Box::default(),
         }
     }
 
@@ -80,7 +88,8 @@ impl Meta {
             _ => fallback,
         };
         let Lifetime { born_at, fresh_until, background_until, error_until } = lifetime;
-        Self { size, generation, status, headers, born_at, fresh_until, background_until, error_until }
+        let (mark, tags) = (Mark::default(), Box::default());
+        Self { size, generation, status, headers, born_at, fresh_until, background_until, error_until, mark, tags }
     }
 
     /// The same version with what a 304, or a 200 to HEAD, says under the policy "rfc".
@@ -163,7 +172,7 @@ impl Meta {
     #[must_use]
     pub fn weight(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
-        size_of::<Self>() + headers
+        size_of::<Self>() + headers + size_of_val(&*self.tags)
     }
 }
 

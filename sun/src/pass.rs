@@ -159,7 +159,7 @@ struct Admitted {
     url: String,
     source: Source,
     /// The breaker's.
-    leave: breaker::Pass,
+    leave: breaker::Leave,
     /// Its place among those under way.
     permit: OwnedSemaphorePermit,
 }

@@ -235,6 +235,16 @@ impl std::fmt::Debug for Ram {
 }
 
 impl Head {
+    /// The same, past its time.
+    #[must_use]
+    pub fn stale(self) -> Self {
+        let stale = |meta: Arc<Meta>| Arc::new(Meta { fresh_until: 0, background_until: 0, ..(*meta).clone() });
+        match self {
+            Self::Small { meta, body } => Self::Small { meta: stale(meta), body },
+            Self::Large { meta } => Self::Large { meta: stale(meta) },
+        }
+    }
+
     /// The metadata.
     #[must_use]
     pub const fn meta(&self) -> &Arc<Meta> {

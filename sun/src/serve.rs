@@ -26,7 +26,8 @@ use crate::meta::{Meta, fresh_generation};
 use crate::metrics::Outcome;
 use crate::multipart::{FileSize, Multipart};
 use crate::pass;
-use crate::ram::{self, Head, Note, Ram};
+use crate::purge;
+use crate::ram::{self, Head, Note};
 use crate::report::Tally;
 use crate::request::{self, Lookup, Parsed, Pass, Refusal};
 use crate::response::{self, Provenance};
@@ -90,6 +91,9 @@ async fn passed(edge: &Arc<Edge>, client: IpAddr, pass: &Pass, request: Request<
 
 /// Answers another server on the internal listener: authenticated, never through a sun, not reported.
 pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<ResponseBody> {
+    if request.uri().path() == purge::direct::PATH {
+        return purge::direct::answer(edge, request).await;
+    }
     let (head, _) = request.into_parts();
     let authorization = headers::text(&head.headers, &header::AUTHORIZATION);
     let refusal = match edge.tokens.identify(authorization).map(|identity| identity.role) {
@@ -180,21 +184,20 @@ impl<'a> Serving<'a> {
         let (edge, request) = (self.edge, self.request);
         let absent = edge.absent(request.direct);
         if request.said.is_none()
-            && let Some(held) = edge.open_held(request.content)
+            && let Some((held, current)) = edge.open_held(&request.name, request.content)
         {
             let ttl_s = edge.with_class(request.site.as_deref(), &request.name, |class| class.ttl_s);
             // A held file is carried by plan and served until it is dropped by plan.
             let generation = fresh_generation(request.content.prefix());
             let meta = Meta::new(&held.headers, Some(held.size), held.stored_at, ttl_s, generation);
-            let known = Known::File(Arc::new(Meta { fresh_until: u64::MAX, ..meta }));
+            let (fresh_until, background_until) = if current { (u64::MAX, u64::MAX) } else { (0, 0) };
+            let (mark, tags) = (held.mark, held.tags.clone());
+            let known = Known::File(Arc::new(Meta { fresh_until, background_until, mark, tags, ..meta }));
             self.found = Found { held: Some(Arc::new(held)), known, ..Found::nothing(request.slot) };
             return flow::looked(request, &self.found.known, crate::unix_now(), absent);
         }
-        self.found = if absent == flow::Absent::Refuse {
-            Found::nothing(request.slot)
-        } else {
-            Found::in_ram(&edge.ram, request)
-        };
+        self.found =
+            if absent == flow::Absent::Refuse { Found::nothing(request.slot) } else { Found::in_ram(edge, request) };
         flow::looked(request, &self.found.known, crate::unix_now(), absent)
     }
 
@@ -224,6 +227,10 @@ impl<'a> Serving<'a> {
             Ok(opened) if !collapsed && self.has_it(&reader, &opened) => self.hand_on(reader, opened),
             Ok(opened) if collapsed && !self.gets(&opened) => self.look(),
             Ok(opened) => {
+                if !self.found.holds(opened.meta.generation) {
+                    // The vault has another version than the one that is served.
+                    self.found.held = None;
+                }
                 let original = opened.original.clone().filter(|_| !collapsed);
                 let step = flow::opened(request, original.as_ref().unwrap_or(&opened.meta));
                 self.found.slot = opened.slot;
@@ -266,11 +273,12 @@ impl<'a> Serving<'a> {
         let now = crate::unix_now();
         let asks = request.said.as_ref().map(|said| &said.directives);
         let fresh = || {
-            let found = Found::in_ram(&edge.ram, request);
+            let found = Found::in_ram(edge, request);
             let usable = matches!(&found.known, Known::File(meta) if meta.reuse(asks, now) == Reuse::Serve);
             usable.then_some(found)
         };
         let begin = |_: UnderWay<'_>| (plan.clone(), sources());
+        edge.part_overtaken(&request.name, request.content, slot);
         edge.fills.join(slot, Need::Head, direct, fresh, begin)
     }
 
@@ -311,9 +319,14 @@ impl<'a> Serving<'a> {
             ahead::follow(self.edge, client, self.request, &meta, part);
         }
         let (provenance, outcome) = self.provenance(&meta, part.start, standing);
+        let direct = self.request.direct;
         let (edge, rfc) = (Arc::clone(self.edge), self.request.said.is_some());
         let body = self.body(Arc::clone(&meta), part, None);
-        (answer(&edge, rfc, &meta, conclusion, &provenance, body), outcome)
+        let mut response = answer(&edge, rfc, &meta, conclusion, &provenance, body);
+        if direct {
+            purge::headers::tell(response.headers_mut(), meta.mark, &meta.tags);
+        }
+        (response, outcome)
     }
 
     fn respond_parts(
@@ -410,12 +423,12 @@ impl Found {
     }
 
     /// What RAM says: of the file, or of the variant that the request gets.
-    fn in_ram(ram: &Ram, request: &Lookup) -> Self {
-        let known = ram.known(request.slot);
+    fn in_ram(edge: &Edge, request: &Lookup) -> Self {
+        let known = edge.known(&request.name, request.content, request.slot);
         match (known, &request.said) {
             (Some(ram::Known::Note(Note::Varying(varying))), Some(said)) => {
                 let slot = varying.variant(request.slot, &said.headers);
-                Self::of(slot, ram.known(slot))
+                Self::of(slot, edge.known(&request.name, request.content, slot))
             }
             (known, _) => Self::of(request.slot, known),
         }

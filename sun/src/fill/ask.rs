@@ -14,7 +14,7 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::breaker::Pass;
+use crate::breaker::Leave;
 use crate::edge::Edge;
 use crate::errand::Errand;
 use crate::fill::hedge;
@@ -36,7 +36,7 @@ pub(super) struct Asker<'a> {
 pub(super) struct Reply {
     pub(super) response: Response<Incoming>,
     pub(super) source: Source,
-    pub(super) pass: Pass,
+    pub(super) leave: Leave,
     /// Held until the body has ended; servers of ours have none.
     pub(super) slot: Option<Slot>,
 }
@@ -44,7 +44,7 @@ pub(super) struct Reply {
 /// Leave to ask a source once.
 struct Question {
     source: Source,
-    pass: Pass,
+    leave: Leave,
     slot: Option<Slot>,
     began_ms: u64,
 }
@@ -100,11 +100,11 @@ impl Asker<'_> {
             why.note(&source, "too many questions are waiting for it".to_owned());
             return None;
         }
-        let Some(pass) = edge.admits(&source) else {
+        let Some(leave) = edge.admits(&source) else {
             why.note(&source, "it failed just now and is left alone for a moment".to_owned());
             return None;
         };
-        Some(Question { source, pass, slot, began_ms: edge.now_ms() })
+        Some(Question { source, leave, slot, began_ms: edge.now_ms() })
     }
 
     /// Asks, and asks once more elsewhere when that takes unusually long and may be done.
@@ -130,10 +130,10 @@ impl Asker<'_> {
         if let Some(lost) = lost {
             // It answered first, but not well: the verdict counts, the answer does not.
             let reply = self.judge(lost, why);
-            if let Some(Reply { response, source, pass, .. }) = reply {
+            if let Some(Reply { response, source, leave, .. }) = reply {
                 why.note(&source, format!("it answered {}", response.status()));
                 if response.status().is_server_error() {
-                    self.edge.faltered(&source, pass);
+                    self.edge.faltered(&source, leave);
                 }
             }
         } else {
@@ -162,12 +162,12 @@ impl Asker<'_> {
         if !edge.hedging.take() {
             return None;
         }
-        Some(Question { source: source.clone(), pass: edge.admits(source)?, slot, began_ms: edge.now_ms() })
+        Some(Question { source: source.clone(), leave: edge.admits(source)?, slot, began_ms: edge.now_ms() })
     }
 
     /// Remembers how the source did; a reply if it answered.
     fn judge(&mut self, answered: Answered, why: &mut NoneAnswered) -> Option<Reply> {
-        let Answered { question: Question { source, pass, slot, began_ms }, result } = answered;
+        let Answered { question: Question { source, leave, slot, began_ms }, result } = answered;
         let now_ms = self.edge.now_ms();
         if !matches!(result, Err(AskError::Unreachable(_))) {
             self.edge.hedging.answered(&source, now_ms.saturating_sub(began_ms), now_ms);
@@ -178,10 +178,10 @@ impl Asker<'_> {
                 if !response.status().is_server_error() || self.errand.said.is_some() {
                     self.edge.succeeded(&source);
                 }
-                Some(Reply { response, source, pass, slot })
+                Some(Reply { response, source, leave, slot })
             }
             Err(error) => {
-                self.edge.failed(&source, pass);
+                self.edge.failed(&source, leave);
                 if matches!(error, AskError::TimedOut(_)) {
                     // A sun is given longer than the content server (Upstream::ask): one that still says nothing
                     // hangs, and the client has waited enough to be spared the next.

@@ -33,7 +33,7 @@ pub mod task;
 pub mod window;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use geo::ContentId;
 use http::StatusCode;
@@ -43,6 +43,7 @@ use crate::caching::vary::Varying;
 use crate::fill::plan::Plan;
 use crate::fill::window::{Found, Window};
 use crate::meta::Meta;
+use crate::purge::Mark;
 use crate::sources::Source;
 
 /// One fill; shared by its task and its readers.
@@ -60,6 +61,8 @@ pub struct Fill {
     outdated: AtomicBool,
     /// Whom it asks, in order.
     pub sources: Vec<Source>,
+    /// The last purge that was gone by when it began to ask.
+    began: OnceLock<Mark>,
     state: Mutex<State>,
     /// Ticks when there is something new for readers.
     news: watch::Sender<()>,
@@ -242,9 +245,31 @@ impl Fill {
             alone: false,
             outdated: AtomicBool::new(false),
             sources,
+            began: OnceLock::new(),
             state: Mutex::new(state),
             news: watch::Sender::new(()),
             consumed: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// It begins to ask.
+    pub fn begin(&self, mark: Mark) {
+        // Begun once; a second beginning would be no earlier.
+        let _ = self.began.set(mark);
+    }
+
+    /// The last purge that was gone by when it began to ask; none: it has not.
+    #[must_use]
+    pub fn began(&self) -> Option<Mark> {
+        self.began.get().copied()
+    }
+
+    /// What the file is, once upstream has answered.
+    #[must_use]
+    pub fn meta(&self) -> Option<Arc<Meta>> {
+        match &self.lock().phase {
+            Phase::Open(opened) | Phase::Ended(opened) => Some(Arc::clone(&opened.meta)),
+            Phase::Asking | Phase::Failed(_) => None,
         }
     }
 
@@ -482,14 +507,17 @@ impl Reader {
                 Phase::Failed(error) => Read::Failed(error.clone()),
             },
         };
-        if let Read::Bytes(bytes) = &found {
-            let reached = position + bytes.len() as u64;
-            state.moved = true;
-            if reached > state.furthest {
-                state.furthest = reached;
-                drop(state);
-                self.fill.consumed.notify_one();
-            }
+        let reached = match &found {
+            Read::Bytes(bytes) => position + bytes.len() as u64,
+            // It has come here by the tiers: a writer that waited for it to read would wait for ever.
+            Read::Later => position,
+            Read::Gone | Read::Ended | Read::Failed(_) => return found,
+        };
+        state.moved |= matches!(found, Read::Bytes(_));
+        if reached > state.furthest {
+            state.furthest = reached;
+            drop(state);
+            self.fill.consumed.notify_one();
         }
         found
     }
@@ -508,6 +536,10 @@ impl Drop for Reader {
     }
 }
 
+/// How far a writer that is paced runs ahead of its fastest reader, bytes: an extent less than the window keeps,
+/// so that this reader never falls out of it when an extent becomes whole.
+pub const LEAD_BYTES_MAX: u64 = (window::WINDOW_EXTENTS as u64 - 1) * crate::extent::EXTENT_BYTES;
+
 /// What the window of one fill may hold, bytes.
 pub const WINDOW_BYTES_MAX: u64 = (window::WINDOW_EXTENTS as u64 + 1) * crate::extent::EXTENT_BYTES;
 
@@ -516,3 +548,41 @@ pub const WINDOW_BYTES_MAX: u64 = (window::WINDOW_EXTENTS as u64 + 1) * crate::e
 pub const REACH_BYTES: u64 = 2 * crate::extent::EXTENT_BYTES;
 /// 1xx responses of one question that are passed on.
 const INTERIM_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::EXTENT_BYTES as MIB;
+
+    #[test]
+    fn a_reader_that_caught_up_by_the_tiers_is_not_waited_for() {
+        let content = geo::CanonicalName::parse("c1/a").unwrap().content_id();
+        let fill = Arc::new(Fill::new(content, Plan::Whole, Vec::new()));
+        let meta = Arc::new(Meta::new(&http::HeaderMap::new(), Some(100 * MIB), 0, 0, 2));
+        fill.open(Opened::of_medium(meta), 0);
+        let mut reader = Reader::new(Arc::clone(&fill));
+        for _ in 0..4 {
+            fill.push(vec![7; MIB as usize].into());
+        }
+        assert!(fill.ahead(), "the reader has read nothing");
+        assert!(matches!(reader.read(4 * MIB, 100 * MIB), Read::Later));
+        assert!(!fill.ahead(), "it waits where the writer is");
+    }
+
+    #[test]
+    fn the_fastest_reader_of_a_paced_writer_stays_within_the_window() {
+        let content = geo::CanonicalName::parse("c1/a").unwrap().content_id();
+        let fill = Arc::new(Fill::new(content, Plan::Whole, Vec::new()));
+        let mut reader = Reader::new(Arc::clone(&fill));
+        let mut position = 0;
+        for _ in 0..200 {
+            while !fill.ahead() {
+                fill.push(vec![7; 300_000].into());
+            }
+            match reader.read(position, position + 70_001) {
+                Read::Bytes(bytes) => position += bytes.len() as u64,
+                other => panic!("{other:?} at {position}"),
+            }
+        }
+    }
+}

@@ -94,6 +94,17 @@ impl Registry {
         Joined::Started(Reader::new(fill))
     }
 
+    /// Takes fills of a file out that nobody is to join any more; they go on.
+    pub fn part(&self, content: ContentId, parts: impl Fn(&Fill) -> bool) {
+        let mut fills = self.lock();
+        if let Some(under_way) = fills.get_mut(&content) {
+            under_way.retain(|fill| !parts(fill));
+            if under_way.is_empty() {
+                fills.remove(&content);
+            }
+        }
+    }
+
     /// The fill has left its bytes in the tiers, or failed.
     pub fn leave(&self, fill: &Arc<Fill>) {
         let mut fills = self.lock();

@@ -20,7 +20,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::breaker::Pass;
+use crate::breaker::Leave;
 use crate::caching::freshness::Exchange;
 use crate::caching::update;
 use crate::caching::vary::{self, Vary, Varying};
@@ -32,11 +32,12 @@ use crate::fill::ask::{Asker, NoneAnswered, Reply};
 use crate::fill::plan::Plan;
 use crate::fill::rfc::{self, Understood};
 use crate::fill::slots::Slot;
-use crate::fill::window::{WINDOW_EXTENTS, Window};
-use crate::fill::{self, Fill, FillError, Opened, Phase, WINDOW_BYTES_MAX};
+use crate::fill::window::Window;
+use crate::fill::{self, Fill, FillError, LEAD_BYTES_MAX, Opened, Phase, WINDOW_BYTES_MAX};
 use crate::headers;
 use crate::meta::{self, Meta, Storable};
 use crate::metrics::Outcome;
+use crate::purge::{Stamp, Verdict};
 use crate::ram::Note;
 use crate::sources::Source;
 use crate::upstream::{Asked, range_header};
@@ -44,6 +45,7 @@ use crate::upstream::{Asked, range_header};
 /// Runs a fill to its end, whoever still reads it.
 pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, errand: Errand) {
     let mut end = End { edge: Arc::clone(&edge), fill: Arc::clone(&fill), error: None };
+    fill.begin(edge.purges.mark());
     let sources = fill.sources.clone().into();
     let asker = Asker { edge: &edge, errand: &errand, fill: &fill, sources };
     let mut writer =
@@ -136,7 +138,7 @@ impl Writer<'_> {
                 Ok(Poured::Enough) => return Ok(()),
                 Err(why) => why,
             };
-            self.edge.faltered(&body.source, Pass::ORDINARY);
+            self.edge.faltered(&body.source, Leave::ORDINARY);
             // Its connection and its place are free before the rest is asked for.
             drop(body);
             if resumes == RESUMES_MAX || !self.resumable(&opened) {
@@ -157,14 +159,15 @@ impl Writer<'_> {
         }
         let mut why = NoneAnswered::default();
         let mut asked_at = crate::unix_now();
-        while let Some(Reply { response, source, pass, slot }) = self.asker.next(&asked, &mut why).await {
+        while let Some(Reply { response, source, leave, slot }) = self.asker.next(&asked, &mut why).await {
             let understood = self.understand(&response, &source, asked_at);
+            let understood = self.stamped(understood, response.headers(), source.server().is_some());
             asked_at = crate::unix_now();
             match understood.answer {
                 Answer::Useless(text) => {
                     why.note(&source, text);
                     if response.status().is_server_error() {
-                        self.edge.faltered(&source, pass);
+                        self.edge.faltered(&source, leave);
                         self.asker.skip_suns_after(&source);
                     }
                     if source.is_sun() && response.status() == StatusCode::GATEWAY_TIMEOUT {
@@ -176,11 +179,23 @@ impl Writer<'_> {
                 Answer::Refused(error) => return Err(error),
                 _ => {
                     self.edge.metrics.fill_opened(&source);
-                    return self.opened(understood, Reply { response, source, pass, slot }).await;
+                    return self.opened(understood, Reply { response, source, leave, slot }).await;
                 }
             }
         }
         Err(why.into())
+    }
+
+    /// With the purges that were gone by when this fill began, and the tags.
+    fn stamped(&self, understood: Understood, response: &HeaderMap, ours: bool) -> Understood {
+        let (purges, errand) = (&self.edge.purges, self.errand);
+        let stamp = Stamp::new(purges, self.fill, (&errand.name, errand.content), response, ours);
+        Understood {
+            answer: stamp.answer(understood.answer),
+            original: understood.original.map(|meta| stamp.version(&meta)),
+            piece: understood.piece.map(|(start, meta)| (start, stamp.version(&meta))),
+            ..understood
+        }
     }
 
     /// What a response means, by the class's policy.
@@ -260,6 +275,7 @@ impl Writer<'_> {
             Answer::Sized(meta) => (meta, None),
             Answer::Unchanged(meta) => {
                 self.edge.ram.refresh(self.fill.content, Arc::clone(&meta));
+                self.edge.confirmed(self.fill.content, meta.mark);
                 (meta, None)
             }
             Answer::Refused(_) | Answer::Useless(_) => unreachable!("both were handled where they arose"),
@@ -268,7 +284,7 @@ impl Writer<'_> {
             flows: range.is_some(),
             end: range.as_ref().map_or(0, |range| range.end),
             outcome: Outcome::of(&source),
-            stored,
+            stored: stored && self.is_current(&meta),
             shared,
             slot,
             varying,
@@ -280,6 +296,9 @@ impl Writer<'_> {
             meta,
         };
         self.piece = piece;
+        if opened.flows && self.errand.said.is_none() && matches!(self.fill.plan, Plan::Revalidate { .. }) {
+            self.edge.outdated(self.errand.content);
+        }
         if opened.flows {
             self.began_at = range.as_ref().map_or(0, |range| range.start);
             self.reserve(self.began_at..opened.end).await?;
@@ -337,6 +356,11 @@ impl Writer<'_> {
     /// Whether a body that breaks off can be gone on with: not the client's own range, and no error.
     fn resumable(&self, opened: &Opened) -> bool {
         !matches!(self.fill.plan, Plan::Part) && opened.meta.status == StatusCode::OK
+    }
+
+    /// Whether no purge has overtaken this fill.
+    fn is_current(&self, meta: &Meta) -> bool {
+        self.edge.purges.of(&self.errand.name, self.errand.content, meta) == Verdict::Current
     }
 
     /// Keeps the metadata of a large file, unless this fill continues a version that has been replaced meanwhile.
@@ -458,7 +482,7 @@ impl Writer<'_> {
     fn complete(&mut self, opened: &Opened) {
         let (received, last) = self.fill.finish(opened);
         if let Some((start, meta)) = self.piece.take() {
-            if self.fill.outdated() {
+            if self.fill.outdated() || !self.is_current(&meta) {
                 return;
             }
             let body = last.map_or_else(|| self.fill.whole_extent(received), |(_, body)| body);
@@ -466,7 +490,7 @@ impl Writer<'_> {
             return;
         }
         let too_large = received > self.errand.class(&self.edge.topology()).file_bytes_max;
-        if !opened.stored || too_large || self.fill.outdated() {
+        if !opened.stored || too_large || self.fill.outdated() || !self.is_current(&opened.meta) {
             return;
         }
         let mut meta = Arc::clone(&opened.meta);
@@ -574,11 +598,11 @@ impl Fill {
         self.news.send_replace(());
     }
 
-    /// Whether the fastest reader is a window behind; a fill without readers waits for nobody.
-    fn ahead(&self) -> bool {
+    /// Whether the fastest reader is far behind; a fill without readers waits for nobody.
+    pub(super) fn ahead(&self) -> bool {
         let state = self.lock();
         let ahead = state.window.received().saturating_sub(state.furthest);
-        state.readers > 0 && ahead >= WINDOW_EXTENTS as u64 * EXTENT_BYTES
+        state.readers > 0 && ahead >= LEAD_BYTES_MAX
     }
 }
 
