@@ -95,7 +95,13 @@ impl Plan {
     #[must_use]
     pub const fn start(&self) -> u64 {
         match self {
-            Self::Whole | Self::Size | Self::Revalidate { .. } | Self::Complete { .. } | Self::Part | Self::Head | Self::Conditional => 0,
+            Self::Whole
+            | Self::Size
+            | Self::Revalidate { .. }
+            | Self::Complete { .. }
+            | Self::Part
+            | Self::Head
+            | Self::Conditional => 0,
             Self::Span(range) | Self::Continue { range, .. } => range.start,
         }
     }
