@@ -224,6 +224,7 @@ impl<'a> Serving<'a> {
         });
         match answered.await {
             Ok(opened) if collapsed && !opened.shared => self.failed(&reader, &FillError::NotShared),
+            Ok(opened) if !collapsed && self.has_it(&reader, &opened) => self.hand_on(reader, opened),
             Ok(opened) if collapsed && !self.gets(&opened) => self.look(),
             Ok(opened) => {
                 if !self.found.holds(opened.meta.generation) {
@@ -238,6 +239,23 @@ impl<'a> Serving<'a> {
             }
             Err(error) => self.failed(&reader, &error),
         }
+    }
+
+    /// The client's own copy is current, although nothing is held here.
+    fn has_it(&self, reader: &Reader, opened: &Opened) -> bool {
+        matches!(reader.fill().plan, Plan::Conditional) && opened.status == StatusCode::NOT_MODIFIED
+    }
+
+    /// That is all this client needs; those who come later need the file, unless each needs their own.
+    fn hand_on(&mut self, reader: Reader, opened: Opened) -> Step {
+        if !reader.fill().alone
+            && let Joined::Started(reader) = self.join(Plan::Whole, Company::Shared)
+        {
+            tokio::spawn(task::run(Arc::clone(self.edge), Arc::clone(reader.fill()), self.request.errand()));
+        }
+        let step = flow::opened(self.request, opened.original.as_ref().unwrap_or(&opened.meta));
+        self.found.fill = Some((reader, opened, false));
+        step
     }
 
     fn failed(&self, reader: &Reader, error: &FillError) -> Step {

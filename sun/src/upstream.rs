@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::caching::update;
 use crate::config::UpstreamConfig;
-use crate::errand::Errand;
+use crate::errand::{Errand, Said};
 use crate::fill::Fill;
 use crate::fill::plan::Plan;
 use crate::headers;
@@ -203,8 +203,18 @@ impl Asked {
                 Self { range, if_range: meta.resume_validator().map(str::to_owned), ..Self::default() }
             }
             Plan::Head => Self { head_only: true, ..Self::default() },
-            Plan::Whole | Plan::Span(_) | Plan::Size | Plan::Part => Self { range, ..Self::default() },
+            Plan::Whole | Plan::Span(_) | Plan::Size | Plan::Part | Plan::Conditional => {
+                Self { range, ..Self::default() }
+            }
         }
+    }
+
+    /// With the client's own conditions.
+    #[must_use]
+    pub fn with_conditions(self, said: &Said) -> Self {
+        let text =
+            |value: &Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self { if_none_match: text(&said.if_none_match), if_modified_since: text(&said.if_modified_since), ..self }
     }
 
     /// With the client's own range.
@@ -266,7 +276,7 @@ mod tests {
         let said = [("accept", "*/*"), ("authorization", "Basic x"), ("via", "1.0 a"), ("cdn-loop", "other")];
         let headers =
             said.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
-        let said = crate::errand::Said::of(&headers, false);
+        let said = Said::of(&headers, false);
         let errand = Errand { said: Some(Arc::new(said)), site: Some("www.site.test".into()), ..errand() };
         let source = Source::ContentServer { number: 7, url: "http://cs7.storage/a.jpg".into() };
         let request = upstream().request(&source, &errand, &Asked::default()).unwrap();

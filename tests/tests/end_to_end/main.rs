@@ -2,6 +2,7 @@
 //! byte, every counter and every header. Simplest first:
 //!
 //! - [`serving`]: one sun. Miss, hit, ranges, conditions, HEAD.
+//! - [`caching`]: what responses and requests say about keeping, on a site under the policy "rfc".
 //! - [`crowds`]: many clients and one fill; a client that leaves.
 //! - [`parts`]: several ranges in one response, and what of a partly cached file is asked for.
 //! - [`fills`]: what competes for sources and memory, and what is fetched ahead.
@@ -22,6 +23,7 @@
 //! One binary, so that it links once. Every test has a world of its own and all run at the same time.
 
 mod browser;
+mod caching;
 mod carrying;
 mod conformance;
 mod crowds;
