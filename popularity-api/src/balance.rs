@@ -70,19 +70,25 @@ impl Sums {
         }
     }
 
+    /// What a server would carry if all did as much for their weight (requests) and network card (bits); no bits
+    /// while the cards are idle. Nothing when nobody has weight.
+    #[must_use]
+    pub fn expected(&self, server: &Server) -> Option<Gauge> {
+        let idle = self.bits < NIC_SHARE_MIN * self.nic_bits;
+        (self.weight > 0.0 && self.nic_bits > 0.0).then(|| Gauge {
+            requests: f64::from(server.weight.get()) / self.weight * self.requests,
+            bits: if idle { 0.0 } else { server.nic_gbps * 1e9 / self.nic_bits * self.bits },
+        })
+    }
+
     /// How busy a server is: 1.0 as the region's mean, by requests for its weight or by bits for its network card,
     /// whichever is more. 1.0 where nothing is known, and without load.
     #[must_use]
     pub fn busy(&self, server: &Server, gauge: Gauge) -> f64 {
-        let ratio = |load: f64, capacity: f64, loads: f64, capacities: f64| {
-            let expected = capacity / capacities * loads;
-            if expected > 0.0 { load / expected } else { 1.0 }
-        };
-        let by_requests = ratio(gauge.requests, f64::from(server.weight.get()), self.requests, self.weight);
-        if self.bits < NIC_SHARE_MIN * self.nic_bits {
-            return by_requests;
-        }
-        by_requests.max(ratio(gauge.bits, server.nic_gbps * 1e9, self.bits, self.nic_bits))
+        let expected = self.expected(server).unwrap_or_default();
+        let ratio = |load: f64, expected: f64| if expected > 0.0 { load / expected } else { 1.0 };
+        let by_requests = ratio(gauge.requests, expected.requests);
+        if expected.bits > 0.0 { by_requests.max(ratio(gauge.bits, expected.bits)) } else { by_requests }
     }
 }
 
@@ -190,6 +196,7 @@ mod tests {
         assert_eq!(busy([(100.0, 1e9), (100.0, 1e9), (50.0, 4e9)]), [100.0, 100.0, 200.0]);
         assert_eq!(busy([(100.0, 1e6), (100.0, 1e6), (50.0, 4e6)]), [100.0; 3], "the cards are idle");
         assert_eq!(Sums::default().busy(servers[0], Gauge::default()), 1.0);
+        assert_eq!(Sums::default().expected(servers[0]), None);
     }
 
     #[track_caller]

@@ -157,7 +157,16 @@ mod tests {
         let name = geo::CanonicalName::parse("c1/a").unwrap();
         let content = name.content_id();
         let range = own("range").and_then(|range| Spec::parse(&range));
-        let request = Lookup { name, content, head_only: false, range, conditions, origin: None, direct: false };
+        let request = Lookup {
+            name,
+            content,
+            head_only: false,
+            range,
+            conditions,
+            origin: None,
+            direct: false,
+            held_only: false,
+        };
         let mut kept = HeaderMap::new();
         kept.insert(header::ETAG, HeaderValue::from_static("\"a\""));
         kept.insert(header::LAST_MODIFIED, HeaderValue::from_static(DATE));

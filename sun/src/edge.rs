@@ -11,15 +11,19 @@ use tokio::sync::Semaphore;
 
 use crate::breaker::Breakers;
 use crate::config::Config;
+use crate::extent;
 use crate::fill::registry::Registry;
 use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
+use crate::hot::turn::Place;
+use crate::hot::{Detector, Passing};
 use crate::metrics::Metrics;
-use crate::ram::Ram;
+use crate::ram::{Head, Ram};
 use crate::region::{RegionView, Suspended, Witnesses};
 use crate::report::Downloads;
+use crate::request::Lookup;
 use crate::response::Signature;
-use crate::sources::{self, Question, Source};
+use crate::sources::{self, History, Question, Source};
 use crate::upstream::Upstream;
 
 /// One edge. Every field is shared by reference and synchronises itself.
@@ -41,6 +45,10 @@ pub struct Edge {
     pub metrics: Metrics,
     /// How responses are signed.
     pub signature: Signature,
+    /// Counts what is asked for most.
+    pub detector: Arc<Detector>,
+    /// Requests for hot files that siblings are to take over.
+    pub passing: ArcSwap<Passing>,
     /// Downloads that wait to be reported.
     pub downloads: Arc<Downloads>,
     /// Which region a client is in.
@@ -52,6 +60,7 @@ pub struct Edge {
     /// The drain has begun: nobody is to link here.
     pub draining: AtomicBool,
     topology: Watched,
+    history: ArcSwap<History>,
     suspended: ArcSwap<Suspended>,
     breakers: Mutex<Breakers>,
     started: Instant,
@@ -89,12 +98,15 @@ impl Edge {
             in_flight: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
             metrics: pieces.metrics,
             signature: pieces.signature,
+            detector: Arc::new(Detector::new(config.workers_count())),
+            passing: ArcSwap::default(),
             downloads: Arc::default(),
             resolver: pieces.resolver,
             tokens: pieces.tokens,
             region: ArcSwap::default(),
             draining: AtomicBool::new(false),
             topology: pieces.topology,
+            history: ArcSwap::default(),
             suspended: ArcSwap::default(),
             breakers: Mutex::default(),
             started: Instant::now(),
@@ -117,17 +129,53 @@ impl Edge {
     /// Where the bytes of a file come from, in order.
     #[must_use]
     pub fn sources(&self, name: &CanonicalName, content: ContentId, direct: bool) -> Vec<Source> {
+        let (topology, earlier) = self.topologies();
         let (view, suspended) = (self.region.load(), self.suspended.load());
-        let question = Question {
-            me: &self.config.name,
-            cache: self.held.is_some(),
-            direct,
-            name,
-            content,
-            spread: view.spread(name.as_str()),
-        };
         let belief = Witnesses { view: &view, suspended: &suspended, now_ms: self.now_ms() };
-        sources::sources(question, &self.topology(), &belief)
+        sources::sources(self.question(name, content, direct, &view, &earlier), &topology, &belief)
+    }
+
+    /// Whether this sun is one of those that keep the file; others have it in passing.
+    #[must_use]
+    pub fn keeps(&self, name: &CanonicalName, content: ContentId) -> bool {
+        let (view, suspended) = (self.region.load(), self.suspended.load());
+        let belief = Witnesses { view: &view, suspended: &suspended, now_ms: self.now_ms() };
+        sources::keeps(self.question(name, content, false, &view, &[]), &self.topology(), &belief)
+    }
+
+    fn question<'a>(
+        &'a self,
+        name: &'a CanonicalName,
+        content: ContentId,
+        direct: bool,
+        view: &RegionView,
+        earlier: &'a [Arc<Topology>],
+    ) -> Question<'a> {
+        let spread = view.spread(name.as_str(), self.now_ms());
+        Question { me: &self.config.name, cache: self.held.is_some(), direct, name, content, spread, earlier }
+    }
+
+    /// The running topology, and those of the last ten minutes, newest first.
+    #[must_use]
+    pub fn topologies(&self) -> (Arc<Topology>, Vec<Arc<Topology>>) {
+        let (topology, now_ms) = (self.topology(), self.now_ms());
+        if !self.history.load().runs(&topology) {
+            self.history.rcu(|history| {
+                let mut history = History::clone(history);
+                history.see(&topology, now_ms);
+                history
+            });
+        }
+        (topology, self.history.load().earlier(now_ms))
+    }
+
+    /// Hands what a turn of hot files goes by to `turn`.
+    pub fn with_place<T>(&self, turn: impl FnOnce(&Place<'_, Witnesses<'_>>) -> T) -> T {
+        let (topology, earlier) = self.topologies();
+        let (view, suspended, now_ms) = (self.region.load(), self.suspended.load(), self.now_ms());
+        let belief = &Witnesses { view: &view, suspended: &suspended, now_ms };
+        let (me, topology, earlier) = (self.config.name.as_str(), &*topology, &*earlier);
+        turn(&Place { me, topology, earlier, view: &view, belief, now_ms })
     }
 
     /// Whether a fill of the file begun for a client asks no sun: then requests of servers may join it.
@@ -136,10 +184,28 @@ impl Edge {
         !self.sources(name, content, false).iter().any(Source::is_sun)
     }
 
-    /// What becomes of a file that is not held: a cache fetches nothing for other servers.
+    /// What becomes of a file that is not held: a cache fetches nothing for other servers, and nobody does when only
+    /// what is held was asked for.
     #[must_use]
-    pub fn absent(&self, direct: bool) -> Absent {
-        if direct && self.held.is_some() { Absent::Refuse } else { Absent::Fill }
+    pub fn absent(&self, request: &Lookup) -> Absent {
+        if request.held_only || (request.direct && self.held.is_some()) { Absent::Refuse } else { Absent::Fill }
+    }
+
+    /// What RAM knows of a file of which only what is held was asked for: nothing unless it is fresh and every byte
+    /// of the part is there.
+    #[must_use]
+    pub fn held_whole(&self, request: &Lookup) -> Option<Head> {
+        let head =
+            self.ram.head(request.content).filter(|head| request.held_only && head.meta().fresh(crate::unix_now()))?;
+        let Head::Large { meta } = &head else { return Some(head) };
+        let size = meta.size?;
+        let part = match request.range {
+            Some(range) => range.within(size)?,
+            None => 0..size,
+        };
+        let extents = extent::index_of(part.start)..=extent::index_of(part.end.saturating_sub(1));
+        let held = |index| self.ram.extent(request.content, meta.generation, index).is_some();
+        (request.head_only || extents.into_iter().all(held)).then_some(head)
     }
 
     /// The vault's copy.
@@ -167,7 +233,7 @@ impl Edge {
     pub fn admits(&self, source: &Source) -> bool {
         match source {
             Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
-            Source::Sun { .. } | Source::Cache { .. } => true,
+            Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => true,
         }
     }
 
@@ -190,7 +256,7 @@ impl Edge {
         let now_ms = self.now_ms();
         match source {
             Source::ContentServer { number, .. } => self.breakers().failed(*number, now_ms),
-            Source::Sun { name, .. } | Source::Cache { name, .. } => {
+            Source::Sun { name, .. } | Source::Former { name, .. } | Source::Cache { name, .. } => {
                 self.suspended.rcu(|suspended| {
                     let mut suspended = Suspended::clone(suspended);
                     suspended.suspend(name, now_ms);

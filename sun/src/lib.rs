@@ -23,6 +23,7 @@
 //! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
 //! - [`serve`], [`body`], [`vault_read`]: the shell that waits.
 //! - [`listener`], [`tls`], [`greeting`], [`stall`]: sockets. [`edge`]: the shared state.
+//! - [`hot`]: files that one sun is not enough for.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
 //!
@@ -43,6 +44,7 @@ pub mod flow;
 pub mod greeting;
 pub mod headers;
 pub mod held;
+pub mod hot;
 pub mod listener;
 pub mod meta;
 pub mod metrics;

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::drain::Drain;
+use geo::Scheme;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -246,7 +247,8 @@ where
         async move {
             Ok::<_, Infallible>(match kind {
                 Kind::Internal => serve::server(edge, request).await,
-                Kind::Https | Kind::Http => serve::client(edge, peer.ip().to_canonical(), request).await,
+                Kind::Https => serve::client(edge, peer.ip().to_canonical(), Scheme::Https, request).await,
+                Kind::Http => serve::client(edge, peer.ip().to_canonical(), Scheme::Http, request).await,
             })
         }
     });

@@ -27,6 +27,8 @@ pub struct Lookup {
     pub origin: Option<String>,
     /// It came from a server, through the internal listener.
     pub direct: bool,
+    /// A server asks only for what is held (RFC 9111, section 5.2.1.7): no fill is joined or begun for it.
+    pub held_only: bool,
 }
 
 /// Conditional headers (RFC 9110, section 13.1), as sent.
@@ -118,7 +120,9 @@ fn lookup(head: &request::Parts, name: CanonicalName, origin: Option<String>, di
         .then(|| headers::text(&head.headers, &header::RANGE).and_then(Spec::parse))
         .flatten();
     let content = name.content_id();
-    Lookup { name, content, head_only: head.method == Method::HEAD, range, conditions, origin, direct }
+    let asked = headers::text(&head.headers, &header::CACHE_CONTROL);
+    let held_only = direct && asked.is_some_and(|asked| asked == crate::upstream::ONLY_IF_CACHED);
+    Lookup { name, content, head_only: head.method == Method::HEAD, range, conditions, origin, direct, held_only }
 }
 
 /// RFC 9112, section 3.2: exactly one Host field in HTTP/1.1. Its value is not looked at: every name that

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use daemon::tokens::Role;
+use geo::Scheme;
+use geo::topology::Cors;
 use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
@@ -26,7 +28,12 @@ use crate::request::{self, Lookup, Parsed, Refusal};
 use crate::response::{self, Provenance};
 
 /// Answers a client.
-pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>) -> Response<ResponseBody> {
+pub async fn client(
+    edge: Arc<Edge>,
+    client: IpAddr,
+    scheme: Scheme,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
     let (head, _) = request.into_parts();
     let parsed = request::parse(&head, false, &edge.topology().domain);
     let lookup = match parsed {
@@ -40,10 +47,18 @@ pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>)
             return edge.signature.refuse(&refusal, false);
         }
     };
-    let served = Serving::new(&edge, &lookup).run().await;
-    let (mut response, outcome) = served;
+    let passed_on = pass_on(&edge, &lookup, scheme, head.uri.query());
+    let redirected = passed_on.is_some();
+    let (mut response, outcome) = match passed_on {
+        Some(response) => (response, Outcome::Refused),
+        None => Serving::new(&edge, &lookup).run().await,
+    };
     if let Some(cors) = &edge.topology().class_of(&lookup.name).cors {
         response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
+    }
+    if redirected {
+        edge.metrics.passed_on();
+        return response;
     }
     edge.metrics.answered(outcome, response.status());
     tracing::debug!(%client, file = %lookup.name, status = response.status().as_u16(), outcome = outcome.name(), "request");
@@ -53,8 +68,21 @@ pub async fn client(edge: Arc<Edge>, client: IpAddr, request: Request<Incoming>)
     let size = file_size(&response);
     response.map(|body| {
         let region = edge.region_of(client);
-        body.counted(Tally::new(Arc::clone(&edge.downloads), region, &lookup.name, size, edge.metrics.meter()))
+        body.counted(Tally::new(&edge, region, &lookup, size))
     })
+}
+
+/// The `307` of a request for a hot file that a sibling is to take over; see [`crate::hot::passing`].
+fn pass_on(edge: &Edge, request: &Lookup, scheme: Scheme, query: Option<&str>) -> Option<Response<ResponseBody>> {
+    // After a redirect to another host a browser says "Origin: null" (Fetch, section 4.4): no list of origins has that.
+    let read_by_some = |cors: &Cors| !cors.origins.iter().any(|allowed| allowed == "*");
+    let topology = edge.topology();
+    if request.origin.is_some() && topology.class_of(&request.name).cors.as_ref().is_some_and(read_by_some) {
+        return None;
+    }
+    let passing = edge.passing.load();
+    let address = passing.on(request.content, scheme, &mut |below| rand::random_range(0..below))?;
+    Some(edge.signature.pass_on(address, query))
 }
 
 /// Answers another server on the internal listener: authenticated, never through a sun, not reported.
@@ -135,7 +163,7 @@ impl<'a> Serving<'a> {
     /// Looks at the tiers.
     fn look(&mut self) -> Step {
         let (edge, request) = (self.edge, self.request);
-        let absent = edge.absent(request.direct);
+        let absent = edge.absent(request);
         if let Some(held) = edge.open_held(request.content) {
             let ttl_s = edge.topology().class_of(&request.name).ttl_s;
             // A held file is carried by plan and served until it is dropped by plan.
@@ -145,7 +173,10 @@ impl<'a> Serving<'a> {
             self.found = Found { held: Some(Arc::new(held)), meta: Some(Arc::clone(&meta)), ..Found::default() };
             return flow::looked(request, Some(&meta), crate::unix_now(), absent);
         }
-        let head = if absent == flow::Absent::Refuse { None } else { edge.ram.head(request.content) };
+        let head = match absent {
+            flow::Absent::Refuse => edge.held_whole(request),
+            flow::Absent::Fill => edge.ram.head(request.content),
+        };
         self.found = Found::of(head);
         flow::looked(request, self.found.meta.as_ref(), crate::unix_now(), absent)
     }
@@ -228,6 +259,7 @@ impl<'a> Serving<'a> {
             position: part.start,
             end: part.end,
             direct: self.request.direct,
+            held_only: self.request.held_only,
             held: self.found.held,
             fill: self.found.fill.filter(|(_, opened, _)| opened.flows).map(|(reader, _, _)| reader),
             fruitless: 0,

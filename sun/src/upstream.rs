@@ -102,7 +102,7 @@ impl Upstream {
         // A server of ours may be waiting for the content server itself: its own deadline must pass first.
         let limit = match source {
             Source::ContentServer { .. } => self.first_byte,
-            Source::Sun { .. } | Source::Cache { .. } => self.first_byte * 3 / 2,
+            Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => self.first_byte * 3 / 2,
         };
         match tokio::time::timeout(limit, self.client.request(request)).await {
             Err(_) => Err(AskError::TimedOut(limit)),
@@ -119,7 +119,7 @@ impl Upstream {
     ) -> Result<Request<Empty<Bytes>>, http::Error> {
         let mut request = match source {
             Source::ContentServer { url, .. } => Request::get(url).header("cdn-loop", &self.cdn_loop),
-            Source::Sun { address, .. } | Source::Cache { address, .. } => {
+            Source::Sun { address, .. } | Source::Former { address, .. } | Source::Cache { address, .. } => {
                 Request::get(format!("http://{address}/{name}")).header(header::AUTHORIZATION, &self.authorization)
             }
         };
@@ -127,6 +127,9 @@ impl Upstream {
             .header(header::ACCEPT_ENCODING, "identity")
             .header(header::USER_AGENT, concat!("sun/", env!("CARGO_PKG_VERSION")))
             .header(header::VIA, &self.via);
+        if matches!(source, Source::Former { .. }) {
+            request = request.header(header::CACHE_CONTROL, ONLY_IF_CACHED);
+        }
         let conditions = [
             (header::RANGE, &asked.range),
             (header::IF_RANGE, &asked.if_range),
@@ -160,6 +163,9 @@ impl Asked {
         }
     }
 }
+
+/// RFC 9111, section 5.2.1.7. Caches answer other servers in this way unasked.
+pub const ONLY_IF_CACHED: &str = "only-if-cached";
 
 /// `bytes=first-last` of a half-open range; without a last byte when the end is open.
 #[must_use]
@@ -201,6 +207,15 @@ mod tests {
         assert_eq!(request.uri(), "http://10.0.0.2:8081/c7/a.jpg");
         assert_eq!(request.headers().get(header::AUTHORIZATION).unwrap(), "Bearer secret");
         assert_eq!(request.headers().get(header::RANGE).unwrap(), "bytes=0-9");
+        assert!(!request.headers().contains_key(header::CACHE_CONTROL));
+    }
+
+    #[test]
+    fn a_former_owner_is_asked_only_for_what_it_holds() {
+        let source = Source::Former { name: "sun4-2-2".into(), address: ([10, 0, 0, 2], 8081).into() };
+        let request = upstream().request(&source, &name(), &Asked::default()).unwrap();
+        assert_eq!(request.uri(), "http://10.0.0.2:8081/c7/a.jpg");
+        assert_eq!(request.headers().get(header::CACHE_CONTROL).unwrap(), ONLY_IF_CACHED);
     }
 
     fn upstream() -> Upstream {
