@@ -8,6 +8,7 @@
 //! - [`tls`]: which certificate, and a new one.
 //! - [`region`]: several suns and caches: owners, stand-ins, no ring.
 //! - [`carrying`]: downloads become ratings, ratings fill caches, caches get the links.
+//! - [`hot`]: a file that one sun is not enough for; a file whose owner changed.
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
 //! - [`restarts`]: kill -9 and drain.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
@@ -21,6 +22,7 @@ mod carrying;
 mod crowds;
 mod demo;
 mod hostile;
+mod hot;
 mod region;
 mod restarts;
 mod serving;

@@ -17,7 +17,7 @@ proptest! {
         ranked.sort_unstable_by(|a, b| b.cmp(a));
         for &(count, file) in ranked.iter().take(20) {
             let estimate = u64::from(sketch.estimate(content(file).prefix()));
-            prop_assert!(estimate + 4 + count / 20 >= count, "file {}: {} of {}", file, estimate, count);
+            prop_assert!(estimate + LOST_MAX + count / 20 >= count, "file {}: {} of {}", file, estimate, count);
             let nominated = sketch.candidates().iter().any(|candidate| &*candidate.file == name(file).as_str());
             prop_assert!(nominated, "file {} with {} requests", file, count);
         }
@@ -68,6 +68,10 @@ fn a_cleared_sketch_knows_nothing() {
     sketch.add(content(1), 1, || name(1).into());
     assert_eq!(sketch.estimate(content(1).prefix()), 1);
 }
+
+/// What a file of the head may lose to the others: at first its buckets are theirs as well, each with 20,000 / 4,096
+/// requests on average; four times that.
+const LOST_MAX: u64 = 20;
 
 /// Files are numbered; 0 is the most asked-for.
 fn zipf(seed: u64, skew: f64, files: u32, requests: usize) -> Vec<u64> {

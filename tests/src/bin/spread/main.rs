@@ -104,10 +104,10 @@ impl Scenario {
 }
 
 /// Seconds before, for the state to settle.
-const BEFORE_S: usize = 30;
+const BEFORE_S: usize = 15;
 /// Seconds of the file's fame.
-const AFTER_S: usize = 45;
+const AFTER_S: usize = 30;
 /// Seconds that are printed.
-const SHOWN_S: usize = 12;
+const SHOWN_S: usize = 10;
 /// Busiest sun / mean.
 const GOAL: f64 = 1.15;
