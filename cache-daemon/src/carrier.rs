@@ -208,7 +208,7 @@ impl Carrier {
         let scored = wanted.held.into_iter().filter_map(|held| Some((id(&held.file)?, held.score)));
         self.scores = scored.collect();
         let candidates = wanted.candidates.into_iter().take(self.candidates_max).filter_map(|candidate| {
-            let name = CanonicalName::parse(&candidate.file).ok()?;
+            let name = CanonicalName::from_written(&candidate.file).ok()?;
             let wire::Candidate { size, score, sources: holders, .. } = candidate;
             Some((name.content_id(), Candidate { name, size, score, holders }))
         });
@@ -368,7 +368,7 @@ fn sources(candidate: &Candidate, own_name: &str, topology: &Topology) -> Vec<So
 }
 
 fn id(file: &str) -> Option<ContentId> {
-    CanonicalName::parse(file).ok().map(|name| name.content_id())
+    CanonicalName::from_written(file).ok().map(|name| name.content_id())
 }
 
 /// Caches that are asked for a file before its content server.

@@ -10,16 +10,24 @@
 //!    content server
 //! ```
 //!
+//! A site (a hostname that is mapped whole to one content server, see [`crate::topology::Site`]) has URLs that
+//! are somebody else's: they are not made canonical but kept byte for byte, with their query, as
+//! [`CanonicalName::for_site`] says. What servers tell each other is read by [`CanonicalName::from_written`],
+//! which takes both kinds; what a client says of `/c...` is read strictly.
+//!
 //! # Invariants
 //!
 //! - Canonicalising is idempotent: the canonical name's own URL path gives the same name.
+//! - A site's URL whose path is canonical and which has no query is the same file as `/c{number}/path`.
+//! - A name is visible ASCII, so it can stand in a request line and in a header as it is.
 //! - **Frozen.** The id of a name never changes: every cache of every region is keyed by it.
 //!   `content_ids_never_change` pins it.
 
 use std::fmt;
 
-/// A file as the whole system names it: `c100500/path/to/a.jpg`.
+/// A file as the whole system names it: `c100500/path/to/a.jpg`; a site's may have a query, `c7/list?page=2`.
 ///
+/// Made of the path of a request for `/c...`:
 /// Percent-encodings of unreserved characters are decoded, the hexadecimal digits of all others are in
 /// upper case (RFC 3986, sections 6.2.2.1 and 6.2.2.2); what is encoded is UTF-8; no segment is empty, `.`
 /// or `..`; at most [`NAME_BYTES_MAX`] bytes.
@@ -67,6 +75,48 @@ impl CanonicalName {
         Ok(Self { text, content_server })
     }
 
+    /// The name of what a site's URL means: path and query as the client sent them, byte for byte, so that the
+    /// content server sees what it would see without a CDN before it. Whatever HTTP allows is allowed: empty and
+    /// dot segments, `%2F`, any query. Without `query` the file has none, which is another file than one with an
+    /// empty query.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError::NotAFile`] for what does not begin with a slash, [`NameError::BadCharacter`] (400) for what can
+    /// stand in no request line, [`NameError::SiteTooLong`] (414) above [`SITE_NAME_BYTES_MAX`].
+    pub fn for_site(content_server: u32, path: &str, query: Option<&str>) -> Result<Self, NameError> {
+        if path.len() + query.map_or(0, str::len) > SITE_NAME_BYTES_MAX {
+            return Err(NameError::SiteTooLong);
+        }
+        if !path.starts_with('/') {
+            return Err(NameError::NotAFile);
+        }
+        if path.contains('?') {
+            return Err(NameError::BadCharacter);
+        }
+        let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+        Self::from_written(&format!("c{content_server}{path}{query}"))
+    }
+
+    /// Reads a name that a server wrote: as it is or not at all. It takes what [`CanonicalName::parse`] and
+    /// [`CanonicalName::for_site`] give, and so more than a client may ask for under `/c...`.
+    ///
+    /// # Errors
+    ///
+    /// As [`CanonicalName::for_site`]; [`NameError::NotAFile`] when it does not begin with `c`, a number and a slash.
+    pub fn from_written(name: &str) -> Result<Self, NameError> {
+        if name.len() > SITE_NAME_BYTES_MAX {
+            return Err(NameError::SiteTooLong);
+        }
+        let (server, _) = name.split_once('/').ok_or(NameError::NotAFile)?;
+        let content_server = content_server_number(server)?;
+        let (path, query) = name.split_once('?').unwrap_or((name, ""));
+        if !path.bytes().all(is_site_path_byte) || !query.bytes().all(is_site_query_byte) {
+            return Err(NameError::BadCharacter);
+        }
+        Ok(Self { text: name.to_owned(), content_server })
+    }
+
     /// The name, `c100500/path/to/a.jpg`.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -79,11 +129,36 @@ impl CanonicalName {
         self.content_server
     }
 
-    /// The path on the content server, `/path/to/a.jpg`.
+    /// The path on the content server, `/path/to/a.jpg`, without a query.
     #[must_use]
     pub fn path(&self) -> &str {
+        let path = self.path_and_query();
+        path.split_once('?').map_or(path, |(path, _)| path)
+    }
+
+    /// The path on the content server and the query of a site's file, `/list?page=2`.
+    #[must_use]
+    pub fn path_and_query(&self) -> &str {
         let slash = self.text.find('/').expect("a canonical name has a slash");
         &self.text[slash..]
+    }
+
+    /// The name without the query of a site's file: what the patterns of content classes are matched against.
+    #[must_use]
+    pub fn without_query(&self) -> &str {
+        self.text.split_once('?').map_or(&self.text, |(name, _)| name)
+    }
+
+    /// Whether a decoded segment of the path is `.` or `..`: only a site's can be.
+    #[must_use]
+    pub(crate) fn has_dot_segment(&self) -> bool {
+        // Nothing is made for the many that have neither.
+        if !self.text.contains("/.") && !self.text.contains('%') && !self.text.contains('\\') {
+            return false;
+        }
+        let decoded = self.path().replace("%2e", ".").replace("%2E", ".");
+        let decoded = decoded.replace("%2f", "/").replace("%2F", "/").replace("%5c", "/").replace("%5C", "/");
+        decoded.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
     }
 
     /// The id that placement and caches key the file by.
@@ -171,10 +246,16 @@ pub enum NameError {
     /// More than [`NAME_BYTES_MAX`] bytes.
     #[error("the name is longer than {NAME_BYTES_MAX} bytes")]
     TooLong,
+    /// A site's URL of more than [`SITE_NAME_BYTES_MAX`] bytes: 414.
+    #[error("the path and query are longer than {SITE_NAME_BYTES_MAX} bytes")]
+    SiteTooLong,
 }
 
-/// Longest canonical name, in bytes.
+/// Longest canonical name under `/c...`, in bytes.
 pub const NAME_BYTES_MAX: usize = 1024;
+/// Longest name of a site's file, its query included, in bytes. Half of the 8,000 that RFC 9110, section 4.1 would
+/// have every server take: a name is kept in RAM for each file that is rated, and nobody caches by longer ones.
+pub const SITE_NAME_BYTES_MAX: usize = 4096;
 
 /// `c100500` to 100500: decimal, no sign, no leading zero, at most `u32::MAX`.
 fn content_server_number(segment: &str) -> Result<u32, NameError> {
@@ -255,6 +336,17 @@ const fn is_path_character(byte: u8) -> bool {
             byte,
             b'/' | b':' | b'@' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
         )
+}
+
+/// What can stand in the path of a request line: visible ASCII but the delimiters of a URI's other parts, and the
+/// few that HTTP implementations agree to refuse.
+const fn is_site_path_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'#' | b'?' | b'<' | b'>' | b'`')
+}
+
+/// As [`is_site_path_byte`], behind the first question mark.
+const fn is_site_query_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'#' | b'<' | b'>')
 }
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
@@ -355,12 +447,71 @@ mod tests {
         assert_eq!(name.to_string(), "c100500/path/to/a.jpg");
     }
 
+    #[test]
+    fn a_sites_url_is_kept_byte_for_byte() {
+        for path in ["/", "//a", "/a/../b", "/a/", "/a%2Fb", "/%61", "/a%2", "/a|b", "/[1]", "/a:b@c", "/%ff%00"] {
+            check_site(path, None, Ok(&format!("c7{path}")));
+            check_site(path, Some("b=/../?&c"), Ok(&format!("c7{path}?b=/../?&c")));
+        }
+        check_site("/a", Some(""), Ok("c7/a?"));
+        for wrong in ["/a b", "/a#b", "/a?b", "/\u{444}", "/a\r\n", "/a\0", "/<a>", "/a\u{7f}"] {
+            check_site(wrong, None, Err(NameError::BadCharacter));
+        }
+        check_site("/a", Some("b c"), Err(NameError::BadCharacter));
+        check_site("/a", Some("b#c"), Err(NameError::BadCharacter));
+        check_site("a", None, Err(NameError::NotAFile));
+        check_site("*", None, Err(NameError::NotAFile));
+        check_site("", None, Err(NameError::NotAFile));
+        check_site("1/a", None, Err(NameError::NotAFile));
+    }
+
+    #[test]
+    fn a_sites_canonical_path_is_the_same_file() {
+        let site = CanonicalName::for_site(7, "/path/%D1%84.jpg", None).unwrap();
+        assert_eq!(site, CanonicalName::from_url_path("/c7/path/%D1%84.jpg").unwrap());
+        let other = CanonicalName::for_site(7, "/path/%D1%84.jpg", Some("")).unwrap();
+        assert_ne!(site.content_id(), other.content_id());
+    }
+
+    #[test]
+    fn a_sites_name_falls_into_its_parts() {
+        let name = CanonicalName::for_site(7, "//a/b", Some("c?d/e")).unwrap();
+        assert_eq!((name.content_server(), name.path(), name.path_and_query()), (7, "//a/b", "//a/b?c?d/e"));
+        assert_eq!(name.without_query(), "c7//a/b");
+        for dotted in ["/.", "/a/..", "/a/../b", "/%2e%2E/b", "/..;x/b", "/a/..%2fb", "/..\\b", "/..%5cb"] {
+            assert!(CanonicalName::for_site(7, dotted, None).unwrap().has_dot_segment(), "{dotted}");
+        }
+        for plain in ["/", "/a..", "/...", "/.hidden", "/a.b/c;.."] {
+            assert!(!CanonicalName::for_site(7, plain, Some("/../")).unwrap().has_dot_segment(), "{plain}");
+        }
+    }
+
+    #[test]
+    fn a_sites_name_has_its_own_bound() {
+        let longest = format!("/{}", "a".repeat(SITE_NAME_BYTES_MAX - "c7/".len()));
+        check_site(&longest, None, Ok(&format!("c7{longest}")));
+        check_site(&longest, Some(""), Err(NameError::SiteTooLong));
+        check_site(&"/".repeat(10_000_000), None, Err(NameError::SiteTooLong));
+        assert_eq!(CanonicalName::from_written(&format!("c7{longest}a")), Err(NameError::SiteTooLong));
+    }
+
+    #[test]
+    fn what_was_written_is_read_as_it_is_or_not_at_all() {
+        for name in ["c1/a", "c1/%D1%84.jpg", "c1/%61", "c1//", "c1/../c2/a?b"] {
+            assert_eq!(CanonicalName::from_written(name).map(|name| name.to_string()), Ok(name.to_owned()));
+        }
+        for name in ["", "c1", "/c1/a", "c01/a", "C1/a", "x/a", "c1?/a", "c/a"] {
+            assert_eq!(CanonicalName::from_written(name), Err(NameError::NotAFile), "{name}");
+        }
+    }
+
     /// Do not update these ids: a change here empties every cache of every region at once.
     #[test]
     fn content_ids_never_change() {
         check_id("c100500/path/to/a.jpg", "602d416f1e5264a5bb92a1904057279b");
         check_id("c1/a", "66c83d7329dedf7078a6197016da3170");
         check_id("c4294967295/%D1%84.mp4", "4b284927ba1542a6e238e8e85f83d44e");
+        check_id("c7//a/../%61?b=c", "25edb5012a877c7f488b4ff144e91452");
     }
 
     #[test]
@@ -375,6 +526,8 @@ mod tests {
         fn canonicalising_is_idempotent(path in hostile_path()) {
             if let Ok(name) = CanonicalName::from_url_path(&path) {
                 prop_assert_eq!(CanonicalName::from_url_path(&format!("/{name}")).unwrap(), name.clone());
+                prop_assert_eq!(CanonicalName::from_written(name.as_str()).unwrap(), name.clone());
+                prop_assert_eq!(CanonicalName::for_site(7, name.path(), None).unwrap(), name.clone());
                 prop_assert_eq!(CanonicalName::parse(name.as_str()).unwrap().content_id(), name.content_id());
             }
         }
@@ -402,6 +555,8 @@ mod tests {
         fn nothing_makes_it_panic(path in "\\PC*") {
             let _ = CanonicalName::from_url_path(&path);
             let _ = CanonicalName::parse(&path);
+            let _ = CanonicalName::from_written(&path);
+            let _ = CanonicalName::for_site(7, &path, Some(&path));
         }
     }
 
@@ -439,6 +594,15 @@ mod tests {
 
     #[track_caller]
     fn check_id(name: &str, expected: &str) {
-        assert_eq!(CanonicalName::parse(name).unwrap().content_id().to_string(), expected, "{name}");
+        assert_eq!(CanonicalName::from_written(name).unwrap().content_id().to_string(), expected, "{name}");
+    }
+
+    #[track_caller]
+    fn check_site(path: &str, query: Option<&str>, expected: Result<&str, NameError>) {
+        let name = CanonicalName::for_site(7, path, query);
+        assert_eq!(name.as_ref().map(CanonicalName::as_str), expected.as_ref().copied(), "{path:.80} {query:?}");
+        if let Ok(name) = name {
+            assert_eq!(CanonicalName::from_written(name.as_str()), Ok(name));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the operator wants: regions, groups, suns, caches, content servers and content classes.
+//! What the operator wants: regions, groups, suns, caches, content servers, content classes and sites.
 //!
 //! ```text
 //!   TOML text --toml, serde--> Document --check, every problem at once--> Topology
@@ -16,6 +16,7 @@ mod origin;
 mod pattern;
 mod problems;
 mod servers;
+mod sites;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -55,7 +56,28 @@ pub struct Topology {
     pub regions: Vec<Region>,
     /// In the document's order; the first whose pattern matches a file counts.
     pub classes: Vec<Class>,
+    /// Hostnames that are mapped whole to a content server, in order of host.
+    pub sites: Vec<Site>,
     /// Of files that no class matches.
+    default_class: Class,
+}
+
+/// A hostname that is mapped whole to one content server: people put Sun before the origin they have without
+/// changing a URL.
+///
+/// ```text
+///   https://cdn.example.org/list?page=2  --site: content server 7-->  c7/list?page=2  --> http://cs7.storage.../list?page=2
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Site {
+    /// Its hostname in lower case, without a port.
+    pub host: String,
+    /// The content server that has its files.
+    pub content_server: u32,
+    /// In the document's order; the first whose pattern matches the path of a URL counts.
+    pub classes: Vec<Class>,
+    /// Of paths that no class matches.
     default_class: Class,
 }
 
@@ -155,19 +177,56 @@ pub struct Cache {
 pub struct Class {
     /// For people and metrics, "pictures".
     pub name: String,
-    /// Patterns of canonical names: `*` is any run of characters.
+    /// Patterns of canonical names, a site's of the paths of its URLs: `*` is any run of characters.
     pub paths: Vec<String>,
     /// Light content goes through the owner sun, heavy content is carried ahead.
     pub kind: Kind,
     /// How many suns of a region keep a file.
     pub spread: Spread,
-    /// How long a file is fresh, seconds; default a year, since files are immutable by convention.
+    /// Who says how long a file is fresh.
+    pub policy: Policy,
+    /// How long a file is fresh, seconds; default a year, since files are immutable by convention. 0 under
+    /// [`Policy::Rfc`], where responses say it.
     pub ttl_s: u64,
+    /// How long an error is remembered instead of asking again, as (status, seconds), ascending. Default: 404 and
+    /// 410 for [`NEGATIVE_TTL_S`] when immutable, nothing under [`Policy::Rfc`]. A status that is not here is
+    /// remembered as long as the response itself says, under [`Policy::Rfc`] only.
+    pub negative_ttl: Vec<(u16, u64)>,
+    /// How long past its freshness a file is served while its content server fails (RFC 5861, section 4), seconds;
+    /// 0 under [`Policy::Rfc`], where responses say it.
+    pub stale_if_error_s: u64,
+    /// How long past its freshness a file is served at once while it is asked about in the background (RFC 5861,
+    /// section 3), seconds; 0 under [`Policy::Rfc`], where responses say it.
+    pub stale_while_revalidate_s: u64,
+    /// The query of a URL is no part of the file's name and goes no further. A site's classes only: under `/c...`
+    /// that is so anyway.
+    pub ignore_query: bool,
     /// Largest file that is cached, bytes; larger ones are passed through.
     pub file_bytes_max: u64,
+    /// What clients may send to the content server; without it, nothing (405).
+    pub uploads: Option<Uploads>,
     /// Which pages may read the files by script, and what of the headers.
     pub cors: Option<Cors>,
     patterns: Vec<Pattern>,
+}
+
+/// Who says how long a file is fresh.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Policy {
+    /// The class: a new version gets a new path. Of what a response says, `no-store` and `private` count.
+    Immutable,
+    /// The response, as RFC 9111 has it.
+    Rfc,
+}
+
+/// Limits of what clients send to a content server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Uploads {
+    /// Longest body, bytes; a longer one is a 413.
+    pub bytes_max: u64,
+    /// How fast one body is taken, bytes per second; 0: as fast as the content server takes it.
+    pub bytes_per_second: u64,
 }
 
 /// Light or heavy content.
@@ -254,11 +313,35 @@ impl Topology {
         self.sun(name).map(|sun| &sun.server).or_else(|| self.cache(name).map(|cache| &cache.server))
     }
 
-    /// The class of a file: the first that matches, else the one named "default", which has the default
-    /// of every setting. Linear in the number of patterns and in the length of the name.
+    /// The class of a file asked for under `/c...`: the first that matches, else the one named "default", which
+    /// has the default of every setting. Linear in the number of patterns and in the length of the name.
     #[must_use]
     pub fn class_of(&self, name: &CanonicalName) -> &Class {
+        let name = name.without_query();
         self.classes.iter().find(|class| class.matches(name)).unwrap_or(&self.default_class)
+    }
+
+    /// The class of a file as it was asked for: by a site's URL, or under `/c...` when there is no site.
+    #[must_use]
+    pub fn class_for<'a>(&'a self, site: Option<&'a Site>, name: &CanonicalName) -> &'a Class {
+        site.map_or_else(|| self.class_of(name), |site| site.class_of(name.path()))
+    }
+
+    /// The site of a hostname in any case, without a port.
+    #[must_use]
+    pub fn site(&self, host: &str) -> Option<&Site> {
+        let lower = |byte: u8| byte.to_ascii_lowercase();
+        let index = self.sites.binary_search_by(|site| site.host.bytes().cmp(host.bytes().map(lower))).ok()?;
+        Some(&self.sites[index])
+    }
+}
+
+impl Site {
+    /// The class of a path, `/list`: the first that matches, else the one named "default", which has the policy
+    /// [`Policy::Rfc`] and otherwise the default of every setting.
+    #[must_use]
+    pub fn class_of(&self, path: &str) -> &Class {
+        self.classes.iter().find(|class| class.matches(path)).unwrap_or(&self.default_class)
     }
 }
 
@@ -270,10 +353,24 @@ impl ContentServers {
     }
 
     /// Where the file is fetched from, or nothing when its content server is not one of ours (404).
+    ///
+    /// Nothing either for a site's path with dot segments where the template has a path prefix: the host behind it
+    /// would resolve them into folders of other content servers.
     #[must_use]
     pub fn url_of(&self, name: &CanonicalName) -> Option<String> {
-        let number = name.content_server();
-        self.allows(number).then(|| format!("{}{}", self.url.replace("{number}", &number.to_string()), name.path()))
+        let number = name.content_server().to_string();
+        self.serves(name).then(|| format!("{}{}", self.url.replace("{number}", &number), name.path_and_query()))
+    }
+
+    /// Whether [`ContentServers::url_of`] the file is anything.
+    #[must_use]
+    pub fn serves(&self, name: &CanonicalName) -> bool {
+        self.allows(name.content_server()) && !(self.has_path_prefix() && name.has_dot_segment())
+    }
+
+    /// Whether all content servers stand behind one address, each in a folder of its own.
+    fn has_path_prefix(&self) -> bool {
+        self.url.strip_prefix("http://").is_some_and(|rest| rest.contains('/'))
     }
 }
 
@@ -329,8 +426,8 @@ impl Server {
 
 impl Class {
     /// Whether one of its patterns matches.
-    fn matches(&self, name: &CanonicalName) -> bool {
-        self.patterns.iter().any(|pattern| pattern.matches(name.as_str()))
+    fn matches(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| pattern.matches(name))
     }
 }
 
@@ -357,6 +454,11 @@ pub struct TopologyError {
 
 /// Longest document, bytes: some 30,000 servers.
 pub const DOCUMENT_BYTES_MAX: usize = 8 << 20;
+
+/// How long "there is no such file" is remembered under [`Policy::Immutable`], seconds: what the two largest
+/// commercial CDNs take by default. A storm on a missing file reaches the content server every ten seconds; a file
+/// that appears is seen as soon.
+pub const NEGATIVE_TTL_S: u64 = 10;
 
 /// Follows a topology file: an `Arc` that is replaced whole when a changed document checks.
 pub type Watched = tokio::sync::watch::Receiver<Arc<Topology>>;

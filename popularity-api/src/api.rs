@@ -298,10 +298,8 @@ impl Api {
 
 /// A reported download as the engine takes it; nothing when it names no file or region of ours, or what is told of it cannot be.
 fn entry(download: Download, topology: &Topology) -> Option<Entry> {
-    let name = CanonicalName::parse(&download.file).ok()?;
-    let known = name.as_str() == download.file
-        && topology.content_servers.allows(name.content_server())
-        && topology.region(download.region).is_some();
+    let name = CanonicalName::from_written(&download.file).ok()?;
+    let known = topology.content_servers.allows(name.content_server()) && topology.region(download.region).is_some();
     let sound = (0.0..=DOWNLOADS_MAX).contains(&download.downloads) && download.size <= SIZE_MAX;
     (known && sound).then(|| Entry {
         region: download.region,
@@ -318,7 +316,7 @@ fn check_status(report: &StatusReport) -> Result<(), Refusal> {
     if report.tiers.len() > TIERS_MAX || report.holdings_known.len() > CACHES_MAX {
         return Err(Refusal::bad(format!("tiers, holdings_known: at most {TIERS_MAX} and {CACHES_MAX} entries")));
     }
-    let canonical = |file: &str| CanonicalName::parse(file).is_ok_and(|name| name.as_str() == file);
+    let canonical = |file: &str| CanonicalName::from_written(file).is_ok();
     if let Some(index) = report.hottest.iter().position(|hot| !canonical(&hot.file)) {
         return Err(Refusal::bad(format!("hottest[{index}].file: it is no canonical name")));
     }

@@ -9,6 +9,7 @@
 //! A body that cannot be brought to its end ends with an error: HTTP/1.1 closes the connection, HTTP/2 resets
 //! the stream. It never looks complete.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,11 +22,13 @@ use http_body::{Frame, SizeHint};
 use crate::edge::Edge;
 use crate::extent;
 use crate::fill::plan::Plan;
-use crate::fill::registry::{Joined, Need};
+use crate::fill::registry::{Joined, Need, UnderWay};
 use crate::fill::window::slice;
-use crate::fill::{FillError, Read, Reader, task};
+use crate::fill::{FillError, Read, Reader, WINDOW_BYTES_MAX, task};
 use crate::held::HeldFile;
 use crate::meta::Meta;
+use crate::multipart::Multipart;
+use crate::pass::body::Passed;
 use crate::report::Tally;
 use crate::vault_read;
 
@@ -39,8 +42,10 @@ pub struct ResponseBody {
 
 enum Kind {
     Whole(Option<Bytes>),
+    Pieces(VecDeque<Bytes>),
     Idle(Box<FileReader>),
     Reading(Pin<Box<dyn Future<Output = (Box<FileReader>, Piece)> + Send>>),
+    Passed(Box<Passed>),
     Over,
 }
 
@@ -53,6 +58,12 @@ impl ResponseBody {
         Self { kind: Kind::Whole(Some(bytes)), tally: None }
     }
 
+    /// Bytes that are there, one after the other.
+    #[must_use]
+    pub const fn pieces(pieces: VecDeque<Bytes>) -> Self {
+        Self { kind: Kind::Pieces(pieces), tally: None }
+    }
+
     /// No body.
     #[must_use]
     pub const fn empty() -> Self {
@@ -63,6 +74,12 @@ impl ResponseBody {
     #[must_use]
     pub fn file(reader: FileReader) -> Self {
         Self { kind: Kind::Idle(Box::new(reader)), tally: None }
+    }
+
+    /// What a content server sends to this client alone.
+    #[must_use]
+    pub fn passed(body: Passed) -> Self {
+        Self { kind: Kind::Passed(Box::new(body)), tally: None }
     }
 
     /// The same, reported to the popularity API when it ends.
@@ -87,8 +104,20 @@ impl http_body::Body for ResponseBody {
         let mut reading = match std::mem::replace(&mut self.kind, Kind::Over) {
             Kind::Over | Kind::Whole(None) => return Poll::Ready(None),
             Kind::Whole(Some(bytes)) => return self.give(bytes),
+            Kind::Pieces(mut pieces) => {
+                let Some(bytes) = pieces.pop_front() else { return Poll::Ready(None) };
+                self.kind = Kind::Pieces(pieces);
+                return self.give(bytes);
+            }
             Kind::Idle(reader) => Box::pin(reader.step()),
             Kind::Reading(reading) => reading,
+            Kind::Passed(mut body) => {
+                let polled = body.poll_piece(cx);
+                if !matches!(polled, Poll::Ready(None | Some(Err(_)))) {
+                    self.kind = Kind::Passed(body);
+                }
+                return polled.map(|piece| piece.map(|piece| piece.map(Frame::data)));
+            }
         };
         match reading.as_mut().poll(cx) {
             Poll::Pending => {
@@ -110,14 +139,24 @@ impl http_body::Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.kind, Kind::Over | Kind::Whole(None))
+        match &self.kind {
+            Kind::Over | Kind::Whole(None) => true,
+            Kind::Pieces(pieces) => pieces.is_empty(),
+            Kind::Passed(body) => body.is_over(),
+            Kind::Whole(Some(_)) | Kind::Idle(_) | Kind::Reading(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Over | Kind::Whole(None) => SizeHint::with_exact(0),
             Kind::Whole(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Idle(reader) if reader.end != u64::MAX => SizeHint::with_exact(reader.end - reader.position),
+            Kind::Pieces(pieces) => SizeHint::with_exact(pieces.iter().map(|piece| piece.len() as u64).sum()),
+            Kind::Idle(reader) if reader.end != u64::MAX => {
+                let several = reader.several.as_ref().map_or(0, Multipart::length);
+                SizeHint::with_exact(several + reader.end - reader.position)
+            }
+            Kind::Passed(body) => body.size_hint(),
             Kind::Idle(_) | Kind::Reading(_) => SizeHint::default(),
         }
     }
@@ -127,8 +166,10 @@ impl std::fmt::Debug for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Whole(_) => "Whole",
+            Self::Pieces(_) => "Pieces",
             Self::Idle(_) => "Idle",
             Self::Reading(_) => "Reading",
+            Self::Passed(_) => "Passed",
             Self::Over => "Over",
         })
     }
@@ -149,6 +190,8 @@ pub struct FileReader {
     pub position: u64,
     /// One past the last byte; `u64::MAX` when the size is not known.
     pub end: u64,
+    /// Parts that come after this one.
+    pub several: Option<Multipart>,
     /// For a server: fills ask no sun.
     pub direct: bool,
     /// For a server that wants only what is held: there are no fills.
@@ -159,10 +202,15 @@ pub struct FileReader {
     pub fill: Option<Reader>,
     /// Fills joined in a row that did not bring a byte.
     pub fruitless: u32,
+    /// It lost its fill's window to others, because nothing of the response could be sent for a while.
+    pub stood_still: bool,
 }
 
 impl FileReader {
     async fn step(mut self: Box<Self>) -> (Box<Self>, Piece) {
+        if let Some(head) = self.next_part() {
+            return (self, Some(Ok(head)));
+        }
         let piece = self.next().await;
         if let Some(Ok(bytes)) = &piece {
             self.position += bytes.len() as u64;
@@ -187,6 +235,18 @@ impl FileReader {
             }
         }
         None
+    }
+
+    /// At the end of a part: what stands before the next one, to which it goes on.
+    fn next_part(&mut self) -> Option<Bytes> {
+        if self.position != self.end {
+            return None;
+        }
+        let (head, part) = self.several.as_mut()?.next_part()?;
+        (self.position, self.end) = (part.start, part.end);
+        let generation = self.meta.generation;
+        self.fill = self.fill.take().filter(|reader| reader.fill().brings(generation, part.start));
+        Some(head)
     }
 
     /// The end of a file whose size was not known is known once its fill has left it in RAM.
@@ -228,6 +288,7 @@ impl FileReader {
                 Read::Ended | Read::Gone => {
                     let ended_at = reader.fill().ended_at().filter(|_| self.end == u64::MAX);
                     self.end = ended_at.unwrap_or(self.end);
+                    self.stood_still = reader.fill().gave_back();
                     self.fill = None;
                     return None;
                 }
@@ -253,8 +314,15 @@ impl FileReader {
         let (generation, position) = (self.meta.generation, self.position);
         let ram = &self.edge.ram;
         let held = || ram.extent(self.content, generation, extent::index_of(position)).map(drop);
-        let plan = || Plan::missing(Arc::clone(&self.meta), position, self.end);
-        let begin = || (plan(), self.edge.asks_no_sun(&self.name, self.content));
+        let begin = |under_way: UnderWay<'_>| {
+            let brought = |index| under_way.brings(generation, extent::start_of(index));
+            let here = |index| ram.has_extent(self.content, generation, index) || brought(index);
+            // Whoever stood still while others waited for room has an extent at a time fetched while they do.
+            let cautious = self.stood_still && !self.edge.in_flight.has_room(WINDOW_BYTES_MAX);
+            let end = if cautious { self.end.min(position + 1) } else { self.end };
+            let plan = Plan::missing(Arc::clone(&self.meta), position, end, here);
+            (plan, self.edge.sources(&self.name, self.content, self.direct))
+        };
         match self.edge.fills.join(self.content, Need::Byte { generation, position }, self.direct, held, begin) {
             Joined::Held(()) => {}
             Joined::Joined(reader) => self.fill = Some(reader),

@@ -7,6 +7,7 @@ use http::header;
 
 use crate::headers;
 use crate::meta::Meta;
+use crate::multipart::{Selection, Several};
 use crate::request::{Conditions, Lookup};
 
 /// What a request gets.
@@ -16,6 +17,8 @@ pub enum Conclusion {
     Whole,
     /// Some of its bytes: 206.
     Part(Range<u64>),
+    /// Several parts of it: 206, `multipart/byteranges`. At least two, which do not overlap.
+    Parts(Vec<Range<u64>>),
     /// The client's copy is good: 304.
     NotModified,
     /// A condition for doing anything at all failed: 412.
@@ -35,9 +38,21 @@ pub fn conclude(request: &Lookup, meta: &Meta) -> Conclusion {
         return Conclusion::NotModified;
     }
     let range = request.range.filter(|_| if_range_holds(conditions, meta));
-    match (range, meta.size) {
-        (Some(range), Some(size)) => range.within(size).map_or(Conclusion::Unsatisfiable, Conclusion::Part),
+    match (range, &request.several, meta.size) {
+        (Some(_), Some(several), Some(size)) => select(several, size),
+        (Some(range), None, Some(size)) => range.within(size).map_or(Conclusion::Unsatisfiable, Conclusion::Part),
         _ => Conclusion::Whole,
+    }
+}
+
+/// Never a multipart of one part: a client that did not ask for several may not understand it (RFC 9110,
+/// section 15.3.7.2).
+fn select(several: &Several, size: u64) -> Conclusion {
+    match several.within(size) {
+        Selection::Whole => Conclusion::Whole,
+        Selection::Unsatisfiable => Conclusion::Unsatisfiable,
+        Selection::Parts(mut parts) if parts.len() == 1 => Conclusion::Part(parts.remove(0)),
+        Selection::Parts(parts) => Conclusion::Parts(parts),
     }
 }
 
@@ -144,8 +159,25 @@ mod tests {
         check(&[("range", "bytes=30-"), ("if-none-match", "\"a\"")], "NotModified");
     }
 
+    #[test]
+    fn several_ranges_are_several_parts_unless_one_or_none_is_left() {
+        check_of(1000, &[("range", "bytes=0-9,500-509")], "Parts([0..10, 500..510])");
+        check_of(1000, &[("range", "bytes=0-9,500-509"), ("if-range", "\"a\"")], "Parts([0..10, 500..510])");
+        check_of(1000, &[("range", "bytes=0-9,500-509"), ("if-range", "\"b\"")], "Whole");
+        check_of(1000, &[("range", "bytes=0-9,500-509"), ("if-none-match", "\"a\"")], "NotModified");
+        check_of(1000, &[("range", "bytes=0-9,10-19")], "Part(0..20)");
+        check_of(1000, &[("range", "bytes=0-9,1000-")], "Part(0..10)");
+        check_of(1000, &[("range", "bytes=2000-,1000-")], "Unsatisfiable");
+        check_of(1000, &[("range", "bytes=0-499,600-999")], "Whole");
+    }
+
     #[track_caller]
     fn check(headers: &[(&str, &str)], expected: &str) {
+        check_of(30, headers, expected);
+    }
+
+    #[track_caller]
+    fn check_of(size: u64, headers: &[(&str, &str)], expected: &str) {
         let own = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let conditions = Conditions {
             if_match: own("if-match"),
@@ -156,21 +188,24 @@ mod tests {
         };
         let name = geo::CanonicalName::parse("c1/a").unwrap();
         let content = name.content_id();
-        let range = own("range").and_then(|range| Spec::parse(&range));
+        let several = own("range").and_then(|range| Several::parse(&range));
+        let range = own("range").and_then(|range| Spec::parse(&range)).or(several.as_ref().map(Several::lead));
         let request = Lookup {
             name,
             content,
             head_only: false,
             range,
+            several,
             conditions,
             origin: None,
             direct: false,
             held_only: false,
+            site: None,
         };
         let mut kept = HeaderMap::new();
         kept.insert(header::ETAG, HeaderValue::from_static("\"a\""));
         kept.insert(header::LAST_MODIFIED, HeaderValue::from_static(DATE));
-        let meta = Meta::new(&kept, Some(30), 0, 0, 2);
+        let meta = Meta::new(&kept, Some(size), 0, 0, 2);
         assert_eq!(format!("{:?}", conclude(&request, &meta)), expected, "{headers:?}");
     }
 }

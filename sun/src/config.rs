@@ -89,9 +89,34 @@ pub struct UpstreamConfig {
     /// Idle connections kept to each source. Default 64; too small: connections are made anew, too large:
     /// descriptors of the source are held.
     pub idle_connections_max: usize,
+    /// Uploads, and other requests that only a content server can answer, under way at once. Default 4096; too
+    /// small: they are answered 503, too large: each holds a descriptor and up to 128 KiB.
+    pub passes_max: usize,
     /// Bytes that all fills together may hold. Default 268435456 (256 MiB); too small: fills wait for each
-    /// other and end in 503, too large: it comes on top of `ram_bytes`. One fill holds at most 5 MiB.
+    /// other, readers that stand still lose their windows to others, and in the end there are 503s; too large: it
+    /// comes on top of `ram_bytes`. One fill holds at most 5 MiB.
     pub in_flight_bytes: u64,
+    /// Requests at once to one content server, each with a connection of its own. Default 256; too small: misses
+    /// queue although the content server could serve them, too large: one that is slow takes all fills.
+    pub requests_max: usize,
+    /// Requests that may wait for that. Default 1024; more are answered 503 at once. Too small: bursts are
+    /// refused, too large: clients wait for a content server that cannot keep up.
+    pub queued_max: usize,
+    /// How long they may wait, milliseconds. Default 3000; then 503. As `queued_max`.
+    pub queued_ms: u64,
+    /// Second requests, sent while the first is unusually slow, per hundred requests. Default 5; 0: none. Too
+    /// small: clients wait for stalled connections, too large: sources carry more load just when they are slow.
+    pub hedge_percent_max: u32,
+    /// Shortest wait before a second request, milliseconds, however fast answers usually are. Default 50; too
+    /// small: the usual jitter uses up the second requests, too large: they hardly help.
+    pub hedge_ms_min: u64,
+    /// Longest wait before a second request, milliseconds, and the wait while it is not known what is usual.
+    /// Default 1000; too small: slow sources get second requests that do not help, too large: they come too late.
+    pub hedge_ms_max: u64,
+    /// Most that is fetched ahead of a client that asks for successive ranges, bytes. Default 16777216 (16 MiB);
+    /// 0: nothing. Too small: players wait at every extent (1 MiB), too large: much is fetched for clients that
+    /// leave.
+    pub read_ahead_bytes: u64,
 }
 
 /// Hot files: what their owner does with links that name it alone.
@@ -133,7 +158,15 @@ impl Default for UpstreamConfig {
             first_byte_ms: 10_000,
             idle_ms: 10_000,
             idle_connections_max: 64,
+            passes_max: 4096,
             in_flight_bytes: 256 << 20,
+            requests_max: 256,
+            queued_max: 1024,
+            queued_ms: 3000,
+            hedge_percent_max: 5,
+            hedge_ms_min: 50,
+            hedge_ms_max: 1000,
+            read_ahead_bytes: 16 << 20,
         }
     }
 }

@@ -110,6 +110,9 @@ pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, drain: Drain
             () = drain.wait() => {}
         }
         edge.draining.store(drain.started(), Ordering::Relaxed);
+        let (running, queued) = edge.slots.busy();
+        edge.metrics.upstream_requests.set(i64::try_from(running).unwrap_or(i64::MAX));
+        edge.metrics.upstream_queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         edge.metrics.ram_bytes.set(i64::try_from(edge.ram.fullness().0).unwrap_or(i64::MAX));
         let report = status(&edge, &mut rates, &mut turns);
         if let Some(client) = &client {
@@ -154,7 +157,7 @@ fn spread(edge: &Edge, turns: &mut Turns) {
     };
     let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     edge.metrics.hot_passing.set(gauge(passing.iter().count()));
-    edge.passing.store(Arc::new(passing));
+    edge.sharing.store(Arc::new(passing));
     let (files, copies) = kept(edge);
     edge.metrics.hot_files.set(gauge(files));
     edge.metrics.hot_copies.set(gauge(copies));
@@ -187,7 +190,7 @@ fn status(edge: &Edge, rates: &mut Rates, turns: &mut Turns) -> StatusReport {
         tiers.push(Tier { name: "vault".to_owned(), bytes, bytes_max, hits });
     }
     let (load, seconds) = rates.load(edge);
-    let hottest = turns.count(&edge.detector.take(), load, edge.passing.load().passed(), seconds);
+    let hottest = turns.count(&edge.detector.take(), load, edge.sharing.load().passed(), seconds);
     StatusReport {
         server: edge.config.name.clone(),
         topology_version: edge.topology().version,

@@ -5,19 +5,23 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use geo::topology::Watched;
+use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
-use tokio::sync::Semaphore;
 
-use crate::breaker::Breakers;
+use crate::breaker::{Breakers, Pass};
 use crate::config::Config;
 use crate::extent;
+use crate::fill::ahead::Sequences;
+use crate::fill::hedge::Hedging;
+use crate::fill::in_flight::InFlight;
 use crate::fill::registry::Registry;
+use crate::fill::slots::Slots;
 use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
 use crate::hot::turn::Place;
-use crate::hot::{Detector, Passing};
+use crate::hot::{self, Detector};
 use crate::metrics::Metrics;
+use crate::pass::Passing;
 use crate::ram::{Head, Ram};
 use crate::region::{RegionView, Suspended, Witnesses};
 use crate::report::Downloads;
@@ -39,8 +43,16 @@ pub struct Edge {
     pub fills: Registry,
     /// The client for sources.
     pub upstream: Upstream,
-    /// KiB that fills may hold; see [`crate::config::UpstreamConfig::in_flight_bytes`].
-    pub in_flight: Arc<Semaphore>,
+    /// The client for what is passed on uncached.
+    pub passing: Passing,
+    /// What fills may hold; see [`crate::config::UpstreamConfig::in_flight_bytes`].
+    pub in_flight: InFlight,
+    /// How many questions each content server is asked at a time.
+    pub slots: Slots,
+    /// When a source is slow enough for a second question.
+    pub hedging: Hedging,
+    /// Clients that read files in sequence.
+    pub sequences: Sequences,
     /// Counters.
     pub metrics: Metrics,
     /// How responses are signed.
@@ -48,7 +60,7 @@ pub struct Edge {
     /// Counts what is asked for most.
     pub detector: Arc<Detector>,
     /// Requests for hot files that siblings are to take over.
-    pub passing: ArcSwap<Passing>,
+    pub sharing: ArcSwap<hot::Passing>,
     /// Downloads that wait to be reported.
     pub downloads: Arc<Downloads>,
     /// Which region a client is in.
@@ -89,17 +101,20 @@ impl Edge {
     /// Puts an edge together; nothing runs yet.
     #[must_use]
     pub fn new(config: Config, pieces: Pieces) -> Self {
-        let kib = usize::try_from(config.upstream.in_flight_bytes / 1024).unwrap_or(usize::MAX);
         Self {
             ram: Ram::new(config.ram_bytes),
             held: pieces.held,
             fills: Registry::default(),
             upstream: pieces.upstream,
-            in_flight: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+            in_flight: InFlight::new(config.upstream.in_flight_bytes),
+            passing: Passing::new(&config.upstream),
+            sequences: Sequences::new(config.upstream.read_ahead_bytes),
+            slots: Slots::new(&config.upstream),
+            hedging: Hedging::new(&config.upstream),
             metrics: pieces.metrics,
             signature: pieces.signature,
             detector: Arc::new(Detector::new(config.workers_count())),
-            passing: ArcSwap::default(),
+            sharing: ArcSwap::default(),
             downloads: Arc::default(),
             resolver: pieces.resolver,
             tokens: pieces.tokens,
@@ -118,6 +133,13 @@ impl Edge {
     #[must_use]
     pub fn topology(&self) -> Arc<Topology> {
         Arc::clone(&self.topology.borrow())
+    }
+
+    /// What `read` finds in the class of a file as it was asked for: by the URL of the site with this host, or
+    /// under `/c...`.
+    pub fn with_class<T>(&self, site: Option<&str>, name: &CanonicalName, read: impl FnOnce(&Class) -> T) -> T {
+        let topology = self.topology.borrow();
+        read(topology.class_for(site.and_then(|host| topology.site(host)), name))
     }
 
     /// The topology as it changes.
@@ -178,12 +200,6 @@ impl Edge {
         turn(&Place { me, topology, earlier, view: &view, belief, now_ms })
     }
 
-    /// Whether a fill of the file begun for a client asks no sun: then requests of servers may join it.
-    #[must_use]
-    pub fn asks_no_sun(&self, name: &CanonicalName, content: ContentId) -> bool {
-        !self.sources(name, content, false).iter().any(Source::is_sun)
-    }
-
     /// What becomes of a file that is not held: a cache fetches nothing for other servers, and nobody does when only
     /// what is held was asked for.
     #[must_use]
@@ -199,7 +215,7 @@ impl Edge {
             self.ram.head(request.content).filter(|head| request.held_only && head.meta().fresh(crate::unix_now()))?;
         let Head::Large { meta } = &head else { return Some(head) };
         let size = meta.size?;
-        let part = match request.range {
+        let part = match request.range.filter(|_| request.several.is_none()) {
             Some(range) => range.within(size)?,
             None => 0..size,
         };
@@ -212,6 +228,13 @@ impl Edge {
     #[must_use]
     pub fn open_held(&self, content: ContentId) -> Option<HeldFile> {
         self.held.as_ref()?.open(content)
+    }
+
+    /// The file is another one now: what this server keeps of it is dropped (RFC 9111, section 4.4).
+    pub fn invalidate(&self, name: &CanonicalName) {
+        let content = name.content_id();
+        self.ram.forget(content);
+        self.distrust(content);
     }
 
     /// The vault's copy is not what was stored.
@@ -228,13 +251,19 @@ impl Edge {
         regions.first().copied().unwrap_or_else(|| self.topology().default_region)
     }
 
-    /// Whether the source is worth asking now.
+    /// Leave to ask the source now; none while its breaker is open.
     #[must_use]
-    pub fn admits(&self, source: &Source) -> bool {
+    pub fn admits(&self, source: &Source) -> Option<Pass> {
         match source {
             Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
-            Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => true,
+            Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => Some(Pass::ORDINARY),
         }
+    }
+
+    /// Whether nothing is held against a content server: then it may be asked for more than is needed.
+    #[must_use]
+    pub fn trusts(&self, content_server: u32) -> bool {
+        self.breakers().closed(content_server)
     }
 
     /// The source gave an answer.
@@ -245,17 +274,18 @@ impl Edge {
     }
 
     /// The source answered 5xx or broke off. Of a server of ours that says nothing: what it asked may have failed.
-    pub fn faltered(&self, source: &Source) {
+    /// `pass` is what [`Edge::admits`] gave.
+    pub fn faltered(&self, source: &Source, pass: Pass) {
         if let Source::ContentServer { number, .. } = source {
-            self.breakers().failed(*number, self.now_ms());
+            self.breakers().failed(*number, pass, self.now_ms());
         }
     }
 
-    /// The source could not be reached, or did not answer in time.
-    pub fn failed(&self, source: &Source) {
+    /// The source could not be reached, or did not answer in time. `pass` is what [`Edge::admits`] gave.
+    pub fn failed(&self, source: &Source, pass: Pass) {
         let now_ms = self.now_ms();
         match source {
-            Source::ContentServer { number, .. } => self.breakers().failed(*number, now_ms),
+            Source::ContentServer { number, .. } => self.breakers().failed(*number, pass, now_ms),
             Source::Sun { name, .. } | Source::Former { name, .. } | Source::Cache { name, .. } => {
                 self.suspended.rcu(|suspended| {
                     let mut suspended = Suspended::clone(suspended);
@@ -264,12 +294,6 @@ impl Edge {
                 });
             }
         }
-    }
-
-    /// All KiB that fills may hold: the most that one may ask for.
-    #[must_use]
-    pub fn in_flight_kib_max(&self) -> u32 {
-        u32::try_from(self.config.upstream.in_flight_bytes / 1024).unwrap_or(u32::MAX).max(1)
     }
 
     /// Milliseconds since the edge began: the clock of breakers and beliefs.

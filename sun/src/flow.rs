@@ -186,7 +186,12 @@ mod tests {
             request = request.header("range", range);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        match crate::request::parse(&head, false, "d") {
+        let topology = geo::Topology::parse(
+            "version = 1\ndomain = \"example.org\"\ndefault_region = 4\n[content_servers]\nurl = \"http://cs{number}\"\n\
+             numbers = [\"1\"]\n[[region]]\nid = 4\nname = \"Moscow\"\nlatitude = 55.75\nlongitude = 37.6\n",
+        )
+        .unwrap();
+        match crate::request::parse(&head, false, &topology) {
             crate::request::Parsed::File(lookup) => lookup,
             other => panic!("{other:?}"),
         }

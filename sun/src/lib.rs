@@ -17,11 +17,11 @@
 //! In reading order:
 //!
 //! - [`flow`]: the life of a request, all of it. Read this first.
-//! - [`request`], [`conditional`], [`range`], [`headers`], [`response`]: HTTP, in and out.
+//! - [`request`], [`conditional`], [`range`], [`multipart`], [`headers`], [`response`]: HTTP, in and out.
 //! - [`meta`], [`extent`], [`ram`], [`held`]: what is known and kept of a file.
 //! - [`sources`], [`region`], [`breaker`]: whom to ask, and whom to leave alone.
 //! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
-//! - [`serve`], [`body`], [`vault_read`]: the shell that waits.
+//! - [`serve`], [`body`], [`vault_read`]: the shell that waits. [`pass`]: what is not cached, uploads.
 //! - [`listener`], [`tls`], [`greeting`], [`stall`]: sockets. [`edge`]: the shared state.
 //! - [`hot`]: files that one sun is not enough for.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
@@ -30,7 +30,8 @@
 //! # What it is not
 //!
 //! It does not choose regions or make links (popularity-api), does not plan what to carry (cache-daemon), and is
-//! no general proxy: `/c{number}/{path}` and nothing else ever becomes an upstream request.
+//! no general proxy: `/c{number}/{path}`, the URLs of the topology's sites and nothing else ever become an upstream
+//! request, and which host that goes to is the topology's word alone.
 
 pub mod body;
 pub mod breaker;
@@ -48,6 +49,8 @@ pub mod hot;
 pub mod listener;
 pub mod meta;
 pub mod metrics;
+pub mod multipart;
+pub mod pass;
 pub mod ram;
 pub mod range;
 pub mod region;

@@ -20,6 +20,15 @@ pub struct Metrics {
     fills: IntCounterVec,
     failures: IntCounterVec,
     resumes: IntCounter,
+    hedges: IntCounterVec,
+    /// Bytes that were asked for ahead of sequential readers.
+    pub read_ahead: IntCounter,
+    /// Those of them that the readers asked for afterwards.
+    pub read_ahead_used: IntCounter,
+    /// Questions that content servers are being asked.
+    pub upstream_requests: IntGauge,
+    /// Questions that wait for a place at a content server.
+    pub upstream_queued: IntGauge,
     /// Open client connections.
     pub connections: IntGauge,
     /// Open connections of other servers.
@@ -137,6 +146,11 @@ impl Metrics {
             fills: vector("edge_fills_total", "Fills that a source answered, by kind of source.", "source")?,
             failures: vector("edge_fill_failures_total", "Fills that failed, by reason.", "reason")?,
             resumes: counter("edge_fill_resumes_total", "Fills that broke off and were resumed.")?,
+            hedges: vector("edge_hedges_total", "Second questions to slow sources, by who answered first.", "result")?,
+            read_ahead: counter("edge_read_ahead_bytes_total", "Bytes asked for ahead of sequential readers.")?,
+            read_ahead_used: counter("edge_read_ahead_used_bytes_total", "Bytes read ahead that readers then used.")?,
+            upstream_requests: gauge("edge_upstream_requests", "Questions that content servers are being asked.")?,
+            upstream_queued: gauge("edge_upstream_queued", "Questions that wait for a place at a content server.")?,
             connections: gauge("edge_connections", "Open connections of clients.")?,
             server_connections: gauge("edge_server_connections", "Open connections of other servers.")?,
             refused_connections: counter("edge_refused_connections_total", "Connections beyond the limit.")?,
@@ -200,6 +214,11 @@ impl Metrics {
             FillError::Broken { .. } => "broken",
         };
         self.failures.with_label_values(&[reason]).inc();
+    }
+
+    /// A slow source was asked a second time; `won`: that brought the answer.
+    pub fn hedged(&self, won: bool) {
+        self.hedges.with_label_values(&[if won { "won" } else { "lost" }]).inc();
     }
 
     /// A fill broke off and goes on elsewhere.

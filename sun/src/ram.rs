@@ -75,13 +75,22 @@ impl Ram {
         }
     }
 
-    /// One extent of one version of a file.
+    /// One extent of one version of a file. A small file is its own first extent.
     #[must_use]
     pub fn extent(&self, content: ContentId, generation: u64, index: u32) -> Option<Bytes> {
-        match self.cache.get(&Key::Extent(content, generation, index))? {
-            Entry::Extent(bytes) => Some(bytes),
-            Entry::Head(_) => None,
+        if let Some(Entry::Extent(bytes)) = self.cache.get(&Key::Extent(content, generation, index)) {
+            return Some(bytes);
         }
+        match self.head(content) {
+            Some(Head::Small { meta, body }) if index == 0 && meta.generation == generation => Some(body),
+            _ => None,
+        }
+    }
+
+    /// Whether an extent of a large file is here. Counts as no use of it.
+    #[must_use]
+    pub fn has_extent(&self, content: ContentId, generation: u64, index: u32) -> bool {
+        self.cache.contains_key(&Key::Extent(content, generation, index))
     }
 
     /// Keeps a whole small file.
@@ -185,6 +194,16 @@ mod tests {
         ram.cache.run_pending_tasks();
         let (held, most) = ram.fullness();
         assert!(held > 0 && held <= most, "{held} of {most}");
+    }
+
+    #[test]
+    fn a_small_file_is_its_own_first_extent() {
+        let (ram, content) = (Ram::new(1 << 24), content());
+        let meta = Arc::new(Meta::new(&http::HeaderMap::new(), Some(3), 0, 0, 2));
+        ram.keep_small(content, meta, Bytes::from_static(b"abc"));
+        assert_eq!(ram.extent(content, 2, 0).as_deref(), Some(b"abc".as_slice()));
+        assert_eq!(ram.extent(content, 4, 0), None, "another version");
+        assert_eq!(ram.extent(content, 2, 1), None);
     }
 
     fn content() -> ContentId {

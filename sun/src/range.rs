@@ -1,7 +1,7 @@
 //! The part of a file that a request asks for.
 //!
-//! Implements the `Range` request header of RFC 9110, section 14, for one range of bytes. A client that asks
-//! for several ranges gets the whole file, which section 14.2 allows.
+//! Implements the `Range` request header of RFC 9110, section 14, for one range of bytes; lists of them are
+//! [`crate::multipart`]'s.
 //!
 //! ```text
 //!   file     |0        |8        |16       |24    29|     size = 30
@@ -34,15 +34,21 @@ pub enum Spec {
 }
 
 impl Spec {
-    /// Reads a `Range` header. Nothing when it is malformed, in another unit or names several ranges: such a
-    /// header is ignored as if it had not been sent (RFC 9110, section 14.2).
+    /// Reads a `Range` header with one range. Nothing when it is malformed or in another unit: such a header is
+    /// ignored as if it had not been sent (RFC 9110, section 14.2). Also nothing when it is a list.
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
         let (unit, range) = header.split_once('=')?;
-        let (first, last) = range.trim().split_once('-')?;
         if !unit.trim().eq_ignore_ascii_case("bytes") {
             return None;
         }
+        Self::parse_range(range.trim())
+    }
+
+    /// Reads one range of such a header: `first-last`, `first-` or `-length`.
+    #[must_use]
+    pub fn parse_range(range: &str) -> Option<Self> {
+        let (first, last) = range.split_once('-')?;
         match (position(first), position(last)) {
             (Some(first), Some(last)) if first <= last => {
                 Some(Self::From { start: first, end: last.saturating_add(1) })

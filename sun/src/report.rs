@@ -56,7 +56,7 @@ impl Downloads {
         self.dropped.swap(0, Ordering::Relaxed)
     }
 
-    /// Takes everything out: batches of entries in order of region and file.
+    /// Takes everything out: batches of entries in order of region and file, each of a size that the API takes.
     #[must_use]
     pub fn take(&self) -> Vec<Vec<Download>> {
         let sums = std::mem::take(&mut *self.sums.lock().expect("no code that holds this lock panics"));
@@ -71,8 +71,27 @@ impl Downloads {
             })
             .collect();
         downloads.sort_by(|a, b| (a.region, &a.file).cmp(&(b.region, &b.file)));
-        downloads.chunks(DOWNLOADS_PER_BATCH_MAX).map(<[Download]>::to_vec).collect()
+        batches(downloads)
     }
+}
+
+/// Cuts a list into batches of at most [`DOWNLOADS_PER_BATCH_MAX`] entries and [`NAMES_PER_BATCH_BYTES`].
+fn batches(downloads: Vec<Download>) -> Vec<Vec<Download>> {
+    let mut batches: Vec<Vec<Download>> = Vec::new();
+    let mut names_bytes = 0;
+    for download in downloads {
+        names_bytes += download.file.len();
+        let full =
+            |batch: &Vec<Download>| batch.len() == DOWNLOADS_PER_BATCH_MAX || names_bytes > NAMES_PER_BATCH_BYTES;
+        match batches.last_mut().filter(|batch| !full(batch)) {
+            Some(batch) => batch.push(download),
+            None => {
+                names_bytes = download.file.len();
+                batches.push(vec![download]);
+            }
+        }
+    }
+    batches
 }
 
 /// What share of a download a response was: at most one, however often parts were repeated within it.
@@ -186,6 +205,9 @@ impl Drop for Tally {
 
 /// (region, file) pairs summed between two batches; more are dropped, and counted as that. About 20 MiB.
 const PAIRS_MAX: usize = 100_000;
+/// Bytes of the names in one batch: with everything else in it, and every byte escaped, under the 32 MiB that the
+/// API takes by default.
+const NAMES_PER_BATCH_BYTES: usize = 12 << 20;
 /// Batches that wait while the API is away: ten minutes of one a second.
 pub const QUEUE_MAX: usize = 600;
 
@@ -211,6 +233,21 @@ mod tests {
         };
         assert_eq!(batches, [vec![entry(4, 2.0, 400), entry(5, 1.0, 100)]]);
         assert!(downloads.take().is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_bounded_in_entries_and_in_bytes() {
+        check_batches(1, 25_000, &[10_000, 10_000, 5000]);
+        check_batches(4096, 7000, &[3072, 3072, 856]);
+        check_batches(1, 0, &[]);
+    }
+
+    #[track_caller]
+    fn check_batches(name_bytes: usize, count: usize, expected: &[usize]) {
+        let file = "a".repeat(name_bytes);
+        let download = Download { region: RegionId(4), file, size: 1, downloads: 1.0, bytes: 1 };
+        let lengths: Vec<usize> = batches(vec![download; count]).iter().map(Vec::len).collect();
+        assert_eq!(lengths, expected);
     }
 
     #[test]

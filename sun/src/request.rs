@@ -1,13 +1,26 @@
 //! From a request's head to a [`Lookup`], or to the refusal the client gets. Pure.
 //!
-//! Only what a `Lookup` holds goes any further: no host, port, cookie, query or forwarded header of a client
-//! reaches a decision about where bytes come from.
+//! ```text
+//!   host is a site's   cdn.example.org/list?page=2   c7/list?page=2   GET, HEAD --> File
+//!                                                                     others    --> Pass
+//!   any other host     /c7/a.jpg?signature=...       c7/a.jpg         GET, HEAD --> File
+//!                                                    a class with uploads: POST, PUT, PATCH, DELETE, ... --> Pass
+//! ```
+//!
+//! Only what a `Lookup` holds goes any further: no port, cookie or forwarded header of a client reaches a decision
+//! about where bytes come from. Its host chooses among the topology's sites and does nothing else; its query is part
+//! of a site's name, and under `/c...` goes upstream with what is passed (a content server's own signature of an
+//! upload may be in it), but not with what is cached.
 
-use geo::{CanonicalName, ContentId, NameError};
+use std::sync::Arc;
+
+use geo::topology::Site;
+use geo::{CanonicalName, ContentId, NameError, Topology};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, Method, StatusCode, Version, request};
 
 use crate::headers;
+use crate::multipart::Several;
 use crate::range::Spec;
 
 /// A request for a file.
@@ -19,8 +32,10 @@ pub struct Lookup {
     pub content: ContentId,
     /// HEAD: the same without a body.
     pub head_only: bool,
-    /// The part asked for.
+    /// The part asked for; of several the one that leads ([`Several::lead`]).
     pub range: Option<Spec>,
+    /// The parts asked for, when the header is a list.
+    pub several: Option<Several>,
     /// Conditions on it.
     pub conditions: Conditions,
     /// The page that asks by script.
@@ -29,6 +44,21 @@ pub struct Lookup {
     pub direct: bool,
     /// A server asks only for what is held (RFC 9111, section 5.2.1.7): no fill is joined or begun for it.
     pub held_only: bool,
+    /// Host of the site whose URL it was asked for by.
+    pub site: Option<Arc<str>>,
+}
+
+/// A request that goes to the content server as it is, and whose answer is not kept.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// The file that it is about.
+    pub name: CanonicalName,
+    /// What the content server is asked for: the same with the whole query.
+    pub target: CanonicalName,
+    /// Host of the site whose URL it names.
+    pub site: Option<Arc<str>>,
+    /// The page that asks by script.
+    pub origin: Option<String>,
 }
 
 /// Conditional headers (RFC 9110, section 13.1), as sent.
@@ -55,9 +85,13 @@ pub enum Parsed {
     Preflight {
         /// The file.
         name: CanonicalName,
+        /// Host of the site whose URL it names.
+        site: Option<Arc<str>>,
         /// The page.
         origin: String,
     },
+    /// Something that only the content server can answer.
+    Pass(Pass),
     /// Nothing that is served.
     Refused(Refusal),
 }
@@ -81,31 +115,109 @@ impl Refusal {
     }
 }
 
-/// Reads a request's head. `domain` is what this CDN calls itself in `CDN-Loop`.
+/// Reads a request's head. What the CDN calls itself in `CDN-Loop` is the topology's domain.
 #[must_use]
-pub fn parse(head: &request::Parts, direct: bool, domain: &str) -> Parsed {
-    match read(head, direct, domain) {
+pub fn parse(head: &request::Parts, direct: bool, topology: &Topology) -> Parsed {
+    match read(head, direct, topology) {
         Ok(parsed) => parsed,
         Err(refusal) => Parsed::Refused(refusal),
     }
 }
 
-fn read(head: &request::Parts, direct: bool, domain: &str) -> Result<Parsed, Refusal> {
+fn read(head: &request::Parts, direct: bool, topology: &Topology) -> Result<Parsed, Refusal> {
     check_host(head)?;
-    check_loop(&head.headers, domain)?;
-    let name = CanonicalName::from_url_path(head.uri.path()).map_err(|error| match error {
-        NameError::NotAFile => Refusal::new(StatusCode::NOT_FOUND, error.to_string()),
-        _ => Refusal::new(StatusCode::BAD_REQUEST, error.to_string()),
-    })?;
-    let origin = headers::text(&head.headers, &header::ORIGIN).map(str::to_owned);
-    match (&head.method, origin) {
-        (&Method::GET | &Method::HEAD, origin) => Ok(Parsed::File(lookup(head, name, origin, direct))),
-        (&Method::OPTIONS, Some(origin)) => Ok(Parsed::Preflight { name, origin }),
-        _ => Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a file is asked for with GET or HEAD")),
+    check_loop(&head.headers, &topology.domain)?;
+    if direct && let Some(host) = headers::text(&head.headers, &SITE) {
+        return read_written(head, topology.site(host));
+    }
+    let site = if direct { None } else { host(head).and_then(|host| topology.site(host)) };
+    match site {
+        Some(site) => read_sites(head, site),
+        None => read_file(head, direct, topology),
     }
 }
 
-fn lookup(head: &request::Parts, name: CanonicalName, origin: Option<String>, direct: bool) -> Lookup {
+/// A request of a server for a site's file: it names it as it is written.
+fn read_written(head: &request::Parts, site: Option<&Site>) -> Result<Parsed, Refusal> {
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    let name = CanonicalName::from_written(target.strip_prefix('/').unwrap_or(target)).map_err(refusal_of)?;
+    match head.method {
+        Method::GET | Method::HEAD => Ok(Parsed::File(lookup(head, name, true, site))),
+        _ => Err(only_read()),
+    }
+}
+
+/// A request by a site's URL.
+fn read_sites(head: &request::Parts, site: &Site) -> Result<Parsed, Refusal> {
+    let (path, query) = (head.uri.path(), head.uri.query());
+    let class = site.class_of(path);
+    let name = |query| CanonicalName::for_site(site.content_server, path, query).map_err(refusal_of);
+    let key = name(query.filter(|_| !class.ignore_query))?;
+    match head.method {
+        Method::GET | Method::HEAD => Ok(Parsed::File(lookup(head, key, false, Some(site)))),
+        // Answered by nobody: TRACE shows what was added on the way (RFC 9110, section 9.3.8), CONNECT is no request
+        // for a file.
+        Method::TRACE | Method::CONNECT => Err(only_read()),
+        Method::OPTIONS if class.cors.is_some() && is_preflight(head) => Ok(preflight(head, key, Some(site))),
+        _ => Ok(Parsed::Pass(pass(head, key, name(query)?, Some(site)))),
+    }
+}
+
+/// A request under `/c...`.
+fn read_file(head: &request::Parts, direct: bool, topology: &Topology) -> Result<Parsed, Refusal> {
+    let name = CanonicalName::from_url_path(head.uri.path()).map_err(refusal_of)?;
+    let uploads = !direct && topology.class_of(&name).uploads.is_some();
+    match head.method {
+        Method::HEAD if uploads && is_about_an_upload(&head.headers) => {}
+        Method::GET | Method::HEAD => return Ok(Parsed::File(lookup(head, name, direct, None))),
+        Method::OPTIONS if uploads && !is_preflight(head) => {}
+        Method::OPTIONS if head.headers.contains_key(header::ORIGIN) => return Ok(preflight(head, name, None)),
+        Method::POST | Method::PUT | Method::PATCH | Method::DELETE if uploads => {}
+        _ => return Err(only_read()),
+    }
+    let target = CanonicalName::for_site(name.content_server(), name.path(), head.uri.query()).map_err(refusal_of)?;
+    Ok(Parsed::Pass(pass(head, name, target, None)))
+}
+
+/// A resumable upload's state is asked for with HEAD; no cache can know it (tus 1.0, "Core protocol";
+/// draft-ietf-httpbis-resumable-upload, "Offset retrieval").
+fn is_about_an_upload(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("tus-") || name.as_str().starts_with("upload-"))
+}
+
+/// The Fetch standard, "CORS-preflight request".
+fn is_preflight(head: &request::Parts) -> bool {
+    head.headers.contains_key(header::ORIGIN) && head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+fn only_read() -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a file is asked for with GET or HEAD")
+}
+
+fn refusal_of(error: NameError) -> Refusal {
+    let status = match error {
+        NameError::NotAFile => StatusCode::NOT_FOUND,
+        NameError::SiteTooLong => StatusCode::URI_TOO_LONG,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    Refusal::new(status, error.to_string())
+}
+
+fn preflight(head: &request::Parts, name: CanonicalName, site: Option<&Site>) -> Parsed {
+    let origin = headers::text(&head.headers, &header::ORIGIN).unwrap_or_default().to_owned();
+    Parsed::Preflight { name, site: site.map(host_of), origin }
+}
+
+fn pass(head: &request::Parts, name: CanonicalName, target: CanonicalName, site: Option<&Site>) -> Pass {
+    let origin = headers::text(&head.headers, &header::ORIGIN).map(str::to_owned);
+    Pass { name, target, site: site.map(host_of), origin }
+}
+
+fn host_of(site: &Site) -> Arc<str> {
+    site.host.as_str().into()
+}
+
+fn lookup(head: &request::Parts, name: CanonicalName, direct: bool, site: Option<&Site>) -> Lookup {
     let own = |name: &HeaderName| headers::text(&head.headers, name).map(str::to_owned);
     let conditions = Conditions {
         if_match: own(&header::IF_MATCH),
@@ -116,17 +228,36 @@ fn lookup(head: &request::Parts, name: CanonicalName, origin: Option<String>, di
     };
     // RFC 9110, section 14.2: Range means something with GET only, and several fields are no valid one.
     let single = head.headers.get_all(header::RANGE).iter().count() == 1;
-    let range = (single && head.method == Method::GET)
-        .then(|| headers::text(&head.headers, &header::RANGE).and_then(Spec::parse))
-        .flatten();
+    let asked = headers::text(&head.headers, &header::RANGE).filter(|_| single && head.method == Method::GET);
+    let several = asked.and_then(Several::parse);
+    let range = several.as_ref().map(Several::lead).or_else(|| asked.and_then(Spec::parse));
     let content = name.content_id();
-    let asked = headers::text(&head.headers, &header::CACHE_CONTROL);
-    let held_only = direct && asked.is_some_and(|asked| asked == crate::upstream::ONLY_IF_CACHED);
-    Lookup { name, content, head_only: head.method == Method::HEAD, range, conditions, origin, direct, held_only }
+    let cache_control = headers::text(&head.headers, &header::CACHE_CONTROL);
+    let held_only = direct && cache_control.is_some_and(|asked| asked == crate::upstream::ONLY_IF_CACHED);
+    let origin = own(&header::ORIGIN);
+    let head_only = head.method == Method::HEAD;
+    let site = site.map(host_of);
+    Lookup { name, content, head_only, range, several, conditions, origin, direct, held_only, site }
 }
 
-/// RFC 9112, section 3.2: exactly one Host field in HTTP/1.1. Its value is not looked at: every name that
-/// leads here is served the same files.
+/// The hostname that the request is for, without a port (RFC 9110, section 7.2; RFC 9112, section 3.3): the target's
+/// own where it has one, which also is HTTP/2's `:authority`.
+fn host(head: &request::Parts) -> Option<&str> {
+    let named = head.uri.host().or_else(|| {
+        let host = headers::text(&head.headers, &header::HOST)?;
+        let port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        Some(host.rsplit_once(':').filter(|(_, digits)| port(digits)).map_or(host, |(host, _)| host))
+    })?;
+    // One dot at the end says that the name is whole.
+    Some(named.strip_suffix('.').unwrap_or(named))
+}
+
+/// In requests between servers: by which site's URL the file was asked for. The path then is the file's name as it is
+/// written, query and all.
+pub const SITE: HeaderName = HeaderName::from_static("sun-site");
+
+/// RFC 9112, section 3.2: exactly one Host field in HTTP/1.1. Every name that leads here and is no site's is served
+/// the same files.
 fn check_host(head: &request::Parts) -> Result<(), Refusal> {
     let hosts = head.headers.get_all(header::HOST).iter().count();
     if hosts > 1 || (head.version == Version::HTTP_11 && hosts == 0) {
@@ -191,25 +322,111 @@ mod tests {
     #[test]
     fn http_1_1_needs_a_host() {
         let (head, ()) = Request::get("/c7/a.jpg").body(()).unwrap().into_parts();
-        assert!(matches!(parse(&head, false, "d"), Parsed::Refused(Refusal { status: StatusCode::BAD_REQUEST, .. })));
+        let parsed = parse(&head, false, &topology());
+        assert!(matches!(parsed, Parsed::Refused(Refusal { status: StatusCode::BAD_REQUEST, .. })));
+    }
+
+    #[test]
+    fn a_sites_host_decides_what_its_urls_name() {
+        check_host("cdn.example.net", "/a.jpg", "c9/a.jpg (cdn.example.net)");
+        check_host("CDN.Example.NET.:8443", "/c7/a.jpg?b=/../c", "c9/c7/a.jpg?b=/../c (cdn.example.net)");
+        check_host("cdn.example.net", "//a/../%2f?", "c9//a/../%2f? (cdn.example.net)");
+        check_host("cdn.example.net", "/still/a?b=c", "c9/still/a (cdn.example.net)");
+        check_host("cdn.example.net", &format!("/{}", "a".repeat(5000)), "414");
+        check_host("sun4-2-1.example.org", "http://cdn.example.net:80/a", "c9/a (cdn.example.net)");
+        check_host("cdn.example.net", "http://other.example.net/c7/a", "c7/a");
+        check_host("other.cdn.example.net", "/c7/a", "c7/a");
+        check_host("[cdn.example.net]", "/c7/a", "c7/a");
+        check_host("cdn.example.net:x", "/c7/a", "c7/a");
+        check_host("user@cdn.example.net", "/c7/a", "c7/a");
+    }
+
+    #[test]
+    fn what_only_a_content_server_can_answer_is_passed() {
+        let site = [("host", "cdn.example.net")];
+        check_own("POST", "/still/a?b=c", &site, "pass c9/still/a as c9/still/a?b=c (cdn.example.net)");
+        check_own("OPTIONS", "/a", &site, "pass c9/a as c9/a (cdn.example.net)");
+        check_own("NEW-METHOD", "/a", &site, "pass c9/a as c9/a (cdn.example.net)");
+        check_own("TRACE", "/a", &site, "405");
+        let asks = ("access-control-request-method", "PUT");
+        let page = [("host", "cdn.example.net"), ("origin", "https://page"), asks];
+        check_own("OPTIONS", "/a", &page, "pass c9/a as c9/a (cdn.example.net)");
+        check_own("OPTIONS", "/still/a", &page, "preflight c9/still/a https://page (cdn.example.net)");
+
+        for method in ["POST", "PUT", "PATCH", "DELETE"] {
+            check(method, "/c7/up/a?hash=1", &[], "pass c7/up/a as c7/up/a?hash=1");
+            check(method, "/c7/a", &[], "405");
+            check(method, "/c7/up/../a", &[], "400");
+        }
+        check("HEAD", "/c7/up/a?hash=1", &[("tus-resumable", "1.0.0")], "pass c7/up/a as c7/up/a?hash=1");
+        check("HEAD", "/c7/up/a", &[], "c7/up/a head");
+        check("HEAD", "/c7/a", &[("tus-resumable", "1.0.0")], "c7/a head");
+        check("OPTIONS", "/c7/up/a", &[("origin", "https://page")], "pass c7/up/a as c7/up/a");
+        check("OPTIONS", "/c7/up/a", &[("origin", "https://page"), asks], "preflight c7/up/a https://page");
+        check("TRACE", "/c7/up/a", &[], "405");
+    }
+
+    #[test]
+    fn a_server_names_a_sites_file_as_it_is_written() {
+        let site = [("host", "10.0.0.1"), ("sun-site", "cdn.example.net")];
+        check_direct("GET", "/c9//a/../%61?b", &site, "c9//a/../%61?b (cdn.example.net)");
+        check_direct("GET", "/c9//a", &[("host", "10.0.0.1"), ("sun-site", "unknown")], "c9//a");
+        check_direct("POST", "/c9/a", &site, "405");
+        check_direct("GET", "/c9//a", &[("host", "10.0.0.1")], "400");
+        check_direct("GET", "/c9/a", &[("host", "cdn.example.net")], "c9/a");
+        check_direct("PUT", "/c7/up/a", &[("host", "10.0.0.1")], "405");
+        // A client's header of that name means nothing.
+        check("GET", "/c9//a", &[("sun-site", "cdn.example.net")], "400");
+    }
+
+    #[track_caller]
+    fn check_host(host: &str, uri: &str, expected: &str) {
+        check_own("GET", uri, &[("host", host)], expected);
+    }
+
+    #[track_caller]
+    fn check_own(method: &str, uri: &str, headers: &[(&str, &str)], expected: &str) {
+        assert_eq!(answer(method, uri, headers, false), expected, "{method} {uri:.80} {headers:?}");
+    }
+
+    #[track_caller]
+    fn check_direct(method: &str, uri: &str, headers: &[(&str, &str)], expected: &str) {
+        assert_eq!(answer(method, uri, headers, true), expected, "{method} {uri} {headers:?}");
+    }
+
+    fn topology() -> Topology {
+        let text = "version = 1\ndomain = \"example.org\"\ndefault_region = 4\n\
+            [content_servers]\nurl = \"http://cs{number}.storage\"\nnumbers = [\"1-9\"]\n\
+            [[region]]\nid = 4\nname = \"Moscow\"\nlatitude = 55.75\nlongitude = 37.6\n\
+            [[class]]\nname = \"up\"\npaths = [\"c*/up/*\"]\nuploads = { bytes_max = 5 }\n\
+            [[site]]\nhost = \"cdn.example.net\"\ncontent_server = 9\n\
+            [[site.class]]\nname = \"still\"\npaths = [\"/still/*\"]\nignore_query = true\n\
+            cors = { origins = [\"*\"] }\n";
+        Topology::parse(text).unwrap()
     }
 
     #[track_caller]
     fn check(method: &str, uri: &str, headers: &[(&str, &str)], expected: &str) {
-        let mut request = Request::builder().method(method).uri(uri).header("host", "sun4-2-1.example.org");
+        let headers: Vec<_> = [("host", "sun4-2-1.example.org")].iter().chain(headers).copied().collect();
+        check_own(method, uri, &headers, expected);
+    }
+
+    fn answer(method: &str, uri: &str, headers: &[(&str, &str)], direct: bool) -> String {
+        let mut request = Request::builder().method(method).uri(uri);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let answer = match parse(&head, false, "example.org") {
+        let of = |site: Option<Arc<str>>| site.map(|host| format!(" ({host})")).unwrap_or_default();
+        match parse(&head, direct, &topology()) {
             Parsed::File(lookup) => {
                 let head = if lookup.head_only { " head" } else { "" };
                 let range = lookup.range.map(|range| format!(" {range:?}")).unwrap_or_default();
-                format!("{}{head}{range}", lookup.name)
+                format!("{}{head}{range}{}", lookup.name, of(lookup.site))
             }
-            Parsed::Preflight { name, origin } => format!("preflight {name} {origin}"),
+            Parsed::Preflight { name, origin, site } => format!("preflight {name} {origin}{}", of(site)),
+            Parsed::Pass(pass) => format!("pass {} as {}{}", pass.name, pass.target, of(pass.site)),
             Parsed::Refused(refusal) => refusal.status.as_u16().to_string(),
-        };
-        assert_eq!(answer, expected, "{method} {uri} {headers:?}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
-use geo::topology::Cors;
+use geo::topology::{Class, Cors};
 
 use crate::body::ResponseBody;
 use crate::conditional::Conclusion;
@@ -88,7 +88,7 @@ impl Signature {
         body: ResponseBody,
     ) -> Response<ResponseBody> {
         let (status, length, range) = shape(meta, conclusion);
-        let keeps_body = matches!(conclusion, Conclusion::Whole | Conclusion::Part(_));
+        let keeps_body = matches!(conclusion, Conclusion::Whole | Conclusion::Part(_) | Conclusion::Parts(_));
         let mut response = Response::new(if keeps_body { body } else { ResponseBody::empty() });
         *response.status_mut() = status;
         let mut headers = meta.headers.clone();
@@ -130,6 +130,20 @@ impl Signature {
         response
     }
 
+    /// This server in the `Via` of a message.
+    #[must_use]
+    pub fn via(&self) -> HeaderValue {
+        self.via.clone()
+    }
+
+    /// What this server says of an answer that it passed on: that the method had it forwarded (RFC 9211, section 2.2).
+    pub fn sign_passed(&self, headers: &mut HeaderMap) {
+        headers.append(header::VIA, self.via.clone());
+        if let Ok(status) = HeaderValue::from_str(&format!("{}; fwd=method", self.name)) {
+            headers.append(CACHE_STATUS, status);
+        }
+    }
+
     /// An error.
     #[must_use]
     pub fn refuse(&self, refusal: &Refusal, forwarded: bool) -> Response<ResponseBody> {
@@ -168,6 +182,8 @@ fn shape(meta: &Meta, conclusion: &Conclusion) -> (StatusCode, Option<u64>, Opti
             let range = content_range(format!("bytes {start}-{}/{size}", end.saturating_sub(1)));
             (StatusCode::PARTIAL_CONTENT, Some(end - start), range)
         }
+        // Whoever makes the body says how long it is (Multipart::describe).
+        Conclusion::Parts(_) => (StatusCode::PARTIAL_CONTENT, None, None),
         Conclusion::NotModified => (StatusCode::NOT_MODIFIED, None, None),
         Conclusion::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, Some(0), None),
         Conclusion::Unsatisfiable => {
@@ -200,17 +216,20 @@ pub fn allow_origin(headers: &mut HeaderMap, cors: &Cors, origin: Option<&str>) 
     }
 }
 
-/// The answer to a CORS preflight: reading files is all there is.
+/// The answer to a CORS preflight about a file of this class.
 #[must_use]
-pub fn preflight(cors: Option<&Cors>, origin: &str) -> Response<ResponseBody> {
+pub fn preflight(class: &Class, origin: &str) -> Response<ResponseBody> {
+    let (methods, allowed) = match class.uploads {
+        Some(_) => ("GET, HEAD, POST, PUT, PATCH, DELETE", crate::pass::crossing::UPLOAD_HEADERS),
+        None => ("GET, HEAD", "Range, If-Range, If-None-Match"),
+    };
     let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    if let Some(cors) = cors {
+    if let Some(cors) = &class.cors {
         allow_origin(headers, cors, Some(origin));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD"));
-        headers
-            .insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("Range, If-Range, If-None-Match"));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     }
     response

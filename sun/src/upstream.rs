@@ -4,6 +4,7 @@
 //! sent. Redirects are not followed, proxy variables of the environment are not read, and a body is asked for
 //! as it is (`Accept-Encoding: identity`), since its bytes are cached by position.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use crate::config::UpstreamConfig;
 use crate::fill::plan::Plan;
 use crate::headers;
+use crate::request::SITE;
 use crate::sources::Source;
 
 /// The client. Connections are kept and shared by all workers.
@@ -52,6 +54,8 @@ pub struct Asked {
     pub if_none_match: Option<String>,
     /// Only if the file is younger.
     pub if_modified_since: Option<String>,
+    /// Host of the site whose URL the file was asked for by: told to servers of ours alone.
+    pub site: Option<Arc<str>>,
 }
 
 impl Upstream {
@@ -120,7 +124,9 @@ impl Upstream {
         let mut request = match source {
             Source::ContentServer { url, .. } => Request::get(url).header("cdn-loop", &self.cdn_loop),
             Source::Sun { address, .. } | Source::Former { address, .. } | Source::Cache { address, .. } => {
-                Request::get(format!("http://{address}/{name}")).header(header::AUTHORIZATION, &self.authorization)
+                let request = Request::get(format!("http://{address}/{name}"));
+                let request = asked.site.iter().fold(request, |request, site| request.header(SITE, site.as_ref()));
+                request.header(header::AUTHORIZATION, &self.authorization)
             }
         };
         request = request
@@ -192,21 +198,24 @@ mod tests {
     #[test]
     fn a_content_server_sees_the_topologys_address_and_no_token() {
         let source = Source::ContentServer { number: 7, url: "http://cs7.storage/a.jpg".into() };
-        let request = upstream().request(&source, &name(), &Asked::default()).unwrap();
+        let asked = Asked { site: Some("cdn.example.net".into()), ..Asked::default() };
+        let request = upstream().request(&source, &name(), &asked).unwrap();
         assert_eq!(request.uri(), "http://cs7.storage/a.jpg");
         assert_eq!(request.headers().get("cdn-loop").unwrap(), "example.org");
         assert_eq!(request.headers().get("via").unwrap(), "1.1 sun4-2-1");
-        assert!(!request.headers().contains_key(header::AUTHORIZATION));
+        assert!(!request.headers().contains_key(header::AUTHORIZATION) && !request.headers().contains_key("sun-site"));
     }
 
     #[test]
     fn a_server_sees_the_canonical_name_and_the_token() {
         let source = Source::Sun { name: "sun4-2-2".into(), address: ([10, 0, 0, 2], 8081).into() };
-        let asked = Asked { range: Some(range_header(0, 10)), ..Asked::default() };
+        let asked =
+            Asked { range: Some(range_header(0, 10)), site: Some("cdn.example.net".into()), ..Asked::default() };
         let request = upstream().request(&source, &name(), &asked).unwrap();
         assert_eq!(request.uri(), "http://10.0.0.2:8081/c7/a.jpg");
         assert_eq!(request.headers().get(header::AUTHORIZATION).unwrap(), "Bearer secret");
         assert_eq!(request.headers().get(header::RANGE).unwrap(), "bytes=0-9");
+        assert_eq!(request.headers().get("sun-site").unwrap(), "cdn.example.net");
         assert!(!request.headers().contains_key(header::CACHE_CONTROL));
     }
 

@@ -29,6 +29,7 @@ pub struct Client {
     http2: Arc<rustls::ClientConfig>,
     version: Version,
     source: Option<IpAddr>,
+    receive_bytes: Option<u32>,
     headers: Vec<(String, String)>,
 }
 
@@ -42,6 +43,7 @@ impl Client {
             http2: authority.client(&[b"h2"]),
             version: Version::HTTP_11,
             source: None,
+            receive_bytes: None,
             headers: Vec::new(),
         }
     }
@@ -64,6 +66,13 @@ impl Client {
     #[must_use]
     pub const fn from(mut self, source: IpAddr) -> Self {
         self.source = Some(source);
+        self
+    }
+
+    /// Has the operating system hold about so many bytes that were not read yet, and no more.
+    #[must_use]
+    pub const fn receiving(mut self, bytes: u32) -> Self {
+        self.receive_bytes = Some(bytes);
         self
     }
 
@@ -170,6 +179,9 @@ impl Client {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(source) = self.source {
             socket.bind((source, 0).into())?;
+        }
+        if let Some(bytes) = self.receive_bytes {
+            socket.set_recv_buffer_size(bytes)?;
         }
         let stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;

@@ -10,7 +10,8 @@
 //!                          world: folder, addresses, certificates, tokens, topology, configs
 //! ```
 //!
-//! In reading order: [`world`] (a system of a test's own), [`topology`] and [`settings`] (its documents), [`origin`] (the content server), [`client`] and
+//! In reading order: [`world`] (a system of a test's own), [`topology`] and [`settings`] (its documents), [`origin`] (the content server), [`intake`] (one that takes
+//! uploads), [`client`] and
 //! [`raw`] (who asks), [`process`] (programs), [`pattern`] (which byte belongs where), [`poll`] (waiting),
 //! [`addresses`], [`certificates`], [`files`], [`metrics`].
 //!
@@ -20,6 +21,7 @@ pub mod addresses;
 pub mod certificates;
 pub mod client;
 pub mod files;
+pub mod intake;
 pub mod metrics;
 pub mod origin;
 pub mod pattern;

@@ -134,9 +134,6 @@ impl Process {
     }
 }
 
-/// How long a drain may take unless a config says otherwise, seconds.
-pub const DRAIN_S: u64 = 30;
-
 /// The exit status of a `main`: an error is printed, with its causes, on standard error.
 #[must_use]
 pub fn status(result: anyhow::Result<ExitCode>) -> ExitCode {

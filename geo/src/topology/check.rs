@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::document::{self, Document};
 use super::problems::{Problems, Row};
 use super::servers::Servers;
-use super::{Group, Region, RegionId, Topology, classes, origin};
+use super::{Group, Policy, Region, RegionId, Topology, classes, origin, sites};
 use crate::placement::Candidate;
 
 /// The topology, or its problems.
@@ -39,7 +39,8 @@ pub(super) fn check(document: &Document) -> Result<Topology, Vec<String>> {
         region.caches = caches.iter().filter(|cache| cache.server.region == region.id).cloned().collect();
         finish(region, &mut problems);
     }
-    let classes = classes::classes(&document.class, &mut problems);
+    let classes = classes::of_names(&document.class, &mut problems);
+    let sites = sites::sites(document, &content_servers, &mut problems);
 
     problems.finish()?;
     Ok(Topology {
@@ -49,7 +50,8 @@ pub(super) fn check(document: &Document) -> Result<Topology, Vec<String>> {
         content_servers,
         regions,
         classes,
-        default_class: classes::default_class(),
+        sites,
+        default_class: classes::default_class(Policy::Immutable),
     })
 }
 

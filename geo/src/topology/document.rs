@@ -3,6 +3,8 @@
 //! Numbers are as wide as TOML's, so that a weight of 300 is a problem that names the sun rather than a
 //! failure to read the document. [`check`](super::check) makes the rest of it.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -20,6 +22,17 @@ pub(super) struct Document {
     pub(super) sun: Vec<Server>,
     #[serde(default)]
     pub(super) cache: Vec<Server>,
+    #[serde(default)]
+    pub(super) class: Vec<Class>,
+    #[serde(default)]
+    pub(super) site: Vec<Site>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Site {
+    pub(super) host: String,
+    pub(super) content_server: i64,
     #[serde(default)]
     pub(super) class: Vec<Class>,
 }
@@ -65,6 +78,8 @@ pub(super) struct Server {
     pub(super) bytes: Option<i64>,
 }
 
+/// Of the document's own or a site's; `ignore_query` is a site's alone, and what else depends on the policy has no
+/// default here: the check sees to both.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Class {
@@ -74,11 +89,24 @@ pub(super) struct Class {
     pub(super) kind: String,
     #[serde(default = "spread")]
     pub(super) spread: String,
-    #[serde(default = "ttl_s")]
-    pub(super) ttl_s: i64,
+    pub(super) policy: Option<String>,
+    pub(super) ttl_s: Option<i64>,
+    pub(super) negative_ttl: Option<BTreeMap<String, i64>>,
+    pub(super) stale_if_error_s: Option<i64>,
+    pub(super) stale_while_revalidate_s: Option<i64>,
+    pub(super) ignore_query: Option<bool>,
     #[serde(default = "file_bytes_max")]
     pub(super) file_bytes_max: i64,
+    pub(super) uploads: Option<Uploads>,
     pub(super) cors: Option<Cors>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Uploads {
+    pub(super) bytes_max: i64,
+    #[serde(default)]
+    pub(super) bytes_per_second: i64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,11 +131,6 @@ fn kind() -> String {
 
 fn spread() -> String {
     "auto".to_owned()
-}
-
-/// A year.
-pub(super) const fn ttl_s() -> i64 {
-    365 * 24 * 3600
 }
 
 /// 16 GiB.

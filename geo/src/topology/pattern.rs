@@ -1,4 +1,5 @@
-//! Patterns of canonical names, `c*/avatars/*.jpg`: `*` is any run of characters, slashes too.
+//! Patterns of canonical names, `c*/avatars/*.jpg`, and of the paths of a site's URLs, `/avatars/*.jpg`: `*` is any
+//! run of characters, slashes too.
 //!
 //! ```text
 //!   c*/avatars/*.jpg     head "c"   middle "/avatars/"   tail ".jpg"
@@ -19,8 +20,8 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    /// Reads a pattern; what is allowed when it is refused.
-    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
+    /// Reads a pattern of canonical names; what is allowed when it is refused.
+    pub(super) fn of_names(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() || text.len() > PATTERN_BYTES_MAX {
             return Err("a pattern has 1..=1024 bytes");
         }
@@ -33,12 +34,30 @@ impl Pattern {
         if !text.split('%').skip(1).all(begins_with_upper_hex) {
             return Err("a % in a pattern is followed by two hexadecimal digits in upper case, as in names");
         }
+        Ok(Self::take_apart(text))
+    }
+
+    /// Reads a pattern of the paths of a site's URLs, which are matched as clients send them.
+    pub(super) fn of_paths(text: &str) -> Result<Self, &'static str> {
+        if text.is_empty() || text.len() > PATTERN_BYTES_MAX {
+            return Err("a pattern has 1..=1024 bytes");
+        }
+        if !text.starts_with(['/', '*']) {
+            return Err("a site's pattern begins with / or *, since it is about the path of a URL");
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic() && !b"#<>?`".contains(&byte)) {
+            return Err("a site's pattern has the characters of a URL's path: no query, no blank, nothing above ASCII");
+        }
+        Ok(Self::take_apart(text))
+    }
+
+    fn take_apart(text: &str) -> Self {
         let mut parts = text.split('*').map(str::to_owned);
         let head = parts.next().unwrap_or_default();
         let mut middle: Vec<String> = parts.collect();
         let tail = middle.pop();
         middle.retain(|part| !part.is_empty());
-        Ok(Self { head, middle, tail })
+        Self { head, middle, tail }
     }
 
     /// Whether the whole name is matched.
@@ -110,11 +129,21 @@ mod tests {
     #[test]
     fn a_pattern_that_no_name_can_match_is_refused() {
         for pattern in ["", "/c1/a", "a*", "jpg", "C1/*", "*.jpg ", "*\u{444}", "*?x=1", "*\\*", "*%", "*%2", "*%d1"] {
-            assert!(Pattern::parse(pattern).is_err(), "{pattern}");
+            assert!(Pattern::of_names(pattern).is_err(), "{pattern}");
         }
-        assert!(Pattern::parse(&"*".repeat(1025)).is_err());
-        assert!(Pattern::parse("*%D1%84.jpg").is_ok());
-        assert!(Pattern::parse("*%D1").is_ok());
+        assert!(Pattern::of_names(&"*".repeat(1025)).is_err());
+        assert!(Pattern::of_names("*%D1%84.jpg").is_ok());
+        assert!(Pattern::of_names("*%D1").is_ok());
+    }
+
+    #[test]
+    fn a_sites_pattern_is_about_the_path_of_a_url() {
+        let matches = |pattern: &str, path: &str| Pattern::of_paths(pattern).unwrap().matches(path);
+        assert!(matches("/", "/") && matches("/images/*", "/images/") && matches("*.jpg", "//a/../b.jpg"));
+        assert!(!matches("/images/*", "/image") && !matches("/a%2Fb", "/a%2fb"));
+        for pattern in ["", "c7/*", "a*", "/a?b", "/a b", "/\u{444}", "/a#b"] {
+            assert!(Pattern::of_paths(pattern).is_err(), "{pattern}");
+        }
     }
 
     #[test]
@@ -128,7 +157,7 @@ mod tests {
         #[test]
         fn it_matches_what_trying_everything_matches(pattern in "[c*][ab*]{0,7}", name in "c?[ab]{0,9}") {
             let expected = matches_slowly(pattern.as_bytes(), name.as_bytes());
-            prop_assert_eq!(Pattern::parse(&pattern).unwrap().matches(&name), expected);
+            prop_assert_eq!(Pattern::of_names(&pattern).unwrap().matches(&name), expected);
         }
     }
 
@@ -143,6 +172,6 @@ mod tests {
 
     #[track_caller]
     fn check(pattern: &str, name: &str, expected: bool) {
-        assert_eq!(Pattern::parse(pattern).unwrap().matches(name), expected, "{pattern} {name}");
+        assert_eq!(Pattern::of_names(pattern).unwrap().matches(name), expected, "{pattern} {name}");
     }
 }

@@ -68,6 +68,29 @@ cors = { origins = ["https://example.org", "http://127.0.0.1:8000"], expose_head
 [[class]]
 name = "pictures"
 paths = ["*.jpg"]
+
+[[site]]
+host = "WWW.example.net"
+content_server = 5
+
+[[site]]
+host = "cdn.example.org"
+content_server = 7
+
+[[site.class]]
+name = "static"
+paths = ["/static/*", "*.css"]
+policy = "immutable"
+ttl_s = 3600
+negative_ttl = { "503" = 1, "404" = 60 }
+stale_if_error_s = 5
+stale_while_revalidate_s = 6
+ignore_query = true
+
+[[site.class]]
+name = "upload"
+paths = ["/upload"]
+uploads = { bytes_max = 1000 }
 "#;
 
 #[test]
@@ -106,7 +129,9 @@ fn what_a_document_leaves_out_has_its_default() {
     let pictures = &topology.classes[1];
     assert_eq!((pictures.kind, pictures.spread), (Kind::Light, Spread::Auto));
     assert_eq!((pictures.ttl_s, pictures.file_bytes_max), (31_536_000, 17_179_869_184));
-    assert!(pictures.cors.is_none());
+    assert!(pictures.cors.is_none() && pictures.uploads.is_none() && !pictures.ignore_query);
+    assert_eq!((pictures.policy, pictures.negative_ttl.as_slice()), (Policy::Immutable, &[(404, 10), (410, 10)][..]));
+    assert_eq!((pictures.stale_if_error_s, pictures.stale_while_revalidate_s), (604_800, 60));
 }
 
 #[test]
@@ -122,6 +147,53 @@ fn the_first_class_that_matches_counts() {
     let cors = topology.classes[0].cors.as_ref().unwrap();
     assert_eq!(cors.origins, ["https://example.org", "http://127.0.0.1:8000"]);
     assert_eq!(cors.expose_headers, ["Age"]);
+}
+
+#[test]
+fn a_site_is_found_by_its_host_in_any_case() {
+    let topology = good();
+    let number = |host: &str| topology.site(host).map(|site| site.content_server);
+    assert_eq!((number("cdn.example.org"), number("Cdn.EXAMPLE.org")), (Some(7), Some(7)));
+    assert_eq!((number("www.example.net"), topology.sites.len()), (Some(5), 2));
+    for other in
+        ["", "example.org", "a.cdn.example.org", "cdn.example.org.", "cdn.example.org:80", "sun4-2-1.example.org"]
+    {
+        assert_eq!(number(other), None, "{other}");
+    }
+}
+
+#[test]
+fn a_sites_classes_are_about_paths_of_urls() {
+    let topology = good();
+    let site = topology.site("cdn.example.org").unwrap();
+    let class = site.class_of("/static/a.jpg");
+    assert_eq!((class.name.as_str(), class.policy, class.ttl_s), ("static", Policy::Immutable, 3600));
+    assert_eq!(class.negative_ttl, [(404, 60), (503, 1)]);
+    assert_eq!((class.stale_if_error_s, class.stale_while_revalidate_s, class.ignore_query), (5, 6, true));
+    let upload = site.class_of("/upload");
+    assert_eq!(upload.uploads, Some(Uploads { bytes_max: 1000, bytes_per_second: 0 }));
+    let other = site.class_of("/a.jpg");
+    assert_eq!((other.name.as_str(), other.policy, other.ttl_s), ("default", Policy::Rfc, 0));
+    assert_eq!((other.stale_if_error_s, other.stale_while_revalidate_s, other.negative_ttl.len()), (0, 0, 0));
+    assert_eq!((upload.policy, other.ignore_query, other.file_bytes_max), (Policy::Rfc, false, 17_179_869_184));
+
+    // The class of one file depends on the URL that it was asked for by.
+    let name = CanonicalName::for_site(7, "/static/a.jpg", Some("v=1.css")).unwrap();
+    assert_eq!(topology.class_for(Some(site), &name).name, "static");
+    assert_eq!(topology.class_for(None, &name).name, "pictures");
+}
+
+#[test]
+fn a_sites_query_goes_upstream_and_its_path_stays_in_its_folder() {
+    let url = |template: &str, path: &str| {
+        let topology = Topology::parse(&GOOD.replace("http://cs{number}.storage.example.org", template)).unwrap();
+        topology.content_servers.url_of(&CanonicalName::for_site(7, path, Some("a=/../b")).unwrap())
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(url("http://cs{number}", "//a/../%2F"), text("http://cs7//a/../%2F?a=/../b"));
+    assert_eq!(url("http://h/{number}", "//a/%2F"), text("http://h/7//a/%2F?a=/../b"));
+    assert_eq!(url("http://h/{number}", "/a/../../8/b"), None);
+    assert_eq!(url("http://h/{number}", "/%2e./8/b"), None);
 }
 
 #[test]
@@ -179,7 +251,7 @@ fn a_value_out_of_range_is_refused_with_its_key_and_what_is_allowed() {
     check("= 59.94", "= 90.1", "region[0] Saint Petersburg: latitude = 90.1: a latitude is -90..=90 degrees north");
     check("= 37.6", "= -181", "region[1] Moscow: longitude = -181.0: a longitude is -180..=180 degrees east");
     check("bytes = 2_000_000_000_000", "bytes = 0", "cache[0] cache4-1: bytes = 0: a cache has 1 byte or more");
-    check("ttl_s = 60", "ttl_s = -1", "class[0] video: ttl_s = -1: a freshness is 0..=2147483647 seconds");
+    check("ttl_s = 60", "ttl_s = -1", "class[0] video: ttl_s = -1: a time is 0..=2147483647 seconds");
     check(
         "file_bytes_max = 1000",
         "file_bytes_max = 0",
@@ -338,6 +410,66 @@ fn classes_are_sane() {
 }
 
 #[test]
+fn what_a_class_says_of_time_fits_its_policy() {
+    check(
+        "\"immutable\"",
+        "\"none\"",
+        "site[1].class[0] static: policy = \"none\": a policy is \"immutable\" or \"rfc\"",
+    );
+    let rfc = "only with policy = \"immutable\": under \"rfc\" responses say it";
+    check("ttl_s = 60", "ttl_s = 60\npolicy = \"rfc\"", &format!("class[0] video: ttl_s = 60: {rfc}"));
+    for key in ["ttl_s", "stale_if_error_s", "stale_while_revalidate_s"] {
+        let problem = format!("site[1].class[1] upload: {key} = 1: {rfc}");
+        check("bytes_max = 1000 }", &format!("bytes_max = 1000 }}\n{key} = 1"), &problem);
+    }
+    accept("bytes_max = 1000 }", "bytes_max = 1000 }\nnegative_ttl = { \"404\" = 0 }");
+    let time = "a time is 0..=2147483647 seconds";
+    check(
+        "stale_if_error_s = 5",
+        "stale_if_error_s = -1",
+        &format!("site[1].class[0] static: stale_if_error_s = -1: {time}"),
+    );
+    check("\"503\" = 1", "\"503\" = -1", &format!("site[1].class[0] static: negative_ttl.503 = -1: {time}"));
+    for wrong in ["200", "600", "0404", "4xx", ""] {
+        let problem = format!("site[1].class[0] static: negative_ttl = {wrong:?}: a status is \"400\"..=\"599\"");
+        check("\"503\" = 1", &format!("{wrong:?} = 1"), &problem);
+    }
+}
+
+#[test]
+fn sites_are_sane() {
+    let form = "a host is labels of letters, digits and - joined by dots, without a port, at most 253 bytes";
+    for wrong in ["", "a b", "cdn.example.org.", "cdn.example.org:80", "*.example.org", "a/b", "[::1]", "https://a"] {
+        check("\"cdn.example.org\"", &format!("{wrong:?}"), &format!("site[1] {wrong}: host = {wrong:?}: {form}"));
+    }
+    let own = "under the domain, it is the name of a sun, a group or a cache";
+    for wrong in ["sun4-2-1.example.org", "SUN9-9-9.example.org", "sun4-2.example.org", "cache4-1.example.org"] {
+        check("\"cdn.example.org\"", &format!("{wrong:?}"), &format!("site[1] {wrong}: host = {wrong:?}: {own}"));
+    }
+    let domain = "site[1] Example.org: host = \"Example.org\": it is the domain itself";
+    check("\"cdn.example.org\"", "\"Example.org\"", domain);
+    let twice = "site[1] Www.Example.Net: host = \"Www.Example.Net\": another site has this host";
+    check("\"cdn.example.org\"", "\"Www.Example.Net\"", twice);
+    for other in ["sun4-2-1.example.net", "sun4.example.org", "127.0.0.1", "localhost"] {
+        accept("\"cdn.example.org\"", &format!("{other:?}"));
+    }
+    let unknown = "there is no such content server";
+    for wrong in ["200", "-1", "4294967296"] {
+        let problem = format!("site[1] cdn.example.org: content_server = {wrong}: {unknown}");
+        check("content_server = 7", &format!("content_server = {wrong}"), &problem);
+    }
+    let pattern = "a site's pattern begins with / or *, since it is about the path of a URL";
+    check("\"*.css\"", "\"c7/*\"", &format!("site[1].class[0] static: paths[1] = \"c7/*\": {pattern}"));
+    check("\"upload\"", "\"static\"", "site[1].class[1] static: name = \"static\": another class has this name");
+    let query = "only a site's class has it: under /c... a query never counts";
+    check("ttl_s = 60", "ttl_s = 60\nignore_query = false", &format!("class[0] video: ignore_query = false: {query}"));
+    let upload = "site[1].class[1] upload: uploads.";
+    check("bytes_max = 1000 }", "bytes_max = 0 }", &format!("{upload}bytes_max = 0: a longest body is 1 byte or more"));
+    let rate = format!("{upload}bytes_per_second = -1: a rate is 1 byte per second or more, or 0 for no limit");
+    check("bytes_max = 1000 }", "bytes_max = 1000, bytes_per_second = -1 }", &rate);
+}
+
+#[test]
 fn every_problem_is_told_at_once() {
     let text = GOOD.replace("weight = 50", "weight = 300").replace("id = 5", "id = 70000").replace("*.jpg", "jpg");
     let problems = Topology::parse(&text).unwrap_err().problems;
@@ -376,7 +508,7 @@ fn a_document_that_cannot_be_read_names_line_and_column() {
         "[content_servers]",
         "[content]",
         "line 6, column 2: unknown field `content`, expected one of `version`, \
-         `domain`, `default_region`, `content_servers`, `region`, `group`, `sun`, `cache`, `class`",
+         `domain`, `default_region`, `content_servers`, `region`, `group`, `sun`, `cache`, `class`, `site`",
     );
 }
 
@@ -441,4 +573,11 @@ fn the_shipped_example_is_a_good_document() {
     assert_eq!(topology.regions.len(), 2);
     assert_eq!(topology.regions[0].suns.len(), 2);
     assert_eq!(topology.classes[0].name, "pictures");
+    let (pictures, default) = (&topology.classes[0], topology.class_of(&CanonicalName::parse("c1/a.txt").unwrap()));
+    assert_eq!((pictures.kind, pictures.spread, pictures.policy), (default.kind, default.spread, default.policy));
+    assert_eq!((pictures.ttl_s, pictures.file_bytes_max), (default.ttl_s, default.file_bytes_max));
+    assert_eq!(pictures.negative_ttl, default.negative_ttl);
+    assert_eq!(pictures.stale_if_error_s, default.stale_if_error_s);
+    assert_eq!(pictures.stale_while_revalidate_s, default.stale_while_revalidate_s);
+    assert_eq!(topology.sites[0].host, "cdn.example.org");
 }

@@ -46,7 +46,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `bytes u16 | text`; texts here are names of files (1,024 bytes) and sources (255), checked where they come in.
+/// `bytes u16 | text`; texts here are names of files (4,096 bytes) and sources (255), checked where they come in.
 pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
     let bytes = u16::try_from(text.len()).expect("names are checked where they come in");
     out.extend(bytes.to_le_bytes());

@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn versions_are_not_mixed() {
         let meta = Arc::new(Meta::new(&map(&[("etag", "\"a\"")]), Some(3 * MIB), 0, 9, 2));
-        let plan = Plan::missing(meta, MIB, 2 * MIB);
+        let plan = Plan::missing(meta, MIB, 2 * MIB, |_| false);
         let range = ("content-range", "bytes 1048576-2097151/3145728");
         check(&plan, 206, &[range, ("etag", "\"a\"")], "bytes 1048576..2097152 of 3145728");
         check(&plan, 206, &[range, ("etag", "\"b\"")], "refused: the file changed while it was being fetched");

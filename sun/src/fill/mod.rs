@@ -7,8 +7,10 @@
 //!                      +--- whole extents --> RAM tier  <-- readers that are slower than the window
 //! ```
 //!
-//! - [`plan`]: what to ask for. - [`answer`]: what an upstream's response means. - [`window`]: the bytes that
-//!   are held. - [`registry`]: which fills are under way. - [`task`]: the writer, the only part that waits.
+//! - [`plan`]: what to ask for. - [`ask`]: whom, and whom twice ([`hedge`]), within limits ([`slots`]).
+//! - [`answer`]: what an upstream's response means. - [`window`]: the bytes that
+//!   are held. - [`in_flight`]: how many they may all hold. - [`registry`]: which fills are under way. - [`ahead`]: those that nobody asked for yet.
+//! - [`task`]: the writer.
 //!
 //! # Invariants
 //!
@@ -18,9 +20,14 @@
 //! - A fill that may ask another sun is never joined by a request from a sun ([`Fill::direct`]), so fills
 //!   cannot wait for each other in a ring.
 
+pub mod ahead;
 pub mod answer;
+pub mod ask;
+pub mod hedge;
+pub mod in_flight;
 pub mod plan;
 pub mod registry;
+pub mod slots;
 pub mod task;
 pub mod window;
 
@@ -28,21 +35,24 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use geo::ContentId;
 use http::StatusCode;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::fill::plan::Plan;
 use crate::fill::window::{Found, Window};
 use crate::meta::Meta;
+use crate::sources::Source;
 
 /// One fill; shared by its task and its readers.
 #[derive(Debug)]
 pub struct Fill {
     /// The file.
     pub content: ContentId,
-    /// It asks no sun.
+    /// It asks no sun: requests of servers may join it.
     pub direct: bool,
     /// What it was begun for.
     pub plan: Plan,
+    /// Whom it asks, in order.
+    pub sources: Vec<Source>,
     state: Mutex<State>,
     /// Ticks when there is something new for readers.
     news: watch::Sender<()>,
@@ -57,6 +67,14 @@ struct State {
     readers: usize,
     /// The furthest position that a reader has reached.
     furthest: u64,
+    /// What the window may hold; see [`in_flight`].
+    permit: Option<OwnedSemaphorePermit>,
+    /// Since when the writer has waited for readers, or has been done, milliseconds.
+    waits_since: Option<u64>,
+    /// A reader got further since anybody looked.
+    moved: bool,
+    /// Others needed the bytes more.
+    gave_back: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -141,17 +159,22 @@ pub enum Read {
 impl Fill {
     /// A fill that nobody works on yet.
     #[must_use]
-    pub fn new(content: ContentId, direct: bool, plan: Plan) -> Self {
+    pub fn new(content: ContentId, plan: Plan, sources: Vec<Source>) -> Self {
         let state = State {
             phase: Phase::Asking,
             window: Window::starting_at(plan.start()),
             readers: 0,
             furthest: plan.start(),
+            permit: None,
+            waits_since: None,
+            moved: false,
+            gave_back: false,
         };
         Self {
             content,
-            direct,
+            direct: !sources.iter().any(Source::is_sun),
             plan,
+            sources,
             state: Mutex::new(state),
             news: watch::Sender::new(()),
             consumed: tokio::sync::Notify::new(),
@@ -184,6 +207,12 @@ impl Fill {
         }
     }
 
+    /// Whether upstream has answered usably.
+    #[must_use]
+    pub fn answered(&self) -> bool {
+        matches!(self.lock().phase, Phase::Open(_) | Phase::Ended(_))
+    }
+
     /// Whether it can tell a newcomer what the file is. One that continues a known version cannot: it asks for
     /// that version, not for the current one.
     #[must_use]
@@ -198,6 +227,69 @@ impl Fill {
             Phase::Ended(opened) => Some(opened.end),
             _ => None,
         }
+    }
+
+    /// Whether this content server is among its sources.
+    fn asks(&self, content_server: u32) -> bool {
+        self.sources
+            .iter()
+            .any(|source| matches!(source, Source::ContentServer { number, .. } if *number == content_server))
+    }
+
+    /// Keeps what is reserved for the window, as long as there is a window.
+    fn hold(&self, permit: OwnedSemaphorePermit) {
+        self.lock().permit = Some(permit);
+    }
+
+    /// From `now_ms` on the writer waits for readers, or is done.
+    fn stand_still(&self, now_ms: u64) {
+        let mut state = self.lock();
+        state.waits_since = Some(now_ms);
+        state.moved = false;
+    }
+
+    /// Since when readers have not moved while everything waits for them, milliseconds; that somebody moved
+    /// lately is found out by asking. None: they have, or the window cannot be had back, because what it holds
+    /// could not be fetched again.
+    fn idle_since(&self, now_ms: u64) -> Option<u64> {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.moved) && state.waits_since.is_some() {
+            state.waits_since = Some(now_ms);
+        }
+        let again = match &state.phase {
+            Phase::Open(opened) | Phase::Ended(opened) => {
+                opened.meta.size.is_some() && (opened.stored || opened.meta.resume_validator().is_some())
+            }
+            Phase::Asking | Phase::Failed(_) => false,
+        };
+        state.waits_since.filter(|_| again && state.permit.is_some())
+    }
+
+    /// Gives window and reservation back, unless a reader has moved just now. What its readers still need is
+    /// another fill's.
+    fn give_back(&self) {
+        let mut state = self.lock();
+        if state.moved || state.waits_since.is_none() {
+            return;
+        }
+        state.window.empty();
+        state.permit = None;
+        state.gave_back = true;
+        drop(state);
+        self.news.send_replace(());
+        self.consumed.notify_one();
+    }
+
+    /// Whether readers found the window gone because they had stood still while others needed room.
+    #[must_use]
+    pub fn gave_back(&self) -> bool {
+        self.lock().gave_back
+    }
+
+    #[cfg(test)]
+    fn window_bytes(&self) -> u64 {
+        let state = self.lock();
+        state.window.received() - state.window.oldest()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -260,6 +352,7 @@ impl Reader {
         };
         if let Read::Bytes(bytes) = &found {
             let reached = position + bytes.len() as u64;
+            state.moved = true;
             if reached > state.furthest {
                 state.furthest = reached;
                 drop(state);
@@ -282,6 +375,9 @@ impl Drop for Reader {
         self.fill.consumed.notify_one();
     }
 }
+
+/// What the window of one fill may hold, bytes.
+pub const WINDOW_BYTES_MAX: u64 = (window::WINDOW_EXTENTS as u64 + 1) * crate::extent::EXTENT_BYTES;
 
 /// How far ahead of the bytes that arrive a reader may be and still wait for them, rather than have its part
 /// fetched by a fill of its own.

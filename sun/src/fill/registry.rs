@@ -7,6 +7,7 @@ use geo::ContentId;
 
 use crate::fill::plan::Plan;
 use crate::fill::{Fill, Reader};
+use crate::sources::Source;
 
 /// Fills under way, by file.
 #[derive(Debug, Default)]
@@ -39,18 +40,34 @@ pub enum Joined<T> {
     Held(T),
 }
 
+/// The fills of one file, for a new one that should not bring what they bring.
+#[derive(Clone, Copy, Debug)]
+pub struct UnderWay<'a> {
+    fills: &'a [Arc<Fill>],
+    direct: bool,
+}
+
+impl UnderWay<'_> {
+    /// Whether the byte at `position` of a version comes soon by a fill that the newcomer may join.
+    #[must_use]
+    pub fn brings(&self, generation: u64, position: u64) -> bool {
+        self.fills.iter().any(|fill| (fill.direct || !self.direct) && fill.brings(generation, position))
+    }
+}
+
 impl Registry {
-    /// Joins a fill that meets the need, or begins one; `begin` gives its plan and whether its sources are
-    /// without suns. Whoever asks without `direct` may join any; with it, only one that asks no sun. `held` looks at the tiers once more under the registry's lock:
-    /// a fill leaves the registry only after its bytes are in the tiers, so nothing is fetched twice for
-    /// having looked too early.
+    /// Joins a fill that meets the need, or begins one; `begin` gives its plan and its sources, and is told what
+    /// else is under way. Whoever asks without `direct` may join any; with it, only one that asks no sun (and the
+    /// sources that `begin` gives have none). `held` looks at the tiers once more under the registry's lock: a
+    /// fill leaves the registry only after its bytes are in the tiers, so nothing is fetched twice for having
+    /// looked too early.
     pub fn join<T>(
         &self,
         content: ContentId,
         need: Need,
         direct: bool,
         held: impl FnOnce() -> Option<T>,
-        begin: impl FnOnce() -> (Plan, bool),
+        begin: impl FnOnce(UnderWay<'_>) -> (Plan, Vec<Source>),
     ) -> Joined<T> {
         let mut fills = self.lock();
         let under_way = fills.entry(content).or_default();
@@ -70,8 +87,9 @@ impl Registry {
             }
             return Joined::Held(held);
         }
-        let (plan, asks_no_sun) = begin();
-        let fill = Arc::new(Fill::new(content, direct || asks_no_sun, plan));
+        let (plan, sources) = begin(UnderWay { fills: under_way, direct });
+        let fill = Arc::new(Fill::new(content, plan, sources));
+        debug_assert!(fill.direct || !direct, "a request of a server asks no sun");
         under_way.push(Arc::clone(&fill));
         Joined::Started(Reader::new(fill))
     }
@@ -87,9 +105,23 @@ impl Registry {
         }
     }
 
+    /// Leaves the rest from `position` on to another fill that brings it soon, if there is one that was answered
+    /// and that all readers of this one may join. The fill leaves the registry in the same breath, so that of two fills that meet,
+    /// one goes on.
+    pub fn yields(&self, fill: &Arc<Fill>, generation: u64, position: u64) -> bool {
+        let mut fills = self.lock();
+        let Some(under_way) = fills.get_mut(&fill.content) else { return false };
+        let others = under_way.iter().filter(|other| !Arc::ptr_eq(other, fill) && (other.direct || !fill.direct));
+        let yields = others.into_iter().any(|other| other.answered() && other.brings(generation, position));
+        if yields {
+            under_way.retain(|other| !Arc::ptr_eq(other, fill));
+        }
+        yields
+    }
+
     /// Files that are being filled.
-    #[must_use]
-    pub fn files(&self) -> usize {
+    #[cfg(test)]
+    fn files(&self) -> usize {
         self.lock().len()
     }
 
@@ -102,6 +134,7 @@ impl Registry {
 mod tests {
     use super::*;
     use crate::extent::EXTENT_BYTES as MIB;
+    use crate::fill::Opened;
     use crate::meta::Meta;
 
     #[test]
@@ -118,7 +151,7 @@ mod tests {
     fn a_request_from_a_sun_never_joins_a_fill_that_may_ask_a_sun() {
         let registry = Registry::default();
         let open = started(registry.join(content(), Need::Head, false, nothing, whole));
-        let direct = started(registry.join(content(), Need::Head, true, nothing, whole));
+        let direct = started(registry.join(content(), Need::Head, true, nothing, |_| (Plan::Whole, Vec::new())));
         assert!(!open.fill().direct && direct.fill().direct);
         registry.leave(open.fill());
         // The other way round is fine: a direct fill waits for no sun.
@@ -128,7 +161,7 @@ mod tests {
     #[test]
     fn a_byte_that_a_fill_brings_only_much_later_gets_its_own() {
         let registry = Registry::default();
-        let span = || (Plan::missing(version(), 0, u64::MAX), false);
+        let span = |_: UnderWay<'_>| (missing(0, u64::MAX), Vec::new());
         let _first = started(registry.join(content(), Need::Head, false, nothing, span));
         let near = Need::Byte { generation: 2, position: MIB };
         assert!(matches!(registry.join(content(), near, false, nothing, span), Joined::Joined(_)));
@@ -154,7 +187,7 @@ mod tests {
     #[test]
     fn a_peer_joins_a_clients_fill_that_asks_no_sun() {
         let registry = Registry::default();
-        let owner = started(registry.join(content(), Need::Head, false, nothing, || (Plan::Whole, true)));
+        let owner = started(registry.join(content(), Need::Head, false, nothing, |_| (Plan::Whole, Vec::new())));
         assert!(owner.fill().direct);
         assert!(matches!(registry.join(content(), Need::Head, true, nothing, whole), Joined::Joined(_)));
     }
@@ -170,13 +203,48 @@ mod tests {
     #[test]
     fn a_newcomer_does_not_learn_the_version_from_a_fill_that_continues_one() {
         let registry = Registry::default();
-        let missing = || (Plan::missing(version(), 0, u64::MAX), false);
-        let _old = started(registry.join(content(), Need::Head, false, nothing, missing));
+        let continued = |_: UnderWay<'_>| (missing(0, u64::MAX), Vec::new());
+        let _old = started(registry.join(content(), Need::Head, false, nothing, continued));
         assert!(matches!(registry.join(content(), Need::Head, false, nothing, whole), Joined::Started(_)));
     }
 
-    fn whole() -> (Plan, bool) {
-        (Plan::Whole, false)
+    #[test]
+    fn a_fill_leaves_to_another_what_that_one_brings() {
+        let registry = Registry::default();
+        let begin = |start, end| move |_: UnderWay<'_>| (missing(start, end), Vec::new());
+        let need = |position| Need::Byte { generation: 2, position };
+        let first = started(registry.join(content(), need(0), false, nothing, begin(0, 50 * MIB)));
+        let second = started(registry.join(content(), need(9 * MIB), false, nothing, begin(9 * MIB, 50 * MIB)));
+        // What a third is told: only what comes soon counts as brought.
+        let told = |under_way: UnderWay<'_>| {
+            let brought = [0, 5, 9, 20].map(|at| under_way.brings(2, at * MIB));
+            assert_eq!(brought, [true, false, true, false]);
+            (missing(5 * MIB, 9 * MIB), Vec::new())
+        };
+        let _third = started(registry.join(content(), need(5 * MIB), false, nothing, told));
+
+        assert!(!registry.yields(first.fill(), 2, 9 * MIB), "it was not answered: it may fail");
+        let opened = Opened {
+            meta: version(),
+            flows: true,
+            end: 50 * MIB,
+            stored: true,
+            outcome: crate::metrics::Outcome::Origin,
+            passed_on: None,
+        };
+        second.fill().open(opened, 9 * MIB);
+        assert!(!registry.yields(first.fill(), 2, 7 * MIB), "nobody is there yet");
+        assert!(!registry.yields(first.fill(), 1, 9 * MIB), "another version");
+        assert!(registry.yields(first.fill(), 2, 9 * MIB));
+        assert!(!registry.yields(second.fill(), 2, 0), "whoever has yielded brings nothing any more");
+    }
+
+    fn whole(_: UnderWay<'_>) -> (Plan, Vec<Source>) {
+        (Plan::Whole, vec![Source::Sun { name: "sun4-1-1".into(), address: ([10, 0, 0, 1], 8081).into() }])
+    }
+
+    fn missing(start: u64, end: u64) -> Plan {
+        Plan::missing(version(), start, end, |_| false)
     }
 
     fn version() -> Arc<Meta> {

@@ -9,33 +9,36 @@
 //!                    or twice in vain
 //! ```
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use geo::CanonicalName;
-use http::{Response, StatusCode, header};
+use http::{StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 
+use crate::breaker::Pass;
 use crate::edge::Edge;
 use crate::extent::{self, EXTENT_BYTES};
 use crate::fill::answer::{self, Answer, Making};
+use crate::fill::ask::{Asker, NoneAnswered, Reply};
+use crate::fill::slots::Slot;
 use crate::fill::window::{WINDOW_EXTENTS, Window};
-use crate::fill::{Fill, FillError, Opened, Phase};
+use crate::fill::{Fill, FillError, Opened, Phase, WINDOW_BYTES_MAX};
 use crate::headers;
 use crate::meta::{self, Meta, Storable};
 use crate::metrics::Outcome;
 use crate::sources::Source;
-use crate::upstream::{AskError, Asked, range_header};
+use crate::upstream::{Asked, range_header};
 
 /// Runs a fill to its end, whoever still reads it.
 pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, name: CanonicalName) {
     let mut end = End { edge: Arc::clone(&edge), fill: Arc::clone(&fill), error: None };
-    let sources = edge.sources(&name, fill.content, fill.direct);
-    let mut writer =
-        Writer { edge: &edge, fill: &fill, name: &name, sources: sources.into(), permit: None, declined: false };
+    let sources = fill.sources.clone().into();
+    let asker = Asker { edge: &edge, name: &name, sources };
+    let mut writer = Writer { edge: &edge, fill: &fill, name: &name, asker, began_at: 0, declined: false };
     let outcome = writer.run().await;
     if let Err(error) = &outcome {
         edge.metrics.fill_failed(error);
@@ -62,6 +65,7 @@ impl Drop for End {
     fn drop(&mut self) {
         let cut = || FillError::Broken { at: self.fill.lock().window.received(), why: "the server is stopping".into() };
         let error = self.error.take().unwrap_or_else(|| Some(cut()));
+        self.fill.stand_still(self.edge.now_ms());
         self.fill.end(error);
         self.edge.fills.leave(&self.fill);
     }
@@ -71,10 +75,9 @@ struct Writer<'a> {
     edge: &'a Arc<Edge>,
     fill: &'a Arc<Fill>,
     name: &'a CanonicalName,
-    /// Those not tried yet.
-    sources: std::collections::VecDeque<Source>,
-    /// This fill's share of the bytes in flight.
-    permit: Option<OwnedSemaphorePermit>,
+    asker: Asker<'a>,
+    /// Where the body began.
+    began_at: u64,
     /// The RAM tier did not keep an extent: readers that fall behind would have it fetched again.
     declined: bool,
 }
@@ -92,6 +95,8 @@ enum Poured {
 struct Body {
     frames: Incoming,
     source: Source,
+    /// The place at the content server.
+    _slot: Option<Slot>,
 }
 
 impl Writer<'_> {
@@ -110,7 +115,9 @@ impl Writer<'_> {
                 Ok(Poured::Enough) => return Ok(()),
                 Err(why) => why,
             };
-            self.edge.faltered(&body.source);
+            self.edge.faltered(&body.source, Pass::ORDINARY);
+            // Its connection and its place are free before the rest is asked for.
+            drop(body);
             if resumes == RESUMES_MAX {
                 return Err(self.broken(why));
             }
@@ -123,8 +130,8 @@ impl Writer<'_> {
     async fn open(&mut self) -> Result<(Body, Opened), FillError> {
         let asked = Asked::for_plan(&self.fill.plan);
         let mut why = NoneAnswered::default();
-        while let Some(source) = self.sources.pop_front() {
-            let Some(response) = self.ask(&source, &asked, &mut why).await else { continue };
+        while let Some(reply) = self.asker.next(&asked, &mut why).await {
+            let Reply { response, source, pass, slot } = reply;
             let ttl_s = self.edge.topology().class_of(self.name).ttl_s;
             let making = Making { now: crate::unix_now(), ttl_s, fallback: meta::fresh_generation(rand::random()) };
             let plan = &self.fill.plan;
@@ -132,8 +139,8 @@ impl Writer<'_> {
                 Answer::Useless(text) => {
                     why.note(&source, text);
                     if response.status().is_server_error() {
-                        self.edge.faltered(&source);
-                        self.skip_suns_after(&source);
+                        self.edge.faltered(&source, pass);
+                        self.asker.skip_suns_after(&source);
                     }
                     if source.is_sun() && response.status() == StatusCode::GATEWAY_TIMEOUT {
                         // It has waited for the content server: waiting once more helps nobody.
@@ -144,19 +151,15 @@ impl Writer<'_> {
                 Answer::Refused(error) => return Err(error),
                 answer => {
                     self.edge.metrics.fill_opened(&source);
-                    return self.opened(answer, response, source).await;
+                    return self.opened(answer, Reply { response, source, pass, slot }).await;
                 }
             }
         }
         Err(why.into())
     }
 
-    async fn opened(
-        &mut self,
-        answer: Answer,
-        response: Response<Incoming>,
-        source: Source,
-    ) -> Result<(Body, Opened), FillError> {
+    async fn opened(&mut self, answer: Answer, reply: Reply) -> Result<(Body, Opened), FillError> {
+        let Reply { response, source, slot, .. } = reply;
         let (meta, range) = match answer {
             Answer::Bytes { meta, range } => (meta, Some(range)),
             Answer::Sized(meta) => (meta, None),
@@ -177,13 +180,14 @@ impl Writer<'_> {
             meta,
         };
         if opened.flows {
-            self.permit = Some(self.reserve(opened.meta.size).await?);
+            self.began_at = range.as_ref().map_or(0, |range| range.start);
+            self.reserve(self.began_at..opened.end).await?;
         }
         if opened.stored && opened.meta.size.is_some_and(|size| size > EXTENT_BYTES) {
             self.keep_head(&opened.meta);
         }
         self.fill.open(opened.clone(), range.map_or(0, |range| range.start));
-        Ok((Body { frames: response.into_body(), source }, opened))
+        Ok((Body { frames: response.into_body(), source, _slot: slot }, opened))
     }
 
     /// Keeps the metadata of a large file, unless this fill continues a version that has been replaced meanwhile.
@@ -193,13 +197,6 @@ impl Writer<'_> {
         let replaced = || ram.head(content).is_some_and(|head| head.meta().generation != meta.generation);
         if !(continued && replaced()) {
             ram.keep_large(content, Arc::clone(meta));
-        }
-    }
-
-    /// A sun that answers 5xx has asked the content server in vain: the next sun would only ask it again.
-    fn skip_suns_after(&mut self, source: &Source) {
-        if source.is_sun() {
-            self.sources.retain(|source| !source.is_sun());
         }
     }
 
@@ -257,18 +254,21 @@ impl Writer<'_> {
         if next_start >= opened.end || opened.meta.size.is_none() {
             return false;
         }
-        // A source that ignores ranges begins before what this fill is for: what is held until there is no end.
-        let held = || self.edge.ram.extent(self.fill.content, opened.meta.generation, next).is_some();
-        self.unwanted(opened) || (next_start > self.fill.plan.start() && held())
+        // A source that ignores ranges begins before what this fill is for: what is here until there is no end.
+        let (content, generation) = (self.fill.content, opened.meta.generation);
+        let held = || self.edge.ram.has_extent(content, generation, next);
+        let brought = || self.edge.fills.yields(self.fill, generation, next_start);
+        self.unwanted(opened) || (next_start > self.fill.plan.start() && (held() || brought()))
     }
 
-    /// A fill of a file too large for the tier, or that is not kept, goes on only while somebody reads it.
+    /// A fill of more than the tier has room for, or that is not kept, goes on only while somebody reads it.
     fn unwanted(&self, opened: &Opened) -> bool {
         self.paced(opened) && self.fill.lock().readers == 0
     }
 
     fn paced(&self, opened: &Opened) -> bool {
-        !opened.stored || self.declined || opened.meta.size.is_none_or(|size| size > self.large())
+        let large = opened.end - self.began_at > self.large();
+        !opened.stored || self.declined || opened.meta.size.is_none() || large
     }
 
     /// A body without an announced size must reach its end to be of use, but not at any price.
@@ -277,21 +277,28 @@ impl Writer<'_> {
         opened.meta.size.is_none() && state.readers == 0 && state.window.received() > self.large()
     }
 
-    /// From here on a file is too large to be fetched for nobody, bytes.
+    /// From here on a body is too large to be fetched for nobody, bytes.
     fn large(&self) -> u64 {
         self.edge.config.ram_bytes / 8
     }
 
     /// Such a fill also runs ahead of its fastest reader by no more than the window. False when no reader moved
-    /// for as long as a client may stall: what they still need is another fill's.
+    /// for as long as a client may stall, or for less while others needed room: what they still need is another
+    /// fill's.
     async fn readers_follow(&self, opened: &Opened) -> bool {
         let stall = Duration::from_secs(self.edge.config.limits.stall_s);
         while self.paced(opened) && self.fill.ahead() {
+            self.fill.stand_still(self.edge.now_ms());
             if tokio::time::timeout(stall, self.fill.consumed.notified()).await.is_err() {
                 return false;
             }
+            if self.fill.gave_back() {
+                return false;
+            }
         }
-        true
+        let mut state = self.fill.lock();
+        state.waits_since = None;
+        !state.gave_back
     }
 
     /// All bytes are here: what is small is kept whole, what had no size has one now.
@@ -333,59 +340,21 @@ impl Writer<'_> {
         self.edge.metrics.fill_resumed();
         let mut why = NoneAnswered::default();
         // The content server, last in the list, may be asked once more: it is the one that surely has it.
-        self.sources.extend(self.edge.sources(self.name, self.fill.content, true).pop());
-        while let Some(source) = self.sources.pop_front() {
-            let Some(response) = self.ask(&source, &asked, &mut why).await else { continue };
+        self.asker.sources.extend(self.edge.sources(self.name, self.fill.content, true).pop());
+        while let Some(Reply { response, source, slot, .. }) = self.asker.next(&asked, &mut why).await {
             if answer::resumes(meta, at, end, response.status(), response.headers()) {
-                return Ok(Body { frames: response.into_body(), source });
+                return Ok(Body { frames: response.into_body(), source, _slot: slot });
             }
             why.note(&source, format!("it did not continue at byte {at} ({})", response.status()));
         }
         Err(self.broken(format!("{broke}; {}", why.text)))
     }
 
-    /// One question to one source; notes why there is no answer.
-    async fn ask(&mut self, source: &Source, asked: &Asked, why: &mut NoneAnswered) -> Option<Response<Incoming>> {
-        if !self.edge.admits(source) {
-            why.note(source, "it failed just now and is left alone for a moment".to_owned());
-            return None;
-        }
-        match self.edge.upstream.ask(source, self.name, asked).await {
-            Ok(response) => {
-                if !response.status().is_server_error() {
-                    self.edge.succeeded(source);
-                }
-                Some(response)
-            }
-            Err(error) => {
-                self.edge.failed(source);
-                self.skip_suns_after_timeout(source, &error);
-                why.timed_out |= matches!(error, AskError::TimedOut(_));
-                why.note(source, error.to_string());
-                None
-            }
-        }
-    }
-
-    /// A sun is given longer than the content server ([`crate::upstream::Upstream::ask`]): one that still says
-    /// nothing hangs, and the client has waited enough to be spared the next.
-    fn skip_suns_after_timeout(&mut self, source: &Source, error: &AskError) {
-        if matches!(error, AskError::TimedOut(_)) {
-            self.skip_suns_after(source);
-        }
-    }
-
     /// This fill's share of the bytes in flight: what its window can hold.
-    async fn reserve(&self, size: Option<u64>) -> Result<OwnedSemaphorePermit, FillError> {
-        let window = (WINDOW_EXTENTS as u64 + 1) * EXTENT_BYTES;
-        let kib = size.unwrap_or(window).min(window).div_ceil(1024).max(1);
-        let kib = u32::try_from(kib).expect("a window is a few MiB").min(self.edge.in_flight_kib_max());
-        let semaphore = Arc::clone(&self.edge.in_flight);
-        let wait = Duration::from_millis(self.edge.config.upstream.first_byte_ms);
-        match tokio::time::timeout(wait, semaphore.acquire_many_owned(kib)).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(FillError::Busy),
-        }
+    async fn reserve(&self, range: Range<u64>) -> Result<(), FillError> {
+        let bytes = (range.end - range.start).min(WINDOW_BYTES_MAX);
+        let patience = Duration::from_millis(self.edge.config.upstream.first_byte_ms);
+        self.edge.in_flight.reserve(self.fill, bytes, patience, || self.edge.now_ms()).await
     }
 
     fn broken(&self, why: String) -> FillError {
@@ -393,30 +362,9 @@ impl Writer<'_> {
     }
 }
 
-/// Why no source gave a usable answer, source by source.
-#[derive(Debug, Default)]
-struct NoneAnswered {
-    timed_out: bool,
-    text: String,
-}
-
-impl NoneAnswered {
-    fn note(&mut self, source: &Source, why: String) {
-        let separator = if self.text.is_empty() { "" } else { "; " };
-        let who = source.server().unwrap_or("content server");
-        self.text.push_str(&format!("{separator}{who}: {why}"));
-    }
-}
-
-impl From<NoneAnswered> for FillError {
-    fn from(why: NoneAnswered) -> Self {
-        if why.timed_out { Self::TimedOut(why.text.into()) } else { Self::Unreachable(why.text.into()) }
-    }
-}
-
 /// The writer's side of the shared state.
 impl Fill {
-    fn open(&self, opened: Opened, start: u64) {
+    pub(super) fn open(&self, opened: Opened, start: u64) {
         let mut state = self.lock();
         if state.window.received() != start {
             state.window = Window::starting_at(start);
@@ -426,7 +374,7 @@ impl Fill {
         self.news.send_replace(());
     }
 
-    fn push(&self, data: Bytes) -> Vec<(u32, Bytes)> {
+    pub(super) fn push(&self, data: Bytes) -> Vec<(u32, Bytes)> {
         let whole = self.lock().window.push(data);
         self.news.send_replace(());
         whole

@@ -76,6 +76,12 @@ impl Window {
         whole
     }
 
+    /// Drops the bytes that are here; those before the next one to come are gone.
+    pub fn empty(&mut self) {
+        self.complete.clear();
+        self.arriving.clear();
+    }
+
     /// The file ends here: returns the last extent if it is shorter than the others.
     pub fn finish(&mut self) -> Option<(u32, Bytes)> {
         self.close()
@@ -172,6 +178,9 @@ mod tests {
         assert_eq!(window.read(EXTENT_BYTES, EXTENT_BYTES + 1), Found::Gone);
         assert_eq!(window.read(0, 1), Found::Gone);
         assert!(matches!(window.read(3 * EXTENT_BYTES, u64::MAX), Found::Bytes(_)));
+        window.empty();
+        assert_eq!(window.read(3 * EXTENT_BYTES, u64::MAX), Found::Gone);
+        assert_eq!(window.read(window.received(), u64::MAX), Found::Later);
     }
 
     proptest! {

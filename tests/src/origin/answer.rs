@@ -11,7 +11,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::mpsc;
 
-use super::script::{Declared, Script};
+use super::script::{Declared, Gate, Script};
 use crate::pattern::Pattern;
 
 /// What one request gets.
@@ -20,6 +20,7 @@ pub(super) struct Scripted {
     pub(super) script: Script,
     pub(super) pattern: Pattern,
     pub(super) dies_at: Option<u64>,
+    pub(super) head_gate: Option<Gate>,
 }
 
 /// The response to a request.
@@ -116,7 +117,7 @@ fn header_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 
 /// Sends the bytes of `part` as the script says. Ends early when nobody reads any more.
 async fn send(scripted: Scripted, part: Range<u64>, sender: mpsc::Sender<Result<Bytes, Broken>>) {
-    let Scripted { script, pattern, dies_at } = scripted;
+    let Scripted { script, pattern, dies_at, .. } = scripted;
     let mut at = part.start;
     while at < part.end {
         if dies_at.is_some_and(|death| at >= death) {

@@ -182,7 +182,12 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
         connections.spawn(async move {
             let answer = service_fn(|request| {
                 let scripted = note(&state, &request);
-                async move { Ok::<_, Infallible>(answer::to(&request, scripted)) }
+                async move {
+                    if let Some(gate) = scripted.as_ref().and_then(|scripted| scripted.head_gate.as_ref()) {
+                        gate.pass().await;
+                    }
+                    Ok::<_, Infallible>(answer::to(&request, scripted))
+                }
             });
             // A peer that goes away is its own business.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
@@ -202,7 +207,8 @@ fn note(state: &Mutex<State>, request: &Request<Incoming>) -> Option<answer::Scr
     let path = request.uri().path();
     let script = state.scripts.get_mut(path)?;
     let dies_at = script.take_death();
-    Some(answer::Scripted { pattern: Pattern::of(path, script.version), dies_at, script: script.clone() })
+    let head_gate = script.take_head_gate();
+    Some(answer::Scripted { head_gate, pattern: Pattern::of(path, script.version), dies_at, script: script.clone() })
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub struct Script {
     pub(super) dies_at: Option<u64>,
     pub(super) deaths: Option<usize>,
     pub(super) gate: Option<(u64, Gate)>,
+    pub(super) head_gate: Option<Gate>,
+    pub(super) heads_held: Option<usize>,
     pub(super) bytes_per_second: Option<u64>,
 }
 
@@ -44,6 +46,8 @@ impl Script {
             dies_at: None,
             deaths: None,
             gate: None,
+            head_gate: None,
+            heads_held: None,
             bytes_per_second: None,
         }
     }
@@ -113,6 +117,20 @@ impl Script {
         self
     }
 
+    /// Does not even send the head until the gate opens.
+    #[must_use]
+    pub fn head_held(mut self, gate: &Gate) -> Self {
+        self.head_gate = Some(gate.clone());
+        self
+    }
+
+    /// As [`Script::head_held`], but only for the first `times` responses.
+    #[must_use]
+    pub fn head_held_for(mut self, gate: &Gate, times: usize) -> Self {
+        self.heads_held = Some(times);
+        self.head_held(gate)
+    }
+
     /// Sends at most so many bytes a second, a tenth of them at a time.
     #[must_use]
     pub const fn dripping(mut self, bytes_per_second: u64) -> Self {
@@ -124,6 +142,18 @@ impl Script {
     #[must_use]
     pub fn etag(&self) -> String {
         format!("\"v{}-{}\"", self.version, self.size)
+    }
+
+    /// The gate before this response's head, if there is to be one.
+    pub(super) fn take_head_gate(&mut self) -> Option<Gate> {
+        match &mut self.heads_held {
+            Some(0) => None,
+            Some(left) => {
+                *left -= 1;
+                self.head_gate.clone()
+            }
+            None => self.head_gate.clone(),
+        }
     }
 
     /// Counts a death, if this response is to be one.
@@ -170,7 +200,7 @@ impl Gate {
         crate::poll::within("a response held at the gate", reached).await.expect("the gate outlives its waiters");
     }
 
-    pub(super) async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         let mut state = self.state.subscribe();
         self.state.send_modify(|state| state.arrived += 1);
         // The sender lives in `self`.

@@ -3,7 +3,10 @@
 //!
 //! - [`serving`]: one sun. Miss, hit, ranges, conditions, HEAD.
 //! - [`crowds`]: many clients and one fill; a client that leaves.
+//! - [`parts`]: several ranges in one response, and what of a partly cached file is asked for.
+//! - [`fills`]: what competes for sources and memory, and what is fetched ahead.
 //! - [`upstream`]: a content server that dies, lies, hangs or is away.
+//! - [`uploads`]: what is passed on uncached: uploads, and a site's other methods.
 //! - [`hostile`]: what must reach no upstream; malformed and slow clients.
 //! - [`tls`]: which certificate, and a new one.
 //! - [`region`]: several suns and caches: owners, stand-ins, no ring.
@@ -21,14 +24,17 @@ mod browser;
 mod carrying;
 mod crowds;
 mod demo;
+mod fills;
 mod hostile;
 mod hot;
+mod parts;
 mod region;
 mod restarts;
 mod serving;
 mod shipped;
 mod tls;
 mod tools;
+mod uploads;
 mod upstream;
 mod weights;
 

@@ -1,10 +1,11 @@
-//! `tests/bench/run`: a sun beside Debian's nginx as caching proxy.
+//! `tests/bench/run`: a sun beside Debian's nginx as caching proxy. (`tests/bench/fill` is [`fill`].)
 //!
 //! Both hold the same files and are asked for them over HTTP/1.1, HTTP/1.1 with TLS and HTTP/2 with TLS. The
 //! server under test has one core to itself, the client another. Servers alternate, so that a change of the
 //! machine's mood hits both, and of several rounds the median counts. The number to look at is CPU time per
 //! request: requests per second on two cores also depends on what the client can take.
 
+mod fill;
 mod load;
 mod nginx;
 mod server;
@@ -19,16 +20,22 @@ use server::Server;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let quick = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let fills = arguments.first().is_some_and(|first| first == "fill");
+    if fills {
+        arguments.remove(0);
+    }
+    let quick = match arguments.as_slice() {
         [] => false,
         [flag] if flag == "--quick" => true,
         _ => {
-            eprintln!("usage: tests/bench/run [--quick]");
+            eprintln!("usage: tests/bench/run [--quick], tests/bench/fill [--quick]");
             return ExitCode::from(2);
         }
     };
     let plan = if quick { Plan { rounds: 1, seconds: 1 } } else { Plan { rounds: 3, seconds: 4 } };
-    match run(plan).await {
+    let outcome = if fills { fill::run(plan.rounds).await } else { run(plan).await };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -129,10 +136,17 @@ fn introduce(plan: Plan, nginx: &nginx::Nginx) {
         nginx.cache_folder()
     );
     println!("sun: workers = 1, no API, cache in RAM");
+    machine(&["nginx", "wrk", "h2load", "uname"]);
+}
+
+/// Versions of these programs and of the sun, and what they run on.
+fn machine(programs: &[&str]) {
     for (program, arguments) in
         [("nginx", &["-v"][..]), ("wrk", &["-v"]), ("h2load", &["--version"]), ("uname", &["-srm"])]
     {
-        println!("{}", first_line(Command::new(program).args(arguments)));
+        if programs.contains(&program) {
+            println!("{}", first_line(Command::new(program).args(arguments)));
+        }
     }
     let sun = tests::process::run("sun", &["--version"]);
     println!("{}", sun.out.lines().next().unwrap_or("sun"));

@@ -21,14 +21,19 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// Starts it and waits until its worker runs.
     pub(crate) fn start(world: &World) -> anyhow::Result<Self> {
-        let address = world.address(3);
+        Self::start_with(world, 3, "")
+    }
+
+    /// As [`Nginx::start`] on another of the world's addresses, with more directives for the location.
+    pub(crate) fn start_with(world: &World, host: u8, more: &str) -> anyhow::Result<Self> {
+        let address = world.address(host);
         // tmpfs, where there is one: sendfile from memory is the best nginx can do.
         let memory = Path::new("/dev/shm");
         let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let folder = tempfile::Builder::new().prefix("sun-bench-").tempdir_in(place)?;
         let cache = folder.path().join("cache");
-        let config = world.path("nginx.conf");
-        tests::files::write(&config, &text(world, address, &cache));
+        let config = world.path(&format!("nginx{host}.conf"));
+        tests::files::write(&config, &text(world, address, &cache, more));
         let master = Command::new("nginx")
             .arg("-p")
             .arg(world.folder())
@@ -97,14 +102,14 @@ impl Drop for Nginx {
 
 /// `tcp_nopush` stays off: with it, bodies of 100 KB wait for delayed acknowledgements on loopback, and nginx answers
 /// 1,600 requests per second instead of 20,000.
-fn text(world: &World, address: Ipv4Addr, cache: &Path) -> String {
+fn text(world: &World, address: Ipv4Addr, cache: &Path, more: &str) -> String {
     let (chain, key) = (world.certificate.chain.display(), world.certificate.key.display());
-    let (cache, folder, origin) = (cache.display(), world.folder().display(), world.origin.address());
+    let (cache, origin) = (cache.display(), world.origin.address());
     format!(
         "user root;
 daemon off;
 worker_processes 1;
-pid {folder}/nginx.pid;
+pid {cache}.pid;
 events {{ worker_connections 4096; }}
 http {{
     access_log off;
@@ -115,11 +120,11 @@ http {{
     keepalive_requests 1000000000;
     open_file_cache max=10000 inactive=600s;
     open_file_cache_valid 600s;
-    client_body_temp_path {folder}/nginx-body;
+    client_body_temp_path {cache}-body;
     proxy_temp_path {cache}-temp;
-    fastcgi_temp_path {folder}/nginx-fastcgi;
-    uwsgi_temp_path {folder}/nginx-uwsgi;
-    scgi_temp_path {folder}/nginx-scgi;
+    fastcgi_temp_path {cache}-fastcgi;
+    uwsgi_temp_path {cache}-uwsgi;
+    scgi_temp_path {cache}-scgi;
     proxy_cache_path {cache} keys_zone=files:10m max_size=2g inactive=1d use_temp_path=off;
     ssl_certificate {chain};
     ssl_certificate_key {key};
@@ -133,6 +138,7 @@ http {{
             proxy_cache files;
             proxy_cache_valid 200 1d;
             proxy_cache_lock on;
+            {more}
         }}
     }}
 }}

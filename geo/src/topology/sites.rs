@@ -1,0 +1,69 @@
+//! Sites, checked.
+
+use std::collections::BTreeSet;
+
+use super::check::name_numbers;
+use super::classes::{self, default_class};
+use super::document::Document;
+use super::problems::{Problems, Row};
+use super::{ContentServers, Policy, Site, origin};
+
+/// All sites by host; complete when no problem was added.
+pub(super) fn sites(document: &Document, content_servers: &ContentServers, problems: &mut Problems) -> Vec<Site> {
+    if document.site.len() > SITES_MAX {
+        problems.push(format!("site: there are {}: at most {SITES_MAX}", document.site.len()));
+        return Vec::new();
+    }
+    let mut hosts = BTreeSet::new();
+    let mut sites = Vec::with_capacity(document.site.len());
+    for (index, raw) in document.site.iter().enumerate() {
+        let mut row = Row::new(problems, "site", index, &raw.host);
+        let host = raw.host.to_ascii_lowercase();
+        if let Some(allowed) = host_problem(&host, &document.domain) {
+            row.refuse("host", &raw.host, allowed);
+        } else if !hosts.insert(host.clone()) {
+            row.refuse("host", &raw.host, "another site has this host");
+        }
+        let content_server = content_server(raw.content_server, content_servers, &mut row);
+        let classes = classes::of_paths(&raw.class, index, problems);
+        sites.extend(content_server.map(|content_server| Site {
+            host,
+            content_server,
+            classes,
+            default_class: default_class(Policy::Rfc),
+        }));
+    }
+    sites.sort_by(|a, b| a.host.cmp(&b.host));
+    sites
+}
+
+/// What is wrong with a site's hostname in lower case.
+fn host_problem(host: &str, domain: &str) -> Option<&'static str> {
+    if !origin::is_host(host) {
+        return Some("a host is labels of letters, digits and - joined by dots, without a port, at most 253 bytes");
+    }
+    if host == domain {
+        return Some("it is the domain itself");
+    }
+    let own = host.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.'));
+    own.filter(|name| is_server_or_group(name)).map(|_| "under the domain, it is the name of a sun, a group or a cache")
+}
+
+/// Whether a sun, a group or a cache may have the name: those there are, and those to come.
+fn is_server_or_group(name: &str) -> bool {
+    name_numbers::<3>(name, "sun").is_some()
+        || name_numbers::<2>(name, "sun").is_some()
+        || name_numbers::<2>(name, "cache").is_some()
+}
+
+fn content_server(number: i64, content_servers: &ContentServers, row: &mut Row<'_>) -> Option<u32> {
+    // Without any there is a problem already, and it is not the site's.
+    let allows = |&number: &u32| content_servers.numbers.is_empty() || content_servers.allows(number);
+    let known = u32::try_from(number).ok().filter(allows);
+    if known.is_none() {
+        row.refuse("content_server", number, "there is no such content server");
+    }
+    known
+}
+
+const SITES_MAX: usize = 4096;
