@@ -4,6 +4,7 @@
 //!   every plan_ms:  holdings are told --> wanted? --> plan: steps --> drops, downloads begin
 //!   a download ends:                                         steps --> the next one begins
 //!   the vault changes:  holdings are told at once
+//!   a purge comes:      what it names is dropped, and not fetched
 //!   the API is away:  keep everything, finish what was begun, ask again later and later
 //! ```
 //!
@@ -18,6 +19,7 @@ use daemon::drain::Drain;
 use geo::topology::{Cache, Topology, Watched};
 use geo::{CanonicalName, ContentId};
 use popularity_api::{Client, ClientError, wire};
+use sun::purge::{Mark, Purges, Subject, Verdict};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -38,12 +40,15 @@ pub struct Carrier {
     api: Client,
     topology: Watched,
     vault: Arc<Vault>,
+    purges: Arc<Purges>,
     prefill: Arc<Prefill>,
     metrics: Metrics,
     holdings: Holdings,
     failures: Failures,
     /// What the API says is worth carrying, without what has been fetched since.
     candidates: HashMap<ContentId, Candidate>,
+    /// Purges gone by before the API was asked for the candidates.
+    asked_at: Mark,
     /// What held files are worth.
     scores: HashMap<ContentId, f64>,
     in_flight: HashMap<ContentId, Rated>,
@@ -74,6 +79,8 @@ pub struct Tools {
     pub topology: Watched,
     /// Where files go.
     pub vault: Arc<Vault>,
+    /// What was purged.
+    pub purges: Arc<Purges>,
     /// Downloads them.
     pub prefill: Prefill,
     /// Counts.
@@ -97,11 +104,13 @@ impl Carrier {
             api: tools.api,
             topology: tools.topology,
             vault: tools.vault,
+            purges: tools.purges,
             prefill: Arc::new(tools.prefill),
             metrics: tools.metrics,
             holdings: Holdings::new(u64::try_from(boot.as_micros()).unwrap_or(u64::MAX)),
             failures: Failures::new(again),
             candidates: HashMap::new(),
+            asked_at: Mark::default(),
             scores: HashMap::new(),
             in_flight: HashMap::new(),
             steps: VecDeque::new(),
@@ -115,12 +124,16 @@ impl Carrier {
     pub async fn run(mut self, drain: Drain) {
         let mut due = tokio::time::Instant::now();
         let vault = Arc::clone(&self.vault);
+        let mut purged = self.purges.news();
+        // What was purged while this cache was down is in the vault.
+        self.sweep().await;
         loop {
             let event = tokio::select! {
                 () = drain.wait() => break,
                 () = tokio::time::sleep_until(due) => Event::Due,
                 Some(ended) = self.downloads.join_next() => Event::Ended(ended),
                 () = vault.changed(), if self.api_failures == 0 => Event::Changed,
+                Ok(()) = purged.changed() => Event::Purged,
             };
             let work = async {
                 match event {
@@ -132,6 +145,7 @@ impl Carrier {
                         self.ended(ended);
                         self.advance().await;
                     }
+                    Event::Purged => self.sweep().await,
                     Event::Changed => {
                         let told = self.tell().await;
                         self.heard(told);
@@ -166,9 +180,11 @@ impl Carrier {
             self.tell().await?;
             let topology = Arc::clone(&self.topology.borrow());
             let Some(cache) = self.cache(&topology) else { return Ok(()) };
+            let asked_at = self.purges.mark();
             let request = wire::WantedRequest { bytes_max: cache.bytes, limit: self.candidates_max };
             let wanted = self.api.wanted(cache.server.region, &self.name, &request).await?;
             if self.holdings.settled() == Some(wanted.holdings_generation) {
+                self.asked_at = asked_at;
                 self.learn(wanted);
                 return Ok(());
             }
@@ -269,6 +285,28 @@ impl Carrier {
         plan::plan(&candidates, &held, &in_flight, Room { bytes_max, fetches_max: self.candidates_max })
     }
 
+    /// Drops what was purged, from the vault and from what is to come into it. Downloads that are under way find out
+    /// at their end.
+    async fn sweep(&mut self) {
+        let (vault, purges) = (Arc::clone(&self.vault), Arc::clone(&self.purges));
+        let purged = move |name: &CanonicalName, mark: Mark, tags: &[u64]| {
+            let subject = Subject { name: name.as_str(), content: name.content_id(), tags };
+            purges.verdict(subject, mark) == Verdict::Gone
+        };
+        let wanted = self.candidates.len();
+        self.candidates.retain(|_, candidate| !purged(&candidate.name, self.asked_at, &[]));
+        if self.candidates.len() < wanted {
+            // Room was planned for what is not fetched now.
+            self.steps.clear();
+        }
+        let swept = tokio::task::spawn_blocking(move || vault.sweep(purged)).await;
+        let count = swept.unwrap_or_default();
+        self.metrics.purged.inc_by(count as u64);
+        if count > 0 {
+            tracing::info!(files = count, "purged files were dropped");
+        }
+    }
+
     async fn drop_file(&mut self, content: ContentId) {
         let vault = Arc::clone(&self.vault);
         // Removing a large file takes the filesystem a while.
@@ -343,6 +381,7 @@ impl Carrier {
 
 enum Event {
     Due,
+    Purged,
     Ended(Result<(ContentId, Result<Fetched, FetchError>), tokio::task::JoinError>),
     Changed,
 }

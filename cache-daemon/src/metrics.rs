@@ -17,6 +17,8 @@ pub struct Metrics {
     failures: IntCounterVec,
     /// Files dropped by the plan.
     pub dropped: IntCounter,
+    /// Files dropped because they were purged.
+    pub purged: IntCounter,
     /// Downloads that run.
     pub in_flight: IntGauge,
     /// Calls of the popularity API that failed.
@@ -39,6 +41,7 @@ impl Metrics {
             fetched_bytes: IntCounter::new("cache_fetched_bytes_total", "Bytes carried into the vault.")?,
             failures: IntCounterVec::new(failures, &["reason"])?,
             dropped: IntCounter::new("cache_dropped_files_total", "Files dropped by the plan.")?,
+            purged: IntCounter::new("cache_purged_files_total", "Files dropped because they were purged.")?,
             in_flight: IntGauge::new("cache_downloads", "Downloads that run.")?,
             api_failures: IntCounter::new("cache_api_failures_total", "Calls of the popularity API that failed.")?,
             disk_failing: IntGauge::new("cache_disk_failing", "1 while the vault's disk fails.")?,
@@ -47,6 +50,7 @@ impl Metrics {
         registry.register(Box::new(metrics.fetched_bytes.clone()))?;
         registry.register(Box::new(metrics.failures.clone()))?;
         registry.register(Box::new(metrics.dropped.clone()))?;
+        registry.register(Box::new(metrics.purged.clone()))?;
         registry.register(Box::new(metrics.in_flight.clone()))?;
         registry.register(Box::new(metrics.api_failures.clone()))?;
         registry.register(Box::new(metrics.disk_failing.clone()))?;

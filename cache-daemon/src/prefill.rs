@@ -18,6 +18,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use geo::CanonicalName;
 use reqwest::header;
 use sun::held::HELD_BLOCK_BYTES;
+use sun::purge::headers::Told;
+use sun::purge::{Mark, Purges, Subject, Verdict};
 
 use crate::config::PrefillConfig;
 use crate::offer::{self, Refusal};
@@ -30,6 +32,7 @@ pub struct Prefill {
     /// This server's own token, for other caches.
     token: String,
     vault: Arc<Vault>,
+    purges: Arc<Purges>,
     idle: Duration,
     bytes_per_second_min: u64,
 }
@@ -81,7 +84,12 @@ impl Prefill {
     /// # Errors
     ///
     /// When the HTTP client cannot be made.
-    pub fn new(config: &PrefillConfig, token: String, vault: Arc<Vault>) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        config: &PrefillConfig,
+        token: String,
+        vault: Arc<Vault>,
+        purges: Arc<Purges>,
+    ) -> Result<Self, reqwest::Error> {
         let idle = Duration::from_millis(config.idle_ms);
         let client = reqwest::Client::builder()
             .no_proxy()
@@ -91,7 +99,7 @@ impl Prefill {
             .pool_max_idle_per_host(config.parallel)
             .user_agent(concat!("cache-daemon/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, token, vault, idle, bytes_per_second_min: config.bytes_per_second_min.max(1) })
+        Ok(Self { client, token, vault, purges, idle, bytes_per_second_min: config.bytes_per_second_min.max(1) })
     }
 
     /// Fetches a file from the first source that gives it; it is held when this returns.
@@ -115,6 +123,7 @@ impl Prefill {
     }
 
     async fn fetch_from(&self, source: &Source, order: &Order) -> Result<u64, FetchError> {
+        let (began, ours) = (self.purges.mark(), matches!(source, Source::Cache(_)));
         let request = match source {
             Source::Cache(address) => {
                 self.client.get(format!("http://{address}/{}", order.name)).bearer_auth(&self.token)
@@ -124,20 +133,37 @@ impl Prefill {
         // Bytes are kept by position and checked by length, so they must come as they are.
         let request = request.header(header::ACCEPT_ENCODING, "identity");
         let limit = self.idle + Duration::from_secs(order.size_max / self.bytes_per_second_min);
-        match tokio::time::timeout(limit, self.receive(request, order)).await {
+        match tokio::time::timeout(limit, self.receive(request, order, began, ours)).await {
             Ok(result) => result,
             Err(_) => Err(FetchError::Passing(format!("{}: took longer than {limit:?}", order.name))),
         }
     }
 
-    async fn receive(&self, request: reqwest::RequestBuilder, order: &Order) -> Result<u64, FetchError> {
+    /// `began`: purges gone by before the source was asked; `ours`: the source is a cache.
+    async fn receive(
+        &self,
+        request: reqwest::RequestBuilder,
+        order: &Order,
+        began: Mark,
+        ours: bool,
+    ) -> Result<u64, FetchError> {
         let name = &order.name;
         // The address is left out of reqwest's message: the name says which file, and the log which source.
         let passing = |error: reqwest::Error| FetchError::Passing(format!("{name}: {}", causes(&error.without_url())));
         let mut response = request.send().await.map_err(passing)?;
         let offer = offer::judge(response.status(), response.headers(), order.size_max, now())
             .map_err(|refusal| refused(name, &refusal))?;
-        let mut writer = self.begin(name, offer.size).await?;
+        let told = Told::of(response.headers(), ours);
+        let mark = told.mark.map_or(began, |told| told.min(began));
+        let purged = || {
+            let subject = Subject { name: name.as_str(), content: name.content_id(), tags: &told.tags };
+            let verdict = self.purges.verdict(subject, mark);
+            // What a cache has from before a purge, and what was purged while it was on its way here.
+            let why = || FetchError::Passing(format!("{name}: it is from before a purge"));
+            if verdict == Verdict::Current { Ok(()) } else { Err(why()) }
+        };
+        purged()?;
+        let mut writer = self.begin(name, offer.size).await?.marked(mark, told.tags.clone());
         let mut pending = Vec::new();
         while let Some(bytes) = response.chunk().await.map_err(passing)? {
             pending.extend_from_slice(&bytes);
@@ -146,6 +172,7 @@ impl Prefill {
             }
         }
         writer = append(writer, pending).await?;
+        purged()?;
         blocking(move || writer.commit(&offer.headers, offer.born_at)).await?;
         Ok(offer.size)
     }

@@ -26,7 +26,9 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
     let topology = geo::watch::follow(config.edge.topology.clone(), Some(last_good)).await?;
     let bytes_max = own(&topology.borrow(), &config.edge.name)?;
     vault.limit(bytes_max);
-    let parts = sun::Parts { held: Some(Arc::clone(&vault) as Arc<dyn sun::HeldFiles>), ..sun::Parts::default() };
+    let purges = sun::purges(&config.edge, &topology.borrow())?;
+    let held = Some(Arc::clone(&vault) as Arc<dyn sun::HeldFiles>);
+    let parts = sun::Parts { held, purges: Some(Arc::clone(&purges)), ..sun::Parts::default() };
     let metrics = Metrics::new(&parts.registry, &vault)?;
     let readiness = parts.readiness.clone();
     readiness.expect(SCANNED);
@@ -37,9 +39,9 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
         }
         Some(api) => {
             let token = daemon::tokens::read_secret(&config.edge.token)?;
-            let prefill = Prefill::new(&config.prefill, token, Arc::clone(&vault))?;
+            let prefill = Prefill::new(&config.prefill, token, Arc::clone(&vault), Arc::clone(&purges))?;
             let api = popularity_api::Client::new(api)?;
-            Some(Carrier::new(&config, Tools { api, topology, vault: Arc::clone(&vault), prefill, metrics }))
+            Some(Carrier::new(&config, Tools { api, topology, vault: Arc::clone(&vault), purges, prefill, metrics }))
         }
     };
     let running = sun::start(config.edge, parts, drain.clone()).await?;

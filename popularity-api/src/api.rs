@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use daemon::tokens::Tokens;
 use geo::topology::{Region, Server, Watched};
 use geo::{CanonicalName, RegionId, Resolver, Topology};
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Config;
@@ -19,11 +19,14 @@ use crate::engine::{CountError, Engine};
 use crate::holdings::{Checked, Held, Holdings};
 use crate::links::{self, Visitor};
 use crate::problem::Refusal;
+use crate::purge::log::PostError;
+use crate::purge::{Ledger, Target, target};
 use crate::status::Registry;
 use crate::wanted;
 use crate::wire::{
     DOWNLOADS_PER_BATCH_MAX, Download, DownloadsAck, DownloadsBatch, HOTTEST_MAX, HoldingsAck, HoldingsReport,
-    LINKS_PER_REQUEST_MAX, Links, LinksRequest, Rated, RegionState, StatusReport, Top, Wanted, WantedRequest,
+    LINKS_PER_REQUEST_MAX, Links, LinksRequest, PurgeAck, PurgeAcknowledgements, PurgeLog, PurgeMode, PurgeRequest,
+    Rated, RegionState, StatusReport, Top, Wanted, WantedRequest,
 };
 
 /// The API's state; shared by all connections.
@@ -37,6 +40,8 @@ pub struct Api {
     pub engine: Engine,
     /// Counters.
     pub metrics: Metrics,
+    /// What was purged.
+    pub purges: Ledger,
     topology: Watched,
     resolver: Arc<ArcSwap<Resolver>>,
     holdings: RwLock<Holdings>,
@@ -59,6 +64,10 @@ pub struct Metrics {
     pub links: IntCounterVec,
     /// Version of the running topology.
     pub topology_version: IntGauge,
+    /// Purges accepted since the start.
+    pub purges: IntCounter,
+    /// Sequence of the last purge, 0 while there was none.
+    pub purge_sequence: IntGauge,
 }
 
 impl Metrics {
@@ -77,11 +86,15 @@ impl Metrics {
         let links =
             IntCounterVec::new(Opts::new("popularity_links_total", "Links made, by kind of server."), &["server"])?;
         let topology_version = IntGauge::new("popularity_topology_version", "Version of the running topology.")?;
+        let purges = IntCounter::new("popularity_purges_total", "Purges accepted.")?;
+        let purge_sequence = IntGauge::new("popularity_purge_sequence", "Sequence of the last purge.")?;
+        registry.register(Box::new(purges.clone()))?;
+        registry.register(Box::new(purge_sequence.clone()))?;
         registry.register(Box::new(topology_version.clone()))?;
         registry.register(Box::new(calls.clone()))?;
         registry.register(Box::new(held.clone()))?;
         registry.register(Box::new(links.clone()))?;
-        Ok(Self { calls, held, links, topology_version })
+        Ok(Self { calls, held, links, topology_version, purges, purge_sequence })
     }
 }
 
@@ -93,6 +106,7 @@ impl Api {
         tokens: Tokens,
         engine: Engine,
         metrics: Metrics,
+        purges: Ledger,
         topology: Watched,
         resolver: Arc<ArcSwap<Resolver>>,
     ) -> Self {
@@ -106,6 +120,7 @@ impl Api {
             tokens,
             engine,
             metrics,
+            purges,
             topology,
             resolver,
         }
@@ -155,6 +170,8 @@ impl Api {
         let topology = self.topology();
         // What is remembered of a source is never forgotten: invented names would fill the RAM.
         find_server(&topology, "source", &report.source)?;
+        let now_ms = unix_ms();
+        report.downloads.iter().for_each(|one| self.purges.downloaded(one.region, &one.file, now_ms));
         let given = report.downloads.len();
         let mut entries: Vec<Entry> = report.downloads.into_iter().filter_map(|one| entry(one, &topology)).collect();
         let refused = given - entries.len();
@@ -206,7 +223,7 @@ impl Api {
         let table = self.engine.table();
         let exponent = self.config.ratings.size_exponent;
         let holds = |prefix| read(&self.holdings).holds(cache, prefix);
-        let ranked = wanted::rank(&table, exponent, region, cache, request, holds);
+        let ranked = wanted::rank(&table, exponent, region, cache, request, &self.purges, holds);
         // Only now: who reports and who makes links does not wait for the ranking.
         let (holdings, registry) = (read(&self.holdings), read(&self.registry));
         let knowledge = wanted::Knowledge {
@@ -214,6 +231,7 @@ impl Api {
             table: &table,
             holdings: &holdings,
             view: registry.at(self.now_ms()),
+            purges: &self.purges,
             exponent,
         };
         Ok(wanted::wanted(knowledge, ranked, region, cache))
@@ -249,7 +267,8 @@ impl Api {
         let client = request.client.to_canonical();
         let visitor = Visitor::new(client, request.scheme, &self.resolver.load(), &topology);
         let (holdings, registry) = (read(&self.holdings), read(&self.registry));
-        let knowledge = links::Knowledge { topology: &topology, holdings: &holdings, view: registry.at(self.now_ms()) };
+        let view = registry.at(self.now_ms());
+        let knowledge = links::Knowledge { topology: &topology, holdings: &holdings, view, purges: &self.purges };
         let mut draw = |below: usize| rand::random_range(0..below);
         let mut make = |file: &String| links::link(knowledge, &visitor, file, request.explain, &mut draw);
         let links: Vec<_> = request.files.iter().map(&mut make).collect();
@@ -288,6 +307,71 @@ impl Api {
             holdings: holdings.deltas(caches, |cache| known.get(cache).copied()),
             topology_version: topology.version,
         })
+    }
+
+    /// `POST /v1/purge`: durable when this returns. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// 400 for what names nothing, 404 for a region that the topology does not have, 409 for the id of another purge,
+    /// 503 when it cannot be made durable.
+    pub fn purge(&self, request: PurgeRequest) -> Result<PurgeAck, Refusal> {
+        target::check_id(&request.id).map_err(|error| Refusal::bad(error.to_string()))?;
+        let target = Target::parse(request.what, &request.value).map_err(|error| Refusal::bad(error.to_string()))?;
+        if let Some(region) = request.region {
+            find(&self.topology(), region)?;
+        }
+        let request = PurgeRequest { value: target.value().to_owned(), ..request };
+        let (purge, new) = self.purges.post(request, unix_ms()).map_err(|error| match error {
+            PostError::Id(_) => Refusal::new(StatusCode::CONFLICT, error.to_string()),
+            PostError::Disk(_) => {
+                tracing::warn!(%error, "a purge is refused");
+                Refusal::unavailable(error.to_string())
+            }
+        })?;
+        if new {
+            tracing::info!(sequence = purge.sequence, what = ?purge.what, value = purge.value, mode = ?purge.mode,
+                region = ?purge.region.map(|region| region.0), "purged");
+            self.metrics.purges.inc();
+            self.metrics.purge_sequence.set(i64::try_from(purge.sequence).unwrap_or(i64::MAX));
+        }
+        if new && purge.mode == PurgeMode::Hard {
+            let named = |file: &str| {
+                CanonicalName::parse(file).is_ok_and(|name| target.names(name.as_str(), name.content_id()))
+            };
+            self.registry.write().unwrap_or_else(PoisonError::into_inner).forget(purge.region, named);
+        }
+        Ok(PurgeAck { sequence: purge.sequence })
+    }
+
+    /// `GET /v1/purge`: entries after the one that `follower` (a server's name, if it is one) goes by.
+    ///
+    /// # Errors
+    ///
+    /// 409 for a position that the log has not reached.
+    pub async fn purges(&self, follower: Option<&str>, after: u64, wait: Duration) -> Result<PurgeLog, Refusal> {
+        let ahead = |error: crate::purge::log::Ahead| Refusal::new(StatusCode::CONFLICT, error.to_string());
+        let answer = self.purges.after(after).map_err(ahead)?;
+        if let Some(follower) = follower.filter(|name| self.topology().server(name).is_some()) {
+            self.purges.acknowledge(follower, after, self.now_ms());
+        }
+        if answer.floor.is_some() || !answer.purges.is_empty() || wait.is_zero() {
+            return Ok(answer);
+        }
+        let wait = wait.min(Duration::from_secs(self.config.limits.request_s) / 2).min(PURGE_WAIT_MAX);
+        // Whether it is in time or not, what there is now is the answer.
+        let _ = tokio::time::timeout(wait, self.purges.behind(after)).await;
+        self.purges.after(after).map_err(ahead)
+    }
+
+    /// `GET /v1/purge/{sequence}/acknowledgements`.
+    ///
+    /// # Errors
+    ///
+    /// 404 for a sequence that the log does not have, or no longer.
+    pub fn acknowledgements(&self, sequence: u64) -> Result<PurgeAcknowledgements, Refusal> {
+        let missing = || Refusal::missing(format!("the log has no purge {sequence}"));
+        self.purges.acknowledgements(sequence, &self.topology(), self.now_ms()).ok_or_else(missing)
     }
 
     /// Milliseconds since the start: the registry's clock.
@@ -358,7 +442,8 @@ fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn unix_ms() -> u64 {
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
@@ -369,6 +454,8 @@ const RANKINGS_MAX: usize = 2;
 const RANKING_WAIT: Duration = Duration::from_secs(2);
 /// What room for bodies is counted in.
 const ROOM_UNIT_BYTES: usize = 1024;
+/// Longest wait for an entry of the purge log; followers that ask again after so long are not silent.
+const PURGE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest name of a source; a host name's own bound.
 const SOURCE_BYTES_MAX: usize = 255;
 /// Downloads of one entry; a second of a whole region's traffic is far below.

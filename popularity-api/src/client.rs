@@ -20,6 +20,8 @@ pub struct Client {
     /// Scheme, host and port; its path is "/".
     base: Url,
     token: String,
+    /// Deadline of one call.
+    timeout: Duration,
 }
 
 /// Settings of a client.
@@ -59,7 +61,7 @@ impl Client {
             .connect_timeout(timeout)
             .build()
             .map_err(|error| ClientError::Config(format!("HTTP client: {error}")))?;
-        Ok(Self { http, base, token })
+        Ok(Self { http, base, token, timeout })
     }
 
     /// `POST /v1/downloads`.
@@ -126,6 +128,37 @@ impl Client {
     /// [`ClientError`], as every call.
     pub async fn report_status(&self, report: &wire::StatusReport) -> Result<wire::RegionState, ClientError> {
         self.post(&["status"], report).await
+    }
+
+    /// `POST /v1/purge`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
+    pub async fn purge(&self, request: &wire::PurgeRequest) -> Result<wire::PurgeAck, ClientError> {
+        self.post(&["purge"], request).await
+    }
+
+    /// `GET /v1/purge`: entries after `after`, which the caller goes by; waits up to `wait` for the first one.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
+    pub async fn purges(&self, after: u64, wait: Duration) -> Result<wire::PurgeLog, ClientError> {
+        let mut url = self.call(&["purge"]);
+        url.query_pairs_mut()
+            .append_pair("after", &after.to_string())
+            .append_pair("wait_ms", &wait.as_millis().to_string());
+        self.send(self.http.get(url).timeout(self.timeout + wait)).await
+    }
+
+    /// `GET /v1/purge/{sequence}/acknowledgements`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
+    pub async fn acknowledgements(&self, sequence: u64) -> Result<wire::PurgeAcknowledgements, ClientError> {
+        self.send(self.http.get(self.call(&["purge", &sequence.to_string(), "acknowledgements"]))).await
     }
 
     async fn post<Q: Serialize, A: DeserializeOwned>(&self, path: &[&str], question: &Q) -> Result<A, ClientError> {

@@ -111,6 +111,11 @@ impl HotFiles {
             .filter(|&(_, spread)| spread > 1)
     }
 
+    /// Forgets files, until they are asked for so much again.
+    pub fn forget(&mut self, forgotten: impl Fn(&str) -> bool) {
+        self.files.retain(|file, _| !forgotten(file));
+    }
+
     fn keep_hottest(&mut self, files_max: usize) {
         while self.files.len() > files_max {
             let least = self.files.iter().min_by_key(|(_, hot)| hot.spread).map(|(file, _)| file.clone());

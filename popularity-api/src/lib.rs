@@ -13,6 +13,7 @@
 //! - [`engine`]: ratings that fade, in RAM and on disk.
 //! - [`holdings`], [`status`], [`hot`], [`balance`]: what is known of servers, and which of them is next. Pure.
 //! - [`wanted`], [`links`]: what follows for caches and clients. Pure.
+//! - [`purge`]: what must no longer be handed out; the log that servers follow.
 //! - [`api`]: the state, a method a call. [`routes`], [`problem`]: HTTP around it.
 //! - [`config`], [`server`]: settings and the beginning.
 //!
@@ -30,6 +31,7 @@ pub mod holdings;
 pub mod hot;
 pub mod links;
 pub mod problem;
+pub mod purge;
 pub mod routes;
 pub mod server;
 pub mod status;

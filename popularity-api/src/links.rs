@@ -15,10 +15,11 @@
 use std::net::IpAddr;
 
 use geo::topology::{Region, Server, Spread};
-use geo::{CanonicalName, NameError, Resolver, Scheme, Topology};
+use geo::{CanonicalName, ContentId, NameError, Resolver, Scheme, Topology};
 
 use crate::balance;
 use crate::holdings::Holdings;
+use crate::purge::Ledger;
 use crate::status::View;
 use crate::wire::{Explanation, Link};
 
@@ -31,6 +32,16 @@ pub struct Knowledge<'a> {
     pub holdings: &'a Holdings,
     /// Who lives, how loaded, what is hot.
     pub view: View<'a>,
+    /// What was purged.
+    pub purges: &'a Ledger,
+}
+
+impl Knowledge<'_> {
+    /// Whether the cache has the file, and goes by the purges of it.
+    fn holds(self, server: &Server, name: &CanonicalName, content: ContentId) -> bool {
+        self.holdings.holds(&server.name, content.prefix())
+            && !self.purges.doubted(&server.name, server.region, name.as_str(), content)
+    }
 }
 
 /// The client of one request for links.
@@ -136,7 +147,7 @@ fn holder<'a>(
         .cache_order(content)
         .into_iter()
         .map(|cache| &cache.server)
-        .filter(|server| knowledge.holdings.holds(&server.name, content.prefix()))
+        .filter(|server| knowledge.holds(server, name, content))
         .filter(|server| knowledge.view.linkable(server) && server.link(visitor.scheme, name).is_some())
         .take(2)
         .min_by(|a, b| knowledge.view.utilisation(a).total_cmp(&knowledge.view.utilisation(b)))
@@ -181,7 +192,7 @@ fn explanation(
     choice: &Choice<'_>,
 ) -> Explanation {
     let content = name.content_id();
-    let holds = |server: &&Server| knowledge.holdings.holds(&server.name, content.prefix());
+    let holds = |server: &&Server| knowledge.holds(server, name, content);
     let caches = choice.region.caches.iter().map(|cache| &cache.server).filter(holds);
     Explanation {
         evidence: visitor.evidence.clone(),

@@ -5,6 +5,8 @@
 //! | `POST /v1/downloads`, `POST /v1/status` | as the server it is in the topology | | yes |
 //! | `POST /v1/regions/{region}/caches/{cache}/wanted`, `.../holdings` | that cache | | yes |
 //! | `GET /v1/regions/{region}/top`, `POST /v1/links` | | yes | yes |
+//! | `POST /v1/purge`, `GET /v1/purge/{sequence}/acknowledgements` | | yes | yes |
+//! | `GET /v1/purge` | yes; says that it goes by the entries up to `after` | | yes |
 //!
 //! Authorisation comes before the body is read, as far as it does not depend on it.
 
@@ -26,7 +28,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::Api;
 use crate::problem::Refusal;
-use crate::wire::{DownloadsBatch, HoldingsReport, LinksRequest, StatusReport, WantedRequest};
+use crate::wire::{DownloadsBatch, HoldingsReport, LinksRequest, PurgeRequest, StatusReport, WantedRequest};
 
 type Shared = State<Arc<Api>>;
 type Answer = Result<Response, Refusal>;
@@ -37,6 +39,8 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/v1/downloads", post(downloads))
         .route("/v1/status", post(status))
         .route("/v1/links", post(links))
+        .route("/v1/purge", get(purges).post(purge))
+        .route("/v1/purge/{sequence}/acknowledgements", get(acknowledgements))
         .route("/v1/regions/{region}/top", get(top))
         .route("/v1/regions/{region}/caches/{cache}/wanted", post(wanted))
         .route("/v1/regions/{region}/caches/{cache}/holdings", post(holdings))
@@ -73,6 +77,26 @@ async fn links(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
         blocking(move || api.links(&request)).await?
     };
     Ok(Json(links).into_response())
+}
+
+async fn purge(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
+    identify(&api, &headers, &[Role::Backend])?;
+    let (request, _room): (PurgeRequest, _) = parse(&api, body).await?;
+    let ack = blocking(move || api.purge(request)).await?;
+    Ok(Json(ack).into_response())
+}
+
+async fn purges(State(api): Shared, headers: HeaderMap, RawQuery(query): RawQuery) -> Answer {
+    let caller = identify(&api, &headers, &[Role::Sun, Role::Cache])?;
+    let (after, wait) = position(query.as_deref())?;
+    let follower = (caller.role != Role::Operator).then_some(caller.name.as_str());
+    Ok(Json(api.purges(follower, after, wait).await?).into_response())
+}
+
+async fn acknowledgements(State(api): Shared, headers: HeaderMap, Path(sequence): Path<String>) -> Answer {
+    identify(&api, &headers, &[Role::Backend])?;
+    let sequence = sequence.parse().map_err(|_| Refusal::bad(format!("{sequence:?} is no sequence")))?;
+    Ok(Json(api.acknowledgements(sequence)?).into_response())
 }
 
 async fn top(State(api): Shared, headers: HeaderMap, Path(path): Path<String>, RawQuery(query): RawQuery) -> Answer {
@@ -179,6 +203,21 @@ fn limit(query: Option<&str>) -> Result<usize, Refusal> {
     limit
         .filter(|limit| (1..=10_000).contains(limit))
         .ok_or_else(|| Refusal::bad(format!("{query:?}: the one parameter is limit=N, with N in 1..=10000")))
+}
+
+/// `after=SEQ` and perhaps `wait_ms=N`; 0 for what is not there.
+fn position(query: Option<&str>) -> Result<(u64, Duration), Refusal> {
+    let bad = |pair: &str| Refusal::bad(format!("{pair:?}: the parameters are after=SEQ and wait_ms=N, whole numbers"));
+    let (mut after, mut wait_ms) = (0, 0);
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let value = |value: &str| value.parse::<u64>().map_err(|_| bad(pair));
+        match pair.split_once('=') {
+            Some(("after", text)) => after = value(text)?,
+            Some(("wait_ms", text)) => wait_ms = value(text)?,
+            _ => return Err(bad(pair)),
+        }
+    }
+    Ok((after, Duration::from_millis(wait_ms)))
 }
 
 /// Reads a JSON body of bounded length. What comes with it is the body's share of the RAM that all bodies may take:

@@ -14,6 +14,8 @@ use crate::api::{self, Api};
 pub use crate::config::Config;
 use crate::engine::folder::Disk;
 use crate::engine::{self, Engine};
+use crate::purge::Ledger;
+use crate::purge::log::{self, Log};
 use crate::routes;
 
 /// A started API.
@@ -51,6 +53,10 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let listen = listener.local_addr()?;
 
+    let purges = config.data.join("purges");
+    let log = tokio::task::spawn_blocking(move || Log::open(&purges, api::unix_ms(), log::KEPT)).await?;
+    let purges = Ledger::new(log.with_context(|| format!("data: {}: purges", config.data.display()))?);
+    metrics.purge_sequence.set(i64::try_from(purges.latest()).unwrap_or(i64::MAX));
     let ratings = config.data.join("ratings");
     let opened = tokio::task::spawn_blocking(move || open(&ratings, &settings, engine_metrics)).await??;
     readiness.hold("recovery");
@@ -62,7 +68,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
         request: Duration::from_secs(config.limits.request_s.saturating_add(1)),
         ..http::Limits::default()
     };
-    let api = Arc::new(Api::new(config, tokens, opened, metrics, topology, resolver));
+    let api = Arc::new(Api::new(config, tokens, opened, metrics, purges, topology, resolver));
     drain.spawn(tell_topology(Arc::clone(&api), drain.clone()));
     drain.spawn(tell_failure(api.engine.failed(), readiness, drain.clone()));
     let ending = drain.clone();

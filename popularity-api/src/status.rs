@@ -54,6 +54,12 @@ impl Registry {
         }
     }
 
+    /// Forgets hot files, of one region or of all.
+    pub fn forget(&mut self, region: Option<RegionId>, forgotten: impl Fn(&str) -> bool) {
+        let meant = self.hot.iter_mut().filter(|(id, _)| region.is_none_or(|region| region == **id));
+        meant.for_each(|(_, hot)| hot.forget(&forgotten));
+    }
+
     /// Everything as it is at one moment.
     #[must_use]
     pub const fn at(&self, now_ms: u64) -> View<'_> {
@@ -236,6 +242,10 @@ mod tests {
             "120 requests/s of a mean of 1,000 want 2.4 suns"
         );
         assert_eq!(registry.at(1000).hot(topology.region(RegionId(5)).unwrap()), [], "it has one sun");
+        registry.forget(Some(RegionId(5)), |_| true);
+        assert_eq!(registry.at(1000).spread(region(&topology), "c1/a"), 3);
+        registry.forget(None, |file| file == "c1/a");
+        assert_eq!(registry.at(1000).spread(region(&topology), "c1/a"), 1);
     }
 
     #[test]

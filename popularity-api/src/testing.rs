@@ -1,7 +1,25 @@
 //! A topology for unit tests: region 4 with three suns and two caches, region 5 with one of each, region 6 empty
 //! but for a draining cache and a sun without plain HTTP.
 
+use geo::RegionId;
 use geo::topology::Topology;
+
+use crate::purge::Ledger;
+use crate::purge::log::Log;
+use crate::wire::{PurgeMode, PurgeRequest, PurgeWhat};
+
+/// An empty log; its file is gone already, which nobody notices who does not open it again.
+pub(crate) fn ledger() -> Ledger {
+    let place = tempfile::tempdir().unwrap();
+    Ledger::new(Log::open(&place.path().join("purges"), 1000, 100).unwrap())
+}
+
+/// Purges a file, hard.
+pub(crate) fn purge(ledger: &Ledger, file: &str, region: Option<u16>) -> u64 {
+    let id = format!("id-{}", ledger.latest());
+    let (what, mode, region) = (PurgeWhat::File, PurgeMode::Hard, region.map(RegionId));
+    ledger.post(PurgeRequest { id, what, value: file.to_owned(), mode, region }, 0).unwrap().0.sequence
+}
 
 pub(crate) fn topology() -> Topology {
     Topology::parse(TOPOLOGY).unwrap()

@@ -5,16 +5,18 @@
 //!       not held by this cache    by its holdings
 //!       this cache's              first in the file's order among the region's caches
 //!       fits                      size <= bytes_max
+//!       not purged                or downloaded again since
 //!     -> candidates, each with the caches that have it already
 //!   and the scores of what it holds, on the same scale: the cache decides what to replace
 //! ```
 
+use geo::Topology;
 use geo::topology::Region;
-use geo::{ContentId, Topology};
 
 use crate::engine::files::RatedFile;
 use crate::engine::table::{Ranked, Table};
 use crate::holdings::Holdings;
+use crate::purge::Ledger;
 use crate::status::View;
 use crate::wire::{Candidate, HeldScore, Wanted, WantedRequest};
 
@@ -29,18 +31,21 @@ pub struct Knowledge<'a> {
     pub holdings: &'a Holdings,
     /// Who lives.
     pub view: View<'a>,
+    /// What was purged.
+    pub purges: &'a Ledger,
     /// Exponent of size in `rating / size^exponent`.
     pub exponent: f64,
 }
 
 /// The best files that the cache `cache` of `region` is to carry and does not hold. It takes long, so it comes before
-/// [`wanted`] and locks nothing: `holds` is asked file by file.
+/// [`wanted`] and locks nothing: `holds` and `purges` are asked file by file.
 pub fn rank<'a>(
     table: &'a Table,
     exponent: f64,
     region: &Region,
     cache: &str,
     request: &WantedRequest,
+    purges: &Ledger,
     holds: impl Fn(u64) -> bool,
 ) -> Vec<Ranked<'a>> {
     // A draining cache comes first for no file: all of them would be looked at to find that out.
@@ -51,6 +56,7 @@ pub fn rank<'a>(
     let accept = |file: &RatedFile| {
         file.size <= request.bytes_max
             && !holds(file.content.prefix())
+            && !purges.unwanted(region.id, &file.name, file.content)
             && region.cache_order(file.content).first().is_some_and(|first| first.server.name == cache)
     };
     table.best(region.id, exponent, request.limit.min(CANDIDATES_MAX), accept)
@@ -69,7 +75,7 @@ pub fn wanted(knowledge: Knowledge<'_>, ranked: Vec<Ranked<'_>>, region: &Region
             file: ranked.file.name.to_string(),
             size: ranked.file.size,
             score: ranked.score,
-            sources: sources(knowledge, region, cache, ranked.file.content),
+            sources: sources(knowledge, region, cache, ranked.file),
         })
         .collect();
     let mut scores: Vec<HeldScore> = held
@@ -82,13 +88,15 @@ pub fn wanted(knowledge: Knowledge<'_>, ranked: Vec<Ranked<'_>>, region: &Region
 }
 
 /// Living caches that hold the file: the region's own, then its neighbours', nearest first.
-fn sources(knowledge: Knowledge<'_>, region: &Region, asker: &str, content: ContentId) -> Vec<String> {
+fn sources(knowledge: Knowledge<'_>, region: &Region, asker: &str, file: &RatedFile) -> Vec<String> {
+    let content = file.content;
     let neighbours = region.neighbours.iter().filter_map(|&id| knowledge.topology.region(id));
     std::iter::once(region)
         .chain(neighbours)
         .flat_map(|region| &region.caches)
         .map(|cache| &cache.server)
         .filter(|server| server.name != asker && knowledge.holdings.holds(&server.name, content.prefix()))
+        .filter(|server| !knowledge.purges.doubted(&server.name, server.region, &file.name, content))
         .filter(|server| knowledge.view.linkable(server))
         .take(SOURCES_MAX)
         .map(|server| server.name.clone())
@@ -156,12 +164,26 @@ mod tests {
         assert!(answer.candidates[1].sources.is_empty());
     }
 
+    #[test]
+    fn what_was_purged_is_not_wanted_and_no_cache_is_its_source() {
+        let mut world = World::new();
+        let files = world.candidates("cache4-1", 1_000_000);
+        world.hold("cache5-1", &files[0]);
+        testing::purge(&world.purges, &files[0], Some(5));
+        let answer = world.ask("cache4-1", 1_000_000);
+        assert_eq!(answer.candidates[0].file, files[0], "it was purged in another region");
+        assert!(answer.candidates[0].sources.is_empty(), "where the cache has not said that it knows");
+        testing::purge(&world.purges, &files[0], None);
+        assert_eq!(world.candidates("cache4-1", 1_000_000), files[1..]);
+    }
+
     const FILES: u64 = 20;
 
     struct World {
         topology: Topology,
         table: Table,
         holdings: Holdings,
+        purges: Ledger,
     }
 
     impl World {
@@ -177,7 +199,7 @@ mod tests {
             let mark = Mark { boot: 1, sequence: 1 };
             table.apply(&Group { time_ms: 1, batches: vec![Batch { source: "sun4-1-1".into(), mark, entries }] });
             let holdings = Holdings::new(Bounds { files_max: 100, log_max: 100 });
-            Self { topology: testing::topology(), table, holdings }
+            Self { topology: testing::topology(), table, holdings, purges: testing::ledger() }
         }
 
         fn hold(&mut self, cache: &str, file: &str) {
@@ -194,12 +216,13 @@ mod tests {
                 table: &self.table,
                 holdings: &self.holdings,
                 view: registry.at(0),
+                purges: &self.purges,
                 exponent: 0.5,
             };
             let region = self.topology.region(self.topology.cache(cache).unwrap().server.region).unwrap();
             let request = WantedRequest { bytes_max, limit: 100 };
             let holds = |prefix| self.holdings.holds(cache, prefix);
-            let ranked = rank(&self.table, knowledge.exponent, region, cache, &request, holds);
+            let ranked = rank(&self.table, knowledge.exponent, region, cache, &request, &self.purges, holds);
             wanted(knowledge, ranked, region, cache)
         }
 

@@ -11,7 +11,8 @@ use daemon::drain::Drain;
 use geo::{RegionId, Scheme};
 use popularity_api::server::{self, Config, Running};
 use popularity_api::wire::{
-    CacheGeneration, Download, DownloadsBatch, Held, HoldingsReport, HotRate, LinksRequest, StatusReport, WantedRequest,
+    CacheGeneration, Download, DownloadsBatch, Held, HoldingsReport, HotRate, LinksRequest, PurgeMode, PurgeRequest,
+    PurgeState, PurgeWhat, StatusReport, WantedRequest,
 };
 use popularity_api::{Client, ClientConfig, ClientError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,6 +26,7 @@ async fn every_call_is_for_those_it_is_meant_for() {
         "load":{"bits_per_second":0,"requests_per_second":0,"connections":0,"cpu_pressure":0}}"#;
     let batch = r#"{"source":"sun4-1-1","boot":1,"sequence":1,"downloads":[]}"#;
     let wanted = r#"{"bytes_max":1,"limit":1}"#;
+    let purge = r#"{"id":"a","what":"file","value":"c1/a","mode":"hard"}"#;
     let holdings = r#"{"generation":1,"since":null,"added":[],"removed":[]}"#;
     for (method, path, body, expected) in [
         ("POST", "/v1/downloads", batch, [401, 403, 200, 403, 403, 403, 200]),
@@ -33,12 +35,69 @@ async fn every_call_is_for_those_it_is_meant_for() {
         ("POST", "/v1/regions/4/caches/cache4-1/holdings", holdings, [401, 403, 403, 403, 200, 403, 200]),
         ("POST", "/v1/links", r#"{"client":"127.0.0.1","files":[]}"#, [401, 200, 403, 403, 403, 403, 200]),
         ("GET", "/v1/regions/4/top", "", [401, 200, 403, 403, 403, 403, 200]),
+        ("POST", "/v1/purge", purge, [401, 200, 403, 403, 403, 403, 200]),
+        ("GET", "/v1/purge", "", [401, 403, 200, 200, 200, 200, 200]),
+        ("GET", "/v1/purge/1/acknowledgements", "", [401, 404, 403, 403, 403, 403, 404]),
     ] {
         for (bearer, expected) in bearers.into_iter().zip(expected) {
             let (answer, _) = world.call(method, path, bearer, body).await;
             assert_eq!(answer, expected, "{method} {path} by {bearer:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_reaches_who_waits_and_is_acknowledged_by_the_next_question() {
+    let world = World::start().await;
+    let (backend, sun) = (world.client("backend"), world.client("sun4-1-1"));
+    assert_eq!(sun.purges(0, Duration::ZERO).await.unwrap().latest, 0);
+    let waits = tokio::spawn({
+        let sun = sun.clone();
+        async move { sun.purges(0, Duration::from_secs(4)).await.unwrap() }
+    });
+    let request = PurgeRequest {
+        id: "a".to_owned(),
+        what: PurgeWhat::Prefix,
+        value: "/c1/a".to_owned(),
+        mode: PurgeMode::Hard,
+        region: Some(RegionId(4)),
+    };
+    let sequence = backend.purge(&request).await.unwrap().sequence;
+    assert_eq!(backend.purge(&request).await.unwrap().sequence, sequence, "one id, one purge");
+    let heard = waits.await.unwrap();
+    assert_eq!((heard.latest, heard.purges.len(), heard.purges[0].value.as_str()), (sequence, 1, "c1/a/"));
+    let states = async || {
+        let servers = backend.acknowledgements(sequence).await.unwrap().servers;
+        servers.into_iter().map(|server| (server.server, server.state)).collect::<Vec<_>>()
+    };
+    let expected = |sun: PurgeState| {
+        let silent = |name: &str| (name.to_owned(), PurgeState::Silent);
+        let mut expected: Vec<_> = ["cache4-1", "sun4-1-1", "sun4-1-2"].map(silent).into();
+        expected[1].1 = sun;
+        expected
+    };
+    assert_eq!(states().await, expected(PurgeState::Waiting));
+    sun.purges(sequence, Duration::ZERO).await.unwrap();
+    assert_eq!(states().await, expected(PurgeState::Applied));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_purge_log_survives_a_restart() {
+    let mut world = World::start().await;
+    let request = |id: &str| PurgeRequest {
+        id: id.to_owned(),
+        what: PurgeWhat::Tag,
+        value: "news".to_owned(),
+        mode: PurgeMode::Soft,
+        region: None,
+    };
+    let first = world.client("operator").purge(&request("a")).await.unwrap().sequence;
+    world.restart().await;
+    let operator = world.client("operator");
+    assert_eq!(operator.purge(&request("b")).await.unwrap().sequence, first + 1);
+    let log = operator.purges(0, Duration::ZERO).await.unwrap();
+    assert_eq!(log.purges.iter().map(|purge| purge.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(operator.purges(first, Duration::ZERO).await.unwrap().purges.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,6 +140,14 @@ async fn a_refusal_says_what_is_wrong_and_where() {
         ("GET", "/v1/regions/9/top", "", 404, "region 9"),
         ("GET", "/v1/regions/four/top", "", 400, "four"),
         ("GET", "/v1/regions/4/top?limit=0", "", 400, "limit"),
+        ("POST", "/v1/purge", r#"{"id":"A","what":"file","value":"c1/a","mode":"hard"}"#, 400, "id"),
+        ("POST", "/v1/purge", r#"{"id":"a","what":"file","value":"a","mode":"hard"}"#, 400, "value"),
+        ("POST", "/v1/purge", r#"{"id":"a","what":"all","value":"a","mode":"hard"}"#, 400, "what"),
+        ("POST", "/v1/purge", r#"{"id":"a","what":"file","value":"c1/a","mode":"hard","region":9}"#, 404, "region 9"),
+        ("GET", "/v1/purge?before=1", "", 400, "before=1"),
+        ("GET", "/v1/purge?after=-1", "", 400, "after=-1"),
+        ("GET", "/v1/purge?after=18446744073709551615", "", 409, "lost"),
+        ("GET", "/v1/purge/x/acknowledgements", "", 400, "sequence"),
         ("POST", "/v1/regions/4/caches/cache5-1/wanted", r#"{"bytes_max":1,"limit":1}"#, 404, "cache5-1"),
     ] {
         let (answer, text) = world.call(method, path, "operator", body).await;

@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use geo::{CanonicalName, ContentId};
+use geo::ContentId;
 use http_body::{Frame, SizeHint};
 
 use crate::edge::Edge;
+use crate::errand::Errand;
 use crate::extent;
 use crate::fill::plan::Plan;
 use crate::fill::registry::{Joined, Need, UnderWay};
@@ -180,9 +181,9 @@ impl std::fmt::Debug for Kind {
 pub struct FileReader {
     /// The edge.
     pub edge: Arc<Edge>,
-    /// The file.
-    pub name: CanonicalName,
-    /// Its id.
+    /// What is read.
+    pub errand: Errand,
+    /// Where it is kept.
     pub content: ContentId,
     /// The version.
     pub meta: Arc<Meta>,
@@ -200,6 +201,8 @@ pub struct FileReader {
     pub held: Option<Arc<HeldFile>>,
     /// The fill that it reads.
     pub fill: Option<Reader>,
+    /// The fill is all there is: what comes is kept nowhere, and is for this client only.
+    pub alone: bool,
     /// Fills joined in a row that did not bring a byte.
     pub fruitless: u32,
     /// It lost its fill's window to others, because nothing of the response could be sent for a while.
@@ -265,8 +268,8 @@ impl FileReader {
             Ok(bytes) => Some(bytes),
             Err(error) => {
                 // The rest comes from elsewhere: the version is the same, or the body ends with an error.
-                tracing::warn!(file = %self.name, %error, "a held file is dropped");
-                self.edge.distrust(self.content);
+                tracing::warn!(file = %self.errand.name, %error, "a held file is dropped");
+                self.edge.distrust(self.errand.content);
                 self.held = None;
                 // A held file is fresh until it is dropped, and it is dropped now.
                 self.meta = Arc::new(Meta { fresh_until: crate::unix_now(), ..(*self.meta).clone() });
@@ -308,7 +311,7 @@ impl FileReader {
         if self.held_only {
             return Err(FillError::Broken { at: self.position, why: "it is no longer held".into() });
         }
-        if self.fruitless > FRUITLESS_MAX {
+        if self.fruitless > FRUITLESS_MAX || self.alone {
             return Err(FillError::Broken { at: self.position, why: "fills end without bringing it".into() });
         }
         let (generation, position) = (self.meta.generation, self.position);
@@ -321,13 +324,13 @@ impl FileReader {
             let cautious = self.stood_still && !self.edge.in_flight.has_room(WINDOW_BYTES_MAX);
             let end = if cautious { self.end.min(position + 1) } else { self.end };
             let plan = Plan::missing(Arc::clone(&self.meta), position, end, here);
-            (plan, self.edge.sources(&self.name, self.content, self.direct))
+            (plan, self.edge.sources(&self.errand.name, self.errand.content, self.direct))
         };
         match self.edge.fills.join(self.content, Need::Byte { generation, position }, self.direct, held, begin) {
             Joined::Held(()) => {}
             Joined::Joined(reader) => self.fill = Some(reader),
             Joined::Started(reader) => {
-                tokio::spawn(task::run(Arc::clone(&self.edge), Arc::clone(reader.fill()), self.name.clone()));
+                tokio::spawn(task::run(Arc::clone(&self.edge), Arc::clone(reader.fill()), self.errand.clone()));
                 self.fill = Some(reader);
             }
         }

@@ -37,28 +37,41 @@ enum Breaker {
 
 /// Leave to ask; to be given back with the verdict.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Pass {
+pub struct Leave {
     probe: bool,
 }
 
-impl Pass {
+impl Leave {
     /// Of a question that no breaker was asked about.
     pub const ORDINARY: Self = Self { probe: false };
 }
 
 impl Breakers {
     /// Whether a question may be asked now: in a half-open breaker one at a time.
-    pub fn admits(&mut self, number: u32, now_ms: u64) -> Option<Pass> {
-        let Some(breaker) = self.by_number.get_mut(&number) else { return Some(Pass::ORDINARY) };
+    pub fn admits(&mut self, number: u32, now_ms: u64) -> Option<Leave> {
+        let Some(breaker) = self.by_number.get_mut(&number) else { return Some(Leave::ORDINARY) };
         match *breaker {
-            Breaker::Closed { .. } => return Some(Pass::ORDINARY),
+            Breaker::Closed { .. } => return Some(Leave::ORDINARY),
             Breaker::Open { until_ms: wait_ms } | Breaker::HalfOpen { probe_until_ms: wait_ms } if now_ms < wait_ms => {
                 return None;
             }
             Breaker::Open { .. } | Breaker::HalfOpen { .. } => {}
         }
         *breaker = Breaker::HalfOpen { probe_until_ms: now_ms + PROBE_MS };
-        Some(Pass { probe: true })
+        Some(Leave { probe: true })
+    }
+
+    /// Whether a question may be asked now that may end without a verdict, and so cannot be a probe: not while
+    /// the breaker is open or a probe is out. Once it has been open for long enough such questions go through
+    /// until the first of them fails.
+    #[must_use]
+    pub fn admits_unprobed(&self, number: u32, now_ms: u64) -> bool {
+        match self.by_number.get(&number) {
+            None | Some(Breaker::Closed { .. }) => true,
+            Some(Breaker::Open { until_ms: wait_ms } | Breaker::HalfOpen { probe_until_ms: wait_ms }) => {
+                now_ms >= *wait_ms
+            }
+        }
     }
 
     /// Whether nothing is held against the content server.
@@ -73,13 +86,15 @@ impl Breakers {
     }
 
     /// It could not be reached, did not answer in time, or answered 5xx.
-    pub fn failed(&mut self, number: u32, pass: Pass, now_ms: u64) {
+    pub fn failed(&mut self, number: u32, leave: Leave, now_ms: u64) {
         let breaker = self.by_number.entry(number).or_insert(Breaker::Closed { failures: 0 });
         *breaker = match *breaker {
             Breaker::Closed { failures } if failures + 1 < FAILURES => Breaker::Closed { failures: failures + 1 },
-            Breaker::HalfOpen { .. } if !pass.probe => return,
-            Breaker::Open { .. } => return,
-            Breaker::Closed { .. } | Breaker::HalfOpen { .. } => Breaker::Open { until_ms: now_ms + OPEN_MS },
+            Breaker::HalfOpen { .. } if !leave.probe => return,
+            Breaker::Open { until_ms } if now_ms < until_ms => return,
+            Breaker::Closed { .. } | Breaker::Open { .. } | Breaker::HalfOpen { .. } => {
+                Breaker::Open { until_ms: now_ms + OPEN_MS }
+            }
         };
     }
 }
@@ -124,13 +139,30 @@ mod tests {
     }
 
     #[test]
+    fn questions_that_are_no_probes_go_through_until_one_fails() {
+        let mut breakers = Breakers::default();
+        assert!(breakers.admits_unprobed(7, 0));
+        for _ in 0..FAILURES {
+            breakers.failed(7, Leave::ORDINARY, 0);
+        }
+        assert!(!breakers.admits_unprobed(7, OPEN_MS - 1));
+        assert!(breakers.admits_unprobed(7, OPEN_MS) && breakers.admits_unprobed(7, OPEN_MS));
+        breakers.failed(7, Leave::ORDINARY, OPEN_MS);
+        assert!(!breakers.admits_unprobed(7, 2 * OPEN_MS - 1));
+        assert!(breakers.admits(7, 2 * OPEN_MS).is_some(), "a probe");
+        assert!(!breakers.admits_unprobed(7, 2 * OPEN_MS), "while a probe is out");
+        breakers.succeeded(7);
+        assert!(breakers.admits_unprobed(7, 0));
+    }
+
+    #[test]
     fn others_are_not_affected() {
         let mut breakers = Breakers::default();
         for _ in 0..FAILURES {
-            breakers.failed(7, Pass::ORDINARY, 0);
+            breakers.failed(7, Leave::ORDINARY, 0);
         }
         assert!(!breakers.closed(7) && breakers.closed(8));
-        assert_eq!(breakers.admits(8, 0), Some(Pass::ORDINARY));
+        assert_eq!(breakers.admits(8, 0), Some(Leave::ORDINARY));
     }
 
     /// Plays events at time 0, or at `OPEN_MS` after `later`, and then asks for leave at `now_ms`.
@@ -142,10 +174,10 @@ mod tests {
             let (event, times) = event.split_once('*').unwrap_or((event, "1"));
             for _ in 0..times.parse().unwrap() {
                 match event {
-                    "failed" => breakers.failed(7, Pass::ORDINARY, at_ms),
-                    "probe-failed" => breakers.failed(7, Pass { probe: true }, at_ms),
+                    "failed" => breakers.failed(7, Leave::ORDINARY, at_ms),
+                    "probe-failed" => breakers.failed(7, Leave { probe: true }, at_ms),
                     "ok" => breakers.succeeded(7),
-                    "admits" => assert_eq!(breakers.admits(7, at_ms), Some(Pass { probe: true }), "{events}"),
+                    "admits" => assert_eq!(breakers.admits(7, at_ms), Some(Leave { probe: true }), "{events}"),
                     "later" => at_ms = OPEN_MS,
                     other => panic!("{other}"),
                 }
@@ -153,8 +185,8 @@ mod tests {
         }
         let found = match breakers.admits(7, now_ms) {
             None => "wait",
-            Some(Pass { probe: false }) => "ask",
-            Some(Pass { probe: true }) => "probe",
+            Some(Leave { probe: false }) => "ask",
+            Some(Leave { probe: true }) => "probe",
         };
         assert_eq!(found, expected, "{events} at {now_ms}");
     }

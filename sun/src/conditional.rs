@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::SystemTime;
 
-use http::header;
+use http::{StatusCode, header};
 
 use crate::headers;
 use crate::meta::Meta;
@@ -30,6 +30,10 @@ pub enum Conclusion {
 /// Evaluates in the order of RFC 9110, section 13.2.2. A file whose size is not known yet is given whole.
 #[must_use]
 pub fn conclude(request: &Lookup, meta: &Meta) -> Conclusion {
+    // RFC 9110, section 13.2.1: conditions and ranges are about what a request without them would be given.
+    if meta.status != StatusCode::OK {
+        return Conclusion::Whole;
+    }
     let conditions = &request.conditions;
     if precondition_failed(conditions, meta) {
         return Conclusion::PreconditionFailed;
@@ -193,6 +197,8 @@ mod tests {
         let request = Lookup {
             name,
             content,
+            slot: content,
+            said: None,
             head_only: false,
             range,
             several,

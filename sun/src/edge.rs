@@ -8,7 +8,8 @@ use arc_swap::ArcSwap;
 use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 
-use crate::breaker::{Breakers, Pass};
+use crate::breaker::{Breakers, Leave};
+use crate::caching::vary;
 use crate::config::Config;
 use crate::extent;
 use crate::fill::ahead::Sequences;
@@ -22,7 +23,8 @@ use crate::hot::turn::Place;
 use crate::hot::{self, Detector};
 use crate::metrics::Metrics;
 use crate::pass::Passing;
-use crate::ram::{Head, Ram};
+use crate::purge::{Mark, Purges, Subject, Verdict};
+use crate::ram::{Head, Known, Note, Ram};
 use crate::region::{RegionView, Suspended, Witnesses};
 use crate::report::Downloads;
 use crate::request::Lookup;
@@ -61,6 +63,8 @@ pub struct Edge {
     pub detector: Arc<Detector>,
     /// Requests for hot files that siblings are to take over.
     pub sharing: ArcSwap<hot::Passing>,
+    /// What was purged.
+    pub purges: Arc<Purges>,
     /// Downloads that wait to be reported.
     pub downloads: Arc<Downloads>,
     /// Which region a client is in.
@@ -95,6 +99,8 @@ pub struct Pieces {
     pub signature: Signature,
     /// The vault of a cache.
     pub held: Option<Arc<dyn HeldFiles>>,
+    /// What was purged.
+    pub purges: Arc<Purges>,
 }
 
 impl Edge {
@@ -115,6 +121,7 @@ impl Edge {
             signature: pieces.signature,
             detector: Arc::new(Detector::new(config.workers_count())),
             sharing: ArcSwap::default(),
+            purges: pieces.purges,
             downloads: Arc::default(),
             resolver: pieces.resolver,
             tokens: pieces.tokens,
@@ -210,30 +217,75 @@ impl Edge {
     /// What RAM knows of a file of which only what is held was asked for: nothing unless it is fresh and every byte
     /// of the part is there.
     #[must_use]
-    pub fn held_whole(&self, request: &Lookup) -> Option<Head> {
-        let head =
-            self.ram.head(request.content).filter(|head| request.held_only && head.meta().fresh(crate::unix_now()))?;
-        let Head::Large { meta } = &head else { return Some(head) };
+    pub fn held_whole(&self, request: &Lookup) -> Option<Known> {
+        let known = self.known(&request.name, request.content, request.slot).filter(|_| request.held_only)?;
+        let Known::File(head) = &known else { return None };
+        if !head.meta().fresh(crate::unix_now()) {
+            return None;
+        }
+        let Head::Large { meta } = head else { return Some(known) };
         let size = meta.size?;
         let part = match request.range.filter(|_| request.several.is_none()) {
             Some(range) => range.within(size)?,
             None => 0..size,
         };
-        let extents = extent::index_of(part.start)..=extent::index_of(part.end.saturating_sub(1));
-        let held = |index| self.ram.extent(request.content, meta.generation, index).is_some();
-        (request.head_only || extents.into_iter().all(held)).then_some(head)
+        let mut extents = extent::index_of(part.start)..=extent::index_of(part.end.saturating_sub(1));
+        let held = |index| self.ram.has_extent(request.slot, meta.generation, index);
+        (request.head_only || extents.all(held)).then_some(known)
     }
 
-    /// The vault's copy.
+    /// The vault's copy, and whether it may be served without asking; none when it was purged.
     #[must_use]
-    pub fn open_held(&self, content: ContentId) -> Option<HeldFile> {
-        self.held.as_ref()?.open(content)
+    pub fn open_held(&self, name: &CanonicalName, content: ContentId) -> Option<(HeldFile, bool)> {
+        let held = self.held.as_ref()?;
+        let file = held.open(content)?;
+        let verdict = self.purges.verdict(Subject { name: name.as_str(), content, tags: &file.tags }, file.mark);
+        self.metrics.purge_found(verdict);
+        if verdict == Verdict::Gone {
+            held.outdated(content);
+            return None;
+        }
+        Some((file, verdict == Verdict::Current))
+    }
+
+    /// What the RAM tier says of a file's slot: nothing when it was purged hard, a stale copy when it was purged
+    /// softly.
+    #[must_use]
+    pub fn known(&self, name: &CanonicalName, content: ContentId, slot: ContentId) -> Option<Known> {
+        let known = self.ram.known(slot)?;
+        let meta = match &known {
+            Known::File(head) => head.meta(),
+            Known::Note(Note::Piece { meta, .. }) => meta,
+            Known::Note(_) => return Some(known),
+        };
+        let verdict = self.purges.of(name, content, meta);
+        self.metrics.purge_found(verdict);
+        match (verdict, known) {
+            (Verdict::Current, known) => Some(known),
+            (Verdict::Stale, Known::File(head)) => Some(Known::File(head.stale())),
+            (_, Known::File(head)) => {
+                self.ram.forget_version(slot, head.meta().generation);
+                None
+            }
+            (_, Known::Note(_)) => None,
+        }
+    }
+
+    /// Before a request joins a fill: those that a purge has overtaken go on for who reads them already, and nobody
+    /// else.
+    pub fn part_overtaken(&self, name: &CanonicalName, content: ContentId, slot: ContentId) {
+        if self.purges.mark() != Mark::default() {
+            self.fills.part(slot, |fill| self.purges.overtaken(name, content, fill));
+        }
     }
 
     /// The file is another one now: what this server keeps of it is dropped (RFC 9111, section 4.4).
     pub fn invalidate(&self, name: &CanonicalName) {
         let content = name.content_id();
-        self.ram.forget(content);
+        for slot in [content, vary::slot(content)] {
+            self.fills.outdate(slot);
+            self.ram.forget(slot);
+        }
         self.distrust(content);
     }
 
@@ -241,6 +293,20 @@ impl Edge {
     pub fn distrust(&self, content: ContentId) {
         if let Some(held) = &self.held {
             held.distrust(content);
+        }
+    }
+
+    /// The content server says that the version that is held is unchanged: the vault's copy is as good as new.
+    pub fn confirmed(&self, content: ContentId, mark: Mark) {
+        if let Some(held) = &self.held {
+            held.confirmed(content, mark);
+        }
+    }
+
+    /// The content server has another version than the one that is held.
+    pub fn outdated(&self, content: ContentId) {
+        if let Some(held) = &self.held {
+            held.outdated(content);
         }
     }
 
@@ -253,10 +319,10 @@ impl Edge {
 
     /// Leave to ask the source now; none while its breaker is open.
     #[must_use]
-    pub fn admits(&self, source: &Source) -> Option<Pass> {
+    pub fn admits(&self, source: &Source) -> Option<Leave> {
         match source {
             Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
-            Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => Some(Pass::ORDINARY),
+            Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => Some(Leave::ORDINARY),
         }
     }
 
@@ -274,18 +340,18 @@ impl Edge {
     }
 
     /// The source answered 5xx or broke off. Of a server of ours that says nothing: what it asked may have failed.
-    /// `pass` is what [`Edge::admits`] gave.
-    pub fn faltered(&self, source: &Source, pass: Pass) {
+    /// `leave` is what [`Edge::admits`] gave.
+    pub fn faltered(&self, source: &Source, leave: Leave) {
         if let Source::ContentServer { number, .. } = source {
-            self.breakers().failed(*number, pass, self.now_ms());
+            self.breakers().failed(*number, leave, self.now_ms());
         }
     }
 
-    /// The source could not be reached, or did not answer in time. `pass` is what [`Edge::admits`] gave.
-    pub fn failed(&self, source: &Source, pass: Pass) {
+    /// The source could not be reached, or did not answer in time. `leave` is what [`Edge::admits`] gave.
+    pub fn failed(&self, source: &Source, leave: Leave) {
         let now_ms = self.now_ms();
         match source {
-            Source::ContentServer { number, .. } => self.breakers().failed(*number, pass, now_ms),
+            Source::ContentServer { number, .. } => self.breakers().failed(*number, leave, now_ms),
             Source::Sun { name, .. } | Source::Former { name, .. } | Source::Cache { name, .. } => {
                 self.suspended.rcu(|suspended| {
                     let mut suspended = Suspended::clone(suspended);

@@ -6,13 +6,14 @@
 //!   tiers looked at
 //!      |         |            \
 //!    fresh     stale          absent --- server asks a cache -------------> Refuse (not held)
-//!      |         |               |
-//!      |     Ask(Revalidate)  Ask(cold plan)
-//!      |         |               |
-//!      |     +---+--- upstream answered ----+
-//!      |     | usable                       | failed
-//!      v     v                              v
+//!      |       |   |             |
+//!      |  just |  Ask(Revalidate)  Ask(cold plan)
+//!      |       |         |         |
+//!      |       |     +---+--- upstream answered ---- for one alone? -----> Ask(the same, alone)
+//!      |       |     | usable                       | failed
+//!      v       v     v                              v
 //!    Respond(conclusion)        stale copy? Respond : Refuse (403 404 410 416 502 503 504)
+//!      and behind it, when just stale: revalidate
 //! ```
 //!
 //! The shell ([`crate::serve`]) carries out a [`Step`] and comes back with what it found. Why not a trait with
@@ -20,11 +21,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::StatusCode;
 
+use crate::caching::freshness::Reuse;
 use crate::conditional::{self, Conclusion};
+use crate::fill::FillError;
 use crate::fill::plan::Plan;
-use crate::fill::{FillError, Opened};
 use crate::meta::Meta;
 use crate::request::{Lookup, Refusal};
 
@@ -37,13 +40,74 @@ pub enum Step {
         meta: Arc<Meta>,
         /// What the request gets of it.
         conclusion: Conclusion,
-        /// A copy past its time, served because nothing newer could be had (RFC 5861, section 4).
-        stale: bool,
+        /// Whether it is past its time.
+        standing: Standing,
     },
     /// Join a fill, or begin one.
-    Ask(Plan),
+    Ask(Plan, Company),
     /// Answer with an error.
     Refuse(Refusal),
+}
+
+/// Whether what is served is past its time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Standing {
+    /// It is not.
+    Current,
+    /// It is, a little: served at once and asked about behind the response (RFC 5861, section 3).
+    Refreshing,
+    /// It is, and nothing newer could be had (RFC 5861, section 4).
+    Failed,
+}
+
+/// Whose fill a request reads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Company {
+    /// One for everybody who waits.
+    Shared,
+    /// One of its own: what comes may be for this client only.
+    Alone,
+}
+
+/// What the tiers know of a file.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// Nothing.
+    Nothing,
+    /// It is held, whole or in part.
+    File(Arc<Meta>),
+    /// Some bytes of a small one are.
+    Piece {
+        /// Metadata of the whole file.
+        meta: Arc<Meta>,
+        /// Position of the first byte.
+        start: u64,
+        /// The bytes.
+        body: Bytes,
+    },
+    /// There is none.
+    Refused {
+        /// What the content server said.
+        status: StatusCode,
+        /// Until when that counts, seconds since 1970.
+        until: u64,
+    },
+    /// It was for one client only, lately.
+    Alone {
+        /// Until when that counts, seconds since 1970.
+        until: u64,
+    },
+}
+
+impl Known {
+    /// The version that is held, fresh or not.
+    #[must_use]
+    pub const fn meta(&self) -> Option<&Arc<Meta>> {
+        match self {
+            Self::File(meta) => Some(meta),
+            _ => None,
+        }
+    }
 }
 
 /// What this server does with files it does not hold.
@@ -55,46 +119,126 @@ pub enum Absent {
     Refuse,
 }
 
-/// The tiers were looked at; `held` is what they know, `now` in seconds since 1970.
+/// The tiers were looked at; `known` is what they say, `now` in seconds since 1970.
 #[must_use]
-pub fn looked(request: &Lookup, held: Option<&Arc<Meta>>, now: u64, absent: Absent) -> Step {
-    match held {
-        Some(meta) if meta.fresh(now) || absent == Absent::Refuse => respond(request, meta, false),
-        Some(meta) => Step::Ask(Plan::Revalidate { meta: Arc::clone(meta) }),
-        None if absent == Absent::Refuse => {
+pub fn looked(request: &Lookup, known: &Known, now: u64, absent: Absent) -> Step {
+    let asks = request.said.as_ref().map(|said| &said.directives);
+    if request.said.as_ref().is_some_and(|said| said.conditional) {
+        return Step::Ask(cold(request), Company::Alone);
+    }
+    match known {
+        Known::File(meta) if absent == Absent::Refuse => respond(request, meta, Standing::Current),
+        _ if absent == Absent::Refuse => {
             Step::Refuse(Refusal::new(StatusCode::NOT_FOUND, "this cache does not hold the file"))
         }
-        None => Step::Ask(Plan::cold(request.head_only, request.range)),
+        Known::File(meta) => match meta.reuse(asks, now) {
+            Reuse::Serve => respond(request, meta, Standing::Current),
+            Reuse::ServeStale => respond(request, meta, Standing::Refreshing),
+            Reuse::Validate => ask(request, stale(request, meta), company(request, meta.never_fresh())),
+        },
+        Known::Piece { meta, start, body } => {
+            let here = *start..*start + body.len() as u64;
+            match meta.reuse(asks, now) {
+                Reuse::Validate => ask(request, cold(request), Company::Shared),
+                _ if within_piece(request, meta, &here) => respond(request, meta, Standing::Current),
+                _ if *start == 0 && !request.head_only => {
+                    let plan = Plan::Complete { meta: Arc::clone(meta), body: body.clone() };
+                    ask(request, plan, company(request, false))
+                }
+                _ => ask(request, cold(request), company(request, false)),
+            }
+        }
+        Known::Refused { status, until } if now < *until => Step::Refuse(refusal(&FillError::Missing(*status))),
+        Known::Alone { until } => ask(request, cold(request), company(request, now < *until)),
+        Known::Refused { .. } | Known::Nothing => ask(request, cold(request), company(request, false)),
     }
 }
 
 /// Upstream answered.
 #[must_use]
-pub fn opened(request: &Lookup, opened: &Opened) -> Step {
-    respond(request, &opened.meta, false)
+pub fn opened(request: &Lookup, meta: &Arc<Meta>) -> Step {
+    respond(request, meta, Standing::Current)
 }
 
-/// Upstream did not answer usably. `asked` is what the failed fill was begun for, `stale` a copy that is past
-/// its time.
+/// Upstream did not answer usably. `asked` is what the failed fill was begun for, `held` a copy that is past
+/// its time, `now` in seconds since 1970.
 #[must_use]
-pub fn failed(request: &Lookup, asked: &Plan, error: &FillError, stale: Option<&Arc<Meta>>) -> Step {
-    match (error, stale) {
+pub fn failed(request: &Lookup, asked: &Plan, error: &FillError, held: Option<&Arc<Meta>>, now: u64) -> Step {
+    let insists = request.said.as_ref().is_some_and(|said| said.directives.no_cache);
+    let usable = held.filter(|meta| now < meta.error_until && !insists);
+    match (error, usable) {
         // The first byte of an empty file cannot be had: ask for all of it. Also when the fill that was joined
         // was another request's range.
         (FillError::Unsatisfiable { .. }, _) if request.range.is_none() && !matches!(asked, Plan::Whole) => {
-            Step::Ask(Plan::Whole)
+            Step::Ask(Plan::Whole, Company::Shared)
         }
         // It was another request's range that lies past the end, not this one's.
         (FillError::Unsatisfiable { size }, _) if request.range.is_some_and(|range| range.within(*size).is_some()) => {
-            Step::Ask(Plan::cold(request.head_only, request.range))
+            Step::Ask(cold(request), Company::Shared)
+        }
+        // Nobody queues behind another: each asks for themselves, as the client does.
+        (FillError::NotShared, _) => {
+            let own = match (held, asked) {
+                (_, Plan::Span(_)) if request.range.is_some() && request.said.is_some() => Plan::Part,
+                (Some(meta), _) => stale(request, meta),
+                (None, _) => cold(request),
+            };
+            Step::Ask(own, Company::Alone)
+        }
+        // What was held is of another version than what is there now.
+        (FillError::Changed, _) if matches!(asked, Plan::Revalidate { .. } | Plan::Complete { .. }) => {
+            Step::Ask(Plan::Whole, company(request, request.said.is_some()))
         }
         (FillError::Missing(_) | FillError::Unsatisfiable { .. }, _) | (_, None) => Step::Refuse(refusal(error)),
-        (_, Some(meta)) => respond(request, meta, true),
+        (_, Some(meta)) => respond(request, meta, Standing::Failed),
     }
 }
 
-fn respond(request: &Lookup, meta: &Arc<Meta>, stale: bool) -> Step {
-    Step::Respond { meta: Arc::clone(meta), conclusion: conditional::conclude(request, meta), stale }
+/// The question of a request of which nothing is held.
+#[must_use]
+pub fn cold(request: &Lookup) -> Plan {
+    match request.said {
+        Some(_) => Plan::cold_rfc(request.head_only, request.range),
+        None => Plan::cold(request.head_only, request.range),
+    }
+}
+
+/// The question about a copy that is past its time. Under the policy "rfc" HEAD is written through: it updates what
+/// is held.
+fn stale(request: &Lookup, meta: &Arc<Meta>) -> Plan {
+    match request.said {
+        Some(_) if request.head_only => Plan::Head,
+        _ => Plan::Revalidate { meta: Arc::clone(meta) },
+    }
+}
+
+/// RFC 9111, section 5.2.1.7: who wants only what is here is not made to wait.
+fn ask(request: &Lookup, plan: Plan, company: Company) -> Step {
+    if request.said.as_ref().is_some_and(|said| said.directives.only_if_cached) {
+        let why = "nothing is held that this request may use, and it wants nothing else";
+        return Step::Refuse(Refusal::new(StatusCode::GATEWAY_TIMEOUT, why));
+    }
+    let own = matches!(plan, Plan::Head | Plan::Part);
+    Step::Ask(plan, if own { Company::Alone } else { company })
+}
+
+/// Whether a request waits with others: not when the answer is likely to be for one alone.
+fn company(request: &Lookup, lately_alone: bool) -> Company {
+    let authorized = request.said.as_ref().is_some_and(|said| said.authorized || said.directives.no_store);
+    if authorized || lately_alone { Company::Alone } else { Company::Shared }
+}
+
+/// Whether all that a request gets of a file lies in the piece that is held.
+fn within_piece(request: &Lookup, meta: &Meta, here: &std::ops::Range<u64>) -> bool {
+    match conditional::conclude(request, meta) {
+        Conclusion::Part(part) => here.start <= part.start && part.end <= here.end,
+        Conclusion::NotModified => true,
+        _ => false,
+    }
+}
+
+fn respond(request: &Lookup, meta: &Arc<Meta>, standing: Standing) -> Step {
+    Step::Respond { meta: Arc::clone(meta), conclusion: conditional::conclude(request, meta), standing }
 }
 
 /// The status a client sees for a fill that failed before its response began.
@@ -102,7 +246,9 @@ fn refusal(error: &FillError) -> Refusal {
     let status = match error {
         FillError::Missing(status) => *status,
         FillError::Unsatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
-        FillError::Unreachable(_) | FillError::Changed | FillError::Broken { .. } => StatusCode::BAD_GATEWAY,
+        FillError::Unreachable(_) | FillError::Changed | FillError::NotShared | FillError::Broken { .. } => {
+            StatusCode::BAD_GATEWAY
+        }
         FillError::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
         FillError::Busy => StatusCode::SERVICE_UNAVAILABLE,
     };
@@ -112,7 +258,9 @@ fn refusal(error: &FillError) -> Refusal {
         FillError::TimedOut(_) => "no source of this file answered in time".to_owned(),
         FillError::Broken { .. } => "the source of this file broke off".to_owned(),
         FillError::Missing(_) => "there is no such file".to_owned(),
-        FillError::Unsatisfiable { .. } | FillError::Busy | FillError::Changed => error.to_string(),
+        FillError::Unsatisfiable { .. } | FillError::Busy | FillError::Changed | FillError::NotShared => {
+            error.to_string()
+        }
     };
     let unsatisfied_size = match error {
         FillError::Unsatisfiable { size } => Some(*size),
@@ -129,14 +277,14 @@ mod tests {
     #[test]
     fn what_is_fresh_is_served_and_what_is_stale_is_asked_about() {
         let request = lookup("GET", None);
-        check(looked(&request, Some(&meta(100)), 99, Absent::Fill), "respond Whole");
-        check(looked(&request, Some(&meta(100)), 100, Absent::Fill), "ask Revalidate");
-        check(looked(&request, Some(&meta(100)), 100, Absent::Refuse), "respond Whole");
-        check(looked(&request, None, 0, Absent::Fill), "ask Whole");
-        check(looked(&request, None, 0, Absent::Refuse), "refuse 404");
-        check(looked(&lookup("HEAD", None), None, 0, Absent::Fill), "ask Size");
-        check(looked(&lookup("GET", Some("bytes=-5")), None, 0, Absent::Fill), "ask Size");
-        check(looked(&lookup("GET", Some("bytes=0-5")), None, 0, Absent::Fill), "ask Span");
+        check(looked(&request, &Known::File(meta(100)), 99, Absent::Fill), "respond Whole");
+        check(looked(&request, &Known::File(meta(100)), 100, Absent::Fill), "ask Revalidate");
+        check(looked(&request, &Known::File(meta(100)), 100, Absent::Refuse), "respond Whole");
+        check(looked(&request, &Known::Nothing, 0, Absent::Fill), "ask Whole");
+        check(looked(&request, &Known::Nothing, 0, Absent::Refuse), "refuse 404");
+        check(looked(&lookup("HEAD", None), &Known::Nothing, 0, Absent::Fill), "ask Size");
+        check(looked(&lookup("GET", Some("bytes=-5")), &Known::Nothing, 0, Absent::Fill), "ask Size");
+        check(looked(&lookup("GET", Some("bytes=0-5")), &Known::Nothing, 0, Absent::Fill), "ask Span");
     }
 
     #[test]
@@ -144,37 +292,42 @@ mod tests {
         let request = lookup("GET", None);
         let whole = Plan::Whole;
         let unreachable = FillError::Unreachable("".into());
-        check(failed(&request, &whole, &unreachable, Some(&meta(1))), "respond Whole stale");
-        check(failed(&request, &whole, &unreachable, None), "refuse 502");
-        check(failed(&request, &whole, &FillError::TimedOut("".into()), None), "refuse 504");
-        check(failed(&request, &whole, &FillError::Busy, None), "refuse 503");
-        check(failed(&request, &whole, &FillError::Missing(StatusCode::GONE), Some(&meta(1))), "refuse 410");
+        check(failed(&request, &whole, &unreachable, Some(&meta(1)), 5), "respond Whole stale");
+        check(failed(&request, &whole, &unreachable, None, 5), "refuse 502");
+        check(failed(&request, &whole, &FillError::TimedOut("".into()), None, 5), "refuse 504");
+        check(failed(&request, &whole, &FillError::Busy, None, 5), "refuse 503");
+        check(failed(&request, &whole, &FillError::Missing(StatusCode::GONE), Some(&meta(1)), 5), "refuse 410");
     }
 
     #[test]
     fn an_empty_file_is_asked_for_whole() {
         let empty = FillError::Unsatisfiable { size: 0 };
-        check(failed(&lookup("HEAD", None), &Plan::Size, &empty, None), "ask Whole");
-        check(failed(&lookup("HEAD", None), &Plan::Whole, &empty, None), "refuse 416");
-        check(failed(&lookup("GET", Some("bytes=5-")), &Plan::Span(0..9), &empty, None), "refuse 416");
+        check(failed(&lookup("HEAD", None), &Plan::Size, &empty, None, 5), "ask Whole");
+        check(failed(&lookup("HEAD", None), &Plan::Whole, &empty, None, 5), "refuse 416");
+        check(failed(&lookup("GET", Some("bytes=5-")), &Plan::Span(0..9), &empty, None, 5), "refuse 416");
     }
 
     #[test]
     fn the_range_of_another_request_refuses_nobody_else() {
         let short = FillError::Unsatisfiable { size: 1000 };
         let far = Plan::Span(99 << 20..100 << 20);
-        check(failed(&lookup("GET", Some("bytes=0-99")), &far, &short, None), "ask Span");
-        check(failed(&lookup("GET", None), &far, &short, None), "ask Whole");
-        check(failed(&lookup("GET", Some("bytes=1000-")), &far, &short, None), "refuse 416");
+        check(failed(&lookup("GET", Some("bytes=0-99")), &far, &short, None, 5), "ask Span");
+        check(failed(&lookup("GET", None), &far, &short, None, 5), "ask Whole");
+        check(failed(&lookup("GET", Some("bytes=1000-")), &far, &short, None, 5), "refuse 416");
     }
 
     #[track_caller]
     fn check(step: Step, expected: &str) {
         let answer = match step {
-            Step::Respond { conclusion, stale, .. } => {
-                format!("respond {conclusion:?}{}", if stale { " stale" } else { "" })
+            Step::Respond { conclusion, standing, .. } => match standing {
+                Standing::Current => format!("respond {conclusion:?}"),
+                Standing::Refreshing => format!("respond {conclusion:?} refreshing"),
+                Standing::Failed => format!("respond {conclusion:?} stale"),
+            },
+            Step::Ask(plan, company) => {
+                let alone = if company == Company::Alone { " alone" } else { "" };
+                format!("ask {}{alone}", format!("{plan:?}").split([' ', '(']).next().unwrap())
             }
-            Step::Ask(plan) => format!("ask {}", format!("{plan:?}").split([' ', '(']).next().unwrap()),
             Step::Refuse(refusal) => format!("refuse {}", refusal.status.as_u16()),
         };
         assert_eq!(answer, expected);

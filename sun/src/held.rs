@@ -4,6 +4,8 @@ use std::fs::File;
 
 use geo::ContentId;
 
+use crate::purge::Mark;
+
 /// A store of whole, checked files. Called on a worker thread for each request: it must answer from
 /// memory and at most open one file.
 pub trait HeldFiles: std::fmt::Debug + Send + Sync {
@@ -12,6 +14,13 @@ pub trait HeldFiles: std::fmt::Debug + Send + Sync {
 
     /// The edge read something else than was stored (short file, checksum): drop it.
     fn distrust(&self, content: ContentId);
+
+    /// The edge asked the content server about a file that was purged softly, and it is unchanged: from now on it counts
+    /// as fetched at `mark`.
+    fn confirmed(&self, content: ContentId, mark: Mark);
+
+    /// The file was purged, or there is another version: drop it.
+    fn outdated(&self, content: ContentId);
 
     /// Bytes held and bytes that may be held, for the status report.
     fn fullness(&self) -> (u64, u64);
@@ -32,6 +41,10 @@ pub struct HeldFile {
     pub headers: http::HeaderMap,
     /// When it was fetched, seconds since 1970.
     pub stored_at: u64,
+    /// The last purge that was gone by when its fetch began.
+    pub mark: Mark,
+    /// Hashes of its tags.
+    pub tags: Box<[u64]>,
 }
 
 /// Bytes that one checksum covers.

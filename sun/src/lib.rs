@@ -17,12 +17,14 @@
 //! In reading order:
 //!
 //! - [`flow`]: the life of a request, all of it. Read this first.
+//! - [`caching`]: the rules of RFC 9111. [`errand`]: what is fetched.
 //! - [`request`], [`conditional`], [`range`], [`multipart`], [`headers`], [`response`]: HTTP, in and out.
 //! - [`meta`], [`extent`], [`ram`], [`held`]: what is known and kept of a file.
 //! - [`sources`], [`region`], [`breaker`]: whom to ask, and whom to leave alone.
+//! - [`purge`]: what was purged, and what that makes of what is held.
 //! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
 //! - [`serve`], [`body`], [`vault_read`]: the shell that waits. [`pass`]: what is not cached, uploads.
-//! - [`listener`], [`tls`], [`greeting`], [`stall`]: sockets. [`edge`]: the shared state.
+//! - [`listener`], [`tls`], [`greeting`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
 //! - [`hot`]: files that one sun is not enough for.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
@@ -35,10 +37,12 @@
 
 pub mod body;
 pub mod breaker;
+pub mod caching;
 pub mod conditional;
 pub mod config;
 pub mod control;
 pub mod edge;
+pub mod errand;
 pub mod extent;
 pub mod fill;
 pub mod flow;
@@ -46,11 +50,13 @@ pub mod greeting;
 pub mod headers;
 pub mod held;
 pub mod hot;
+pub mod interim;
 pub mod listener;
 pub mod meta;
 pub mod metrics;
 pub mod multipart;
 pub mod pass;
+pub mod purge;
 pub mod ram;
 pub mod range;
 pub mod region;
@@ -61,13 +67,14 @@ pub mod serve;
 pub mod sources;
 pub mod stall;
 mod start;
+pub mod store;
 pub mod tls;
 pub mod upstream;
 pub mod vault_read;
 
 pub use config::{Certificate, Config};
 pub use held::{HeldFile, HeldFiles};
-pub use start::{Parts, Running, check, start};
+pub use start::{Parts, Running, check, purges, start};
 
 /// Seconds since 1970: the clock of `Age` and freshness.
 #[must_use]

@@ -37,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Limits;
 use crate::edge::Edge;
 use crate::greeting::Greeting;
+use crate::interim::{Interim, Passing};
 use crate::serve;
 use crate::stall::Stall;
 
@@ -242,13 +243,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let edge = &shared.edge;
+    let interim = Interim::default();
+    let stream = Passing::new(stream, interim.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let edge = Arc::clone(edge);
+        let interim = interim.clone();
         async move {
             Ok::<_, Infallible>(match kind {
                 Kind::Internal => serve::server(edge, request).await,
-                Kind::Https => serve::client(edge, peer.ip().to_canonical(), Scheme::Https, request).await,
-                Kind::Http => serve::client(edge, peer.ip().to_canonical(), Scheme::Http, request).await,
+                Kind::Https => serve::client(edge, peer.ip().to_canonical(), Scheme::Https, request, &interim).await,
+                Kind::Http => serve::client(edge, peer.ip().to_canonical(), Scheme::Http, request, &interim).await,
             })
         }
     });

@@ -5,9 +5,13 @@
 //! never be mixed. It follows from a strong validator where there is one: bytes that are still cached when a
 //! file comes back after its metadata were evicted are found again.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 
+use crate::caching::directives::{RequestDirectives, ResponseDirectives};
+use crate::caching::freshness::{Lifetime, Reuse};
+use crate::caching::{date, update};
 use crate::headers;
+use crate::purge::Mark;
 
 /// Metadata of one version of a file.
 #[derive(Clone, Debug)]
@@ -16,12 +20,22 @@ pub struct Meta {
     pub size: Option<u64>,
     /// Which version of the file; see the module's doc.
     pub generation: u64,
-    /// Kept response headers ([`headers::KEPT`]).
+    /// 200, or under the policy "rfc" whatever the content server said.
+    pub status: StatusCode,
+    /// Kept response headers: [`headers::KEPT`], or under the policy "rfc" all that [`update::stored`] keeps.
     pub headers: HeaderMap,
     /// When the content server made the response, seconds since 1970: `Age` counts from it.
     pub born_at: u64,
     /// Until when it is served without asking again, seconds since 1970.
     pub fresh_until: u64,
+    /// The last purge that was gone by when the fill of this version began.
+    pub mark: Mark,
+    /// Hashes of its tags, by which it can be purged; at most [`crate::purge::headers::TAGS_MAX`].
+    pub tags: Box<[u64]>,
+    /// Until when it is served at once and asked about behind the response, seconds since 1970.
+    pub background_until: u64,
+    /// Until when it is served if asking fails, seconds since 1970.
+    pub error_until: u64,
 }
 
 /// What a content server's response says about storing it.
@@ -44,13 +58,79 @@ impl Meta {
             Some(validator) => generation_of(validator, size),
             None => fallback,
         };
+        let fresh_until = now.saturating_add(ttl_s.saturating_sub(age));
         Self {
             size,
             generation,
+            status: StatusCode::OK,
             headers,
             born_at: now.saturating_sub(age),
-            fresh_until: now.saturating_add(ttl_s.saturating_sub(age)),
+            fresh_until,
+            background_until: fresh_until,
+            error_until: u64::MAX,
+            // The fill says both ([`crate::purge::Stamp`]); without it, as old as can be.
+            mark: Mark::default(),
+            tags: Box::default(),
         }
+    }
+
+    /// Under the policy "rfc": a response as it is to be kept, with what it says of its lifetime.
+    #[must_use]
+    pub fn of_response(
+        status: StatusCode,
+        headers: HeaderMap,
+        size: Option<u64>,
+        lifetime: Lifetime,
+        fallback: u64,
+    ) -> Self {
+        let generation = match strong_validator(&headers) {
+            Some(validator) if status == StatusCode::OK => generation_of(validator, size),
+            _ => fallback,
+        };
+        let Lifetime { born_at, fresh_until, background_until, error_until } = lifetime;
+        let (mark, tags) = (Mark::default(), Box::default());
+        Self { size, generation, status, headers, born_at, fresh_until, background_until, error_until, mark, tags }
+    }
+
+    /// The same version with what a 304, or a 200 to HEAD, says under the policy "rfc".
+    #[must_use]
+    pub fn updated(&self, end_to_end: &HeaderMap, lifetime: impl FnOnce(&HeaderMap) -> Lifetime) -> Self {
+        let headers = update::updated(&self.headers, end_to_end);
+        let Lifetime { born_at, fresh_until, background_until, error_until } = lifetime(&headers);
+        Self { headers, born_at, fresh_until, background_until, error_until, ..self.clone() }
+    }
+
+    /// With the length of the whole file, of which the response was a part.
+    #[must_use]
+    pub fn with_size(self, size: u64) -> Self {
+        let generation = match strong_validator(&self.headers) {
+            Some(validator) => generation_of(validator, Some(size)),
+            None => self.generation,
+        };
+        Self { size: Some(size), generation, ..self }
+    }
+
+    /// With the class's windows past its freshness, seconds.
+    #[must_use]
+    pub fn with_windows(self, stale_while_revalidate_s: u64, stale_if_error_s: u64) -> Self {
+        Self {
+            background_until: self.fresh_until.saturating_add(stale_while_revalidate_s),
+            error_until: self.fresh_until.saturating_add(stale_if_error_s),
+            ..self
+        }
+    }
+
+    /// What a request may do with it.
+    #[must_use]
+    pub fn reuse(&self, request: Option<&RequestDirectives>, now: u64) -> Reuse {
+        let Self { born_at, fresh_until, background_until, error_until, .. } = *self;
+        Lifetime { born_at, fresh_until, background_until, error_until }.reuse(request, now)
+    }
+
+    /// It was stale when it was made: whoever asks has to ask for themselves.
+    #[must_use]
+    pub const fn never_fresh(&self) -> bool {
+        self.fresh_until <= self.born_at
     }
 
     /// The same version, found unchanged at `now` (304): fresh again, headers as updated by `response`
@@ -61,7 +141,10 @@ impl Meta {
         headers.extend(headers::kept(response).into_iter().filter_map(|(name, value)| Some((name?, value))));
         let age = age(response);
         let (born_at, fresh_until) = (now.saturating_sub(age), now.saturating_add(ttl_s.saturating_sub(age)));
-        Self { headers, born_at, fresh_until, ..self.clone() }
+        // The windows stay as long as they were.
+        let (behind, failed) =
+            (self.background_until.saturating_sub(self.fresh_until), self.error_until.saturating_sub(self.fresh_until));
+        Self { headers, born_at, fresh_until, ..self.clone() }.with_windows(behind, failed)
     }
 
     /// Whether it may be served without asking again.
@@ -89,21 +172,17 @@ impl Meta {
     #[must_use]
     pub fn weight(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
-        size_of::<Self>() + headers
+        size_of::<Self>() + headers + size_of_val(&*self.tags)
     }
 }
 
 impl Storable {
-    /// Reads the `Cache-Control` of a response.
+    /// Reads the `Cache-Control` of a response. `private="field"` counts as well: what is not known to be for
+    /// everybody is not kept.
     #[must_use]
     pub fn of(response: &HeaderMap) -> Self {
-        let forbidden = response
-            .get_all(header::CACHE_CONTROL)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|directive| directive.split('=').next())
-            .any(|name| ["no-store", "private"].iter().any(|no| name.trim().eq_ignore_ascii_case(no)));
+        let directives = ResponseDirectives::of(response);
+        let forbidden = directives.no_store || directives.private || !directives.withheld.is_empty();
         if forbidden { Self::No } else { Self::Yes }
     }
 }
@@ -116,8 +195,16 @@ fn age(response: &HeaderMap) -> u64 {
 fn strong_validator(headers: &HeaderMap) -> Option<&str> {
     match headers.get(header::ETAG) {
         Some(tag) => tag.to_str().ok().filter(|tag| tag.starts_with('"') && tag.len() > 1 && tag.ends_with('"')),
-        None => headers::text(headers, &header::LAST_MODIFIED),
+        None => headers::text(headers, &header::LAST_MODIFIED).filter(|text| long_unchanged(text, headers)),
     }
+}
+
+/// Whether a date of last change tells versions apart: not when the response was made in the minute after it
+/// (RFC 9110, section 8.8.2.2). Where `Date` is not kept, files do not change by convention.
+fn long_unchanged(modified: &str, headers: &HeaderMap) -> bool {
+    let Some(made) = headers::text(headers, &header::DATE) else { return true };
+    let (modified, made) = (date::parse(modified, 0), date::parse(made, 0));
+    modified.zip(made).is_some_and(|(modified, made)| modified.saturating_add(60) <= made)
 }
 
 /// 64 bits of blake3 of validator and size; the lowest bit is set, so that it differs from every fallback

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::fill::FillError;
+use crate::purge::{Purges, Verdict};
 use crate::sources::Source;
 
 /// Counters of one edge.
@@ -53,6 +54,13 @@ pub struct Metrics {
     pub hot_passing: IntGauge,
     /// Version of the running topology.
     pub topology_version: IntGauge,
+    purge_sequence: IntGauge,
+    purge_direct: IntGauge,
+    purge_rules: IntGauge,
+    purge_gone: IntCounter,
+    purge_stale: IntCounter,
+    /// Questions to the purge log that failed.
+    pub purge_failures: IntCounter,
     /// Requests and bytes since the start, for rates.
     pub totals: Arc<Totals>,
 }
@@ -138,6 +146,7 @@ impl Metrics {
             Ok(vector)
         };
         let requests = vector("edge_requests_total", "Requests of clients, by who answered.", "outcome")?;
+        let found = vector("edge_purge_found_total", "Held files that a lookup found purged.", "verdict")?;
         Ok(Self {
             responses: vector("edge_responses_total", "Responses to clients, by status.", "status")?,
             outcomes: Outcome::ALL.map(|outcome| (outcome, requests.with_label_values(&[outcome.name()]))),
@@ -163,6 +172,12 @@ impl Metrics {
             hot_copies: gauge("edge_hot_copies", "Hot files that this sun keeps and does not own.")?,
             hot_passing: gauge("edge_hot_passing", "Hot files of which requests are passed on.")?,
             topology_version: gauge("edge_topology_version", "Version of the running topology.")?,
+            purge_sequence: gauge("edge_purge_sequence", "Entry of the purge log that is gone by.")?,
+            purge_direct: gauge("edge_purge_direct", "Number of the last purge brought directly.")?,
+            purge_rules: gauge("edge_purge_rules", "Purge rules that are kept.")?,
+            purge_gone: found.with_label_values(&["gone"]),
+            purge_stale: found.with_label_values(&["stale"]),
+            purge_failures: counter("edge_purge_failures_total", "Questions to the purge log that failed.")?,
             totals: Arc::default(),
         })
     }
@@ -210,6 +225,7 @@ impl Metrics {
             FillError::Unreachable(_) => "unreachable",
             FillError::TimedOut(_) => "timeout",
             FillError::Busy => "busy",
+            FillError::NotShared => "not_shared",
             FillError::Changed => "changed",
             FillError::Broken { .. } => "broken",
         };
@@ -219,6 +235,23 @@ impl Metrics {
     /// A slow source was asked a second time; `won`: that brought the answer.
     pub fn hedged(&self, won: bool) {
         self.hedges.with_label_values(&[if won { "won" } else { "lost" }]).inc();
+    }
+
+    /// How far purges are gone by.
+    pub fn purges(&self, purges: &Purges) {
+        let mark = purges.mark();
+        self.purge_sequence.set(i64::try_from(mark.log).unwrap_or(i64::MAX));
+        self.purge_direct.set(i64::try_from(mark.direct).unwrap_or(i64::MAX));
+        self.purge_rules.set(i64::try_from(purges.rules()).unwrap_or(i64::MAX));
+    }
+
+    /// A lookup found something held, and this is what purges say of it.
+    pub fn purge_found(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Current => {}
+            Verdict::Stale => self.purge_stale.inc(),
+            Verdict::Gone => self.purge_gone.inc(),
+        }
     }
 
     /// A fill broke off and goes on elsewhere.

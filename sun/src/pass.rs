@@ -21,6 +21,7 @@
 
 pub mod body;
 pub mod crossing;
+pub mod keep;
 pub mod pace;
 
 use std::net::IpAddr;
@@ -36,11 +37,13 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use self::keep::Keep;
 use crate::body::ResponseBody;
 use crate::breaker;
+use crate::caching::freshness::Exchange;
 use crate::config::UpstreamConfig;
 use crate::edge::Edge;
 use crate::metrics::Outcome;
@@ -105,14 +108,13 @@ async fn carry(
     body: Incoming,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let uploads = edge.with_class(pass.site.as_deref(), &pass.name, |class| class.uploads);
-    let (url, leave, permit) = match admit(edge, pass, uploads, &body) {
+    let Admitted { url, source, leave, permit } = match admit(edge, pass, uploads, &body) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refuse_body(head, body);
             return Err(refusal);
         }
     };
-    let source = Source::ContentServer { number: pass.target.content_server(), url: url.clone() };
     let limits = UploadLimits {
         bytes_max: uploads.map_or(u64::MAX, |uploads| uploads.bytes_max),
         bytes_per_second: uploads.map_or(0, |uploads| uploads.bytes_per_second),
@@ -122,6 +124,7 @@ async fn carry(
     let (upload, progress) = Upload::new(body, limits);
     let passing = &edge.passing;
     let request = outgoing(edge, client, pass, head, &url, upload)?;
+    let asked_at = crate::unix_now();
     let response = match answered(passing, request, &progress).await {
         Ok(response) => response,
         Err(failure) => {
@@ -137,25 +140,32 @@ async fn carry(
     } else {
         edge.succeeded(&source);
     }
-    if !head.method.is_safe() && (response.status().is_success() || response.status().is_redirection()) {
-        edge.invalidate(&pass.name);
-    }
+    let exchange = Exchange { asked_at, answered_at: crate::unix_now() };
     let (server, body) = response.into_parts();
     let base = base_of(&url, &pass.target);
-    let mut answer = Response::new(ResponseBody::passed(Passed::new(body, passing.idle, permit)));
+    let headers = crossing::down(&server.headers, &pass.target, base, pass.site.is_some());
+    keep::forget(edge, pass, head, server.status, &headers);
+    let keep = Keep::of(edge, pass, head, server.status, &headers, body.size_hint().exact(), exchange);
+    let body = Passed::new(body, passing.idle, permit).keeping(keep);
+    let mut answer = Response::new(ResponseBody::passed(body));
     *answer.status_mut() = server.status;
-    *answer.headers_mut() = crossing::down(&server.headers, &pass.target, base, pass.site.is_some());
+    *answer.headers_mut() = headers;
     edge.signature.sign_passed(answer.headers_mut());
     Ok(answer)
 }
 
-/// What can be refused without the body; else where the request goes, and its place among those under way.
-fn admit(
-    edge: &Edge,
-    pass: &Pass,
-    uploads: Option<Uploads>,
-    body: &Incoming,
-) -> Result<(String, breaker::Pass, tokio::sync::OwnedSemaphorePermit), Refusal> {
+/// Where a request may go.
+struct Admitted {
+    url: String,
+    source: Source,
+    /// The breaker's.
+    leave: breaker::Leave,
+    /// Its place among those under way.
+    permit: OwnedSemaphorePermit,
+}
+
+/// What can be refused without the body is refused.
+fn admit(edge: &Edge, pass: &Pass, uploads: Option<Uploads>, body: &Incoming) -> Result<Admitted, Refusal> {
     let url = edge.topology().content_servers.url_of(&pass.target);
     let url = url.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such content server"))?;
     if let Some(Uploads { bytes_max, .. }) = uploads
@@ -163,13 +173,12 @@ fn admit(
     {
         return Err(too_long());
     }
-    let source = Source::ContentServer { number: pass.target.content_server(), url: url.clone() };
-    let leave = edge.admits(&source);
-    let leave = leave
-        .ok_or_else(|| Refusal::new(StatusCode::BAD_GATEWAY, "the content server cannot be reached at the moment"))?;
     let permit = Arc::clone(&edge.passing.permits).try_acquire_owned();
     let permit = permit.map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many uploads are under way"))?;
-    Ok((url, leave, permit))
+    let source = Source::ContentServer { number: pass.target.content_server(), url: url.clone() };
+    let leave = edge.admits(&source);
+    let away = || Refusal::new(StatusCode::BAD_GATEWAY, "the content server cannot be reached at the moment");
+    Ok(Admitted { url, source, leave: leave.ok_or_else(away)?, permit })
 }
 
 /// Disposes of a body that is refused at once.

@@ -3,8 +3,12 @@
 //! ```text
 //!   Key::Head(content)                  -> Small { meta, body }      files of at most one extent
 //!                                       -> Large { meta }            larger ones; their bytes are extents
+//!                                       -> Note: what is known where there is no file, see below
 //!   Key::Extent(content, generation, k) -> Extent(bytes)
 //! ```
+//!
+//! `content` is the file's id, under the policy "rfc" a slot made of it ([`crate::caching::vary::slot`]): that of
+//! the URL, or of one variant.
 //!
 //! One lookup answers a request for a small file, and one more per extent a request for a large one. Extents
 //! are keyed by the version they belong to, so a changed file cannot be mixed with its predecessor; what is
@@ -14,8 +18,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use geo::ContentId;
+use http::StatusCode;
 use moka::sync::Cache;
 
+use crate::caching::vary::Varying;
 use crate::extent::EXTENT_BYTES;
 use crate::meta::Meta;
 
@@ -43,6 +49,43 @@ pub enum Head {
     },
 }
 
+/// What the tier knows of a file that it does not hold.
+#[derive(Clone, Debug)]
+pub enum Note {
+    /// Its responses vary: each variant has a slot of its own.
+    Varying(Arc<Varying>),
+    /// Some bytes of a small file.
+    Piece {
+        /// Metadata of the whole file.
+        meta: Arc<Meta>,
+        /// Position of the first byte that is here.
+        start: u64,
+        /// The bytes.
+        body: Bytes,
+    },
+    /// There is none (negative caching).
+    Refused {
+        /// What the content server said.
+        status: StatusCode,
+        /// Until when that is taken for granted, seconds since 1970.
+        until: u64,
+    },
+    /// What it is lately was for one client only: nobody waits for another's answer (hit for miss).
+    Alone {
+        /// Until when, seconds since 1970.
+        until: u64,
+    },
+}
+
+/// All that the tier says of a file.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// It is held, whole or in part.
+    File(Head),
+    /// It is not, but something is known.
+    Note(Note),
+}
+
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 enum Key {
     Head(ContentId),
@@ -52,6 +95,7 @@ enum Key {
 #[derive(Clone, Debug)]
 enum Entry {
     Head(Head),
+    Note(Note),
     Extent(Bytes),
 }
 
@@ -66,13 +110,37 @@ impl Ram {
         Self { cache, bytes_max }
     }
 
-    /// What is known of a file.
+    /// The file, if it is held.
     #[must_use]
     pub fn head(&self, content: ContentId) -> Option<Head> {
+        match self.known(content)? {
+            Known::File(head) => Some(head),
+            Known::Note(_) => None,
+        }
+    }
+
+    /// What is known of a file.
+    #[must_use]
+    pub fn known(&self, content: ContentId) -> Option<Known> {
         match self.cache.get(&Key::Head(content))? {
-            Entry::Head(head) => Some(head),
+            Entry::Head(head) => Some(Known::File(head)),
+            Entry::Note(note) => Some(Known::Note(note)),
             Entry::Extent(_) => None,
         }
+    }
+
+    /// How a URL's responses vary.
+    #[must_use]
+    pub fn varying(&self, content: ContentId) -> Option<Arc<Varying>> {
+        match self.known(content)? {
+            Known::Note(Note::Varying(varying)) => Some(varying),
+            Known::Note(_) | Known::File(_) => None,
+        }
+    }
+
+    /// Notes something of a file that is not held.
+    pub fn note(&self, content: ContentId, note: Note) {
+        self.cache.insert(Key::Head(content), Entry::Note(note));
     }
 
     /// One extent of one version of a file. A small file is its own first extent.
@@ -104,6 +172,25 @@ impl Ram {
     pub fn keep_large(&self, content: ContentId, meta: Arc<Meta>) {
         debug_assert!(meta.size.is_some_and(|size| size > EXTENT_BYTES));
         self.cache.insert(Key::Head(content), Entry::Head(Head::Large { meta }));
+    }
+
+    /// Keeps some bytes of a small file, together with those of the same version that they touch; a file that is whole
+    /// by that is kept as such. What is held whole and fresh at `now` (seconds since 1970) stays.
+    pub fn keep_piece(&self, content: ContentId, meta: Arc<Meta>, start: u64, body: Bytes, now: u64) {
+        let (start, body) = match self.known(content) {
+            Some(Known::File(head)) if head.meta().fresh(now) => return,
+            Some(Known::Note(Note::Piece { meta: held, start: from, body: bytes }))
+                if held.generation == meta.generation && meta.resume_validator().is_some() =>
+            {
+                joined((from, &bytes), (start, &body)).unwrap_or((start, body))
+            }
+            _ => (start, body),
+        };
+        if start == 0 && meta.size == Some(body.len() as u64) {
+            self.keep_small(content, meta, body);
+        } else {
+            self.note(content, Note::Piece { meta, start, body });
+        }
     }
 
     /// The version that is held was found current: its metadata are replaced, its bytes stay.
@@ -148,6 +235,16 @@ impl std::fmt::Debug for Ram {
 }
 
 impl Head {
+    /// The same, past its time.
+    #[must_use]
+    pub fn stale(self) -> Self {
+        let stale = |meta: Arc<Meta>| Arc::new(Meta { fresh_until: 0, background_until: 0, ..(*meta).clone() });
+        match self {
+            Self::Small { meta, body } => Self::Small { meta: stale(meta), body },
+            Self::Large { meta } => Self::Large { meta: stale(meta) },
+        }
+    }
+
     /// The metadata.
     #[must_use]
     pub const fn meta(&self) -> &Arc<Meta> {
@@ -163,9 +260,21 @@ impl Entry {
             + match self {
                 Self::Head(Head::Small { meta, body }) => meta.weight() + body.len(),
                 Self::Head(Head::Large { meta }) => meta.weight(),
+                Self::Note(Note::Varying(varying)) => varying.weight(),
+                Self::Note(Note::Piece { meta, body, .. }) => meta.weight() + body.len(),
+                Self::Note(Note::Refused { .. } | Note::Alone { .. }) => 0,
                 Self::Extent(bytes) => bytes.len(),
             }
     }
+}
+
+/// Two pieces of one version as one, if there is no gap between them.
+fn joined(a: (u64, &Bytes), b: (u64, &Bytes)) -> Option<(u64, Bytes)> {
+    let (first, second) = if a.0 <= b.0 { (a, b) } else { (b, a) };
+    let overlap = (first.0 + first.1.len() as u64).checked_sub(second.0)?;
+    let rest = usize::try_from(overlap).ok().and_then(|overlap| second.1.get(overlap..)).unwrap_or_default();
+    let joined: Bytes = [first.1, rest].concat().into();
+    (joined.len() as u64 <= EXTENT_BYTES).then_some((first.0, joined))
 }
 
 /// moka's key, deque nodes, hash slot and the allocator's rounding, per entry; an estimate.
@@ -194,6 +303,26 @@ mod tests {
         ram.cache.run_pending_tasks();
         let (held, most) = ram.fullness();
         assert!(held > 0 && held <= most, "{held} of {most}");
+    }
+
+    #[test]
+    fn pieces_of_one_version_become_the_file() {
+        let (ram, content) = (Ram::new(1 << 24), content());
+        let headers = http::HeaderMap::from_iter([(http::header::ETAG, "\"a\"".parse().unwrap())]);
+        let meta = Arc::new(Meta::new(&headers, Some(10), 0, 0, 2));
+        let keep = |start, text: &'static str| {
+            ram.keep_piece(content, Arc::clone(&meta), start, Bytes::from_static(text.as_bytes()), 0);
+            match ram.known(content) {
+                Some(Known::Note(Note::Piece { start, body, .. })) => format!("{start} {body:?}"),
+                Some(Known::File(Head::Small { body, .. })) => format!("all {body:?}"),
+                other => format!("{other:?}"),
+            }
+        };
+        assert_eq!(keep(6, "67"), "6 b\"67\"");
+        assert_eq!(keep(4, "456"), "4 b\"4567\"");
+        assert_eq!(keep(5, "56"), "4 b\"4567\"");
+        assert_eq!(keep(0, "01"), "0 b\"01\"", "there is a gap: the newer counts");
+        assert_eq!(keep(2, "23456789"), "all b\"0123456789\"");
     }
 
     #[test]

@@ -7,18 +7,21 @@
 //!                                                    a class with uploads: POST, PUT, PATCH, DELETE, ... --> Pass
 //! ```
 //!
-//! Only what a `Lookup` holds goes any further: no port, cookie or forwarded header of a client reaches a decision
+//! Only what a `Lookup` holds goes any further (under the policy "rfc" the client's end-to-end fields are in it, for the
+//! content server): no port, cookie or forwarded header of a client reaches a decision
 //! about where bytes come from. Its host chooses among the topology's sites and does nothing else; its query is part
 //! of a site's name, and under `/c...` goes upstream with what is passed (a content server's own signature of an
 //! upload may be in it), but not with what is cached.
 
 use std::sync::Arc;
 
-use geo::topology::Site;
+use geo::topology::{Policy, Site};
 use geo::{CanonicalName, ContentId, NameError, Topology};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, Method, StatusCode, Version, request};
 
+use crate::caching::vary;
+use crate::errand::{Errand, Said};
 use crate::headers;
 use crate::multipart::Several;
 use crate::range::Spec;
@@ -30,6 +33,10 @@ pub struct Lookup {
     pub name: CanonicalName,
     /// Its id.
     pub content: ContentId,
+    /// Where it is kept: the id, or under the policy "rfc" what [`vary::slot`] makes of it.
+    pub slot: ContentId,
+    /// What the client said; only under the policy "rfc".
+    pub said: Option<Arc<Said>>,
     /// HEAD: the same without a body.
     pub head_only: bool,
     /// The part asked for; of several the one that leads ([`Several::lead`]).
@@ -128,33 +135,33 @@ fn read(head: &request::Parts, direct: bool, topology: &Topology) -> Result<Pars
     check_host(head)?;
     check_loop(&head.headers, &topology.domain)?;
     if direct && let Some(host) = headers::text(&head.headers, &SITE) {
-        return read_written(head, topology.site(host));
+        return read_written(head, topology.site(host), topology);
     }
     let site = if direct { None } else { host(head).and_then(|host| topology.site(host)) };
     match site {
-        Some(site) => read_sites(head, site),
+        Some(site) => read_sites(head, site, topology),
         None => read_file(head, direct, topology),
     }
 }
 
 /// A request of a server for a site's file: it names it as it is written.
-fn read_written(head: &request::Parts, site: Option<&Site>) -> Result<Parsed, Refusal> {
+fn read_written(head: &request::Parts, site: Option<&Site>, topology: &Topology) -> Result<Parsed, Refusal> {
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let name = CanonicalName::from_written(target.strip_prefix('/').unwrap_or(target)).map_err(refusal_of)?;
     match head.method {
-        Method::GET | Method::HEAD => Ok(Parsed::File(lookup(head, name, true, site))),
+        Method::GET | Method::HEAD => Ok(Parsed::File(lookup(head, name, true, site, topology))),
         _ => Err(only_read()),
     }
 }
 
 /// A request by a site's URL.
-fn read_sites(head: &request::Parts, site: &Site) -> Result<Parsed, Refusal> {
+fn read_sites(head: &request::Parts, site: &Site, topology: &Topology) -> Result<Parsed, Refusal> {
     let (path, query) = (head.uri.path(), head.uri.query());
     let class = site.class_of(path);
     let name = |query| CanonicalName::for_site(site.content_server, path, query).map_err(refusal_of);
     let key = name(query.filter(|_| !class.ignore_query))?;
     match head.method {
-        Method::GET | Method::HEAD => Ok(Parsed::File(lookup(head, key, false, Some(site)))),
+        Method::GET | Method::HEAD => Ok(Parsed::File(lookup(head, key, false, Some(site), topology))),
         // Answered by nobody: TRACE shows what was added on the way (RFC 9110, section 9.3.8), CONNECT is no request
         // for a file.
         Method::TRACE | Method::CONNECT => Err(only_read()),
@@ -169,7 +176,7 @@ fn read_file(head: &request::Parts, direct: bool, topology: &Topology) -> Result
     let uploads = !direct && topology.class_of(&name).uploads.is_some();
     match head.method {
         Method::HEAD if uploads && is_about_an_upload(&head.headers) => {}
-        Method::GET | Method::HEAD => return Ok(Parsed::File(lookup(head, name, direct, None))),
+        Method::GET | Method::HEAD => return Ok(Parsed::File(lookup(head, name, direct, None, topology))),
         Method::OPTIONS if uploads && !is_preflight(head) => {}
         Method::OPTIONS if head.headers.contains_key(header::ORIGIN) => return Ok(preflight(head, name, None)),
         Method::POST | Method::PUT | Method::PATCH | Method::DELETE if uploads => {}
@@ -217,13 +224,22 @@ fn host_of(site: &Site) -> Arc<str> {
     site.host.as_str().into()
 }
 
-fn lookup(head: &request::Parts, name: CanonicalName, direct: bool, site: Option<&Site>) -> Lookup {
+fn lookup(
+    head: &request::Parts,
+    name: CanonicalName,
+    direct: bool,
+    site: Option<&Site>,
+    topology: &Topology,
+) -> Lookup {
     let own = |name: &HeaderName| headers::text(&head.headers, name).map(str::to_owned);
+    let rfc = topology.class_for(site, &name).policy == Policy::Rfc;
+    // Under the policy "rfc" these are the content server's to judge (RFC 9111, section 4.3.2).
+    let theirs = |name: &HeaderName| own(name).filter(|_| !rfc);
     let conditions = Conditions {
-        if_match: own(&header::IF_MATCH),
+        if_match: theirs(&header::IF_MATCH),
         if_none_match: own(&header::IF_NONE_MATCH),
         if_modified_since: own(&header::IF_MODIFIED_SINCE),
-        if_unmodified_since: own(&header::IF_UNMODIFIED_SINCE),
+        if_unmodified_since: theirs(&header::IF_UNMODIFIED_SINCE),
         if_range: own(&header::IF_RANGE),
     };
     // RFC 9110, section 14.2: Range means something with GET only, and several fields are no valid one.
@@ -233,11 +249,28 @@ fn lookup(head: &request::Parts, name: CanonicalName, direct: bool, site: Option
     let range = several.as_ref().map(Several::lead).or_else(|| asked.and_then(Spec::parse));
     let content = name.content_id();
     let cache_control = headers::text(&head.headers, &header::CACHE_CONTROL);
-    let held_only = direct && cache_control.is_some_and(|asked| asked == crate::upstream::ONLY_IF_CACHED);
+    // Under the policy "rfc" the field is the client's own.
+    let held_only = direct && !rfc && cache_control.is_some_and(|asked| asked == crate::upstream::ONLY_IF_CACHED);
     let origin = own(&header::ORIGIN);
     let head_only = head.method == Method::HEAD;
+    let slot = if rfc { vary::slot(content) } else { content };
+    let said = rfc.then(|| Arc::new(Said::of(&head.headers, direct)));
     let site = site.map(host_of);
-    Lookup { name, content, head_only, range, several, conditions, origin, direct, held_only, site }
+    Lookup { name, content, slot, said, head_only, range, several, conditions, origin, direct, held_only, site }
+}
+
+impl Lookup {
+    /// What is fetched for it.
+    #[must_use]
+    pub fn errand(&self) -> Errand {
+        Errand { name: self.name.clone(), content: self.content, site: self.site.clone(), said: self.said.clone() }
+    }
+
+    /// Whether only the content server may see it.
+    #[must_use]
+    pub fn personal(&self) -> bool {
+        self.said.as_ref().is_some_and(|said| said.personal)
+    }
 }
 
 /// The hostname that the request is for, without a port (RFC 9110, section 7.2; RFC 9112, section 3.3): the target's

@@ -10,8 +10,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use geo::topology::{Class, Cors};
 
 use crate::body::ResponseBody;
+use crate::caching::update;
 use crate::conditional::Conclusion;
-use crate::fill::Opened;
+use crate::fill::{Asked, Opened};
 use crate::meta::Meta;
 use crate::request::Refusal;
 
@@ -29,8 +30,10 @@ pub struct Signature {
 pub enum Provenance {
     /// A tier.
     Hit,
-    /// A tier, past its time.
+    /// A tier, past its time, since nothing newer could be had.
     Stale,
+    /// A tier, past its time, while it is asked about.
+    Refreshing,
     /// Some of it from a tier.
     Partial,
     /// A fill.
@@ -65,13 +68,20 @@ impl Signature {
         let text = match provenance {
             Provenance::Hit => return self.hit.clone(),
             Provenance::Stale => format!("{name}; hit; detail=stale-if-error"),
+            Provenance::Refreshing => format!("{name}; hit; detail=stale-while-revalidate"),
             Provenance::Partial => format!("{name}; fwd=partial; stored"),
             Provenance::Revalidated => format!("{name}; fwd=stale; fwd-status=304"),
             Provenance::Miss { collapsed, opened } => {
                 let before = opened.passed_on.as_ref().map(|status| format!("{status}, ")).unwrap_or_default();
                 let stored = if opened.stored { "; stored" } else { "" };
                 let collapsed = if *collapsed { "; collapsed" } else { "" };
-                format!("{before}{name}; fwd=miss{stored}{collapsed}")
+                let fwd = match opened.asked {
+                    Asked::Nothing => "fwd=miss".to_owned(),
+                    Asked::Url => format!("fwd=uri-miss; fwd-status={}", opened.status.as_u16()),
+                    Asked::Stale => format!("fwd=stale; fwd-status={}", opened.status.as_u16()),
+                    Asked::Part => format!("fwd=partial; fwd-status={}", opened.status.as_u16()),
+                };
+                format!("{before}{name}; {fwd}{stored}{collapsed}")
             }
         };
         HeaderValue::from_str(&text).unwrap_or_else(|_| self.hit.clone())
@@ -104,7 +114,7 @@ impl Signature {
         if meta.size.is_some() {
             headers.insert(header::ACCEPT_RANGES, BYTES);
         }
-        headers.insert(header::AGE, now.saturating_sub(meta.born_at).into());
+        headers.insert(header::AGE, age(meta, provenance, now).into());
         headers.insert(CACHE_STATUS, self.cache_status(provenance));
         headers.insert(header::VIA, self.via.clone());
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, NOSNIFF);
@@ -127,6 +137,42 @@ impl Signature {
         headers.insert(header::CACHE_CONTROL, NO_STORE);
         headers.insert(header::CONTENT_LENGTH, 0.into());
         headers.insert(header::VIA, self.via.clone());
+        response
+    }
+
+    /// The same under the policy "rfc": the content server's fields as they are, its status, and in `Cache-Status` also
+    /// for how long the answer is fresh, seconds.
+    #[must_use]
+    pub fn answer_rfc(
+        &self,
+        meta: &Meta,
+        conclusion: &Conclusion,
+        provenance: &Provenance,
+        now: u64,
+        body: ResponseBody,
+    ) -> Response<ResponseBody> {
+        let (status, length, range) = shape(meta, conclusion);
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        let mut headers = meta.headers.clone();
+        headers.remove(header::CONTENT_LENGTH);
+        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if let Some(length) = length.filter(|_| !bodiless) {
+            headers.insert(header::CONTENT_LENGTH, length.into());
+        }
+        if let Some(range) = range {
+            headers.insert(header::CONTENT_RANGE, range);
+        }
+        if status == StatusCode::OK && meta.size.is_some() && !headers.contains_key(header::ACCEPT_RANGES) {
+            headers.insert(header::ACCEPT_RANGES, BYTES);
+        }
+        headers.insert(header::AGE, age(meta, provenance, now).into());
+        headers.insert(header::VIA, update::via(&headers, &self.via));
+        let told = self.cache_status(provenance);
+        let seconds = i128::from(meta.fresh_until) - i128::from(now);
+        let ttl = format!("{}; ttl={}", told.to_str().unwrap_or(&self.name), seconds.max(-i128::from(now)));
+        headers.insert(CACHE_STATUS, HeaderValue::from_str(&ttl).unwrap_or(told));
+        *response.headers_mut() = headers;
         response
     }
 
@@ -172,11 +218,19 @@ impl Signature {
     }
 }
 
+/// How old an answer is, seconds: what is on its way to this client is as old as it was when it came.
+fn age(meta: &Meta, provenance: &Provenance, now: u64) -> u64 {
+    match provenance {
+        Provenance::Miss { collapsed: false, opened } => opened.age,
+        _ => now.saturating_sub(meta.born_at),
+    }
+}
+
 /// Status, Content-Length and Content-Range.
 fn shape(meta: &Meta, conclusion: &Conclusion) -> (StatusCode, Option<u64>, Option<HeaderValue>) {
     let content_range = |text: String| HeaderValue::from_str(&text).ok();
     match conclusion {
-        Conclusion::Whole => (StatusCode::OK, meta.size, None),
+        Conclusion::Whole => (meta.status, meta.size, None),
         Conclusion::Part(Range { start, end }) => {
             let size = meta.size.map_or_else(|| "*".to_owned(), |size| size.to_string());
             let range = content_range(format!("bytes {start}-{}/{size}", end.saturating_sub(1)));
@@ -260,12 +314,9 @@ mod tests {
     fn cache_status_lists_the_servers_from_the_origin_on() {
         let signature = Signature::new("sun4-2-1").unwrap();
         let opened = Opened {
-            meta: meta(),
-            flows: true,
-            end: 30,
-            stored: true,
             outcome: crate::metrics::Outcome::Sun,
             passed_on: Some("sun4-2-2; hit".into()),
+            ..Opened::of_medium(meta())
         };
         let status = |provenance| signature.cache_status(&provenance).to_str().unwrap().to_owned();
         assert_eq!(status(Provenance::Hit), "sun4-2-1; hit");

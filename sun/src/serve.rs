@@ -5,26 +5,30 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use daemon::tokens::Role;
-use geo::Scheme;
 use geo::topology::Cors;
-use http::{Request, Response, StatusCode, header};
+use geo::{ContentId, Scheme};
+use http::{Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use crate::body::{FileReader, ResponseBody};
+use crate::caching::freshness::Reuse;
 use crate::conditional::Conclusion;
 use crate::edge::Edge;
 use crate::extent;
 use crate::fill::plan::Plan;
 use crate::fill::registry::{Joined, Need, UnderWay};
-use crate::fill::{Opened, Reader, ahead, task};
-use crate::flow::{self, Step};
+use crate::fill::window::slice;
+use crate::fill::{Fill, FillError, Opened, Reader, ahead, task};
+use crate::flow::{self, Company, Known, Standing, Step};
 use crate::headers;
 use crate::held::HeldFile;
+use crate::interim::Interim;
 use crate::meta::{Meta, fresh_generation};
 use crate::metrics::Outcome;
 use crate::multipart::{FileSize, Multipart};
 use crate::pass;
-use crate::ram::Head;
+use crate::purge;
+use crate::ram::{self, Head, Note};
 use crate::report::Tally;
 use crate::request::{self, Lookup, Parsed, Pass, Refusal};
 use crate::response::{self, Provenance};
@@ -35,6 +39,7 @@ pub async fn client(
     client: IpAddr,
     scheme: Scheme,
     request: Request<Incoming>,
+    interim: &Interim,
 ) -> Response<ResponseBody> {
     let (head, body) = request.into_parts();
     let parsed = request::parse(&head, false, &edge.topology());
@@ -53,10 +58,13 @@ pub async fn client(
     };
     let passed_on = pass_on(&edge, &lookup, scheme, head.uri.query());
     let redirected = passed_on.is_some();
+    // RFC 9110, section 15.2: none to a client of HTTP/1.0; over HTTP/2 hyper cannot.
+    let hints = (head.version == Version::HTTP_11).then_some(interim);
     let (mut response, outcome) = match passed_on {
         Some(response) => (response, Outcome::Refused),
-        None => Serving { client: Some(client), ..Serving::new(&edge, &lookup) }.run().await,
+        None => Serving { client: Some(client), interim: hints, ..Serving::new(&edge, &lookup) }.run().await,
     };
+    interim.close();
     edge.with_class(lookup.site.as_deref(), &lookup.name, |class| {
         if let Some(cors) = &class.cors {
             response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
@@ -107,6 +115,9 @@ async fn passed(edge: &Arc<Edge>, client: IpAddr, pass: &Pass, request: Request<
 
 /// Answers another server on the internal listener: authenticated, never through a sun, not reported.
 pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<ResponseBody> {
+    if request.uri().path() == purge::direct::PATH {
+        return purge::direct::answer(edge, request).await;
+    }
     let (head, _) = request.into_parts();
     let authorization = headers::text(&head.headers, &header::AUTHORIZATION);
     let refusal = match edge.tokens.identify(authorization).map(|identity| identity.role) {
@@ -119,8 +130,11 @@ pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<Res
     }
     match request::parse(&head, true, &edge.topology()) {
         Parsed::File(lookup) => Serving::new(&edge, &lookup).run().await.0,
-        Parsed::Preflight { .. } | Parsed::Pass(_) => {
+        Parsed::Preflight { .. } => {
             edge.signature.refuse(&Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "no browser asks here"), false)
+        }
+        Parsed::Pass(_) => {
+            edge.signature.refuse(&Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "servers only read here"), false)
         }
         Parsed::Refused(refusal) => edge.signature.refuse(&refusal, false),
     }
@@ -143,25 +157,29 @@ struct Serving<'a> {
     request: &'a Lookup,
     /// Who asks; none: a server.
     client: Option<IpAddr>,
+    /// Where 1xx responses go on to.
+    interim: Option<&'a Interim>,
     found: Found,
 }
 
 /// What the tiers and fills have given so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Found {
+    /// Where the request looks: the file's slot, or that of the variant it gets.
+    slot: ContentId,
+    /// What RAM knows of it.
+    known: Known,
     /// A whole small file.
     body: Option<Bytes>,
     /// The vault's copy.
     held: Option<Arc<HeldFile>>,
     /// The fill that was joined, and what it answered.
     fill: Option<(Reader, Opened, bool)>,
-    /// The version that a tier holds, fresh or not.
-    meta: Option<Arc<Meta>>,
 }
 
 impl<'a> Serving<'a> {
     fn new(edge: &'a Arc<Edge>, request: &'a Lookup) -> Self {
-        Self { edge, request, client: None, found: Found::default() }
+        Self { edge, request, client: None, interim: None, found: Found::nothing(request.slot) }
     }
 
     async fn run(mut self) -> (Response<ResponseBody>, Outcome) {
@@ -173,11 +191,11 @@ impl<'a> Serving<'a> {
         let mut forwarded = false;
         for _ in 0..STEPS_MAX {
             step = match step {
-                Step::Respond { meta, conclusion, stale } => return self.respond(meta, &conclusion, stale),
+                Step::Respond { meta, conclusion, standing } => return self.respond(meta, &conclusion, standing),
                 Step::Refuse(refusal) => return (self.edge.signature.refuse(&refusal, forwarded), Outcome::Refused),
-                Step::Ask(plan) => {
+                Step::Ask(plan, company) => {
                     forwarded = true;
-                    self.ask(plan).await
+                    self.ask(plan, company).await
                 }
             };
         }
@@ -189,67 +207,134 @@ impl<'a> Serving<'a> {
     fn look(&mut self) -> Step {
         let (edge, request) = (self.edge, self.request);
         let absent = edge.absent(request);
-        if let Some(held) = edge.open_held(request.content) {
+        if request.said.is_none()
+            && let Some((held, current)) = edge.open_held(&request.name, request.content)
+        {
             let ttl_s = edge.with_class(request.site.as_deref(), &request.name, |class| class.ttl_s);
             // A held file is carried by plan and served until it is dropped by plan.
             let generation = fresh_generation(request.content.prefix());
             let meta = Meta::new(&held.headers, Some(held.size), held.stored_at, ttl_s, generation);
-            let meta = Arc::new(Meta { fresh_until: u64::MAX, ..meta });
-            self.found = Found { held: Some(Arc::new(held)), meta: Some(Arc::clone(&meta)), ..Found::default() };
-            return flow::looked(request, Some(&meta), crate::unix_now(), absent);
+            let (fresh_until, background_until) = if current { (u64::MAX, u64::MAX) } else { (0, 0) };
+            let (mark, tags) = (held.mark, held.tags.clone());
+            let known = Known::File(Arc::new(Meta { fresh_until, background_until, mark, tags, ..meta }));
+            self.found = Found { held: Some(Arc::new(held)), known, ..Found::nothing(request.slot) };
+            return flow::looked(request, &self.found.known, crate::unix_now(), absent);
         }
-        let head = match absent {
-            flow::Absent::Refuse => edge.held_whole(request),
-            flow::Absent::Fill => edge.ram.head(request.content),
+        self.found = match absent {
+            flow::Absent::Refuse => Found::of(request.slot, edge.held_whole(request)),
+            flow::Absent::Fill => Found::in_ram(edge, request),
         };
-        self.found = Found::of(head);
-        flow::looked(request, self.found.meta.as_ref(), crate::unix_now(), absent)
+        flow::looked(request, &self.found.known, crate::unix_now(), absent)
     }
 
     /// Joins a fill, or begins one, and waits for upstream's answer.
-    async fn ask(&mut self, plan: Plan) -> Step {
+    async fn ask(&mut self, plan: Plan, company: Company) -> Step {
         let (edge, request) = (self.edge, self.request);
-        let now = crate::unix_now();
-        let fresh = || edge.ram.head(request.content).filter(|head| head.meta().fresh(now));
-        let begin = |_: UnderWay<'_>| (plan.clone(), edge.sources(&request.name, request.content, request.direct));
-        let joined = edge.fills.join(request.content, Need::Head, request.direct, fresh, begin);
-        let (mut reader, collapsed) = match joined {
-            Joined::Held(head) => {
-                self.found = Found::of(Some(head));
-                return flow::looked(request, self.found.meta.as_ref(), now, flow::Absent::Fill);
+        let (mut reader, collapsed) = match self.join(plan, company) {
+            Joined::Held(found) => {
+                self.found = found;
+                return flow::looked(request, &self.found.known, crate::unix_now(), flow::Absent::Fill);
             }
             Joined::Joined(reader) => (reader, true),
             Joined::Started(reader) => {
-                tokio::spawn(task::run(Arc::clone(edge), Arc::clone(reader.fill()), request.name.clone()));
+                tokio::spawn(task::run(Arc::clone(edge), Arc::clone(reader.fill()), request.errand()));
                 (reader, false)
             }
         };
-        match reader.opened().await {
+        // What comes ahead of somebody else's answer may be for them alone.
+        let interim = self.interim.filter(|_| !collapsed);
+        let answered = reader.opened_with(|status, headers| {
+            if let Some(interim) = interim {
+                interim.send(status, headers);
+            }
+        });
+        match answered.await {
+            Ok(opened) if collapsed && !opened.shared => self.failed(&reader, &FillError::NotShared),
+            Ok(opened) if collapsed && !self.gets(&opened) => self.look(),
             Ok(opened) => {
-                let step = flow::opened(request, &opened);
+                if !self.found.holds(opened.meta.generation) {
+                    // The vault has another version than the one that is served.
+                    self.found.held = None;
+                }
+                let original = opened.original.clone().filter(|_| !collapsed);
+                let step = flow::opened(request, original.as_ref().unwrap_or(&opened.meta));
+                self.found.slot = opened.slot;
                 self.found.fill = Some((reader, opened, collapsed));
                 step
             }
-            Err(error) => flow::failed(request, &reader.fill().plan, &error, self.found.meta.as_ref()),
+            Err(error) => self.failed(&reader, &error),
         }
     }
 
-    fn respond(self, meta: Arc<Meta>, conclusion: &Conclusion, stale: bool) -> (Response<ResponseBody>, Outcome) {
+    fn failed(&self, reader: &Reader, error: &FillError) -> Step {
+        flow::failed(self.request, &reader.fill().plan, error, self.found.known.meta(), crate::unix_now())
+    }
+
+    /// A fill to read; one that was begun waits for its task.
+    fn join(&self, plan: Plan, company: Company) -> Joined<Found> {
+        let (edge, request, slot) = (self.edge, self.request, self.found.slot);
+        let direct = request.direct || request.personal();
+        let sources = || edge.sources(&request.name, request.content, direct);
+        if company == Company::Alone {
+            return Joined::Started(Reader::new(Arc::new(Fill::new(slot, plan, sources()).for_one())));
+        }
+        let now = crate::unix_now();
+        let asks = request.said.as_ref().map(|said| &said.directives);
+        let fresh = || {
+            let found = Found::in_ram(edge, request);
+            let usable = matches!(&found.known, Known::File(meta) if meta.reuse(asks, now) == Reuse::Serve);
+            usable.then_some(found)
+        };
+        let begin = |_: UnderWay<'_>| (plan.clone(), sources());
+        edge.part_overtaken(&request.name, request.content, slot);
+        edge.fills.join(slot, Need::Head, direct, fresh, begin)
+    }
+
+    /// Whether what another request's fill brings is the variant that this request gets.
+    fn gets(&self, opened: &Opened) -> bool {
+        let Some((varying, said)) = opened.varying.as_ref().zip(self.request.said.as_ref()) else { return true };
+        varying.variant(self.request.slot, &said.headers) == opened.slot
+    }
+
+    /// Asks whether the copy that is served is still current, for those who come later.
+    fn refresh_behind(&self, meta: &Arc<Meta>) {
+        let plan = Plan::Revalidate { meta: Arc::clone(meta) };
+        if let Joined::Started(reader) = self.join(plan, Company::Shared) {
+            tokio::spawn(task::run(Arc::clone(self.edge), Arc::clone(reader.fill()), self.request.errand()));
+        }
+    }
+
+    fn respond(
+        self,
+        meta: Arc<Meta>,
+        conclusion: &Conclusion,
+        standing: Standing,
+    ) -> (Response<ResponseBody>, Outcome) {
         if let (Conclusion::Parts(parts), Some(size)) = (conclusion, meta.size) {
-            return self.respond_parts(meta, conclusion, parts, size, stale);
+            return self.respond_parts(meta, conclusion, parts, size, standing);
         }
         let part = match conclusion {
             Conclusion::Whole => 0..meta.size.unwrap_or(u64::MAX),
             Conclusion::Part(part) => part.clone(),
             _ => 0..0,
         };
-        if let (Some(client), Conclusion::Part(part), None) = (self.client, conclusion, &self.found.held) {
+        if standing == Standing::Refreshing {
+            self.refresh_behind(&meta);
+        }
+        if let (Some(client), Conclusion::Part(part), None, None) =
+            (self.client, conclusion, &self.found.held, &self.request.said)
+        {
             ahead::follow(self.edge, client, self.request, &meta, part);
         }
-        let (provenance, outcome) = self.provenance(&meta, part.start, stale);
-        let edge = Arc::clone(self.edge);
+        let (provenance, outcome) = self.provenance(&meta, part.start, standing);
+        let direct = self.request.direct;
+        let (edge, rfc) = (Arc::clone(self.edge), self.request.said.is_some());
         let body = self.body(Arc::clone(&meta), part, None);
-        (edge.signature.answer(&meta, conclusion, &provenance, crate::unix_now(), body), outcome)
+        let mut response = answer(&edge, rfc, &meta, conclusion, &provenance, body);
+        if direct {
+            purge::headers::tell(response.headers_mut(), meta.mark, &meta.tags);
+        }
+        (response, outcome)
     }
 
     fn respond_parts(
@@ -258,38 +343,45 @@ impl<'a> Serving<'a> {
         conclusion: &Conclusion,
         parts: &[std::ops::Range<u64>],
         size: u64,
-        stale: bool,
+        standing: Standing,
     ) -> (Response<ResponseBody>, Outcome) {
         let multipart = Multipart::new(parts, size, meta.headers.get(header::CONTENT_TYPE), rand::random());
-        let (provenance, outcome) = self.provenance(&meta, parts[0].start, stale);
-        let none = ResponseBody::empty();
-        let mut response = self.edge.signature.answer(&meta, conclusion, &provenance, crate::unix_now(), none);
+        if standing == Standing::Refreshing {
+            self.refresh_behind(&meta);
+        }
+        let (provenance, outcome) = self.provenance(&meta, parts[0].start, standing);
+        let (none, rfc) = (ResponseBody::empty(), self.request.said.is_some());
+        let mut response = answer(self.edge, rfc, &meta, conclusion, &provenance, none);
         multipart.describe(response.headers_mut());
         response.extensions_mut().insert(FileSize(size));
         let body = self.body(meta, parts[0].clone(), Some(multipart));
         (response.map(|_| body), outcome)
     }
 
-    fn provenance(&self, meta: &Meta, start: u64, stale: bool) -> (Provenance, Outcome) {
+    fn provenance(&self, meta: &Meta, start: u64, standing: Standing) -> (Provenance, Outcome) {
         match &self.found.fill {
-            _ if stale => (Provenance::Stale, Outcome::Stale),
-            Some((_, opened, _))
-                if self.found.meta.as_ref().is_some_and(|held| held.generation == opened.meta.generation) =>
-            {
+            _ if standing == Standing::Failed => (Provenance::Stale, Outcome::Stale),
+            _ if standing == Standing::Refreshing => (Provenance::Refreshing, Outcome::Stale),
+            Some((_, opened, _)) if !opened.flows && self.found.holds(opened.meta.generation) => {
                 (Provenance::Revalidated, Outcome::Ram)
             }
             Some((_, opened, collapsed)) => {
                 (Provenance::Miss { collapsed: *collapsed, opened: opened.clone() }, opened.outcome)
             }
             None if self.found.held.is_some() => (Provenance::Hit, Outcome::Vault),
-            None if self.found.body.is_some() || self.has_extent(meta, start) => (Provenance::Hit, Outcome::Ram),
+            None if self.found.body.is_some()
+                || matches!(self.found.known, Known::Piece { .. })
+                || self.has_extent(meta, start) =>
+            {
+                (Provenance::Hit, Outcome::Ram)
+            }
             None => (Provenance::Partial, Outcome::Origin),
         }
     }
 
     fn has_extent(&self, meta: &Meta, position: u64) -> bool {
         let index = extent::index_of(position);
-        self.edge.ram.extent(self.request.content, meta.generation, index).is_some()
+        self.edge.ram.extent(self.found.slot, meta.generation, index).is_some()
     }
 
     /// `part` of the file, or several of which it is the first.
@@ -297,30 +389,37 @@ impl<'a> Serving<'a> {
         if self.request.head_only || part.is_empty() {
             return ResponseBody::empty();
         }
-        let same_version = self.found.meta.as_ref().is_some_and(|held| held.generation == meta.generation);
+        let same_version = self.found.holds(meta.generation);
         if let Some(body) = self.found.body.filter(|_| same_version) {
             return match several {
                 Some(several) => ResponseBody::pieces(several.pieces(&body)),
-                None => ResponseBody::whole(crate::fill::window::slice(&body, part.start, part.end)),
+                None => ResponseBody::whole(slice(&body, part.start, part.end)),
             };
         }
+        if let (Known::Piece { start, body, .. }, None) = (&self.found.known, &self.found.fill) {
+            return ResponseBody::whole(slice(body, part.start - start, part.end - start));
+        }
+        let alone = self.found.fill.as_ref().is_some_and(|(reader, opened, _)| {
+            opened.flows && !opened.stored && (reader.fill().alone || !opened.shared)
+        });
         // A fill that told what the file is may be far from the part that is wanted.
         let useful = |(reader, opened, _): &(Reader, Opened, bool)| {
-            opened.flows && (meta.size.is_none() || reader.fill().brings(meta.generation, part.start))
+            opened.flows && (alone || meta.size.is_none() || reader.fill().brings(meta.generation, part.start))
         };
         let fill = self.found.fill.filter(useful).map(|(reader, _, _)| reader);
         ResponseBody::file(FileReader {
             edge: Arc::clone(self.edge),
-            name: self.request.name.clone(),
-            content: self.request.content,
+            errand: self.request.errand(),
+            content: self.found.slot,
             meta,
             position: part.start,
             end: if several.is_some() { part.start } else { part.end },
             several,
-            direct: self.request.direct,
+            direct: self.request.direct || self.request.personal(),
             held_only: self.request.held_only,
             held: self.found.held,
             fill,
+            alone,
             fruitless: 0,
             stood_still: false,
         })
@@ -328,15 +427,55 @@ impl<'a> Serving<'a> {
 }
 
 impl Found {
-    fn of(head: Option<Head>) -> Self {
-        let meta = head.as_ref().map(|head| Arc::clone(head.meta()));
-        let body = match head {
-            Some(Head::Small { body, .. }) => Some(body),
-            Some(Head::Large { .. }) | None => None,
+    const fn nothing(slot: ContentId) -> Self {
+        Self { slot, known: Known::Nothing, body: None, held: None, fill: None }
+    }
+
+    /// What RAM says: of the file, or of the variant that the request gets.
+    fn in_ram(edge: &Edge, request: &Lookup) -> Self {
+        let known = edge.known(&request.name, request.content, request.slot);
+        match (known, &request.said) {
+            (Some(ram::Known::Note(Note::Varying(varying))), Some(said)) => {
+                let slot = varying.variant(request.slot, &said.headers);
+                Self::of(slot, edge.known(&request.name, request.content, slot))
+            }
+            (known, _) => Self::of(request.slot, known),
+        }
+    }
+
+    fn of(slot: ContentId, known: Option<ram::Known>) -> Self {
+        let (known, body) = match known {
+            Some(ram::Known::File(Head::Small { meta, body })) => (Known::File(meta), Some(body)),
+            Some(ram::Known::File(Head::Large { meta })) => (Known::File(meta), None),
+            Some(ram::Known::Note(Note::Piece { meta, start, body })) => (Known::Piece { meta, start, body }, None),
+            Some(ram::Known::Note(Note::Refused { status, until })) => (Known::Refused { status, until }, None),
+            Some(ram::Known::Note(Note::Alone { until })) => (Known::Alone { until }, None),
+            Some(ram::Known::Note(Note::Varying(_))) | None => (Known::Nothing, None),
         };
-        Self { body, meta, ..Self::default() }
+        Self { known, body, ..Self::nothing(slot) }
+    }
+
+    /// Whether this version is what a tier holds.
+    fn holds(&self, generation: u64) -> bool {
+        matches!(&self.known, Known::File(meta) if meta.generation == generation)
     }
 }
 
-/// Steps a request may take: look, ask, and ask once more for an empty file or after a change.
-const STEPS_MAX: usize = 4;
+fn answer(
+    edge: &Edge,
+    rfc: bool,
+    meta: &Arc<Meta>,
+    conclusion: &Conclusion,
+    provenance: &Provenance,
+    body: ResponseBody,
+) -> Response<ResponseBody> {
+    let now = crate::unix_now();
+    match rfc {
+        true => edge.signature.answer_rfc(meta, conclusion, provenance, now, body),
+        false => edge.signature.answer(meta, conclusion, provenance, now, body),
+    }
+}
+
+/// Steps a request may take: look, ask, and ask once more for an empty file, after a change, for another variant than
+/// was waited for, or alone.
+const STEPS_MAX: usize = 6;

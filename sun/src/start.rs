@@ -17,6 +17,7 @@ use crate::edge::{Edge, Pieces};
 use crate::held::HeldFiles;
 use crate::listener::{self, Kind, Listeners, Shared};
 use crate::metrics::Metrics;
+use crate::purge::{Purges, follower};
 use crate::response::Signature;
 use crate::tls::{self, Certificates};
 use crate::upstream::Upstream;
@@ -46,6 +47,8 @@ pub struct Parts {
     pub registry: prometheus::Registry,
     /// Conditions for `/readyz`.
     pub readiness: Readiness,
+    /// What was purged ([`purges`]), if the daemon goes by it as well; without it the edge opens it itself.
+    pub purges: Option<Arc<Purges>>,
 }
 
 /// Starts an edge; it runs until its drain.
@@ -63,6 +66,10 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         topology.domain.clone()
     };
     let resolver = geo::resolver::follow(config.geo.clone(), topology.clone()).await?;
+    let purges = match parts.purges {
+        Some(purges) => purges,
+        None => purges(&config, &topology.borrow())?,
+    };
     let token = tokens::read_secret(&config.token)?;
     let client = config.popularity.as_ref().map(Client::new).transpose()?;
     let certificates = match config.https.is_empty() {
@@ -79,19 +86,32 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         metrics: Metrics::new(&parts.registry)?,
         signature: Signature::new(&config.name)?,
         held: parts.held,
+        purges: Arc::clone(&purges),
     };
+    parts.readiness.expect(PURGES);
     let running = Running {
         https: listeners.addresses(Kind::Https),
         http: listeners.addresses(Kind::Http),
         internal: listeners.addresses(Kind::Internal)[0],
-        admin: admin::serve(config.admin, parts.registry, parts.readiness, &drain, axum::Router::new()).await?,
+        admin: admin::serve(config.admin, parts.registry, parts.readiness.clone(), &drain, axum::Router::new()).await?,
         drain: drain.clone(),
     };
     let tls = certificates.clone().map(tls::server_config).transpose()?.map(TlsAcceptor::from);
     let connections = TaskTracker::new();
     let edge = Arc::new(Edge::new(config, pieces));
     let shared = Shared { edge: Arc::clone(&edge), tls, drain: drain.clone(), connections: connections.clone() };
+    // Nothing that was purged while this server was down may be served. Connections wait meanwhile; when the API is
+    // away, what is known of the log has to do.
+    let caught_up = match &client {
+        Some(client) => follower::catch_up(&purges, client).await,
+        None => true,
+    };
+    edge.metrics.purges(&purges);
     listener::start(&shared, listeners, workers)?;
+    parts.readiness.hold(PURGES);
+    if let Some(client) = client.clone() {
+        drain.spawn(follower::follow(Arc::clone(&edge), client, !caught_up, drain.clone()));
+    }
     if let Some(certificates) = certificates {
         let files = edge.config.certificates.clone();
         drain.spawn(control::follow_certificates(certificates, files, drain.clone()));
@@ -100,6 +120,19 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     drain.spawn(control::report_downloads(Arc::clone(&edge), client.clone(), drain.clone(), connections));
     drain.spawn(control::report_status(edge, client, drain.clone()));
     Ok(running)
+}
+
+/// Opens what is known of purges, in the edge's data folder. Blocks on the disk.
+///
+/// # Errors
+///
+/// When the folder cannot be made, or the file not be read or written.
+pub fn purges(config: &Config, topology: &geo::Topology) -> anyhow::Result<Arc<Purges>> {
+    known_name(config, topology)?;
+    let region = topology.server(&config.name).context("its name was found just now")?.region;
+    std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
+    let purges = Purges::open(&config.data, region);
+    Ok(Arc::new(purges.with_context(|| format!("data: {}: purges", config.data.display()))?))
 }
 
 /// Everything that is wrong with a config and the files it names; binds nothing.
@@ -144,3 +177,6 @@ fn addresses(config: &Config) -> Vec<(Kind, SocketAddr)> {
     let http = config.http.iter().map(|address| (Kind::Http, *address));
     https.chain(http).chain([(Kind::Internal, config.internal)]).collect()
 }
+
+/// Readiness waits for the purges that came while this server was down.
+const PURGES: &str = "purges";

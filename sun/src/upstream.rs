@@ -1,22 +1,25 @@
 //! Asking a source: the only place where this server is a client for media.
 //!
 //! A request is built from the file's canonical name, the topology and the plan, never from anything a client
-//! sent. Redirects are not followed, proxy variables of the environment are not read, and a body is asked for
-//! as it is (`Accept-Encoding: identity`), since its bytes are cached by position.
+//! sent; under the policy "rfc" with the client's end-to-end fields. Redirects are not followed, proxy variables of
+//! the environment are not read, and a medium's body is asked for as it is (`Accept-Encoding: identity`), since its
+//! bytes are cached by position.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use geo::CanonicalName;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::caching::update;
 use crate::config::UpstreamConfig;
+use crate::errand::Errand;
+use crate::fill::Fill;
 use crate::fill::plan::Plan;
 use crate::headers;
 use crate::request::SITE;
@@ -46,6 +49,8 @@ pub enum AskError {
 /// What is asked for beside the name.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
+    /// HEAD instead of GET.
+    pub head_only: bool,
     /// `bytes=first-last`.
     pub range: Option<String>,
     /// Only if the file still has this validator; otherwise the whole file.
@@ -54,8 +59,6 @@ pub struct Asked {
     pub if_none_match: Option<String>,
     /// Only if the file is younger.
     pub if_modified_since: Option<String>,
-    /// Host of the site whose URL the file was asked for by: told to servers of ours alone.
-    pub site: Option<Arc<str>>,
 }
 
 impl Upstream {
@@ -91,7 +94,7 @@ impl Upstream {
         })
     }
 
-    /// Asks one source for a file.
+    /// Asks one source for a file. `fill` hears the 1xx responses that come first, if the client would.
     ///
     /// # Errors
     ///
@@ -99,15 +102,27 @@ impl Upstream {
     pub async fn ask(
         &self,
         source: &Source,
-        name: &CanonicalName,
+        errand: &Errand,
         asked: &Asked,
+        fill: &Arc<Fill>,
     ) -> Result<Response<Incoming>, AskError> {
-        let request = self.request(source, name, asked).map_err(|error| AskError::Unreachable(error.to_string()))?;
+        let mut request =
+            self.request(source, errand, asked).map_err(|error| AskError::Unreachable(error.to_string()))?;
+        if errand.said.is_some() {
+            let fill = Arc::clone(fill);
+            hyper::ext::on_informational(&mut request, move |response| {
+                fill.heard(response.status(), update::end_to_end(response.headers()));
+            });
+        }
         // A server of ours may be waiting for the content server itself: its own deadline must pass first.
         let limit = match source {
             Source::ContentServer { .. } => self.first_byte,
             Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => self.first_byte * 3 / 2,
         };
+        self.send(request, limit).await
+    }
+
+    async fn send(&self, request: Request<Empty<Bytes>>, limit: Duration) -> Result<Response<Incoming>, AskError> {
         match tokio::time::timeout(limit, self.client.request(request)).await {
             Err(_) => Err(AskError::TimedOut(limit)),
             Ok(Err(error)) => Err(AskError::Unreachable(chain(&error))),
@@ -115,25 +130,31 @@ impl Upstream {
         }
     }
 
-    fn request(
-        &self,
-        source: &Source,
-        name: &CanonicalName,
-        asked: &Asked,
-    ) -> Result<Request<Empty<Bytes>>, http::Error> {
+    fn request(&self, source: &Source, errand: &Errand, asked: &Asked) -> Result<Request<Empty<Bytes>>, http::Error> {
+        let method = if asked.head_only { Method::HEAD } else { Method::GET };
+        let to_content_server = matches!(source, Source::ContentServer { .. });
         let mut request = match source {
-            Source::ContentServer { url, .. } => Request::get(url).header("cdn-loop", &self.cdn_loop),
+            Source::ContentServer { url, .. } => Request::builder().method(method).uri(url),
             Source::Sun { address, .. } | Source::Former { address, .. } | Source::Cache { address, .. } => {
-                let request = Request::get(format!("http://{address}/{name}"));
-                let request = asked.site.iter().fold(request, |request, site| request.header(SITE, site.as_ref()));
-                request.header(header::AUTHORIZATION, &self.authorization)
+                Request::builder().method(method).uri(format!("http://{address}/{}", errand.name))
             }
         };
-        request = request
-            .header(header::ACCEPT_ENCODING, "identity")
-            .header(header::USER_AGENT, concat!("sun/", env!("CARGO_PKG_VERSION")))
-            .header(header::VIA, &self.via);
-        if matches!(source, Source::Former { .. }) {
+        request = match &errand.said {
+            Some(said) => self.with_fields(request, &said.headers, to_content_server),
+            None => request
+                .header(header::ACCEPT_ENCODING, "identity")
+                .header(header::USER_AGENT, concat!("sun/", env!("CARGO_PKG_VERSION")))
+                .header(header::VIA, &self.via),
+        };
+        if !to_content_server {
+            request = request.header(header::AUTHORIZATION, &self.authorization);
+            if let Some(site) = &errand.site {
+                request = request.header(SITE, &**site);
+            }
+        } else if errand.said.is_none() {
+            request = request.header(CDN_LOOP, &self.cdn_loop);
+        }
+        if matches!(source, Source::Former { .. }) && errand.said.is_none() {
             request = request.header(header::CACHE_CONTROL, ONLY_IF_CACHED);
         }
         let conditions = [
@@ -148,6 +169,22 @@ impl Upstream {
             }
         }
         request.body(Empty::new())
+    }
+
+    /// A client's fields, and this server's name behind those of whom the request has passed.
+    fn with_fields(
+        &self,
+        mut request: http::request::Builder,
+        fields: &http::HeaderMap,
+        to_content_server: bool,
+    ) -> http::request::Builder {
+        for (name, value) in fields.iter().filter(|(name, _)| **name != header::VIA) {
+            request = request.header(name, value);
+        }
+        if to_content_server {
+            request = request.header(CDN_LOOP, &self.cdn_loop);
+        }
+        request.header(header::VIA, update::via(fields, &self.via))
     }
 }
 
@@ -165,14 +202,26 @@ impl Asked {
             Plan::Continue { meta, .. } => {
                 Self { range, if_range: meta.resume_validator().map(str::to_owned), ..Self::default() }
             }
-            Plan::Whole | Plan::Span(_) | Plan::Size => Self { range, ..Self::default() },
+            Plan::Complete { meta, .. } => {
+                Self { range, if_range: meta.resume_validator().map(str::to_owned), ..Self::default() }
+            }
+            Plan::Head => Self { head_only: true, ..Self::default() },
+            Plan::Whole | Plan::Span(_) | Plan::Size | Plan::Part => Self { range, ..Self::default() },
         }
+    }
+
+    /// With the client's own range.
+    #[must_use]
+    pub fn with_range(self, range: Option<&HeaderValue>) -> Self {
+        let range = range.and_then(|range| range.to_str().ok()).map(str::to_owned);
+        Self { range, ..self }
     }
 }
 
 /// RFC 9111, section 5.2.1.7. Caches answer other servers in this way unasked.
 pub const ONLY_IF_CACHED: &str = "only-if-cached";
 
+const CDN_LOOP: header::HeaderName = header::HeaderName::from_static("cdn-loop");
 /// `bytes=first-last` of a half-open range; without a last byte when the end is open.
 #[must_use]
 pub fn range_header(start: u64, end: u64) -> String {
@@ -198,8 +247,8 @@ mod tests {
     #[test]
     fn a_content_server_sees_the_topologys_address_and_no_token() {
         let source = Source::ContentServer { number: 7, url: "http://cs7.storage/a.jpg".into() };
-        let asked = Asked { site: Some("cdn.example.net".into()), ..Asked::default() };
-        let request = upstream().request(&source, &name(), &asked).unwrap();
+        let errand = Errand { site: Some("cdn.example.net".into()), ..errand() };
+        let request = upstream().request(&source, &errand, &Asked::default()).unwrap();
         assert_eq!(request.uri(), "http://cs7.storage/a.jpg");
         assert_eq!(request.headers().get("cdn-loop").unwrap(), "example.org");
         assert_eq!(request.headers().get("via").unwrap(), "1.1 sun4-2-1");
@@ -209,9 +258,9 @@ mod tests {
     #[test]
     fn a_server_sees_the_canonical_name_and_the_token() {
         let source = Source::Sun { name: "sun4-2-2".into(), address: ([10, 0, 0, 2], 8081).into() };
-        let asked =
-            Asked { range: Some(range_header(0, 10)), site: Some("cdn.example.net".into()), ..Asked::default() };
-        let request = upstream().request(&source, &name(), &asked).unwrap();
+        let asked = Asked { range: Some(range_header(0, 10)), ..Asked::default() };
+        let errand = Errand { site: Some("cdn.example.net".into()), ..errand() };
+        let request = upstream().request(&source, &errand, &asked).unwrap();
         assert_eq!(request.uri(), "http://10.0.0.2:8081/c7/a.jpg");
         assert_eq!(request.headers().get(header::AUTHORIZATION).unwrap(), "Bearer secret");
         assert_eq!(request.headers().get(header::RANGE).unwrap(), "bytes=0-9");
@@ -222,16 +271,35 @@ mod tests {
     #[test]
     fn a_former_owner_is_asked_only_for_what_it_holds() {
         let source = Source::Former { name: "sun4-2-2".into(), address: ([10, 0, 0, 2], 8081).into() };
-        let request = upstream().request(&source, &name(), &Asked::default()).unwrap();
+        let request = upstream().request(&source, &errand(), &Asked::default()).unwrap();
         assert_eq!(request.uri(), "http://10.0.0.2:8081/c7/a.jpg");
         assert_eq!(request.headers().get(header::CACHE_CONTROL).unwrap(), ONLY_IF_CACHED);
+    }
+
+    #[test]
+    fn a_clients_fields_go_to_the_content_server_with_this_servers_name() {
+        let said = [("accept", "*/*"), ("authorization", "Basic x"), ("via", "1.0 a"), ("cdn-loop", "other")];
+        let headers =
+            said.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
+        let said = crate::errand::Said::of(&headers, false);
+        let errand = Errand { said: Some(Arc::new(said)), site: Some("www.site.test".into()), ..errand() };
+        let source = Source::ContentServer { number: 7, url: "http://cs7.storage/a.jpg".into() };
+        let request = upstream().request(&source, &errand, &Asked::default()).unwrap();
+        let lines = |name: &str| {
+            request.headers().get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(lines("authorization"), ["Basic x"]);
+        assert_eq!(lines("via"), ["1.0 a, 1.1 sun4-2-1"]);
+        assert_eq!(lines("cdn-loop"), ["other", "example.org"]);
+        assert!(lines("accept-encoding").is_empty() && lines("sun-site").is_empty());
     }
 
     fn upstream() -> Upstream {
         Upstream::new(&UpstreamConfig::default(), "secret", "sun4-2-1", "example.org").unwrap()
     }
 
-    fn name() -> CanonicalName {
-        CanonicalName::parse("c7/a.jpg").unwrap()
+    fn errand() -> Errand {
+        let name = geo::CanonicalName::parse("c7/a.jpg").unwrap();
+        Errand { content: name.content_id(), name, site: None, said: None }
     }
 }

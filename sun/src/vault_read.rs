@@ -107,6 +107,8 @@ mod tests {
             checksums: stored.chunks(HELD_BLOCK_BYTES as usize).map(crc32c::crc32c).collect(),
             headers: http::HeaderMap::new(),
             stored_at: 0,
+            mark: crate::purge::Mark::default(),
+            tags: Box::default(),
         }
     }
 }

@@ -13,13 +13,14 @@
 //! In reading order: [`world`] (a system of a test's own), [`topology`] and [`settings`] (its documents), [`origin`] (the content server), [`intake`] (one that takes
 //! uploads), [`client`] and
 //! [`raw`] (who asks), [`process`] (programs), [`pattern`] (which byte belongs where), [`poll`] (waiting),
-//! [`addresses`], [`certificates`], [`files`], [`metrics`].
+//! [`conformance`] (the public suite for HTTP caches), [`addresses`], [`certificates`], [`files`], [`metrics`].
 //!
 //! Not here: a mock of any part of Sun. Nor does anything sleep to wait for something: it polls with a deadline.
 
 pub mod addresses;
 pub mod certificates;
 pub mod client;
+pub mod conformance;
 pub mod files;
 pub mod intake;
 pub mod metrics;

@@ -7,6 +7,8 @@
 //!   +----------------------------------------------------------------------------+  <- record, `record_bytes`
 //!   | name_bytes  u16 | name: canonical name, UTF-8, `name_bytes` bytes          |
 //!   | stored_at   u64   seconds since 1970                                       |
+//!   | mark        u64 | u64   purges gone by when its fetch began: log, direct   |
+//!   | tags        u16 | hashes of its tags: `tags` times u64                     |
 //!   | blocks      u32 | crc32c of each 256 KiB of the body: `blocks` times u32   |
 //!   | headers     u16 | `headers` times:                                         |
 //!   |                     name_bytes  u16 | name, lower case, `name_bytes` bytes |
@@ -14,13 +16,16 @@
 //!   +----------------------------------------------------------------------------+  <- trailer, 32 bytes
 //!   | size          u64                                                          |
 //!   | record_bytes  u32                                                          |
-//!   | version       u32   1                                                      |
+//!   | version       u32   2                                                      |
 //!   | checksum      u32   crc32c of the record and the 16 bytes of the trailer   |
 //!   |                     before this                                            |
 //!   | zero          u32   0                                                      |
 //!   | magic     8 bytes   "SUNVAULT"                                             |
 //!   +----------------------------------------------------------------------------+  end of file
 //! ```
+//!
+//! Version 1, still read, has neither mark nor tags: such a file is as old as can be and has, for all that is known, every
+//! tag.
 //!
 //! Numbers are little-endian. The length of the file is exactly `size + record_bytes + 32`.
 //!
@@ -40,7 +45,9 @@ use std::sync::Arc;
 
 use geo::CanonicalName;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use popularity_api::purge::target::ANY_TAG;
 use sun::held::HELD_BLOCK_BYTES;
+use sun::purge::Mark;
 
 /// What is known about a stored file.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -51,6 +58,10 @@ pub(crate) struct Record {
     pub size: u64,
     /// When it was fetched, seconds since 1970.
     pub stored_at: u64,
+    /// The last purge that was gone by when its fetch began.
+    pub mark: Mark,
+    /// Hashes of its tags.
+    pub tags: Box<[u64]>,
     /// crc32c of each block of the body.
     pub checksums: Arc<[u32]>,
     /// Kept response headers.
@@ -63,6 +74,10 @@ impl Record {
         let mut out = Vec::with_capacity(256 + 4 * self.checksums.len());
         put_bytes(&mut out, self.name.as_str().as_bytes());
         out.extend_from_slice(&self.stored_at.to_le_bytes());
+        out.extend_from_slice(&self.mark.to_bytes());
+        let tags = u16::try_from(self.tags.len()).expect("a response has at most TAGS_MAX tags");
+        out.extend_from_slice(&tags.to_le_bytes());
+        self.tags.iter().for_each(|tag| out.extend_from_slice(&tag.to_le_bytes()));
         let blocks = u32::try_from(self.checksums.len()).expect("a file has at most FILE_BYTES_MAX bytes");
         out.extend_from_slice(&blocks.to_le_bytes());
         for checksum in &*self.checksums {
@@ -99,14 +114,23 @@ impl Record {
         if crc32c::crc32c_append(crc32c::crc32c(&bytes), &trailer.checked) != trailer.checksum {
             return Err(ReadError::Bad("has a record that fails its checksum"));
         }
-        Self::decode(&bytes, trailer.size).ok_or(ReadError::Bad("has a record that cannot be read"))
+        Self::decode(&bytes, trailer.size, trailer.version).ok_or(ReadError::Bad("has a record that cannot be read"))
     }
 
-    fn decode(bytes: &[u8], size: u64) -> Option<Self> {
+    fn decode(bytes: &[u8], size: u64, version: u32) -> Option<Self> {
         let mut rest = bytes;
         let name = std::str::from_utf8(take_bytes(&mut rest)?).ok()?;
         let canonical = CanonicalName::from_written(name).ok()?;
         let stored_at = u64::from_le_bytes(take(&mut rest)?);
+        let (mark, tags) = match version {
+            1 => (Mark::default(), [ANY_TAG].into()),
+            _ => {
+                let mark = Mark::from_bytes(take(&mut rest)?);
+                let count = u16::from_le_bytes(take(&mut rest)?);
+                let tags = (0..count).map(|_| take(&mut rest).map(u64::from_le_bytes)).collect::<Option<_>>()?;
+                (mark, tags)
+            }
+        };
         let blocks = u32::from_le_bytes(take(&mut rest)?);
         if u64::from(blocks) != blocks_of(size) {
             return None;
@@ -114,7 +138,7 @@ impl Record {
         let checksums = (0..blocks).map(|_| take(&mut rest).map(u32::from_le_bytes)).collect::<Option<_>>()?;
         let headers = PackedHeaders(rest.into());
         headers.try_unpack()?;
-        Some(Self { name: canonical, size, stored_at, checksums, headers })
+        Some(Self { name: canonical, size, stored_at, mark, tags, checksums, headers })
     }
 }
 
@@ -168,6 +192,7 @@ pub(crate) enum ReadError {
 struct Trailer {
     size: u64,
     record_bytes: u32,
+    version: u32,
     checksum: u32,
     /// What the checksum covers besides the record.
     checked: [u8; 16],
@@ -184,12 +209,14 @@ impl Trailer {
         else {
             return Err(bad);
         };
-        if u32::from_le_bytes(version) != VERSION || u32::from_le_bytes(zero) != 0 {
+        let version = u32::from_le_bytes(version);
+        if !(1..=VERSION).contains(&version) || u32::from_le_bytes(zero) != 0 {
             return Err(ReadError::Bad("is of a version that this program does not know"));
         }
         Ok(Self {
             size: u64::from_le_bytes(size),
             record_bytes: u32::from_le_bytes(record_bytes),
+            version,
             checksum: u32::from_le_bytes(checksum),
             checked,
         })
@@ -224,7 +251,7 @@ const RECORD_BYTES_MAX: u32 = 4 * (FILE_BYTES_MAX / HELD_BLOCK_BYTES) as u32 + (
 const RECORD_BYTES_USUAL: u64 = 1024;
 
 const TRAILER_BYTES: u64 = 32;
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAGIC: &[u8] = b"SUNVAULT";
 
 /// A length and that many bytes.
@@ -262,6 +289,34 @@ mod tests {
             b"hello",
             b"\x09\x00c1/a/b.js",
             &[0x00, 0xf1, 0x53, 0x65, 0, 0, 0, 0], // 1,700,000,000
+            &[7, 0, 0, 0, 0, 0, 0, 0],
+            &[2, 0, 0, 0, 0, 0, 0, 0],
+            b"\x02\x00",
+            &[9, 0, 0, 0, 0, 0, 0, 0],
+            &[10, 0, 0, 0, 0, 0, 0, 0],
+            &[1, 0, 0, 0],
+            &[0x4c, 0xbb, 0x71, 0x9a],
+            b"\x02\x00",
+            b"\x0c\x00content-type\x0f\x00text/javascript",
+            b"\x04\x00etag\x05\x00\"1-2\"",
+            &[5, 0, 0, 0, 0, 0, 0, 0],
+            &[107, 0, 0, 0],
+            &[2, 0, 0, 0],
+            &[0x85, 0xff, 0xec, 0x5c],
+            &[0, 0, 0, 0],
+            b"SUNVAULT",
+        ];
+        let stored = [b"hello".to_vec(), example().encode()].concat();
+        assert_eq!(hex(&stored), hex(&expected.concat()));
+    }
+
+    /// Do not update these bytes either: vaults are full of them.
+    #[test]
+    fn a_file_of_the_first_version_is_read_as_one_of_unknown_age_and_tags() {
+        let expected: &[&[u8]] = &[
+            b"hello",
+            b"\x09\x00c1/a/b.js",
+            &[0x00, 0xf1, 0x53, 0x65, 0, 0, 0, 0], // 1,700,000,000
             &[1, 0, 0, 0],
             &[0x4c, 0xbb, 0x71, 0x9a],
             b"\x02\x00",
@@ -274,8 +329,8 @@ mod tests {
             &[0, 0, 0, 0],
             b"SUNVAULT",
         ];
-        let stored = [b"hello".to_vec(), example().encode()].concat();
-        assert_eq!(hex(&stored), hex(&expected.concat()));
+        let record = Record { mark: Mark::default(), tags: [ANY_TAG].into(), ..example() };
+        assert_eq!(read(&expected.concat()).unwrap(), record);
     }
 
     #[test]
@@ -307,7 +362,7 @@ mod tests {
         let record_bytes = bytes.len() - usize::try_from(TRAILER_BYTES).unwrap();
         let mut record = bytes[..record_bytes].to_vec();
         record[at + 3] = b' ';
-        assert_eq!(Record::decode(&record, 5), None);
+        assert_eq!(Record::decode(&record, 5, VERSION), None);
     }
 
     #[test]
@@ -351,6 +406,8 @@ mod tests {
             name: CanonicalName::parse("c1/a/b.js").unwrap(),
             size: 5,
             stored_at: 1_700_000_000,
+            mark: Mark { log: 7, direct: 2 },
+            tags: [9, 10].into(),
             checksums: [crc32c::crc32c(b"hello")].into(),
             headers: PackedHeaders::pack(&headers),
         }

@@ -26,6 +26,23 @@ fn a_file_can_be_opened_once_it_is_committed() {
 }
 
 #[test]
+fn a_sweep_drops_what_was_purged_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = open(folder.path());
+    for (file, log, tag) in [("a", 1, 7), ("b", 2, 7), ("c", 1, 8)] {
+        let writer = before.begin(&name(file), 0).unwrap().marked(Mark { log, direct: 0 }, [tag].into());
+        writer.commit(&headers(), 1).unwrap();
+    }
+    before.release();
+    let vault = open(folder.path());
+    assert_eq!(vault.scan().files, 3);
+    vault.confirmed(name("c").content_id(), Mark { log: 5, direct: 0 });
+    assert_eq!(vault.sweep(|_, mark, tags| mark.log < 2 && tags == [7]), 1);
+    assert_eq!(vault.sweep(|name, mark, _| mark.log < 2 || name.as_str() == "c1/b"), 1);
+    assert_eq!(vault.list(), [(name("c"), 0)], "it was confirmed since");
+}
+
+#[test]
 fn a_body_of_another_length_than_announced_is_refused() {
     let (_folder, vault) = vault();
     let mut writer = vault.begin(&name("long"), 5).unwrap();

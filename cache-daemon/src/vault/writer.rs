@@ -17,6 +17,7 @@ use std::sync::Arc;
 use geo::CanonicalName;
 use http::HeaderMap;
 use sun::held::HELD_BLOCK_BYTES;
+use sun::purge::Mark;
 
 use super::record::{PackedHeaders, Record};
 use super::{Vault, VaultError, disk_error};
@@ -27,6 +28,8 @@ pub struct Writer {
     vault: Arc<Vault>,
     name: CanonicalName,
     size: u64,
+    mark: Mark,
+    tags: Box<[u64]>,
     temporary: Temporary,
     written: u64,
     checksums: Vec<u32>,
@@ -38,7 +41,19 @@ impl Writer {
     pub(super) fn new(vault: Arc<Vault>, name: CanonicalName, size: u64, path: PathBuf) -> Result<Self, VaultError> {
         let file = File::create_new(&path).map_err(disk_error(&path))?;
         let temporary = Temporary { file, path };
-        Ok(Self { vault, name, size, temporary, written: 0, checksums: Vec::new(), block: 0 })
+        Ok(Self::of(vault, name, size, temporary))
+    }
+
+    fn of(vault: Arc<Vault>, name: CanonicalName, size: u64, temporary: Temporary) -> Self {
+        let (mark, tags) = (Mark::default(), Box::default());
+        Self { vault, name, size, mark, tags, temporary, written: 0, checksums: Vec::new(), block: 0 }
+    }
+
+    /// Says by what it can be purged: the last purge that was gone by when its fetch began (before the first, without
+    /// this), and hashes of its tags.
+    #[must_use]
+    pub fn marked(self, mark: Mark, tags: Box<[u64]>) -> Self {
+        Self { mark, tags, ..self }
     }
 
     /// Appends bytes of the body.
@@ -71,6 +86,8 @@ impl Writer {
             name: self.name.clone(),
             size: self.size,
             stored_at,
+            mark: self.mark,
+            tags: std::mem::take(&mut self.tags),
             checksums: std::mem::take(&mut self.checksums).into(),
             headers: PackedHeaders::pack(headers),
         };
@@ -98,7 +115,7 @@ impl Writer {
     #[cfg(test)]
     pub(super) fn onto(vault: Arc<Vault>, name: CanonicalName, size: u64, file: File) -> Self {
         let temporary = Temporary { file, path: PathBuf::from("/nonexistent/temporary") };
-        Self { vault, name, size, temporary, written: 0, checksums: Vec::new(), block: 0 }
+        Self::of(vault, name, size, temporary)
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use cache_daemon::config::PrefillConfig;
 use cache_daemon::prefill::{FetchError, Fetched, Order, Prefill, Source};
 use cache_daemon::vault::Vault;
+use popularity_api::wire::{DirectPurge, PurgeMode, PurgeWhat};
+use sun::purge::{Mark, Purges};
 
 use crate::scripted::{Answer, Scripted, found, missing};
 use crate::{body, held, name, vault};
@@ -64,6 +66,49 @@ async fn anything_but_a_whole_file_is_a_failure_that_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_download_that_a_purge_overtakes_is_not_kept() {
+    let place = tempfile::tempdir().unwrap();
+    let purges = purges(&place);
+    let overtaking = Arc::clone(&purges);
+    // The purge comes while the content server answers.
+    let origin = Scripted::start(move |_| {
+        purge(&overtaking, 1);
+        found(b"12345")
+    })
+    .await;
+    let (_folder, vault) = vault();
+    let error = fetch_by(&purges, &vault, vec![content_server(&origin)]).await.unwrap_err();
+    assert_eq!(error.to_string(), "c1/a.png: it is from before a purge");
+    assert_eq!(vault.files(), 0);
+    // The next one begins after it.
+    let origin = Scripted::start(|_| found(b"12345")).await;
+    fetch_by(&purges, &vault, vec![content_server(&origin)]).await.unwrap();
+    let held = sun::HeldFiles::open(&*vault, name("c1/a.png").content_id()).unwrap();
+    assert_eq!(held.mark, Mark { log: 0, direct: 1 });
+}
+
+#[tokio::test]
+async fn a_cache_that_missed_a_purge_is_no_source_and_a_content_server_is() {
+    let place = tempfile::tempdir().unwrap();
+    let purges = purges(&place);
+    purge(&purges, 5);
+    let told = |mark: &str, bytes: &[u8]| {
+        let fields = format!("sun-purge-mark: {mark}\r\nsun-purge-tags: 0000000000000007\r\ncache-tag: x\r\n");
+        Answer::Whole(200, fields, bytes.to_vec())
+    };
+    let old = Scripted::start(move |_| told("9 4", b"old")).await;
+    let origin = Scripted::start(|_| found(b"12345")).await;
+    let (_folder, vault) = vault();
+    let fetched = fetch_by(&purges, &vault, vec![Source::Cache(old.address), content_server(&origin)]).await.unwrap();
+    assert_eq!(fetched, Fetched { size: 5, from_cache: false });
+    let new = Scripted::start(move |_| told("9 5", b"new")).await;
+    let fetched = fetch_by(&purges, &vault, vec![Source::Cache(new.address)]).await.unwrap();
+    assert_eq!(fetched, Fetched { size: 3, from_cache: true });
+    let held = sun::HeldFiles::open(&*vault, name("c1/a.png").content_id()).unwrap();
+    assert_eq!((held.mark, &*held.tags), (Mark { log: 0, direct: 5 }, &[7][..]));
+}
+
+#[tokio::test]
 async fn a_redirect_leads_nowhere() {
     let elsewhere = Scripted::start(|_| found(b"12345")).await;
     let location = format!("location: http://{}/a.png\r\n", elsewhere.address);
@@ -109,8 +154,24 @@ async fn check(expected: &str, answer: impl Fn() -> Answer + Send + Sync + 'stat
 }
 
 async fn fetch(vault: &Arc<Vault>, sources: Vec<Source>) -> Result<Fetched, FetchError> {
+    let place = tempfile::tempdir().unwrap();
+    fetch_by(&purges(&place), vault, sources).await
+}
+
+/// Purges of region 4, none yet.
+fn purges(place: &tempfile::TempDir) -> Arc<Purges> {
+    Arc::new(Purges::open(place.path(), geo::RegionId(4)).unwrap())
+}
+
+/// Purges `c1/a.png`, hard.
+fn purge(purges: &Purges, number: u64) {
+    let (what, value, mode) = (PurgeWhat::File, "c1/a.png".to_owned(), PurgeMode::Hard);
+    purges.directly(DirectPurge { id: "a".to_owned(), number, what, value, mode }).unwrap();
+}
+
+async fn fetch_by(purges: &Arc<Purges>, vault: &Arc<Vault>, sources: Vec<Source>) -> Result<Fetched, FetchError> {
     let config = PrefillConfig { idle_ms: 1000, ..PrefillConfig::default() };
-    let prefill = Prefill::new(&config, TOKEN.to_owned(), Arc::clone(vault)).unwrap();
+    let prefill = Prefill::new(&config, TOKEN.to_owned(), Arc::clone(vault), Arc::clone(purges)).unwrap();
     prefill.fetch(&Order { name: name("c1/a.png"), size_max: 1_000_000, sources }).await
 }
 

@@ -5,6 +5,7 @@ use geo::RegionId;
 use super::*;
 use crate::holdings::{Bounds, Checked};
 use crate::hot::Rule;
+use crate::purge::Ledger;
 use crate::status::Registry;
 use crate::testing;
 use crate::wire::{Held, HoldingsReport, HotRate, Load, StatusReport};
@@ -28,6 +29,17 @@ fn a_cache_that_holds_the_file_is_named_before_the_owner() {
     check(&world, 10_000, &format!("{owner}: owner"));
     world.alive(&["cache4-2"], 10_000);
     check(&world, 10_000, "cache4-2: held by a cache");
+}
+
+#[test]
+fn a_cache_is_not_named_for_a_purged_file_until_it_says_that_it_knows() {
+    let mut world = World::new();
+    world.hold("cache4-2", 1);
+    let sequence = testing::purge(&world.purges, FILE, Some(4));
+    let owner = world.order(4)[0].clone();
+    check(&world, 0, &format!("{owner}: owner"));
+    world.purges.acknowledge("cache4-2", sequence, 0);
+    check(&world, 0, "cache4-2: held by a cache");
 }
 
 #[test]
@@ -112,6 +124,7 @@ struct World {
     topology: Topology,
     holdings: Holdings,
     registry: Registry,
+    purges: Ledger,
 }
 
 impl World {
@@ -121,11 +134,13 @@ impl World {
             topology: testing::topology(),
             holdings: Holdings::new(Bounds { files_max: 100, log_max: 100 }),
             registry: Registry::new(rule, 0),
+            purges: testing::ledger(),
         }
     }
 
     fn knowledge(&self, now_ms: u64) -> Knowledge<'_> {
-        Knowledge { topology: &self.topology, holdings: &self.holdings, view: self.registry.at(now_ms) }
+        let view = self.registry.at(now_ms);
+        Knowledge { topology: &self.topology, holdings: &self.holdings, view, purges: &self.purges }
     }
 
     fn visitor(&self, region: u16, scheme: Scheme) -> Visitor<'_> {

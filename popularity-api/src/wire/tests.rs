@@ -55,6 +55,51 @@ fn what_caches_ask_and_tell_is_written_like_this() {
 }
 
 #[test]
+fn purges_are_written_like_this() {
+    let request = PurgeRequest {
+        id: "a-1".to_owned(),
+        what: PurgeWhat::Prefix,
+        value: "c1/a/".to_owned(),
+        mode: PurgeMode::Soft,
+        region: Some(RegionId(4)),
+    };
+    check(&request, r#"{"id":"a-1","what":"prefix","value":"c1/a/","mode":"soft","region":4}"#);
+    check(&PurgeAck { sequence: 7 }, r#"{"sequence":7}"#);
+    let purge = Purge {
+        sequence: 7,
+        at_ms: 5,
+        id: "a-2".to_owned(),
+        what: PurgeWhat::File,
+        value: "c1/a.jpg".to_owned(),
+        mode: PurgeMode::Hard,
+        region: None,
+    };
+    check(
+        &PurgeLog { latest: 9, floor: Some(6), purges: vec![purge] },
+        r#"{"latest":9,"floor":6,"purges":[{"sequence":7,"at_ms":5,"id":"a-2","what":"file","value":"c1/a.jpg","mode":"hard","region":null}]}"#,
+    );
+    let server = |name: &str, state, applied| PurgeServer { server: name.to_owned(), state, applied };
+    let servers = vec![
+        server("cache4-1", PurgeState::Applied, Some(7)),
+        server("sun4-1-1", PurgeState::Waiting, Some(6)),
+        server("sun4-1-2", PurgeState::Silent, None),
+    ];
+    check(
+        &PurgeAcknowledgements { sequence: 7, servers },
+        r#"{"sequence":7,"servers":[{"server":"cache4-1","state":"applied","applied":7},{"server":"sun4-1-1","state":"waiting","applied":6},{"server":"sun4-1-2","state":"silent","applied":null}]}"#,
+    );
+    let direct = DirectPurge {
+        id: "a-3".to_owned(),
+        number: 2,
+        what: PurgeWhat::Tag,
+        value: "news".to_owned(),
+        mode: PurgeMode::Hard,
+    };
+    check(&direct, r#"{"id":"a-3","number":2,"what":"tag","value":"news","mode":"hard"}"#);
+    check(&PurgeMark { log: 9, direct: 2 }, r#"{"log":9,"direct":2}"#);
+}
+
+#[test]
 fn links_are_written_like_this() {
     check(
         &LinksRequest {

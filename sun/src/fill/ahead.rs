@@ -142,7 +142,7 @@ fn begin(edge: &Arc<Edge>, request: &Lookup, meta: &Arc<Meta>, position: u64, en
         Joined::Started(reader) => {
             let asked = reader.fill().plan.range().unwrap_or(position..end);
             edge.metrics.read_ahead.inc_by(asked.end - asked.start);
-            tokio::spawn(task::run(Arc::clone(edge), Arc::clone(reader.fill()), request.name.clone()));
+            tokio::spawn(task::run(Arc::clone(edge), Arc::clone(reader.fill()), request.errand()));
             asked.end.max(position + EXTENT_BYTES)
         }
     }

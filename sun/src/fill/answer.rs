@@ -1,4 +1,4 @@
-//! What an upstream's response means for a fill. Pure.
+//! What an upstream's response means for a fill of a medium. Pure. Under the policy "rfc": [`crate::fill::rfc`].
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -41,6 +41,17 @@ pub struct Making {
     pub ttl_s: u64,
     /// Generation for a response without a strong validator.
     pub fallback: u64,
+    /// The class's window of serving at once what is just stale, seconds.
+    pub stale_while_revalidate_s: u64,
+    /// The class's window of serving what is stale while its content server fails, seconds.
+    pub stale_if_error_s: u64,
+}
+
+impl Making {
+    fn meta(&self, headers: &HeaderMap, size: Option<u64>) -> Meta {
+        let meta = Meta::new(headers, size, self.now, self.ttl_s, self.fallback);
+        meta.with_windows(self.stale_while_revalidate_s, self.stale_if_error_s)
+    }
 }
 
 /// Understands the answer of a source to `plan`. `authority` is false for a cache asked for what it holds,
@@ -93,7 +104,7 @@ fn whole(plan: &Plan, headers: &HeaderMap, making: Making) -> Answer {
     if size.is_some_and(|size| size > FILE_BYTES_MAX) {
         return Answer::Useless(format!("the file is larger than {FILE_BYTES_MAX} bytes"));
     }
-    let meta = Meta::new(headers, size, making.now, making.ttl_s, making.fallback);
+    let meta = making.meta(headers, size);
     match plan.version() {
         // It ignores ranges: what it sends is of use only if it is what was sent before.
         Some(version) if !size.is_some_and(|size| version.continued_by(headers, size)) => {
@@ -126,11 +137,9 @@ fn part(plan: &Plan, headers: &HeaderMap, making: Making) -> Answer {
     match (plan, plan.version()) {
         (_, Some(version)) if !version.continued_by(headers, size) => Answer::Refused(FillError::Changed),
         (_, Some(version)) => Answer::Bytes { meta: Arc::clone(version), range: part },
-        (Plan::Size, None) => {
-            Answer::Sized(Arc::new(Meta::new(headers, Some(size), making.now, making.ttl_s, making.fallback)))
-        }
+        (Plan::Size, None) => Answer::Sized(Arc::new(making.meta(headers, Some(size)))),
         (_, None) => {
-            let meta = Meta::new(headers, Some(size), making.now, making.ttl_s, making.fallback);
+            let meta = making.meta(headers, Some(size));
             Answer::Bytes { meta: Arc::new(meta), range: part }
         }
     }
@@ -208,7 +217,7 @@ mod tests {
         check(&plan, 416, &[("content-range", "bytes */7")], "refused: the file changed while it was being fetched");
     }
 
-    const MAKING: Making = Making { now: 0, ttl_s: 9, fallback: 2 };
+    const MAKING: Making = Making { now: 0, ttl_s: 9, fallback: 2, stale_while_revalidate_s: 0, stale_if_error_s: 0 };
 
     #[track_caller]
     fn check(plan: &Plan, status: u16, headers: &[(&'static str, &'static str)], expected: &str) {

@@ -11,22 +11,23 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use geo::CanonicalName;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
-use crate::breaker::Pass;
+use crate::breaker::Leave;
 use crate::edge::Edge;
-use crate::fill::FillError;
+use crate::errand::Errand;
 use crate::fill::hedge;
 use crate::fill::slots::Slot;
+use crate::fill::{Fill, FillError};
 use crate::sources::Source;
 use crate::upstream::{AskError, Asked};
 
 /// Asks for one fill.
 pub(super) struct Asker<'a> {
     pub(super) edge: &'a Arc<Edge>,
-    pub(super) name: &'a CanonicalName,
+    pub(super) errand: &'a Errand,
+    pub(super) fill: &'a Arc<Fill>,
     /// Those not tried yet.
     pub(super) sources: VecDeque<Source>,
 }
@@ -35,7 +36,7 @@ pub(super) struct Asker<'a> {
 pub(super) struct Reply {
     pub(super) response: Response<Incoming>,
     pub(super) source: Source,
-    pub(super) pass: Pass,
+    pub(super) leave: Leave,
     /// Held until the body has ended; servers of ours have none.
     pub(super) slot: Option<Slot>,
 }
@@ -43,7 +44,7 @@ pub(super) struct Reply {
 /// Leave to ask a source once.
 struct Question {
     source: Source,
-    pass: Pass,
+    leave: Leave,
     slot: Option<Slot>,
     began_ms: u64,
 }
@@ -99,25 +100,29 @@ impl Asker<'_> {
             why.note(&source, "too many questions are waiting for it".to_owned());
             return None;
         }
-        let Some(pass) = edge.admits(&source) else {
+        let Some(leave) = edge.admits(&source) else {
             why.note(&source, "it failed just now and is left alone for a moment".to_owned());
             return None;
         };
-        Some(Question { source, pass, slot, began_ms: edge.now_ms() })
+        Some(Question { source, leave, slot, began_ms: edge.now_ms() })
     }
 
     /// Asks, and asks once more elsewhere when that takes unusually long and may be done.
     async fn put(&mut self, question: Question, asked: &Asked, why: &mut NoneAnswered) -> Answered {
         let patience = self.edge.hedging.asked(&question.source, question.began_ms);
         let (source, began_ms) = (question.source.clone(), question.began_ms);
-        let first = put(self.edge, self.name, asked, question);
+        let first = exchange(self.edge, self.errand, self.fill, asked, question);
+        if self.errand.said.is_some() {
+            // What a client says may take its time, and be wanted once.
+            return first.await;
+        }
         tokio::pin!(first);
         if let Ok(answered) = tokio::time::timeout(patience, &mut first).await {
             return answered;
         }
         let Some(second) = self.second(&source) else { return first.await };
         let (second_source, second_began_ms) = (second.source.clone(), second.began_ms);
-        let second = put(self.edge, self.name, asked, second);
+        let second = exchange(self.edge, self.errand, self.fill, asked, second);
         let (won, lost) = hedge::race(first, second, Answered::good).await;
         let second_won = won.question.began_ms == second_began_ms && won.question.source == second_source;
         self.edge.metrics.hedged(second_won);
@@ -125,10 +130,10 @@ impl Asker<'_> {
         if let Some(lost) = lost {
             // It answered first, but not well: the verdict counts, the answer does not.
             let reply = self.judge(lost, why);
-            if let Some(Reply { response, source, pass, .. }) = reply {
+            if let Some(Reply { response, source, leave, .. }) = reply {
                 why.note(&source, format!("it answered {}", response.status()));
                 if response.status().is_server_error() {
-                    self.edge.faltered(&source, pass);
+                    self.edge.faltered(&source, leave);
                 }
             }
         } else {
@@ -147,7 +152,7 @@ impl Asker<'_> {
     fn second(&self, slow: &Source) -> Option<Question> {
         let edge = self.edge;
         let source = self.sources.front().unwrap_or(slow);
-        if source.server().is_some() && source == slow || !edge.trusts(self.name.content_server()) {
+        if source.server().is_some() && source == slow || !edge.trusts(self.errand.name.content_server()) {
             return None;
         }
         let slot = match source {
@@ -157,25 +162,26 @@ impl Asker<'_> {
         if !edge.hedging.take() {
             return None;
         }
-        Some(Question { source: source.clone(), pass: edge.admits(source)?, slot, began_ms: edge.now_ms() })
+        Some(Question { source: source.clone(), leave: edge.admits(source)?, slot, began_ms: edge.now_ms() })
     }
 
     /// Remembers how the source did; a reply if it answered.
     fn judge(&mut self, answered: Answered, why: &mut NoneAnswered) -> Option<Reply> {
-        let Answered { question: Question { source, pass, slot, began_ms }, result } = answered;
+        let Answered { question: Question { source, leave, slot, began_ms }, result } = answered;
         let now_ms = self.edge.now_ms();
         if !matches!(result, Err(AskError::Unreachable(_))) {
             self.edge.hedging.answered(&source, now_ms.saturating_sub(began_ms), now_ms);
         }
         match result {
             Ok(response) => {
-                if !response.status().is_server_error() {
+                // Under the policy "rfc" an error is an answer.
+                if !response.status().is_server_error() || self.errand.said.is_some() {
                     self.edge.succeeded(&source);
                 }
-                Some(Reply { response, source, pass, slot })
+                Some(Reply { response, source, leave, slot })
             }
             Err(error) => {
-                self.edge.failed(&source, pass);
+                self.edge.failed(&source, leave);
                 if matches!(error, AskError::TimedOut(_)) {
                     // A sun is given longer than the content server (Upstream::ask): one that still says nothing
                     // hangs, and the client has waited enough to be spared the next.
@@ -189,8 +195,8 @@ impl Asker<'_> {
     }
 }
 
-async fn put(edge: &Edge, name: &CanonicalName, asked: &Asked, question: Question) -> Answered {
-    let result = edge.upstream.ask(&question.source, name, asked).await;
+async fn exchange(edge: &Edge, errand: &Errand, fill: &Arc<Fill>, asked: &Asked, question: Question) -> Answered {
+    let result = edge.upstream.ask(&question.source, errand, asked, fill).await;
     Answered { question, result }
 }
 

@@ -171,13 +171,6 @@ mod tests {
 
     fn opened() -> Opened {
         let meta = crate::meta::Meta::new(&http::HeaderMap::new(), Some(100 * MIB), 0, 0, 2);
-        Opened {
-            meta: Arc::new(meta),
-            flows: true,
-            end: 100 * MIB,
-            stored: true,
-            outcome: crate::metrics::Outcome::Origin,
-            passed_on: None,
-        }
+        Opened::of_medium(Arc::new(meta))
     }
 }

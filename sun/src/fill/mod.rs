@@ -27,19 +27,23 @@ pub mod hedge;
 pub mod in_flight;
 pub mod plan;
 pub mod registry;
+pub mod rfc;
 pub mod slots;
 pub mod task;
 pub mod window;
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use geo::ContentId;
 use http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
+use crate::caching::vary::Varying;
 use crate::fill::plan::Plan;
 use crate::fill::window::{Found, Window};
 use crate::meta::Meta;
+use crate::purge::Mark;
 use crate::sources::Source;
 
 /// One fill; shared by its task and its readers.
@@ -51,8 +55,14 @@ pub struct Fill {
     pub direct: bool,
     /// What it was begun for.
     pub plan: Plan,
+    /// It is one request's: nobody else reads it.
+    pub alone: bool,
+    /// What it brings is not to be kept: the file was changed through this server meanwhile.
+    outdated: AtomicBool,
     /// Whom it asks, in order.
     pub sources: Vec<Source>,
+    /// The last purge that was gone by when it began to ask.
+    began: OnceLock<Mark>,
     state: Mutex<State>,
     /// Ticks when there is something new for readers.
     news: watch::Sender<()>,
@@ -67,6 +77,8 @@ struct State {
     readers: usize,
     /// The furthest position that a reader has reached.
     furthest: u64,
+    /// 1xx responses that came before the answer.
+    interim: Vec<Interim>,
     /// What the window may hold; see [`in_flight`].
     permit: Option<OwnedSemaphorePermit>,
     /// Since when the writer has waited for readers, or has been done, milliseconds.
@@ -76,6 +88,9 @@ struct State {
     /// Others needed the bytes more.
     gave_back: bool,
 }
+
+/// A 1xx response: its status and its end-to-end fields.
+pub type Interim = (StatusCode, http::HeaderMap);
 
 #[derive(Clone, Debug)]
 enum Phase {
@@ -100,10 +115,59 @@ pub struct Opened {
     pub end: u64,
     /// Whether the bytes are kept.
     pub stored: bool,
+    /// Whether others than the one who asked get it.
+    pub shared: bool,
+    /// Where it is kept.
+    pub slot: ContentId,
+    /// What it is a variant of.
+    pub varying: Option<Arc<Varying>>,
+    /// As the one who asked gets it, if some of its fields are not kept.
+    pub original: Option<Arc<Meta>>,
+    /// The status that the source gave.
+    pub status: StatusCode,
+    /// What it was asked, for `Cache-Status`.
+    pub asked: Asked,
+    /// How old the answer was when it came, seconds.
+    pub age: u64,
     /// Who gave it.
     pub outcome: crate::metrics::Outcome,
     /// The `Cache-Status` of the server that gave it, if that was one of ours.
     pub passed_on: Option<Arc<str>>,
+}
+
+#[cfg(test)]
+impl Opened {
+    /// A medium that is on its way from the content server.
+    pub(crate) fn of_medium(meta: Arc<Meta>) -> Self {
+        Self {
+            flows: true,
+            end: meta.size.unwrap_or(u64::MAX),
+            stored: true,
+            shared: true,
+            slot: ContentId::from_bytes([0; 16]),
+            varying: None,
+            original: None,
+            status: StatusCode::OK,
+            asked: Asked::Nothing,
+            age: 0,
+            outcome: crate::metrics::Outcome::Origin,
+            passed_on: None,
+            meta,
+        }
+    }
+}
+
+/// Why a source was asked (RFC 9211, section 2.2); for media it is not told apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Asked {
+    /// A medium.
+    Nothing,
+    /// Nothing that could be used was held.
+    Url,
+    /// What was held was past its time.
+    Stale,
+    /// Some of it was held.
+    Part,
 }
 
 /// Why a fill failed. Before a response began, the client sees the status named here; after that, its body
@@ -131,6 +195,9 @@ pub enum FillError {
     /// The file changed upstream while it was being fetched.
     #[error("the file changed while it was being fetched")]
     Changed,
+    /// What came is for the one who asked alone: everybody else asks for themselves.
+    #[error("the answer was for another client alone")]
+    NotShared,
     /// Upstream ended in the middle and could not be resumed.
     #[error("the source broke off at byte {at}: {why}")]
     Broken {
@@ -165,6 +232,7 @@ impl Fill {
             window: Window::starting_at(plan.start()),
             readers: 0,
             furthest: plan.start(),
+            interim: Vec::new(),
             permit: None,
             waits_since: None,
             moved: false,
@@ -174,10 +242,61 @@ impl Fill {
             content,
             direct: !sources.iter().any(Source::is_sun),
             plan,
+            alone: false,
+            outdated: AtomicBool::new(false),
             sources,
+            began: OnceLock::new(),
             state: Mutex::new(state),
             news: watch::Sender::new(()),
             consumed: tokio::sync::Notify::new(),
+        }
+    }
+
+    /// It begins to ask.
+    pub fn begin(&self, mark: Mark) {
+        // Begun once; a second beginning would be no earlier.
+        let _ = self.began.set(mark);
+    }
+
+    /// The last purge that was gone by when it began to ask; none: it has not.
+    #[must_use]
+    pub fn began(&self) -> Option<Mark> {
+        self.began.get().copied()
+    }
+
+    /// What the file is, once upstream has answered.
+    #[must_use]
+    pub fn meta(&self) -> Option<Arc<Meta>> {
+        match &self.lock().phase {
+            Phase::Open(opened) | Phase::Ended(opened) => Some(Arc::clone(&opened.meta)),
+            Phase::Asking | Phase::Failed(_) => None,
+        }
+    }
+
+    /// The same, for one request.
+    #[must_use]
+    pub fn for_one(self) -> Self {
+        Self { alone: true, ..self }
+    }
+
+    /// The file was changed: what comes is not kept.
+    pub fn outdate(&self) {
+        self.outdated.store(true, Ordering::Release);
+    }
+
+    /// Whether what comes is not kept.
+    #[must_use]
+    pub fn outdated(&self) -> bool {
+        self.outdated.load(Ordering::Acquire)
+    }
+
+    /// A 1xx response came; beyond [`INTERIM_MAX`] they are dropped.
+    pub fn heard(&self, status: StatusCode, headers: http::HeaderMap) {
+        let mut state = self.lock();
+        if state.interim.len() < INTERIM_MAX {
+            state.interim.push((status, headers));
+            drop(state);
+            self.news.send_replace(());
         }
     }
 
@@ -325,14 +444,52 @@ impl Reader {
     ///
     /// Why there is no usable answer.
     pub async fn opened(&mut self) -> Result<Opened, FillError> {
+        self.opened_with(|_, _| ()).await
+    }
+
+    /// The same; `interim` is given the 1xx responses that come before.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no usable answer.
+    pub async fn opened_with(
+        &mut self,
+        mut interim: impl FnMut(StatusCode, &http::HeaderMap),
+    ) -> Result<Opened, FillError> {
+        let mut passed = 0;
         loop {
             self.news.mark_unchanged();
-            match &self.fill.lock().phase {
-                Phase::Asking => {}
-                Phase::Open(opened) | Phase::Ended(opened) => return Ok(opened.clone()),
-                Phase::Failed(error) => return Err(error.clone()),
+            let before = passed;
+            if let Some(answered) = self.glance(&mut passed, &mut interim) {
+                return answered;
             }
-            self.changed().await;
+            if passed > before {
+                // Lets the connection write them before the answer follows.
+                tokio::task::yield_now().await;
+            } else {
+                self.changed().await;
+            }
+        }
+    }
+
+    /// The answer, if it is there and all 1xx responses were passed on before.
+    fn glance(
+        &self,
+        passed: &mut usize,
+        interim: &mut impl FnMut(StatusCode, &http::HeaderMap),
+    ) -> Option<Result<Opened, FillError>> {
+        let state = self.fill.lock();
+        if *passed < state.interim.len() {
+            for (status, headers) in &state.interim[*passed..] {
+                interim(*status, headers);
+            }
+            *passed = state.interim.len();
+            return None;
+        }
+        match &state.phase {
+            Phase::Asking => None,
+            Phase::Open(opened) | Phase::Ended(opened) => Some(Ok(opened.clone())),
+            Phase::Failed(error) => Some(Err(error.clone())),
         }
     }
 
@@ -350,14 +507,17 @@ impl Reader {
                 Phase::Failed(error) => Read::Failed(error.clone()),
             },
         };
-        if let Read::Bytes(bytes) = &found {
-            let reached = position + bytes.len() as u64;
-            state.moved = true;
-            if reached > state.furthest {
-                state.furthest = reached;
-                drop(state);
-                self.fill.consumed.notify_one();
-            }
+        let reached = match &found {
+            Read::Bytes(bytes) => position + bytes.len() as u64,
+            // It has come here by the tiers: a writer that waited for it to read would wait for ever.
+            Read::Later => position,
+            Read::Gone | Read::Ended | Read::Failed(_) => return found,
+        };
+        state.moved |= matches!(found, Read::Bytes(_));
+        if reached > state.furthest {
+            state.furthest = reached;
+            drop(state);
+            self.fill.consumed.notify_one();
         }
         found
     }
@@ -376,9 +536,53 @@ impl Drop for Reader {
     }
 }
 
+/// How far a writer that is paced runs ahead of its fastest reader, bytes: an extent less than the window keeps,
+/// so that this reader never falls out of it when an extent becomes whole.
+pub const LEAD_BYTES_MAX: u64 = (window::WINDOW_EXTENTS as u64 - 1) * crate::extent::EXTENT_BYTES;
+
 /// What the window of one fill may hold, bytes.
 pub const WINDOW_BYTES_MAX: u64 = (window::WINDOW_EXTENTS as u64 + 1) * crate::extent::EXTENT_BYTES;
 
 /// How far ahead of the bytes that arrive a reader may be and still wait for them, rather than have its part
 /// fetched by a fill of its own.
 pub const REACH_BYTES: u64 = 2 * crate::extent::EXTENT_BYTES;
+/// 1xx responses of one question that are passed on.
+const INTERIM_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::EXTENT_BYTES as MIB;
+
+    #[test]
+    fn a_reader_that_caught_up_by_the_tiers_is_not_waited_for() {
+        let content = geo::CanonicalName::parse("c1/a").unwrap().content_id();
+        let fill = Arc::new(Fill::new(content, Plan::Whole, Vec::new()));
+        let meta = Arc::new(Meta::new(&http::HeaderMap::new(), Some(100 * MIB), 0, 0, 2));
+        fill.open(Opened::of_medium(meta), 0);
+        let mut reader = Reader::new(Arc::clone(&fill));
+        for _ in 0..4 {
+            fill.push(vec![7; MIB as usize].into());
+        }
+        assert!(fill.ahead(), "the reader has read nothing");
+        assert!(matches!(reader.read(4 * MIB, 100 * MIB), Read::Later));
+        assert!(!fill.ahead(), "it waits where the writer is");
+    }
+
+    #[test]
+    fn the_fastest_reader_of_a_paced_writer_stays_within_the_window() {
+        let content = geo::CanonicalName::parse("c1/a").unwrap().content_id();
+        let fill = Arc::new(Fill::new(content, Plan::Whole, Vec::new()));
+        let mut reader = Reader::new(Arc::clone(&fill));
+        let mut position = 0;
+        for _ in 0..200 {
+            while !fill.ahead() {
+                fill.push(vec![7; 300_000].into());
+            }
+            match reader.read(position, position + 70_001) {
+                Read::Bytes(bytes) => position += bytes.len() as u64,
+                other => panic!("{other:?} at {position}"),
+            }
+        }
+    }
+}

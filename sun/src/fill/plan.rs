@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::extent::{self, EXTENT_BYTES};
 use crate::meta::Meta;
 use crate::range::Spec;
@@ -28,6 +30,17 @@ pub enum Plan {
         /// The version that is held.
         meta: Arc<Meta>,
     },
+    /// What follows the piece that is held of a small file's beginning.
+    Complete {
+        /// The version of the piece.
+        meta: Arc<Meta>,
+        /// The piece.
+        body: Bytes,
+    },
+    /// The client's own range, handed on as it is asked and answered.
+    Part,
+    /// HEAD.
+    Head,
 }
 
 impl Plan {
@@ -43,6 +56,18 @@ impl Plan {
             Some(Spec::From { start, end }) => Self::Span(extent::aligned(&(start..end))),
             // The extents of a suffix are known only with the size.
             Some(Spec::Suffix { .. }) => Self::Size,
+        }
+    }
+
+    /// For a request under the policy "rfc" of which nothing is held. A part that is counted from an end that is not
+    /// known is asked for as the client does.
+    #[must_use]
+    pub fn cold_rfc(head_only: bool, range: Option<Spec>) -> Self {
+        match range {
+            _ if head_only => Self::Head,
+            Some(Spec::Suffix { .. }) => Self::Part,
+            Some(Spec::From { start, .. }) if start > extent::FILE_BYTES_MAX => Self::Part,
+            range => Self::cold(false, range),
         }
     }
 
@@ -68,7 +93,7 @@ impl Plan {
     #[must_use]
     pub const fn start(&self) -> u64 {
         match self {
-            Self::Whole | Self::Size | Self::Revalidate { .. } => 0,
+            Self::Whole | Self::Size | Self::Revalidate { .. } | Self::Complete { .. } | Self::Part | Self::Head => 0,
             Self::Span(range) | Self::Continue { range, .. } => range.start,
         }
     }
@@ -77,8 +102,8 @@ impl Plan {
     #[must_use]
     pub fn covers(&self, position: u64) -> bool {
         match self {
-            Self::Whole | Self::Revalidate { .. } => true,
-            Self::Size => false,
+            Self::Whole | Self::Revalidate { .. } | Self::Complete { .. } => true,
+            Self::Size | Self::Part | Self::Head => false,
             Self::Span(range) | Self::Continue { range, .. } => range.contains(&position),
         }
     }
@@ -87,7 +112,8 @@ impl Plan {
     #[must_use]
     pub fn range(&self) -> Option<Range<u64>> {
         match self {
-            Self::Whole | Self::Revalidate { .. } => None,
+            Self::Whole | Self::Revalidate { .. } | Self::Part | Self::Head => None,
+            Self::Complete { body, .. } => Some(body.len() as u64..u64::MAX),
             Self::Size => Some(0..1),
             Self::Span(range) | Self::Continue { range, .. } => Some(range.clone()),
         }

@@ -94,6 +94,17 @@ impl Registry {
         Joined::Started(Reader::new(fill))
     }
 
+    /// Takes fills of a file out that nobody is to join any more; they go on.
+    pub fn part(&self, content: ContentId, parts: impl Fn(&Fill) -> bool) {
+        let mut fills = self.lock();
+        if let Some(under_way) = fills.get_mut(&content) {
+            under_way.retain(|fill| !parts(fill));
+            if under_way.is_empty() {
+                fills.remove(&content);
+            }
+        }
+    }
+
     /// The fill has left its bytes in the tiers, or failed.
     pub fn leave(&self, fill: &Arc<Fill>) {
         let mut fills = self.lock();
@@ -102,6 +113,13 @@ impl Registry {
             if under_way.is_empty() {
                 fills.remove(&fill.content);
             }
+        }
+    }
+
+    /// The file was changed through this server: what is under way is not kept and is joined no more.
+    pub fn outdate(&self, content: ContentId) {
+        for fill in self.lock().remove(&content).unwrap_or_default() {
+            fill.outdate();
         }
     }
 
@@ -224,14 +242,7 @@ mod tests {
         let _third = started(registry.join(content(), need(5 * MIB), false, nothing, told));
 
         assert!(!registry.yields(first.fill(), 2, 9 * MIB), "it was not answered: it may fail");
-        let opened = Opened {
-            meta: version(),
-            flows: true,
-            end: 50 * MIB,
-            stored: true,
-            outcome: crate::metrics::Outcome::Origin,
-            passed_on: None,
-        };
+        let opened = Opened { end: 50 * MIB, ..Opened::of_medium(version()) };
         second.fill().open(opened, 9 * MIB);
         assert!(!registry.yields(first.fill(), 2, 7 * MIB), "nobody is there yet");
         assert!(!registry.yields(first.fill(), 1, 9 * MIB), "another version");

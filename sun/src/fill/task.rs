@@ -14,43 +14,64 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use geo::CanonicalName;
-use http::{StatusCode, header};
+use geo::ContentId;
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use crate::breaker::Pass;
+use crate::breaker::Leave;
+use crate::caching::freshness::Exchange;
+use crate::caching::update;
+use crate::caching::vary::{self, Vary, Varying};
 use crate::edge::Edge;
+use crate::errand::Errand;
 use crate::extent::{self, EXTENT_BYTES};
 use crate::fill::answer::{self, Answer, Making};
 use crate::fill::ask::{Asker, NoneAnswered, Reply};
+use crate::fill::plan::Plan;
+use crate::fill::rfc::{self, Understood};
 use crate::fill::slots::Slot;
-use crate::fill::window::{WINDOW_EXTENTS, Window};
-use crate::fill::{Fill, FillError, Opened, Phase, WINDOW_BYTES_MAX};
+use crate::fill::window::Window;
+use crate::fill::{self, Fill, FillError, LEAD_BYTES_MAX, Opened, Phase, WINDOW_BYTES_MAX};
 use crate::headers;
 use crate::meta::{self, Meta, Storable};
 use crate::metrics::Outcome;
+use crate::purge::{Stamp, Verdict};
+use crate::ram::Note;
 use crate::sources::Source;
 use crate::upstream::{Asked, range_header};
 
 /// Runs a fill to its end, whoever still reads it.
-pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, name: CanonicalName) {
+pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, errand: Errand) {
     let mut end = End { edge: Arc::clone(&edge), fill: Arc::clone(&fill), error: None };
+    fill.begin(edge.purges.mark());
     let sources = fill.sources.clone().into();
-    let asker = Asker { edge: &edge, name: &name, sources };
-    let mut writer = Writer { edge: &edge, fill: &fill, name: &name, asker, began_at: 0, declined: false };
+    let asker = Asker { edge: &edge, errand: &errand, fill: &fill, sources };
+    let mut writer =
+        Writer { edge: &edge, fill: &fill, errand: &errand, asker, began_at: 0, declined: false, piece: None };
     let outcome = writer.run().await;
     if let Err(error) = &outcome {
         edge.metrics.fill_failed(error);
         match (error, fill.plan.version()) {
             // Only the version that was to be continued: another request may have brought the new one by now.
             (FillError::Changed, Some(version)) => edge.ram.forget_version(fill.content, version.generation),
-            (FillError::Missing(_), _) => edge.ram.forget(fill.content),
+            (FillError::Missing(status), _) => remember_refusal(&edge, &fill, &errand, *status),
             _ => {}
         }
-        tracing::debug!(file = %name, %error, "fill failed");
+        tracing::debug!(file = %errand.name, %error, "fill failed");
     }
     end.error = Some(outcome.err());
+}
+
+/// Negative caching: what is gone is forgotten, and not asked for again for as long as its class says.
+fn remember_refusal(edge: &Edge, fill: &Fill, errand: &Errand, status: StatusCode) {
+    edge.ram.forget(fill.content);
+    let topology = edge.topology();
+    let lifetimes = &errand.class(&topology).negative_ttl;
+    if let Some((_, ttl_s)) = lifetimes.iter().find(|(of, ttl_s)| *of == status.as_u16() && *ttl_s > 0) {
+        edge.ram.note(fill.content, Note::Refused { status, until: crate::unix_now().saturating_add(*ttl_s) });
+    }
 }
 
 /// Whatever becomes of the task, its readers hear of the end and the registry forgets it.
@@ -74,12 +95,14 @@ impl Drop for End {
 struct Writer<'a> {
     edge: &'a Arc<Edge>,
     fill: &'a Arc<Fill>,
-    name: &'a CanonicalName,
+    errand: &'a Errand,
     asker: Asker<'a>,
     /// Where the body began.
     began_at: u64,
     /// The RAM tier did not keep an extent: readers that fall behind would have it fetched again.
     declined: bool,
+    /// What is being fetched is a part of this version, from this position on, to be kept here.
+    piece: Option<(u64, Arc<Meta>)>,
 }
 
 /// How a body was moved.
@@ -115,10 +138,10 @@ impl Writer<'_> {
                 Ok(Poured::Enough) => return Ok(()),
                 Err(why) => why,
             };
-            self.edge.faltered(&body.source, Pass::ORDINARY);
+            self.edge.faltered(&body.source, Leave::ORDINARY);
             // Its connection and its place are free before the rest is asked for.
             drop(body);
-            if resumes == RESUMES_MAX {
+            if resumes == RESUMES_MAX || !self.resumable(&opened) {
                 return Err(self.broken(why));
             }
             resumes += 1;
@@ -128,18 +151,21 @@ impl Writer<'_> {
 
     /// Asks the sources in turn until one gives a usable answer, and lets the readers know of it.
     async fn open(&mut self) -> Result<(Body, Opened), FillError> {
-        let asked = Asked::for_plan(&self.fill.plan);
+        let mut asked = Asked::for_plan(&self.fill.plan);
+        if let (Plan::Part, Some(said)) = (&self.fill.plan, &self.errand.said) {
+            asked = asked.with_range(said.range.as_ref());
+        }
         let mut why = NoneAnswered::default();
-        while let Some(reply) = self.asker.next(&asked, &mut why).await {
-            let Reply { response, source, pass, slot } = reply;
-            let ttl_s = self.edge.topology().class_of(self.name).ttl_s;
-            let making = Making { now: crate::unix_now(), ttl_s, fallback: meta::fresh_generation(rand::random()) };
-            let plan = &self.fill.plan;
-            match answer::understand(plan, response.status(), response.headers(), making, source.authority()) {
+        let mut asked_at = crate::unix_now();
+        while let Some(Reply { response, source, leave, slot }) = self.asker.next(&asked, &mut why).await {
+            let understood = self.understand(&response, &source, asked_at);
+            let understood = self.stamped(understood, response.headers(), source.server().is_some());
+            asked_at = crate::unix_now();
+            match understood.answer {
                 Answer::Useless(text) => {
                     why.note(&source, text);
                     if response.status().is_server_error() {
-                        self.edge.faltered(&source, pass);
+                        self.edge.faltered(&source, leave);
                         self.asker.skip_suns_after(&source);
                     }
                     if source.is_sun() && response.status() == StatusCode::GATEWAY_TIMEOUT {
@@ -149,50 +175,191 @@ impl Writer<'_> {
                     }
                 }
                 Answer::Refused(error) => return Err(error),
-                answer => {
+                _ => {
                     self.edge.metrics.fill_opened(&source);
-                    return self.opened(answer, Reply { response, source, pass, slot }).await;
+                    return self.opened(understood, Reply { response, source, leave, slot }).await;
                 }
             }
         }
         Err(why.into())
     }
 
-    async fn opened(&mut self, answer: Answer, reply: Reply) -> Result<(Body, Opened), FillError> {
-        let Reply { response, source, slot, .. } = reply;
+    /// With the purges that were gone by when this fill began, and the tags.
+    fn stamped(&self, understood: Understood, response: &HeaderMap, ours: bool) -> Understood {
+        let (purges, errand) = (&self.edge.purges, self.errand);
+        let stamp = Stamp::new(purges, self.fill, (&errand.name, errand.content), response, ours);
+        Understood {
+            answer: stamp.answer(understood.answer),
+            original: understood.original.map(|meta| stamp.version(&meta)),
+            piece: understood.piece.map(|(start, meta)| (start, stamp.version(&meta))),
+            ..understood
+        }
+    }
+
+    /// What a response means, by the class's policy.
+    fn understand(&self, response: &Response<Incoming>, source: &Source, asked_at: u64) -> Understood {
+        let topology = self.edge.topology();
+        let class = self.errand.class(&topology);
+        let fallback = meta::fresh_generation(rand::random());
+        let (status, now) = (response.status(), crate::unix_now());
+        let Some(said) = &self.errand.said else {
+            let making = Making {
+                now,
+                ttl_s: class.ttl_s,
+                fallback,
+                stale_while_revalidate_s: class.stale_while_revalidate_s,
+                stale_if_error_s: class.stale_if_error_s,
+            };
+            let plan = &self.fill.plan;
+            let answer = answer::understand(plan, status, response.headers(), making, source.authority());
+            return self.of_medium(answer, response.headers(), class.file_bytes_max);
+        };
+        let ours_failed = source.server().is_some() && matches!(status.as_u16(), 502..=504);
+        if ours_failed || (status == StatusCode::NOT_FOUND && !source.authority()) {
+            return rfc::failed(Answer::Useless(format!("it answered {status}")));
+        }
+        let exchange = Exchange { asked_at, answered_at: now };
+        let rules = rfc::Rules {
+            said,
+            exchange,
+            fallback,
+            negative_ttl: &class.negative_ttl,
+            file_bytes_max: class.file_bytes_max,
+        };
+        let headers = update::end_to_end(response.headers());
+        let length = response.body().size_hint().exact();
+        let head = rfc::Head { status, headers: &headers, length };
+        if let (Plan::Head, StatusCode::OK) = (&self.fill.plan, status) {
+            self.head_updates(&headers, &rules);
+        }
+        rfc::understand(&self.fill.plan, head, &rules)
+    }
+
+    /// A medium is kept and shared unless it says that it must not be.
+    fn of_medium(&self, answer: Answer, headers: &HeaderMap, file_bytes_max: u64) -> Understood {
+        let (size, flows) = match &answer {
+            Answer::Bytes { meta, .. } => (meta.size, true),
+            _ => (None, false),
+        };
+        let allowed = Storable::of(headers) == Storable::Yes;
+        let stored = flows && allowed && size.is_none_or(|size| size <= file_bytes_max);
+        Understood { stored, shared: allowed, ..rfc::failed(answer) }
+    }
+
+    /// RFC 9111, section 4.3.5: what HEAD says of a held file updates it, or shows that it is of another version.
+    fn head_updates(&self, headers: &HeaderMap, rules: &rfc::Rules<'_>) {
+        let (ram, slot) = (&self.edge.ram, self.fill.content);
+        let Some(head) = ram.head(slot) else { return };
+        if head.meta().status != StatusCode::OK {
+            return;
+        }
+        if update::agrees(&head.meta().headers, head.meta().size, headers) {
+            ram.refresh(slot, Arc::new(rfc::refreshed(head.meta(), headers, rules)));
+        } else {
+            ram.forget(slot);
+        }
+    }
+
+    async fn opened(&mut self, understood: Understood, reply: Reply) -> Result<(Body, Opened), FillError> {
+        let Reply { response, source, slot: place, .. } = reply;
+        let (slot, varying) = self.place(&understood, response.headers());
+        let Understood { answer, stored, shared, original, piece, prefix, .. } = understood;
         let (meta, range) = match answer {
             Answer::Bytes { meta, range } => (meta, Some(range)),
             Answer::Sized(meta) => (meta, None),
             Answer::Unchanged(meta) => {
                 self.edge.ram.refresh(self.fill.content, Arc::clone(&meta));
+                self.edge.confirmed(self.fill.content, meta.mark);
                 (meta, None)
             }
             Answer::Refused(_) | Answer::Useless(_) => unreachable!("both were handled where they arose"),
         };
-        let class_max = self.edge.topology().class_of(self.name).file_bytes_max;
-        let small_enough = meta.size.is_none_or(|size| size <= class_max);
         let opened = Opened {
             flows: range.is_some(),
             end: range.as_ref().map_or(0, |range| range.end),
             outcome: Outcome::of(&source),
-            stored: range.is_some() && small_enough && Storable::of(response.headers()) == Storable::Yes,
+            stored: stored && self.is_current(&meta),
+            shared,
+            slot,
+            varying,
+            original,
+            status: response.status(),
+            asked: self.why_asked(),
+            age: crate::unix_now().saturating_sub(meta.born_at),
             passed_on: source.server().and(headers::text(response.headers(), &CACHE_STATUS)).map(Arc::from),
             meta,
         };
+        self.piece = piece;
+        if opened.flows && self.errand.said.is_none() && matches!(self.fill.plan, Plan::Revalidate { .. }) {
+            self.edge.outdated(self.errand.content);
+        }
         if opened.flows {
             self.began_at = range.as_ref().map_or(0, |range| range.start);
             self.reserve(self.began_at..opened.end).await?;
         }
         if opened.stored && opened.meta.size.is_some_and(|size| size > EXTENT_BYTES) {
-            self.keep_head(&opened.meta);
+            self.keep_head(&opened);
         }
+        self.note_alone(&opened);
         self.fill.open(opened.clone(), range.map_or(0, |range| range.start));
-        Ok((Body { frames: response.into_body(), source, _slot: slot }, opened))
+        if !prefix.is_empty() {
+            self.keep_extents(prefix, &opened);
+        }
+        Ok((Body { frames: response.into_body(), source, _slot: place }, opened))
+    }
+
+    /// Where what came is kept: in the slot of its URL, or in that of a variant.
+    fn place(&self, understood: &Understood, response: &HeaderMap) -> (ContentId, Option<Arc<Varying>>) {
+        let Some(said) = &self.errand.said else { return (self.fill.content, None) };
+        let keeps = understood.stored || understood.piece.is_some();
+        if !keeps || self.fill.plan.version().is_some() {
+            return (self.fill.content, None);
+        }
+        let (ram, url) = (&self.edge.ram, vary::slot(self.errand.content));
+        let Vary::By(fields) = &understood.vary else { return (url, None) };
+        let known = ram.varying(url).filter(|known| known.fields == *fields);
+        let mut varying = known.map_or_else(|| Varying::new(fields.clone(), rand::random()), |known| (*known).clone());
+        varying.note_language(url, &said.headers, response);
+        let (slot, varying) = (varying.exact(url, &said.headers), Arc::new(varying));
+        ram.note(url, Note::Varying(Arc::clone(&varying)));
+        (slot, Some(varying))
+    }
+
+    fn why_asked(&self) -> fill::Asked {
+        match &self.fill.plan {
+            _ if self.errand.said.is_none() => fill::Asked::Nothing,
+            Plan::Revalidate { .. } => fill::Asked::Stale,
+            Plan::Complete { .. } | Plan::Continue { .. } => fill::Asked::Part,
+            _ => fill::Asked::Url,
+        }
+    }
+
+    /// What came is for the one who asked: nobody joins any more, and for a while nobody waits for another's answer.
+    fn note_alone(&self, opened: &Opened) {
+        if opened.shared || self.fill.alone {
+            return;
+        }
+        self.edge.fills.leave(self.fill);
+        let final_word = opened.flows && !opened.stored && !opened.status.is_server_error();
+        let about_all = !matches!(self.fill.plan, Plan::Part | Plan::Head | Plan::Continue { .. });
+        if final_word && about_all {
+            self.edge.ram.note(self.fill.content, Note::Alone { until: crate::unix_now() + ALONE_S });
+        }
+    }
+
+    /// Whether a body that breaks off can be gone on with: not the client's own range, and no error.
+    fn resumable(&self, opened: &Opened) -> bool {
+        !matches!(self.fill.plan, Plan::Part) && opened.meta.status == StatusCode::OK
+    }
+
+    /// Whether no purge has overtaken this fill.
+    fn is_current(&self, meta: &Meta) -> bool {
+        self.edge.purges.of(&self.errand.name, self.errand.content, meta) == Verdict::Current
     }
 
     /// Keeps the metadata of a large file, unless this fill continues a version that has been replaced meanwhile.
-    fn keep_head(&self, meta: &Arc<Meta>) {
-        let (ram, content) = (&self.edge.ram, self.fill.content);
+    fn keep_head(&self, opened: &Opened) {
+        let (ram, content, meta) = (&self.edge.ram, opened.slot, &opened.meta);
         let continued = self.fill.plan.version().is_some();
         let replaced = || ram.head(content).is_some_and(|head| head.meta().generation != meta.generation);
         if !(continued && replaced()) {
@@ -237,6 +404,10 @@ impl Writer<'_> {
     /// Takes a chunk in; true when the fill has nothing more to do although the body goes on.
     fn take(&mut self, data: Bytes, opened: &Opened) -> bool {
         self.edge.metrics.upstream_bytes(data.len());
+        self.keep_extents(data, opened)
+    }
+
+    fn keep_extents(&mut self, data: Bytes, opened: &Opened) -> bool {
         let whole = self.fill.push(data);
         if whole.is_empty() || opened.meta.size.is_some_and(|size| size <= EXTENT_BYTES) {
             return false;
@@ -245,7 +416,7 @@ impl Writer<'_> {
         for (index, bytes) in whole {
             next = index + 1;
             if opened.stored {
-                let (ram, content, generation) = (&self.edge.ram, self.fill.content, opened.meta.generation);
+                let (ram, content, generation) = (&self.edge.ram, opened.slot, opened.meta.generation);
                 ram.keep_extent(content, generation, index, bytes);
                 self.declined |= ram.extent(content, generation, index).is_none();
             }
@@ -255,8 +426,8 @@ impl Writer<'_> {
             return false;
         }
         // A source that ignores ranges begins before what this fill is for: what is here until there is no end.
-        let (content, generation) = (self.fill.content, opened.meta.generation);
-        let held = || self.edge.ram.has_extent(content, generation, next);
+        let generation = opened.meta.generation;
+        let held = || self.edge.ram.has_extent(opened.slot, generation, next);
         let brought = || self.edge.fills.yields(self.fill, generation, next_start);
         self.unwanted(opened) || (next_start > self.fill.plan.start() && (held() || brought()))
     }
@@ -302,17 +473,25 @@ impl Writer<'_> {
     }
 
     /// All bytes are here: what is small is kept whole, what had no size has one now.
-    fn complete(&self, opened: &Opened) {
+    fn complete(&mut self, opened: &Opened) {
         let (received, last) = self.fill.finish(opened);
-        let too_large = received > self.edge.topology().class_of(self.name).file_bytes_max;
-        if !opened.stored || too_large {
+        if let Some((start, meta)) = self.piece.take() {
+            if self.fill.outdated() || !self.is_current(&meta) {
+                return;
+            }
+            let body = last.map_or_else(|| self.fill.whole_extent(received), |(_, body)| body);
+            self.edge.ram.keep_piece(opened.slot, meta, start, body, crate::unix_now());
+            return;
+        }
+        let too_large = received > self.errand.class(&self.edge.topology()).file_bytes_max;
+        if !opened.stored || too_large || self.fill.outdated() || !self.is_current(&opened.meta) {
             return;
         }
         let mut meta = Arc::clone(&opened.meta);
         if meta.size.is_none() {
             meta = Arc::new(Meta { size: Some(received), ..(*meta).clone() });
         }
-        let content = self.fill.content;
+        let content = opened.slot;
         if meta.size.is_some_and(|size| size <= EXTENT_BYTES) {
             let body = match last {
                 Some((_, body)) => body,
@@ -340,7 +519,7 @@ impl Writer<'_> {
         self.edge.metrics.fill_resumed();
         let mut why = NoneAnswered::default();
         // The content server, last in the list, may be asked once more: it is the one that surely has it.
-        self.asker.sources.extend(self.edge.sources(self.name, self.fill.content, true).pop());
+        self.asker.sources.extend(self.edge.sources(&self.errand.name, self.errand.content, true).pop());
         while let Some(Reply { response, source, slot, .. }) = self.asker.next(&asked, &mut why).await {
             if answer::resumes(meta, at, end, response.status(), response.headers()) {
                 return Ok(Body { frames: response.into_body(), source, _slot: slot });
@@ -413,15 +592,19 @@ impl Fill {
         self.news.send_replace(());
     }
 
-    /// Whether the fastest reader is a window behind; a fill without readers waits for nobody.
-    fn ahead(&self) -> bool {
+    /// Whether the fastest reader is far behind; a fill without readers waits for nobody.
+    pub(super) fn ahead(&self) -> bool {
         let state = self.lock();
         let ahead = state.window.received().saturating_sub(state.furthest);
-        state.readers > 0 && ahead >= WINDOW_EXTENTS as u64 * EXTENT_BYTES
+        state.readers > 0 && ahead >= LEAD_BYTES_MAX
     }
 }
 
 const CACHE_STATUS: header::HeaderName = header::HeaderName::from_static("cache-status");
+
+/// How long it is remembered that an answer was for one client alone, seconds: so long whoever asks next asks for
+/// themselves at once. Too small: they wait for each other first, too large: they ask one by one what could be shared.
+const ALONE_S: u64 = 30;
 
 /// How often a fill that breaks off is resumed.
 const RESUMES_MAX: u32 = 2;

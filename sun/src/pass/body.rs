@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::pace::Pace;
 use crate::fill::FillError;
+use crate::pass::keep::Keep;
 
 /// A client's body. It fails when it gets longer than it may be and when the client is silent for too long; trailers
 /// stay here.
@@ -240,6 +241,8 @@ pub struct Passed {
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     position: u64,
+    /// Keeps it as it passes.
+    keep: Option<Keep>,
     /// Counts this request among those that are passed.
     _permit: OwnedSemaphorePermit,
 }
@@ -248,7 +251,13 @@ impl Passed {
     /// A body that fails when nothing of it comes for `idle`.
     #[must_use]
     pub const fn new(inner: Incoming, idle: Duration, permit: OwnedSemaphorePermit) -> Self {
-        Self { inner, idle, timer: None, position: 0, _permit: permit }
+        Self { inner, idle, timer: None, position: 0, keep: None, _permit: permit }
+    }
+
+    /// The same, kept when it has come whole.
+    #[must_use]
+    pub fn keeping(self, keep: Option<Keep>) -> Self {
+        Self { keep, ..self }
     }
 
     /// The next piece.
@@ -264,16 +273,30 @@ impl Passed {
             };
             self.timer = None;
             return Poll::Ready(match frame {
-                None => None,
+                None => {
+                    self.keep.take().map(Keep::complete);
+                    None
+                }
                 Some(Err(error)) => Some(Err(self.broken(&error.to_string()))),
                 Some(Ok(frame)) => match frame.into_data() {
                     Err(_trailers) => continue,
                     Ok(bytes) => {
                         self.position += bytes.len() as u64;
+                        self.kept(&bytes);
                         Some(Ok(bytes))
                     }
                 },
             });
+        }
+    }
+
+    /// Whoever sends a body of known length does not ask again after its last piece.
+    fn kept(&mut self, piece: &Bytes) {
+        if let Some(keep) = &mut self.keep {
+            keep.take(piece);
+        }
+        if self.inner.is_end_stream() {
+            self.keep.take().map(Keep::complete);
         }
     }
 

@@ -45,10 +45,9 @@ async fn a_hot_file_is_shared_by_all_suns_also_for_links_already_out() {
 
     assert_eq!(world.fetches(viral), 1, "one copy comes from the content server, the others from its owner");
     assert!(sum(&suns, "edge_hot_redirects_total").await >= 3.0);
-    poll::until_true("all but the owner count an extra copy", || async {
-        sum(&suns, "edge_hot_copies").await as usize == SUNS.len() - 1
-    })
-    .await;
+    // Five files at most are hot, the viral one and one of each sun.
+    let copies = sum(&suns, "edge_hot_copies").await as usize;
+    assert!((SUNS.len() - 1..=5 * (SUNS.len() - 1)).contains(&copies), "{copies} extra copies");
     // Servers are never sent on.
     let internal = format!("http://{}/{viral}", world.server(SUNS[0]).internal());
     let server = world.client().with("authorization", &format!("Bearer {}", token(SUNS[1])));
@@ -182,30 +181,34 @@ impl<'a> Crowd<'a> {
         Self { world, connections, others, began: std::time::Instant::now() }
     }
 
-    /// A request of each sun for a file of its own.
+    /// A request of each sun for a file of its own. With so few files these are hot as well.
     async fn others(&mut self) {
         for (place, file) in self.others.clone().iter().enumerate() {
-            let answer = self.get(place, file, "").await;
-            self.world.check_whole(file, SIZE, &answer);
+            self.by_link(place, file).await;
         }
     }
 
-    /// A signed link that names the owner; who served it.
+    /// By a link from before, which names the owner; who served it.
     async fn by_old_link(&mut self, file: &str) -> String {
-        let answer = self.get(0, file, "?expires=1&signature=2").await;
+        self.by_link(0, file).await
+    }
+
+    /// By a signed link that names the sun at `place`, which owns the file; who served it.
+    async fn by_link(&mut self, place: usize, file: &str) -> String {
+        let answer = self.get(place, file, "?expires=1&signature=2").await;
         if answer.status == 200 {
             self.world.check_whole(file, SIZE, &answer);
-            return SUNS[0].to_owned();
+            return SUNS[place].to_owned();
         }
         assert_eq!((answer.status, answer.header("cache-control").as_str()), (307, "no-store"));
         let location = answer.header("location");
-        let whose = |sun: &&&str| location == format!("{}?expires=1&signature=2", self.world.http(sun, file));
-        let sibling = SUNS[1..].iter().find(whose).unwrap_or_else(|| panic!("sent on to {location:?}"));
-        let place = SUNS.iter().position(|sun| sun == sibling).unwrap();
-        let answer = self.get(place, file, "?expires=1&signature=2").await;
+        let whose = |sun: &&str| location == format!("{}?expires=1&signature=2", self.world.http(sun, file));
+        let sibling = SUNS.iter().position(whose).unwrap_or_else(|| panic!("sent on to {location:?}"));
+        assert_ne!(sibling, place, "sent on to itself");
+        let answer = self.get(sibling, file, "?expires=1&signature=2").await;
         // Whole, and not sent on once more.
         self.world.check_whole(file, SIZE, &answer);
-        (*sibling).to_owned()
+        SUNS[sibling].to_owned()
     }
 
     async fn get(&mut self, place: usize, file: &str, query: &str) -> Answer {

@@ -8,6 +8,7 @@
 //! - [`upstream`]: a content server that dies, lies, hangs or is away.
 //! - [`uploads`]: what is passed on uncached: uploads, and a site's other methods.
 //! - [`hostile`]: what must reach no upstream; malformed and slow clients.
+//! - [`conformance`]: the public suite for HTTP caches, against what passed before.
 //! - [`tls`]: which certificate, and a new one.
 //! - [`region`]: several suns and caches: owners, stand-ins, no ring.
 //! - [`carrying`]: downloads become ratings, ratings fill caches, caches get the links.
@@ -22,6 +23,7 @@
 
 mod browser;
 mod carrying;
+mod conformance;
 mod crowds;
 mod demo;
 mod fills;

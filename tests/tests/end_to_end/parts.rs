@@ -181,17 +181,20 @@ async fn what_another_fill_brings_is_not_asked_for_again() {
 async fn the_end_of_a_file_does_not_wait_for_its_beginning() {
     let world = World::new(&[SUN]);
     let _sun = world.start(SUN).await;
-    let gate = Gate::closed();
-    // Held only where the first client is: the end is asked for on its own and comes at once.
-    world.put("c1/a.mp4", Script::file(LARGE).held_at(1000, &gate));
-    let url = world.https(SUN, "c1/a.mp4");
-    let first = world.client().start(hyper::Method::GET, &url).await.unwrap();
-    gate.reached().await;
-    world.put("c1/a.mp4", Script::file(LARGE));
-    let last = world.client().with("range", "bytes=-100").get(&url).await.unwrap();
-    assert_eq!((last.status, last.body.len()), (206, 100));
-    world.origin.pattern("/cs1/a.mp4").check(LARGE - 100, &last.body);
-    gate.open();
-    let answer = first.finish().await.unwrap();
-    world.check_whole("c1/a.mp4", LARGE, &answer);
+    for (file, control) in [("c1/kept.mp4", "max-age=60"), ("c1/not-kept.mp4", "no-store")] {
+        let gate = Gate::closed();
+        let script = Script::file(LARGE).header("cache-control", control);
+        // Held only where the first client is: the end is asked for on its own and comes at once.
+        world.put(file, script.clone().held_at(1000, &gate));
+        let url = world.https(SUN, file);
+        let first = world.client().start(hyper::Method::GET, &url).await.unwrap();
+        gate.reached().await;
+        world.put(file, script);
+        let last = world.client().with("range", "bytes=-100").get(&url).await.unwrap();
+        assert_eq!((last.status, last.body.len()), (206, 100));
+        world.origin.pattern(&World::upstream(file)).check(LARGE - 100, &last.body);
+        gate.open();
+        let answer = first.finish().await.unwrap();
+        world.check_whole(file, LARGE, &answer);
+    }
 }

@@ -1,0 +1,367 @@
+//! The log: gives sequences, keeps entries on disk and in RAM, answers followers.
+//!
+//! ```text
+//!   DATA/purges:   {"begin":{"sequence":1732190000000,"whole":true}}     where the kept entries begin
+//!                  {"purge":{"sequence":1732190000000,"id":...}}         and then one line each (lines.rs)
+//! ```
+//!
+//! # What is kept
+//!
+//! The last [`KEPT`] entries at least, at most twice as many: then the older half goes and the file is written anew.
+//! Fewer make no sense and more neither: that is how far the servers' own rules reach back
+//! ([`RULES_MAX`]), so a follower that is further behind would drop what it holds from before anyway. Told to do so is also who
+//! followed a log that was lost, and who comes without a position while entries have been dropped.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+use super::lines::Lines;
+use super::rules::RULES_MAX;
+use crate::wire::{PURGES_PER_ANSWER_MAX, Purge, PurgeLog, PurgeRequest};
+
+/// See the module's doc. Shared by reference.
+#[derive(Debug)]
+pub struct Log {
+    file: Mutex<Lines>,
+    kept: RwLock<Kept>,
+    kept_min: usize,
+}
+
+/// Entries in RAM.
+#[derive(Debug)]
+struct Kept {
+    entries: VecDeque<Purge>,
+    /// Sequences of the entries, by id.
+    ids: HashMap<String, u64>,
+    /// Of the next entry.
+    next: u64,
+    /// No entry was ever dropped.
+    whole: bool,
+}
+
+/// A line of the file.
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    /// Where the entries of the file begin.
+    Begin {
+        /// Sequence of the first one.
+        sequence: u64,
+        /// No earlier one was ever dropped.
+        whole: bool,
+    },
+    /// An entry.
+    Purge(Purge),
+}
+
+/// Why an entry was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PostError {
+    /// 409: the id is that of another purge.
+    #[error("id: {0:?} is that of another purge; choose another one")]
+    Id(String),
+    /// 503: the disk refused it; it does not count.
+    #[error("the purge could not be made durable and does not count: {0}; send it again")]
+    Disk(#[from] io::Error),
+}
+
+/// 409: the follower knows more than the log: it was lost, and the clock went back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "after = {after} lies behind the log's end {latest}: the log was lost while the clock went back; set the clock right \
+     and move the API's file of purges away"
+)]
+pub struct Ahead {
+    /// What the follower said.
+    pub after: u64,
+    /// The log's last sequence.
+    pub latest: u64,
+}
+
+impl Log {
+    /// Opens the log's file; a new one begins at `now_ms`, milliseconds since 1970. `kept_min` as [`KEPT`].
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn open(path: &Path, now_ms: u64, kept_min: usize) -> io::Result<Self> {
+        let (mut file, found) = Lines::open::<Line>(path)?;
+        if found.torn_bytes > 0 {
+            tracing::warn!(bytes = found.torn_bytes, "the end of the purge log was torn; nobody was told of it");
+        }
+        let kept = Kept::new(found.lines, found.damaged_before, now_ms);
+        if !kept.whole && found.damaged_before.is_some() {
+            tracing::error!(
+                entries = kept.entries.len(),
+                "the purge log is damaged; servers that are behind the damage drop what they hold"
+            );
+        }
+        if file.bytes() == 0 || found.damaged_before.is_some() {
+            file.replace(kept.lines())?;
+        }
+        Ok(Self { file: Mutex::new(file), kept: RwLock::new(kept), kept_min: kept_min.max(1) })
+    }
+
+    /// Appends a purge, durable when this returns; the sequence it had if its id was there before. Its value is in
+    /// canonical form. True: it is new. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`PostError`].
+    pub fn post(&self, request: PurgeRequest, now_ms: u64) -> Result<(Purge, bool), PostError> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let sequence = {
+            let kept = self.read();
+            if let Some(known) = kept.ids.get(&request.id).and_then(|sequence| kept.entry(*sequence)) {
+                let same = (known.what, &known.value, known.mode, known.region)
+                    == (request.what, &request.value, request.mode, request.region);
+                return if same { Ok((known.clone(), false)) } else { Err(PostError::Id(request.id)) };
+            }
+            kept.next
+        };
+        let PurgeRequest { id, what, value, mode, region } = request;
+        let purge = Purge { sequence, at_ms: now_ms, id, what, value, mode, region };
+        file.append(&[Line::Purge(purge.clone())])?;
+        let crowded = {
+            let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
+            kept.push(purge.clone());
+            let crowded = kept.entries.len() >= 2 * self.kept_min;
+            if crowded {
+                kept.drop_oldest(self.kept_min);
+            }
+            crowded
+        };
+        if crowded {
+            // Only this writer changes the entries, so they are what the file must have. Failing, the file is longer
+            // than need be until the next time.
+            if let Err(error) = file.replace(self.read().lines()) {
+                tracing::warn!(%error, "the purge log could not be made shorter");
+            }
+        }
+        Ok((purge, true))
+    }
+
+    /// What a follower gets that goes by everything up to `after`; 0: it has no position.
+    ///
+    /// # Errors
+    ///
+    /// [`Ahead`].
+    pub fn after(&self, after: u64) -> Result<PurgeLog, Ahead> {
+        let kept = self.read();
+        let latest = kept.latest();
+        if after >= kept.next {
+            return Err(Ahead { after, latest });
+        }
+        let first = kept.first();
+        let missed = if after == 0 { !kept.whole } else { after + 1 < first };
+        let skip = usize::try_from((after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+        let purges = kept.entries.iter().skip(skip).take(PURGES_PER_ANSWER_MAX).cloned().collect();
+        Ok(PurgeLog { latest, floor: missed.then(|| first - 1), purges })
+    }
+
+    /// An entry that is kept.
+    #[must_use]
+    pub fn entry(&self, sequence: u64) -> Option<Purge> {
+        self.read().entry(sequence).cloned()
+    }
+
+    /// The last sequence; 0 while there was none.
+    #[must_use]
+    pub fn latest(&self) -> u64 {
+        self.read().latest()
+    }
+
+    /// Entries kept, oldest first.
+    pub fn for_each(&self, each: impl FnMut(&Purge)) {
+        self.read().entries.iter().for_each(each);
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Kept> {
+        self.kept.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn new(lines: Vec<Line>, damaged_before: Option<usize>, now_ms: u64) -> Self {
+        let mut kept =
+            Self { entries: VecDeque::new(), ids: HashMap::new(), next: now_ms.max(1), whole: lines.is_empty() };
+        for (index, line) in lines.into_iter().enumerate() {
+            if damaged_before == Some(index) {
+                kept.forget();
+            }
+            match line {
+                Line::Begin { sequence, whole } => {
+                    (kept.next, kept.whole) = (sequence.max(1), whole);
+                    kept.entries.clear();
+                }
+                Line::Purge(purge) => {
+                    if purge.sequence != kept.next {
+                        kept.forget();
+                    }
+                    kept.push(purge);
+                }
+            }
+        }
+        if damaged_before.is_some() {
+            kept.whole = false;
+        }
+        kept
+    }
+
+    /// What came before is not to be relied on.
+    fn forget(&mut self) {
+        self.entries.clear();
+        self.ids.clear();
+        self.whole = false;
+    }
+
+    fn push(&mut self, purge: Purge) {
+        self.next = purge.sequence + 1;
+        self.ids.insert(purge.id.clone(), purge.sequence);
+        self.entries.push_back(purge);
+    }
+
+    fn drop_oldest(&mut self, keep: usize) {
+        for purge in self.entries.drain(..self.entries.len() - keep) {
+            self.ids.remove(&purge.id);
+        }
+        self.whole = false;
+    }
+
+    /// Sequence of the oldest entry, or of the next one.
+    fn first(&self) -> u64 {
+        self.entries.front().map_or(self.next, |purge| purge.sequence)
+    }
+
+    fn latest(&self) -> u64 {
+        if self.entries.is_empty() && self.whole { 0 } else { self.next - 1 }
+    }
+
+    fn entry(&self, sequence: u64) -> Option<&Purge> {
+        let index = usize::try_from(sequence.checked_sub(self.first())?).ok()?;
+        self.entries.get(index)
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Line> {
+        let begin = Line::Begin { sequence: self.first(), whole: self.whole };
+        std::iter::once(begin).chain(self.entries.iter().cloned().map(Line::Purge))
+    }
+}
+
+/// Entries that are kept at least; see the module's doc.
+#[expect(clippy::cast_possible_truncation, reason = "a quarter of a million")]
+pub const KEPT: usize = RULES_MAX as usize;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{PurgeMode, PurgeWhat};
+
+    const NOW: u64 = 1_700_000_000_000;
+
+    #[test]
+    fn sequences_begin_with_the_clock_and_rise_by_one_across_restarts() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("purges");
+        for restart in 0..3 {
+            let log = Log::open(&path, NOW + 1000 * restart, KEPT).unwrap();
+            assert_eq!(log.post(request(&format!("id-{restart}")), 5).unwrap().0.sequence, NOW + restart);
+        }
+        check(&Log::open(&path, NOW, KEPT).unwrap(), 0, "+0 +1 +2");
+    }
+
+    #[test]
+    fn a_purge_that_is_sent_again_is_one_purge() {
+        let place = tempfile::tempdir().unwrap();
+        let log = Log::open(&place.path().join("purges"), NOW, KEPT).unwrap();
+        let (first, new) = log.post(request("a"), 5).unwrap();
+        assert!(new);
+        assert_eq!(log.post(request("a"), 6).unwrap(), (first, false));
+        let other = PurgeRequest { value: "c1/other".to_owned(), ..request("a") };
+        assert!(matches!(log.post(other, 6), Err(PostError::Id(_))));
+        check(&log, 0, "+0");
+    }
+
+    #[test]
+    fn a_follower_gets_what_came_after_its_position() {
+        let place = tempfile::tempdir().unwrap();
+        let log = Log::open(&place.path().join("purges"), NOW, KEPT).unwrap();
+        check(&log, 0, "");
+        assert_eq!(log.latest(), 0);
+        for id in ["a", "b", "c"] {
+            log.post(request(id), 5).unwrap();
+        }
+        check(&log, 0, "+0 +1 +2");
+        check(&log, NOW, "+1 +2");
+        check(&log, NOW + 2, "");
+        assert_eq!(log.after(NOW + 3), Err(Ahead { after: NOW + 3, latest: NOW + 2 }));
+        assert_eq!(log.after(u64::MAX), Err(Ahead { after: u64::MAX, latest: NOW + 2 }));
+    }
+
+    #[test]
+    fn who_followed_a_log_that_was_lost_drops_what_it_holds() {
+        let place = tempfile::tempdir().unwrap();
+        let log = Log::open(&place.path().join("purges"), NOW, KEPT).unwrap();
+        check(&log, NOW - 1_000_000, "floor -1");
+        check(&log, NOW - 1, "");
+        log.post(request("a"), 5).unwrap();
+        check(&log, NOW - 1_000_000, "floor -1 +0");
+        check(&log, NOW - 1, "+0");
+    }
+
+    #[test]
+    fn old_entries_are_dropped_and_who_missed_them_is_told() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("purges");
+        let log = Log::open(&path, NOW, 4).unwrap();
+        (0..8).for_each(|number| drop(log.post(request(&format!("id-{number}")), 5).unwrap()));
+        for log in [log, Log::open(&path, NOW, 4).unwrap()] {
+            check(&log, 0, "floor +3 +4 +5 +6 +7");
+            check(&log, NOW + 2, "floor +3 +4 +5 +6 +7");
+            check(&log, NOW + 3, "+4 +5 +6 +7");
+        }
+    }
+
+    #[test]
+    fn damage_costs_what_came_before_it() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("purges");
+        let log = Log::open(&path, NOW, KEPT).unwrap();
+        (0..3).for_each(|number| drop(log.post(request(&format!("id-{number}")), 5).unwrap()));
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (damaged, expected) in [
+            (text.replace("id-0", "id-9"), "floor +0 +1 +2"),
+            (text.replace("id-1", "id-9"), "floor +1 +2"),
+            (text.replace("begin", "bogus"), "floor -1 +0 +1 +2"),
+            (text.replace("id-2", "id-9"), "+0 +1"),
+        ] {
+            std::fs::write(&path, damaged).unwrap();
+            check(&Log::open(&path, NOW, KEPT).unwrap(), 0, expected);
+            check(&Log::open(&path, NOW, KEPT).unwrap(), 0, expected);
+        }
+    }
+
+    fn request(id: &str) -> PurgeRequest {
+        PurgeRequest {
+            id: id.to_owned(),
+            what: PurgeWhat::File,
+            value: "c1/a".to_owned(),
+            mode: PurgeMode::Hard,
+            region: None,
+        }
+    }
+
+    /// "floor +3 +4 +5": relative to [`NOW`].
+    #[track_caller]
+    fn check(log: &Log, after: u64, expected: &str) {
+        let answer = log.after(after).unwrap();
+        let relative = |sequence: u64| format!("{:+}", sequence.wrapping_sub(NOW).cast_signed());
+        let floor = answer.floor.map(|floor| format!("floor {}", relative(floor)));
+        let entries = answer.purges.iter().map(|purge| relative(purge.sequence));
+        assert_eq!(floor.into_iter().chain(entries).collect::<Vec<_>>().join(" "), expected);
+    }
+}

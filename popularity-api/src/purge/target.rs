@@ -1,0 +1,166 @@
+//! What a purge names, and how responses say their tags.
+
+use geo::{CanonicalName, ContentId};
+
+use crate::wire::{PURGE_ID_BYTES_MAX, PurgeWhat};
+
+/// What a purge names, ready to be matched.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Target {
+    /// One file.
+    File(CanonicalName),
+    /// A folder and everything below, `c1/photos/`; empty: everything.
+    Prefix(Box<str>),
+    /// Responses with a tag.
+    Tag(Box<str>),
+}
+
+/// Why a purge is refused: 400.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadPurge {
+    /// Not the name of a file.
+    #[error("value: {0:?} is no file's name, c100500/path: {1}")]
+    File(String, geo::NameError),
+    /// Not whole segments.
+    #[error("value: {0:?} is no folder, c100500/path/: {1}")]
+    Prefix(String, geo::NameError),
+    /// Empty, too long, or with a separator in it.
+    #[error("value: a tag has 1..={TAG_BYTES_MAX} visible ASCII characters without a comma")]
+    Tag,
+    /// Empty, too long, or of other characters.
+    #[error("id: it has 1..={PURGE_ID_BYTES_MAX} of a-z, 0-9 and -")]
+    Id,
+}
+
+impl Target {
+    /// Reads what a purge names. A leading slash is taken off, a missing one behind a prefix is put there.
+    ///
+    /// # Errors
+    ///
+    /// [`BadPurge`].
+    pub fn parse(what: PurgeWhat, value: &str) -> Result<Self, BadPurge> {
+        let path = value.strip_prefix('/').unwrap_or(value);
+        match what {
+            PurgeWhat::File => {
+                CanonicalName::parse(path).map(Self::File).map_err(|why| BadPurge::File(value.to_owned(), why))
+            }
+            PurgeWhat::Prefix if path.is_empty() => Ok(Self::Prefix("".into())),
+            PurgeWhat::Prefix => {
+                // A folder is what some file in it begins with.
+                let inside = format!("{}/x", path.strip_suffix('/').unwrap_or(path));
+                let name = CanonicalName::parse(&inside).map_err(|why| BadPurge::Prefix(value.to_owned(), why))?;
+                let name = name.as_str();
+                Ok(Self::Prefix(name[..name.len() - 1].into()))
+            }
+            PurgeWhat::Tag if is_tag(value) => Ok(Self::Tag(value.into())),
+            PurgeWhat::Tag => Err(BadPurge::Tag),
+        }
+    }
+
+    /// The value in canonical form, as it goes into the log.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        match self {
+            Self::File(name) => name.as_str(),
+            Self::Prefix(text) | Self::Tag(text) => text,
+        }
+    }
+
+    /// What it is called in the log.
+    #[must_use]
+    pub const fn what(&self) -> PurgeWhat {
+        match self {
+            Self::File(_) => PurgeWhat::File,
+            Self::Prefix(_) => PurgeWhat::Prefix,
+            Self::Tag(_) => PurgeWhat::Tag,
+        }
+    }
+
+    /// Whether it names the file by its name; a tag never does.
+    #[must_use]
+    pub fn names(&self, name: &str, content: ContentId) -> bool {
+        match self {
+            Self::File(file) => file.content_id() == content,
+            Self::Prefix(prefix) => name.starts_with(&**prefix),
+            Self::Tag(_) => false,
+        }
+    }
+}
+
+/// Checks the id of a purge.
+///
+/// # Errors
+///
+/// [`BadPurge::Id`].
+pub fn check_id(id: &str) -> Result<(), BadPurge> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=PURGE_ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(allowed) { Ok(()) } else { Err(BadPurge::Id) }
+}
+
+/// Whether a text can be a tag: what stands between the separators of `Cache-Tag` and `Surrogate-Key`.
+#[must_use]
+pub fn is_tag(text: &str) -> bool {
+    (1..=TAG_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',')
+}
+
+/// What a tag is kept as: the first eight bytes of its blake3. Never 0, which is [`ANY_TAG`].
+///
+/// Two of a million tags share it with probability 3e-8, and then too much is purged, never too little.
+#[must_use]
+pub fn tag_hash(tag: &str) -> u64 {
+    let digest = blake3::hash(tag.as_bytes());
+    let (first, _) = digest.as_bytes().split_first_chunk().expect("a digest has 32 bytes");
+    u64::from_le_bytes(*first).max(1)
+}
+
+/// Among a response's tags: it had more than are kept, or one that cannot be named, so every purge by tag is meant.
+pub const ANY_TAG: u64 = 0;
+
+/// Longest tag, bytes.
+pub const TAG_BYTES_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_read_in_canonical_form() {
+        check(PurgeWhat::File, "c1/a.jpg", "c1/a.jpg");
+        check(PurgeWhat::File, "/c1/%61.jpg", "c1/a.jpg");
+        check(PurgeWhat::Prefix, "c1", "c1/");
+        check(PurgeWhat::Prefix, "/c1/%61/b/", "c1/a/b/");
+        check(PurgeWhat::Prefix, "", "");
+        check(PurgeWhat::Prefix, "/", "");
+        check(PurgeWhat::Tag, "news/2024", "news/2024");
+        check(PurgeWhat::Tag, "/news", "/news");
+    }
+
+    #[test]
+    fn what_names_nothing_is_refused() {
+        for (what, value) in [
+            (PurgeWhat::File, ""),
+            (PurgeWhat::File, "c1/"),
+            (PurgeWhat::File, "c1/../a"),
+            (PurgeWhat::Prefix, "photos/"),
+            (PurgeWhat::Prefix, "c1//a"),
+            (PurgeWhat::Prefix, "c1/../a"),
+            (PurgeWhat::Tag, ""),
+            (PurgeWhat::Tag, "two tags"),
+            (PurgeWhat::Tag, "two,tags"),
+            (PurgeWhat::Tag, "n\u{e9}e"),
+        ] {
+            assert!(Target::parse(what, value).is_err(), "{what:?} {value:?}");
+        }
+        assert!(Target::parse(PurgeWhat::Tag, &"x".repeat(TAG_BYTES_MAX + 1)).is_err());
+        for (id, good) in [("a-1", true), ("", false), ("A", false), ("a b", false), (&*"a".repeat(65), false)] {
+            assert_eq!(check_id(id).is_ok(), good, "{id:?}");
+        }
+    }
+
+    #[track_caller]
+    fn check(what: PurgeWhat, value: &str, expected: &str) {
+        let target = Target::parse(what, value).unwrap();
+        assert_eq!((target.value(), target.what()), (expected, what));
+        assert_eq!(Target::parse(what, target.value()).unwrap(), target, "canonical is canonical");
+    }
+}

@@ -1,0 +1,305 @@
+//! The purges that this server goes by, in RAM and on disk.
+//!
+//! ```text
+//!   DATA/purges, one line each (popularity_api::purge::lines):
+//!     {"purge":{...}}       of the log, and for this region
+//!     {"position":9}        the log has been followed up to here
+//!     {"floor":9}           what was stored before 9 is gone: entries of the log were missed
+//!     {"direct":{...}}      brought by an operator
+//! ```
+//!
+//! A rule is in force first and durable next, and acknowledged only then: a crash in between brings it once more.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use geo::{CanonicalName, ContentId, RegionId};
+use popularity_api::purge::lines::Lines;
+use popularity_api::purge::rules::RULES_MAX;
+use popularity_api::purge::{Rules, Subject, Target, Verdict};
+use popularity_api::wire::{DirectPurge, Purge, PurgeLog};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::Mark;
+use crate::fill::Fill;
+use crate::meta::Meta;
+
+/// See the module's doc. Shared by reference.
+#[derive(Debug)]
+pub struct Purges {
+    log: Rules,
+    direct: Rules,
+    region: RegionId,
+    path: PathBuf,
+    writer: Mutex<Writer>,
+    /// The log has been followed, durably, up to here.
+    position: AtomicU64,
+    news: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    lines: Lines,
+    count: u64,
+    /// Numbers and ids of the last direct purges.
+    recent: VecDeque<(u64, String)>,
+}
+
+/// A line of the file.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    Purge(Purge),
+    Position(u64),
+    Floor(u64),
+    Direct(DirectPurge),
+}
+
+/// Why a direct purge is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// 409: its number is not above the last one.
+    #[error("number: {0} direct purges are known here; take a greater number")]
+    Behind(u64),
+    /// 400: it names nothing.
+    #[error("{0}")]
+    Bad(#[from] popularity_api::purge::target::BadPurge),
+    /// 503: the disk refused it.
+    #[error("the purge is in force and could not be made durable: {0}; send it again with a greater number")]
+    Disk(#[from] io::Error),
+}
+
+impl Purges {
+    /// Takes up what the file in `data` says. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn open(data: &Path, region: RegionId) -> io::Result<Self> {
+        let path = data.join("purges");
+        let (lines, found) = Lines::open::<Line>(&path)?;
+        let writer = Writer { lines, count: found.lines.len() as u64, recent: VecDeque::new() };
+        let purges = Self {
+            log: Rules::new(RULES_MAX),
+            direct: Rules::new(RULES_MAX),
+            region,
+            path,
+            writer: Mutex::new(writer),
+            position: AtomicU64::new(0),
+            news: watch::Sender::new(()),
+        };
+        {
+            let mut writer = purges.writer();
+            found.lines.iter().for_each(|line| purges.take(line, &mut writer));
+            if found.damaged_before.is_some() {
+                tracing::error!(file = %purges.path.display(), "purges were damaged on disk: everything held from before is dropped");
+                purges.log.raise_floor(purges.log.latest());
+                purges.direct.raise_floor(purges.direct.latest());
+            }
+        }
+        Ok(purges)
+    }
+
+    /// What a fill that begins now remembers.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark { log: self.log.latest(), direct: self.direct.latest() }
+    }
+
+    /// What becomes of something whose fill began at `mark`: two loads while nothing is newer.
+    #[must_use]
+    pub fn verdict(&self, subject: Subject<'_>, mark: Mark) -> Verdict {
+        self.log.verdict(subject, mark.log).max(self.direct.verdict(subject, mark.direct))
+    }
+
+    /// What becomes of a version of a file that is held.
+    #[must_use]
+    pub fn of(&self, name: &CanonicalName, content: ContentId, meta: &Meta) -> Verdict {
+        self.verdict(Subject { name: name.as_str(), content, tags: &meta.tags }, meta.mark)
+    }
+
+    /// The log has been followed up to here, durably.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Acquire)
+    }
+
+    /// Rules kept.
+    #[must_use]
+    pub fn rules(&self) -> usize {
+        self.log.len() + self.direct.len()
+    }
+
+    /// Ticks when there are new rules.
+    #[must_use]
+    pub fn news(&self) -> watch::Receiver<()> {
+        self.news.subscribe()
+    }
+
+    /// Whether a purge has overtaken the fill, so that nobody may join it any more. One that has not asked yet will
+    /// ask after all purges there are.
+    #[must_use]
+    pub fn overtaken(&self, name: &CanonicalName, content: ContentId, fill: &Fill) -> bool {
+        let Some(began) = fill.began() else { return false };
+        if began == self.mark() {
+            return false;
+        }
+        let subject = |tags| Subject { name: name.as_str(), content, tags };
+        match fill.meta() {
+            Some(meta) => self.verdict(subject(&meta.tags), meta.mark) != Verdict::Current,
+            // Its tags are not known yet.
+            None => {
+                self.log.latest_tag() > began.log
+                    || self.direct.latest_tag() > began.direct
+                    || self.verdict(subject(&[]), began) != Verdict::Current
+            }
+        }
+    }
+
+    /// The generation of what was fetched after a hard purge differs from that of the same validator before it. The lowest
+    /// bit stays what it is ([`crate::meta`]).
+    pub(super) fn salted(&self, generation: u64, subject: Subject<'_>) -> u64 {
+        let (log, direct) = (self.log.matching(subject).hard, self.direct.matching(subject).hard);
+        if log == 0 && direct == 0 {
+            return generation;
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&log.to_le_bytes()).update(&direct.to_le_bytes());
+        let bytes = hasher.finalize();
+        let (salt, _) = bytes.as_bytes().split_first_chunk().expect("a digest has 32 bytes");
+        generation ^ (u64::from_le_bytes(*salt) & !1)
+    }
+
+    /// Takes an answer of the log in. In force, and durable, when this returns. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says: then the rules are in force, and the position is the old one.
+    pub fn follow(&self, answer: &PurgeLog) -> io::Result<()> {
+        let mut lines: Vec<Line> = answer.floor.map(Line::Floor).into_iter().collect();
+        let mine = |purge: &&Purge| purge.region.is_none_or(|region| region == self.region);
+        lines.extend(answer.purges.iter().filter(mine).cloned().map(Line::Purge));
+        let last = answer.purges.last().map(|purge| purge.sequence).or(answer.floor);
+        lines.extend(last.map(Line::Position));
+        let Some(position) = last else { return Ok(()) };
+        let mut writer = self.writer();
+        lines.iter().for_each(|line| self.enforce(line, &mut writer));
+        self.news.send_replace(());
+        self.write(&mut writer, &lines)?;
+        self.position.fetch_max(position, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Takes an operator's purge in. In force, and durable, when this returns. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn directly(&self, purge: DirectPurge) -> Result<Mark, Refused> {
+        popularity_api::purge::target::check_id(&purge.id)?;
+        let target = Target::parse(purge.what, &purge.value)?;
+        let mut writer = self.writer();
+        if writer.recent.iter().any(|(number, id)| (*number, id) == (purge.number, &purge.id)) {
+            return Ok(self.mark());
+        }
+        let latest = self.direct.latest();
+        if purge.number <= latest {
+            return Err(Refused::Behind(latest));
+        }
+        // Also when the disk refuses it: a purge is too late rather than too early.
+        self.direct.apply(purge.number, &target, purge.mode);
+        self.news.send_replace(());
+        self.write(&mut writer, &[Line::Direct(purge.clone())])?;
+        writer.remember(purge.number, purge.id);
+        Ok(self.mark())
+    }
+
+    /// A line of the file.
+    fn take(&self, line: &Line, writer: &mut Writer) {
+        self.enforce(line, writer);
+        if let Line::Position(position) = line {
+            self.position.fetch_max(*position, Ordering::AcqRel);
+        }
+    }
+
+    fn enforce(&self, line: &Line, writer: &mut Writer) {
+        match line {
+            Line::Position(position) => self.log.pass(*position),
+            Line::Floor(floor) => self.log.raise_floor(*floor),
+            Line::Purge(purge) => match Target::parse(purge.what, &purge.value) {
+                Ok(target) => self.log.apply(purge.sequence, &target, purge.mode),
+                // The API checked it; a newer one may know better what a name is.
+                Err(error) => {
+                    tracing::error!(%error, sequence = purge.sequence, "a purge cannot be read: everything held from before it is dropped");
+                    self.log.raise_floor(purge.sequence);
+                }
+            },
+            Line::Direct(purge) => match Target::parse(purge.what, &purge.value) {
+                Ok(target) => {
+                    self.direct.apply(purge.number, &target, purge.mode);
+                    writer.remember(purge.number, purge.id.clone());
+                }
+                Err(_) => self.direct.raise_floor(purge.number),
+            },
+        }
+    }
+
+    fn write(&self, writer: &mut Writer, lines: &[Line]) -> io::Result<()> {
+        writer.lines.append(lines)?;
+        writer.count += lines.len() as u64;
+        if writer.count > LINES_MAX {
+            self.shorten(writer)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves out of the file what the rules no longer reach back to.
+    fn shorten(&self, writer: &mut Writer) -> io::Result<()> {
+        let (mut file, found) = Lines::open::<Line>(&self.path)?;
+        let (log, direct) = (self.log.floor(), self.direct.floor());
+        let mut kept = vec![Line::Floor(log), Line::Position(self.position())];
+        let needed = |line: &Line| match line {
+            Line::Purge(purge) => purge.sequence > log,
+            Line::Direct(purge) => purge.number > direct,
+            Line::Position(position) => *position > log,
+            Line::Floor(_) => false,
+        };
+        kept.extend(found.lines.into_iter().filter(needed));
+        // Positions say the same as the last of them.
+        let last = kept.iter().rposition(|line| matches!(line, Line::Position(_)));
+        let mut index = 0;
+        kept.retain(|line| {
+            index += 1;
+            !matches!(line, Line::Position(_)) || last == Some(index - 1)
+        });
+        file.replace(&kept)?;
+        (writer.lines, writer.count) = (file, kept.len() as u64);
+        Ok(())
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Writer {
+    fn remember(&mut self, number: u64, id: String) {
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((number, id));
+    }
+}
+
+/// Lines of the file before it is shortened; twice what rules can need, about 100 MB.
+const LINES_MAX: u64 = 4 * RULES_MAX;
+
+/// Direct purges that are recognised when they are sent again.
+const RECENT_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests;

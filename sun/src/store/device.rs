@@ -1,0 +1,113 @@
+//! What a log is written to: something with positioned reads and writes. The only part that touches a disk.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::ReadWriteFlags;
+
+/// Positioned bytes of a fixed number. Errors are the device's own; every caller checks what it reads.
+pub trait Device: std::fmt::Debug + Send + Sync {
+    /// Bytes that may be addressed.
+    fn bytes(&self) -> u64;
+
+    /// Fills `buffer` from `offset` if that can be had without waiting; false: it cannot.
+    ///
+    /// # Errors
+    ///
+    /// What the device says.
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool>;
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    ///
+    /// What the device says; `UnexpectedEof` when it ends before that.
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`; durable after the next [`Device::sync`] that succeeds.
+    ///
+    /// # Errors
+    ///
+    /// What the device says; any part may have been written.
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    ///
+    /// What the device says; what was written since the last sync may be lost, in any part.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A file or a block device.
+#[derive(Debug)]
+pub struct FileDevice {
+    file: File,
+    bytes: u64,
+}
+
+impl FileDevice {
+    /// Opens `path`: a directory (then the file [`FILE_NAME`] in it), a file, or a block device. A file is made
+    /// `bytes` long and its room reserved; a block device must have them.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when another process has it open; what the operating system says.
+    pub fn open(path: &Path, bytes: u64) -> io::Result<Self> {
+        let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_owned() };
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let kind = file.metadata()?.file_type();
+        if kind.is_block_device() {
+            let has = io::Seek::seek(&mut &file, io::SeekFrom::End(0))?;
+            if has < bytes {
+                return Err(io::Error::other(format!("{} has {has} bytes, {bytes} are configured", path.display())));
+            }
+        } else {
+            // Reserved now, so that a full filesystem is found now; one that cannot reserve gets a sparse file.
+            match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(error.into()),
+            }
+            file.set_len(bytes)?;
+        }
+        // Blocks are read here and there: reading ahead fetches neighbours that nobody asked for.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
+        Ok(Self { file, bytes })
+    }
+}
+
+impl Device for FileDevice {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
+        let wanted = buffer.len();
+        let mut slices = [io::IoSliceMut::new(buffer)];
+        match rustix::io::preadv2(&self.file, &mut slices, offset, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(read == wanted),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::OPNOTSUPP) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(&self.file)?)
+    }
+}
+
+/// Name of the one file in a directory that is given as a store.
+pub const FILE_NAME: &str = "blocks.sun";

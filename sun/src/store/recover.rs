@@ -1,0 +1,282 @@
+//! What a start finds on a device.
+//!
+//! ```text
+//!   1  superblock              blank: made new; another's or another version's: refused
+//!   2  first and last page of each segment      free, sealed, or open when the process died
+//!   3  open ones: record by record, then sealed
+//!      -- from here on offers are taken --
+//!   4  tables of the sealed ones, newest first, into the index; lookups find what is there so far
+//! ```
+//!
+//! Steps 1 to 3 read two pages a segment; step 4 reads 48 bytes a record, in one piece a segment.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::store::device::Device;
+use crate::store::format::{
+    BODY_BYTES_MAX, ENTRY_BYTES, Entry, HEADER_BYTES, Header, Kind, META_BYTES_MAX, Opening, PAGE_BYTES,
+    SEGMENTS_START, SegmentPage, Superblock, UNIT_BYTES, record_bytes,
+};
+use crate::store::index::Place;
+use crate::store::log::{self, Log, Parts, Segment};
+
+/// Why a device is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The operating system refused; it may work later.
+    #[error("{0}")]
+    Device(#[from] io::Error),
+    /// Something else is there. The operator removes it (or `wipefs`), or names another path.
+    #[error("it holds something that is not a store: remove it (or wipe its first MiB) if it may be overwritten")]
+    Foreign,
+    /// Another version of this program wrote it. What is in it is a cache: it can be removed.
+    #[error("it holds a store of format {0}, this is format {ours}: remove the file to begin anew", ours = crate::store::format::VERSION)]
+    Version(u32),
+    /// Fewer than [`SEGMENTS_MIN`] segments fit.
+    #[error("{0} bytes are too few for a store: at least {SEGMENTS_MIN} segments must fit")]
+    TooSmall(u64),
+}
+
+/// What steps 1 and 2 found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) superblock: Superblock,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) next_segment: u64,
+}
+
+/// Tables that are still to be read.
+#[derive(Debug)]
+pub struct Recovery {
+    /// Sealed segments, oldest first.
+    left: Vec<(usize, SegmentPage)>,
+    /// How many there were.
+    pub segments: usize,
+}
+
+/// Steps 1 to 3. A blank device is made a store with segments of `segment_bytes`.
+///
+/// # Errors
+///
+/// [`OpenError`].
+pub fn open(id: u8, device: Arc<dyn Device>, segment_bytes: u32, parts: Parts) -> Result<(Log, Recovery), OpenError> {
+    let superblock = superblock(&*device, segment_bytes, parts.random)?;
+    let found = segments(&*device, superblock)?;
+    let mut left: Vec<_> = (0..).zip(&found.segments).filter_map(used).collect();
+    let mut log = Log::new(id, device, found, parts);
+    left.sort_by_key(|(_, page)| page.sequence);
+    let mut sequence = 0;
+    for (segment, page) in &mut left {
+        if page.sealed.is_none() {
+            *page = seal(&mut log, *segment, *page);
+        }
+        sequence = sequence.max(page.sealed.map_or(0, |sealed| sealed.last_sequence));
+    }
+    // More than the records that may have been lost with an unreadable segment.
+    log.shared.sequence.fetch_max(sequence + SEQUENCE_MARGIN, Ordering::Relaxed);
+    let segments = left.len();
+    Ok((log, Recovery { left, segments }))
+}
+
+impl Recovery {
+    /// Step 4, for one segment; false: there is none left.
+    pub fn step(&mut self, log: &Log) -> bool {
+        let Some((segment, page)) = self.left.pop() else { return false };
+        // A segment that cannot be read is a loss of that segment.
+        let entries = entries(log, segment, &page).unwrap_or_default();
+        for entry in entries {
+            learn(log, segment, &entry);
+        }
+        true
+    }
+
+    /// Segments whose tables are still to be read.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.left.len()
+    }
+}
+
+fn learn(log: &Log, segment: usize, entry: &Entry) {
+    let shared = &log.shared;
+    if entry.key.kind == Kind::Tombstone {
+        return shared.forgotten.forget(entry.key.content, entry.sequence, 1 << log.id);
+    }
+    if shared.forgotten.sequence(entry.key.content).is_some_and(|at| entry.sequence < at) {
+        return;
+    }
+    let (offset, bytes) = (u64::from(entry.offset), u64::from(entry.bytes));
+    let fits = offset.is_multiple_of(UNIT_BYTES) && bytes.is_multiple_of(UNIT_BYTES) && bytes <= RECORD_BYTES_MAX;
+    if fits && offset + bytes <= log.segment_bytes() && entry.sequence < 1 << 48 {
+        let place = Place::new(log.id, log.start_of(segment) + offset, bytes, entry.sequence);
+        shared.index.insert(shared.index.hash(&entry.key), place);
+    }
+}
+
+fn superblock(device: &dyn Device, segment_bytes: u32, random: fn() -> u64) -> Result<Superblock, OpenError> {
+    let mut page = vec![0; PAGE_BYTES as usize];
+    let fits = |superblock: &Superblock| {
+        let segments = device.bytes().saturating_sub(SEGMENTS_START) / u64::from(superblock.segment_bytes.max(1));
+        if segments < SEGMENTS_MIN { Err(OpenError::TooSmall(device.bytes())) } else { Ok(*superblock) }
+    };
+    device.read(0, &mut page)?;
+    match Opening::decode(&page) {
+        Opening::Store(superblock) => fits(&superblock),
+        Opening::Foreign => Err(OpenError::Foreign),
+        Opening::Version(version) => Err(OpenError::Version(version)),
+        Opening::Blank => {
+            let superblock = fits(&Superblock { device: random(), segment_bytes })?;
+            device.write(0, &superblock.encode())?;
+            device.sync()?;
+            Ok(superblock)
+        }
+    }
+}
+
+/// Reads the pages of all segments, on several threads: each read waits for the disk.
+fn segments(device: &dyn Device, superblock: Superblock) -> Result<Found, OpenError> {
+    let segment_bytes = u64::from(superblock.segment_bytes);
+    let count = usize::try_from((device.bytes() - SEGMENTS_START) / segment_bytes).unwrap_or(0);
+    let mut segments = vec![Segment::Free; count];
+    std::thread::scope(|scope| {
+        for (chunk, part) in (0..).zip(segments.chunks_mut(count.div_ceil(PAGE_READERS).max(1))) {
+            let first = chunk * count.div_ceil(PAGE_READERS).max(1);
+            scope.spawn(move || {
+                for (at, segment) in part.iter_mut().enumerate() {
+                    let start = SEGMENTS_START + (first + at) as u64 * segment_bytes;
+                    *segment = look(device, superblock.device, start, segment_bytes);
+                }
+            });
+        }
+    });
+    let next = (0..).zip(&segments).filter_map(used).map(|(_, page)| page.sequence + 1).max().unwrap_or(0);
+    Ok(Found { superblock, segments, next_segment: next })
+}
+
+/// What a segment's pages say; a page that cannot be read says nothing.
+fn look(device: &dyn Device, id: u64, start: u64, segment_bytes: u64) -> Segment {
+    let page = |offset| {
+        let mut page = vec![0; PAGE_BYTES as usize];
+        device.read(offset, &mut page).ok().map(|()| page)
+    };
+    let header = page(start).and_then(|page| SegmentPage::decode_header(&page, id));
+    let footer = page(start + segment_bytes - PAGE_BYTES).and_then(|page| SegmentPage::decode_footer(&page, id));
+    match (header, footer) {
+        // The footer of an earlier use is wiped before the next; only a device that lies has both.
+        (Some(header), Some(footer)) if header.incarnation != footer.incarnation => Segment::Used(header),
+        (_, Some(footer)) => Segment::Used(footer),
+        (Some(header), None) => Segment::Used(header),
+        (None, None) => Segment::Free,
+    }
+}
+
+/// Seals a segment that was open, with the records that are found in it.
+fn seal(log: &mut Log, segment: usize, page: SegmentPage) -> SegmentPage {
+    let entries = scan(log, segment, &page).unwrap_or_default();
+    let last = entries.iter().map(|entry| entry.sequence).max().unwrap_or(0);
+    let mut table = Vec::with_capacity(entries.len() * ENTRY_BYTES);
+    entries.iter().for_each(|entry| entry.encode(&mut table));
+    let (sealed, tail) = log::sealed(page, &table, last, log.segment_bytes());
+    let offset = log.start_of(segment) + log.segment_bytes() - tail.len() as u64;
+    // If that fails, this run knows no table and scans again when the segment's turn comes.
+    let written = log.device.write(offset, &tail).and_then(|()| log.device.sync());
+    let page = if written.is_ok() { sealed } else { SegmentPage { sealed: None, ..page } };
+    log.segments[segment] = Segment::Used(page);
+    page
+}
+
+/// The records of a segment: by its table, or record by record.
+///
+/// # Errors
+///
+/// What the device says.
+pub(crate) fn entries(log: &Log, segment: usize, page: &SegmentPage) -> io::Result<Vec<Entry>> {
+    match &page.sealed {
+        Some(sealed) => {
+            let mut table = vec![0; sealed.entries as usize * ENTRY_BYTES];
+            let end = u64::from(sealed.table_offset) + table.len() as u64;
+            if end + PAGE_BYTES == log.segment_bytes() {
+                log.device.read(log.start_of(segment) + u64::from(sealed.table_offset), &mut table)?;
+                if crc32c::crc32c(&table) == sealed.table_crc {
+                    return Ok(table.chunks_exact(ENTRY_BYTES).filter_map(Entry::decode).collect());
+                }
+            }
+            scan(log, segment, page)
+        }
+        None => scan(log, segment, page),
+    }
+}
+
+/// Walks over the records of a segment. Where none begins, one is looked for at each unit: a damaged header costs
+/// its own record. Bodies are not checked here but when they are read.
+fn scan(log: &Log, segment: usize, page: &SegmentPage) -> io::Result<Vec<Entry>> {
+    let (start, end) = (log.start_of(segment), log.segment_bytes() - PAGE_BYTES);
+    let mut window = Window { device: &*log.device, start, end, at: 0, bytes: Vec::new() };
+    let (mut entries, mut offset) = (Vec::new(), PAGE_BYTES);
+    while offset + UNIT_BYTES <= end {
+        let header = Header::decode(window.from(offset)?);
+        let ours = |header: &Header| {
+            header.incarnation == page.incarnation && offset + header.record_bytes() <= end && header.sequence < 1 << 48
+        };
+        match header.filter(ours) {
+            Some(header) => {
+                let bytes = header.record_bytes();
+                let short = |number| u32::try_from(number).expect("a segment is below 4 GiB");
+                let (at, length) = (short(offset), short(bytes));
+                entries.push(Entry { key: header.key, sequence: header.sequence, offset: at, bytes: length });
+                offset += bytes;
+            }
+            None => offset += UNIT_BYTES,
+        }
+    }
+    Ok(entries)
+}
+
+/// A part of a segment, read in large pieces.
+struct Window<'a> {
+    device: &'a dyn Device,
+    start: u64,
+    end: u64,
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window<'_> {
+    /// Bytes from `offset` on: enough for any header, or all there are.
+    fn from(&mut self, offset: u64) -> io::Result<&[u8]> {
+        let has = self.at + self.bytes.len() as u64;
+        if offset < self.at || (offset + HEADERS_BYTES > has && has < self.end) {
+            let length = WINDOW_BYTES.min(self.end - offset);
+            self.bytes.resize(usize::try_from(length).unwrap_or(0), 0);
+            self.at = offset;
+            self.device.read(self.start + offset, &mut self.bytes)?;
+        }
+        Ok(&self.bytes[usize::try_from(offset - self.at).unwrap_or(0)..])
+    }
+}
+
+fn used((at, segment): (usize, &Segment)) -> Option<(usize, SegmentPage)> {
+    match segment {
+        Segment::Free => None,
+        Segment::Used(page) => Some((at, *page)),
+    }
+}
+
+/// Fewest segments of a device: two open, two free, and some that hold something.
+pub const SEGMENTS_MIN: u64 = 8;
+
+/// Threads that read the segments' pages.
+const PAGE_READERS: usize = 16;
+
+/// Bytes that a scan reads at once.
+const WINDOW_BYTES: u64 = 64 * 1024;
+
+/// The longest header with its checksums.
+const HEADERS_BYTES: u64 = (HEADER_BYTES + 4 * (BODY_BYTES_MAX / crate::store::format::CHUNK_BYTES)) as u64;
+
+const RECORD_BYTES_MAX: u64 = record_bytes(META_BYTES_MAX, BODY_BYTES_MAX);
+
+/// Sequences that a start leaves out.
+const SEQUENCE_MARGIN: u64 = 1 << 20;

@@ -1,0 +1,15 @@
+//! The public conformance suite for HTTP caches: what passed must pass.
+
+use tests::conformance::{self, Baseline, Bench, Suite};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passed_in_the_conformance_suite_passes() {
+    let bench = Bench::start(Suite::package().unwrap()).await.unwrap();
+    let baseline = Baseline::load().unwrap();
+    let judged = conformance::run_against(&bench, &baseline).await.unwrap();
+    let found = baseline.compare(&judged);
+    println!("{}", conformance::score(&judged));
+    println!("newly passing, for `tests/conformance --update`: {:?}", found.risen);
+    assert!(found.fallen.is_empty(), "they passed before: {:?}", found.fallen);
+    assert!(found.gone.is_empty(), "they were not run: {:?}", found.gone);
+}
