@@ -226,7 +226,7 @@ fn shared() -> Shared {
 }
 
 fn parts(shared: &Shared) -> Parts {
-    let policy = Policy::new(Settings { admission: Admission::Always, ..Settings::default() }, 0);
+    let policy = Policy::new(Settings { admission: Admission::Budget, ..Settings::default() }, 0);
     Parts { shared: shared.clone(), policy: Arc::new(Mutex::new(policy)), counts: Arc::default(), random: rand::random }
 }
 
@@ -240,7 +240,7 @@ fn id(content: u8) -> ContentId {
 }
 
 fn body(version: u64, bytes: usize) -> Vec<u8> {
-    (0..bytes as u64).map(|at| (at.wrapping_mul(31) ^ version.wrapping_mul(97) ^ at >> 8) as u8).collect()
+    (0..bytes as u64).map(|at| (at.wrapping_mul(31) ^ version.wrapping_mul(97) ^ (at >> 8)) as u8).collect()
 }
 
 fn block() -> impl Strategy<Value = Option<u8>> {

@@ -80,8 +80,8 @@ pub enum Offered {
     Stored,
     /// It is there.
     Held,
-    /// It was not offered before: only that is remembered.
-    FirstOffer,
+    /// It was not offered often enough: only that is remembered.
+    NotYet,
     /// The day's bytes are written.
     OverBudget,
     /// Too much waits to be written.
@@ -95,7 +95,7 @@ impl Offered {
         match self {
             Self::Stored => "stored",
             Self::Held => "held",
-            Self::FirstOffer => "first",
+            Self::NotYet => "not-yet",
             Self::OverBudget => "budget",
             Self::QueueFull => "queue",
             Self::Nowhere => "nowhere",

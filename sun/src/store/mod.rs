@@ -1,4 +1,79 @@
-//! The NVMe tier of a sun: a log of large segments per device.
+//! The NVMe tier of a sun: files and blocks of files in a log of large segments, on one or several devices.
+//!
+//! ```text
+//!   offer_head, offer_block --> policy: admit? --> pending (bounded) --> slot: one thread a device
+//!        never waits            second offer,       read from here         log: append, seal, reclaim
+//!                               write budget        until written            |            ^ keep or drop: policy
+//!                                                                            v            |
+//!   head, block  ---> index ---> read: preadv2(RWF_NOWAIT) in place ---> device <-- recover: tables, newest first
+//!                     RAM              else on the blocking pool
+//! ```
+//!
+//! In reading order: [`policy`] (what is kept), [`format`] (bytes), [`index`], [`log`], [`recover`], [`read`],
+//! [`device`]; around them [`pending`], [`slot`], [`forgotten`], [`metrics`].
+//!
+//! # What is on a device
+//!
+//! All numbers are little endian; every structure carries a crc32c of its own; offsets are decimal bytes.
+//!
+//! ```text
+//!   0              4096         1 MiB                1 MiB + S            1 MiB + 2 S
+//!   | superblock | zeros ...  | segment 0            | segment 1          | ...              S = segment_bytes
+//!
+//!   superblock, 4096       twice: at 0 and at 2048
+//!     0 "SUNSTORE"   8 version u32 = 1   12 segment_bytes u32   16 device u64, random   24 crc32c of 0..24
+//!
+//!   segment
+//!     | page 4096 | record | record | ... |  free  | entry | entry | ... | footer 4096 |
+//!
+//!   page that begins a segment           twice: at 0 and at 2048
+//!     0 "SUNSEGMT"   8 device u64   16 incarnation u64, random   24 sequence u64   32 queue u64 (0 probation, 1 main)
+//!    40 crc32c of 0..40
+//!
+//!   footer, once the segment is sealed   twice: at 0 and at 2048
+//!     0 "SUNSEALD"   8..40 as above   40 table_offset u32   44 entries u32   48 last_sequence u64
+//!    56 crc32c of the table   60 crc32c of 0..60
+//!
+//!   record, at multiples of 64, padded with zeros
+//!     0 "SREC"   4 kind u8 (1 head, 2 block, 3 tombstone), 3 zeros   8 content 16   24 generation u64
+//!    32 sequence u64   40 incarnation u64   48 index u32   52 meta_bytes u32   56 body_bytes u32
+//!    60 crc32c of the metadata   64 crc32c of 0..64 and 68..68 + 4 n
+//!    68 n checksums u32, crc32c of each 16 KiB of the body   68 + 4 n metadata, then the body
+//!
+//!   entry, 48
+//!     0 content 16   16 generation u64   24 sequence u64   32 index u32   36 offset in the segment u32
+//!    40 bytes of the record u32   44 kind u8, 3 zeros
+//! ```
+//!
+//! # Why no wrong byte is ever read
+//!
+//! - A read checks the header's crc, then that it is the record that the index named (its sequence is given once
+//!   in the life of a store) and the one that was asked for (kind, content, generation, index), then the checksum
+//!   of every 16 KiB that it hands out. A flipped bit, a torn write, a lost write or a segment used for something
+//!   else fails one of the three.
+//! - Where there is no table, records are looked for in the segment's bytes. Bytes of a body that look like a
+//!   record do not carry the segment's incarnation, 64 random bits that never leave the machine.
+//! - The record that was offered last wins, by its sequence, wherever it lies; a record that is moved keeps its
+//!   sequence. A tombstone stays as long as its device holds anything older.
+//!
+//! # What a crash costs
+//!
+//! A record is written within 100 ms and synced within half a second of its offer; what came after the last sync
+//! may be lost in any part. A start reads two pages a segment and walks over the two that were open; from then on
+//! offers are taken and lookups find what the tables read so far tell, newest first.
+//!
+//! # What an error costs
+//!
+//! A failed read: that record (it is forgotten). A failed write: the records in the buffer; the segment is
+//! abandoned and another begun. 16 errors in a minute: the device steps aside, which a WARN and
+//! `edge_store_up` say, and is opened anew every 30 s. A file or device that holds something else, or a store of
+//! another version, is refused and left as it is.
+//!
+//! # RAM
+//!
+//! 29 to 57 bytes a record in the index ([`index`]), 64 MiB a device for records on their way, a table's worth
+//! (48 bytes a record) for each of two open segments, 4 MiB for the ghost of each device; 40 bytes for each file
+//! that was forgotten and is still somewhere in the log.
 
 pub mod device;
 pub mod forgotten;
@@ -407,10 +482,10 @@ impl Store {
         let now_ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let verdict = {
             let mut policy = slot.policy.lock().expect("no code that holds this lock panics");
-            if known { policy.replaced(bytes, now_ms) } else { policy.offered(hash, bytes, now_ms) }
+            if known { policy.replaced(bytes, now_ms) } else { policy.offered(hash, bytes, false, now_ms) }
         };
         match verdict {
-            Verdict::FirstOffer => Offered::FirstOffer,
+            Verdict::NotYet => Offered::NotYet,
             Verdict::OverBudget => Offered::OverBudget,
             Verdict::Store(queue) => match slot.pending.offer(Item { key, hash, meta, body, queue }) {
                 true => Offered::Stored,
@@ -425,7 +500,7 @@ impl Store {
         let all: u64 = up().map(|slot| slot.bytes).sum();
         // Placement among suns uses the same 64 bits, high ones first; a multiplication brings the low ones up.
         let spread = content.prefix().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut at = u64::try_from(u128::from(spread) * u128::from(all) >> 64).unwrap_or(0);
+        let mut at = u64::try_from((u128::from(spread) * u128::from(all)) >> 64).unwrap_or(0);
         up().find(|slot| match at.checked_sub(slot.bytes) {
             Some(rest) => {
                 at = rest;
