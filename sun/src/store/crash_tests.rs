@@ -226,7 +226,7 @@ fn shared() -> Shared {
 }
 
 fn parts(shared: &Shared) -> Parts {
-    let policy = Policy::new(Settings { admission: Admission::Budget, ..Settings::default() }, 0);
+    let policy = Policy::new(Settings { admission: Admission::Always, ..Settings::default() }, 0);
     Parts { shared: shared.clone(), policy: Arc::new(Mutex::new(policy)), counts: Arc::default(), random: rand::random }
 }
 

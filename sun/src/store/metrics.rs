@@ -81,7 +81,7 @@ pub enum Offered {
     /// It is there.
     Held,
     /// It was not offered often enough: only that is remembered.
-    NotYet,
+    FirstOffer,
     /// The day's bytes are written.
     OverBudget,
     /// Too much waits to be written.
@@ -95,7 +95,7 @@ impl Offered {
         match self {
             Self::Stored => "stored",
             Self::Held => "held",
-            Self::NotYet => "not-yet",
+            Self::FirstOffer => "first",
             Self::OverBudget => "budget",
             Self::QueueFull => "queue",
             Self::Nowhere => "nowhere",

@@ -72,7 +72,7 @@
 //! # RAM
 //!
 //! 29 to 57 bytes a record in the index ([`index`]), 64 MiB a device for records on their way, a table's worth
-//! (48 bytes a record) for each of two open segments, 4 MiB for the ghost of each device; 40 bytes for each file
+//! (48 bytes a record) for each of two open segments, 256 KiB to 64 MiB for the ghost of each device; 40 bytes for each file
 //! that was forgotten and is still somewhere in the log.
 
 pub mod device;
@@ -80,6 +80,7 @@ pub mod forgotten;
 pub mod format;
 pub mod index;
 pub mod log;
+pub mod meta_codec;
 pub mod metrics;
 pub mod pending;
 pub mod policy;
@@ -128,6 +129,33 @@ pub struct StoreConfig {
     /// 60 bytes a file and 60 a MiB of larger ones.
     pub bytes: u64,
 }
+
+impl StoreConfig {
+    /// Looks whether it can be opened, and opens nothing.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, for people.
+    pub fn check(&self) -> Result<(), String> {
+        let problem = |text: &str| Err(format!("store: {}: {text}", self.path.display()));
+        if self.bytes < BYTES_MIN {
+            return problem(&format!("{} bytes are too few: at least {BYTES_MIN}", self.bytes));
+        }
+        let folder = if self.path.exists() { Some(self.path.as_path()) } else { self.path.parent() };
+        match folder.map(std::fs::metadata) {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => problem(&error.to_string()),
+            None => problem("there is no such folder"),
+        }
+    }
+}
+
+/// Offers that the policy of one device remembers, 4 bytes each.
+const GHOST_ENTRIES_MIN: usize = 1 << 16;
+const GHOST_ENTRIES_MAX: usize = 1 << 24;
+
+/// Fewest bytes of a device: 16 segments of 2 MiB.
+pub const BYTES_MIN: u64 = 32 << 20;
 
 /// See the module's doc. Cheap to clone; without devices everything is absent.
 #[derive(Clone, Debug)]
@@ -232,6 +260,11 @@ impl Store {
                 };
                 let settings = Settings {
                     write_bytes_per_day: share(settings.write_bytes_per_day).unwrap_or(u64::MAX),
+                    ghost_entries: share(settings.ghost_entries as u64)
+                        .ok()
+                        .and_then(|entries| usize::try_from(entries).ok())
+                        .unwrap_or(usize::MAX)
+                        .clamp(GHOST_ENTRIES_MIN, GHOST_ENTRIES_MAX),
                     ..settings
                 };
                 let policy = Policy::new(settings, 0);
@@ -284,6 +317,13 @@ impl Store {
     #[must_use]
     pub fn has_block(&self, content: ContentId, generation: u64, index: u32) -> bool {
         self.knows(&Key { kind: Kind::Block, content, generation, index })
+    }
+
+    /// Hits of a block since it was written, saturating at 7.
+    #[must_use]
+    pub fn hits(&self, content: ContentId, generation: u64, index: u32) -> u8 {
+        let key = Key { kind: Kind::Block, content, generation, index };
+        self.0.shared.index.find(self.0.shared.index.hash(&key)).map_or(0, Place::hits)
     }
 
     /// Counts a hit of a file that another tier answered, so that it is kept here.
@@ -482,10 +522,10 @@ impl Store {
         let now_ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let verdict = {
             let mut policy = slot.policy.lock().expect("no code that holds this lock panics");
-            if known { policy.replaced(bytes, now_ms) } else { policy.offered(hash, bytes, false, now_ms) }
+            if known { policy.replaced(bytes, now_ms) } else { policy.offered(hash, bytes, now_ms) }
         };
         match verdict {
-            Verdict::NotYet => Offered::NotYet,
+            Verdict::FirstOffer => Offered::FirstOffer,
             Verdict::OverBudget => Offered::OverBudget,
             Verdict::Store(queue) => match slot.pending.offer(Item { key, hash, meta, body, queue }) {
                 true => Offered::Stored,

@@ -28,7 +28,7 @@ async fn a_record_is_found_at_once_and_after_a_restart() {
         }
         assert_eq!(store.block(large, 8, 3, 0..10).wait().await, None);
     };
-    let store = open(directory.path(), Admission::Budget);
+    let store = open(directory.path(), Admission::Always);
     assert_eq!(store.offer_head(small, 7, Bytes::from_static(b"meta"), pattern(9, 5000)), Offered::Stored);
     for (index, block) in (0..).zip(&blocks) {
         assert_eq!(store.offer_block(large, 8, index, block.clone()), Offered::Stored);
@@ -36,7 +36,7 @@ async fn a_record_is_found_at_once_and_after_a_restart() {
     }
     check(store.clone()).await;
     store.close();
-    check(ready(open(directory.path(), Admission::Budget)).await).await;
+    check(ready(open(directory.path(), Admission::Always)).await).await;
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn a_file_is_written_when_it_is_offered_again() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path(), Admission::SecondOffer);
     let offer = |generation| store.offer_head(id(1), generation, Bytes::new(), pattern(1, 100));
-    assert_eq!(offer(1), Offered::NotYet);
+    assert_eq!(offer(1), Offered::FirstOffer);
     assert!(store.head(id(1)).wait().await.is_none());
     assert_eq!(offer(1), Offered::Stored);
     assert_eq!(offer(2), Offered::Stored, "a newer version of what is stored replaces it");
@@ -58,34 +58,34 @@ async fn what_was_forgotten_stays_forgotten() {
         assert_eq!(store.head(id(1)).wait().await, None);
         assert_eq!(store.block(id(1), 5, 0, 0..10).wait().await, None);
     };
-    let store = open(directory.path(), Admission::Budget);
+    let store = open(directory.path(), Admission::Always);
     store.offer_head(id(1), 5, Bytes::new(), Bytes::new());
     store.offer_block(id(1), 5, 0, pattern(1, 100_000));
     store.forget(id(1));
     gone(&store).await;
     store.close();
-    let store = ready(open(directory.path(), Admission::Budget)).await;
+    let store = ready(open(directory.path(), Admission::Always)).await;
     gone(&store).await;
     // The same version may come back, and is found again.
     store.offer_head(id(1), 5, Bytes::new(), Bytes::new());
     store.offer_block(id(1), 5, 0, pattern(2, 100_000));
     store.close();
-    let store = ready(open(directory.path(), Admission::Budget)).await;
+    let store = ready(open(directory.path(), Admission::Always)).await;
     assert_eq!(store.block(id(1), 5, 0, 0..50).wait().await, Some(pattern(2, 50)));
     store.forget(id(1));
     store.close();
-    gone(&ready(open(directory.path(), Admission::Budget)).await).await;
+    gone(&ready(open(directory.path(), Admission::Always)).await).await;
 }
 
 #[tokio::test]
 async fn a_file_that_is_cut_or_flipped_under_the_store_gives_nothing_wrong() {
     let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path(), Admission::Budget);
+    let store = open(directory.path(), Admission::Always);
     for at in 0..20 {
         store.offer_head(id(at), 1, Bytes::from_static(b"m"), pattern(at.into(), 50_000));
     }
     store.close();
-    let store = ready(open(directory.path(), Admission::Budget)).await;
+    let store = ready(open(directory.path(), Admission::Always)).await;
     let path = directory.path().join(crate::store::device::FILE_NAME);
     // The store's 1 MiB of front matter, the segment's page, and then the records.
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -112,8 +112,8 @@ async fn a_file_that_is_cut_or_flipped_under_the_store_gives_nothing_wrong() {
 #[tokio::test]
 async fn a_device_that_cannot_be_opened_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path(), Admission::Budget);
-    let second = open(directory.path(), Admission::Budget);
+    let store = open(directory.path(), Admission::Always);
+    let second = open(directory.path(), Admission::Always);
     assert_eq!(second.0.slots[0].state(), State::Aside, "two processes on one device");
     assert_eq!(second.offer_head(id(1), 1, Bytes::new(), Bytes::new()), Offered::Nowhere);
     assert!(matches!(second.head(id(1)), crate::store::Lookup::Absent));
@@ -122,7 +122,7 @@ async fn a_device_that_cannot_be_opened_is_left_alone() {
     let foreign = tempfile::tempdir().unwrap();
     let path = foreign.path().join("notes.txt");
     std::fs::write(&path, vec![b'x'; 100]).unwrap();
-    let store = open(&path, Admission::Budget);
+    let store = open(&path, Admission::Always);
     assert_eq!(store.0.slots[0].state(), State::Aside);
     assert_eq!(std::fs::read(&path).unwrap(), [b'x'; 100], "it is as it was");
 }
