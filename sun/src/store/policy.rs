@@ -25,7 +25,7 @@
 //!
 //! `tests/bench/cache` measures it, at 5 % of the footprint, without a budget and with a drive write a day at ten disk
 //! sizes served: byte hits .607 and .613 on its media trace, for .52 and .10 bytes written per byte served. There S3-FIFO
-//! in RAM, where moving is free and a hit count survives it, has .623. Why not LRU itself: it would rewrite on every
+//! in RAM, where moving is free and a hit count survives it, has .624. Why not LRU itself: it would rewrite on every
 //! hit, or leave holes.
 //!
 //! The same code runs in the store's log and in the cache simulation.
