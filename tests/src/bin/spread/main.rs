@@ -104,10 +104,10 @@ impl Scenario {
 }
 
 /// Seconds before, for the state to settle.
-const BEFORE_S: usize = 15;
+const BEFORE_S: usize = 30;
 /// Seconds of the file's fame.
-const AFTER_S: usize = 30;
+const AFTER_S: usize = 45;
 /// Seconds that are printed.
-const SHOWN_S: usize = 10;
+const SHOWN_S: usize = 12;
 /// Busiest sun / mean.
 const GOAL: f64 = 1.15;

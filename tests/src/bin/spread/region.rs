@@ -8,6 +8,7 @@ use popularity_api::balance;
 use popularity_api::holdings::{Bounds, Holdings};
 use popularity_api::hot::Rule;
 use popularity_api::links::{self, Knowledge, Visitor};
+use popularity_api::purge::{Ledger, Log};
 use popularity_api::status::Registry;
 use popularity_api::wire::{HotRate, Load, RegionState, StatusReport};
 use sun::config::HotConfig;
@@ -47,6 +48,7 @@ pub(crate) struct Region {
     holdings: Holdings,
     api: Option<Registry>,
     replica: Registry,
+    purges: Ledger,
     /// Reports on their way to the link maker, with their times.
     late: VecDeque<(u64, StatusReport)>,
     suns: Vec<SimulatedSun>,
@@ -86,6 +88,7 @@ impl Region {
             holdings: Holdings::new(Bounds { files_max: 1, log_max: 1 }),
             api: api.then(|| Registry::new(Rule::default(), 0)),
             replica: Registry::new(Rule::default(), 0),
+            purges: no_purges(),
             late: VecDeque::new(),
             holders: vec![false; suns.len()],
             suns,
@@ -170,7 +173,8 @@ impl Region {
         } else {
             let visitor = Visitor { regions: vec![region], evidence: String::new(), scheme: Scheme::Https };
             let view = self.replica.at(self.now_ms);
-            let knowledge = Knowledge { topology: &self.topology, holdings: &self.holdings, view };
+            let knowledge =
+                Knowledge { topology: &self.topology, holdings: &self.holdings, view, purges: &self.purges };
             let link = links::link(knowledge, &visitor, file, false, &mut |below| draw(&mut random, below));
             self.numbers[&link.server.expect("a server")]
         };
@@ -214,6 +218,12 @@ impl Region {
     fn uniform(&mut self) -> f64 {
         uniform(&mut self.random)
     }
+}
+
+/// The log of purges, with nothing in it.
+fn no_purges() -> Ledger {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    Ledger::new(Log::open(&folder.path().join("purges"), 0, 1).expect("the folder is ours"))
 }
 
 impl SimulatedSun {
