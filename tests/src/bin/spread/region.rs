@@ -8,7 +8,7 @@ use popularity_api::balance;
 use popularity_api::holdings::{Bounds, Holdings};
 use popularity_api::hot::Rule;
 use popularity_api::links::{self, Knowledge, Visitor};
-use popularity_api::purge::{Ledger, Log};
+use popularity_api::purge::{Ledger, log::Log};
 use popularity_api::status::Registry;
 use popularity_api::wire::{HotRate, Load, RegionState, StatusReport};
 use sun::config::HotConfig;
