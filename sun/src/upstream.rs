@@ -117,7 +117,7 @@ impl Upstream {
         // A server of ours may be waiting for the content server itself: its own deadline must pass first.
         let limit = match source {
             Source::ContentServer { .. } => self.first_byte,
-            Source::Sun { .. } | Source::Cache { .. } => self.first_byte * 3 / 2,
+            Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => self.first_byte * 3 / 2,
         };
         self.send(request, limit).await
     }
@@ -144,7 +144,7 @@ impl Upstream {
         let to_content_server = matches!(source, Source::ContentServer { .. });
         let mut request = match source {
             Source::ContentServer { url, .. } => Request::builder().method(method).uri(url),
-            Source::Sun { address, .. } | Source::Cache { address, .. } => {
+            Source::Sun { address, .. } | Source::Former { address, .. } | Source::Cache { address, .. } => {
                 Request::builder().method(method).uri(format!("http://{address}/{}", errand.name))
             }
         };
@@ -162,6 +162,9 @@ impl Upstream {
             }
         } else if errand.said.is_none() {
             request = request.header(CDN_LOOP, &self.cdn_loop);
+        }
+        if matches!(source, Source::Former { .. }) && errand.said.is_none() {
+            request = request.header(header::CACHE_CONTROL, ONLY_IF_CACHED);
         }
         let conditions = [
             (header::RANGE, &asked.range),
@@ -234,6 +237,9 @@ impl Asked {
     }
 }
 
+/// RFC 9111, section 5.2.1.7. Caches answer other servers in this way unasked.
+pub const ONLY_IF_CACHED: &str = "only-if-cached";
+
 const CDN_LOOP: header::HeaderName = header::HeaderName::from_static("cdn-loop");
 /// `bytes=first-last` of a half-open range; without a last byte when the end is open.
 #[must_use]
@@ -278,6 +284,15 @@ mod tests {
         assert_eq!(request.headers().get(header::AUTHORIZATION).unwrap(), "Bearer secret");
         assert_eq!(request.headers().get(header::RANGE).unwrap(), "bytes=0-9");
         assert_eq!(request.headers().get("sun-site").unwrap(), "cdn.example.net");
+        assert!(!request.headers().contains_key(header::CACHE_CONTROL));
+    }
+
+    #[test]
+    fn a_former_owner_is_asked_only_for_what_it_holds() {
+        let source = Source::Former { name: "sun4-2-2".into(), address: ([10, 0, 0, 2], 8081).into() };
+        let request = upstream().request(&source, &errand(), &Asked::default()).unwrap();
+        assert_eq!(request.uri(), "http://10.0.0.2:8081/c7/a.jpg");
+        assert_eq!(request.headers().get(header::CACHE_CONTROL).unwrap(), ONLY_IF_CACHED);
     }
 
     #[test]

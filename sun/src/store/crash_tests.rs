@@ -240,7 +240,7 @@ fn id(content: u8) -> ContentId {
 }
 
 fn body(version: u64, bytes: usize) -> Vec<u8> {
-    (0..bytes as u64).map(|at| (at.wrapping_mul(31) ^ version.wrapping_mul(97) ^ at >> 8) as u8).collect()
+    (0..bytes as u64).map(|at| (at.wrapping_mul(31) ^ version.wrapping_mul(97) ^ (at >> 8)) as u8).collect()
 }
 
 fn block() -> impl Strategy<Value = Option<u8>> {

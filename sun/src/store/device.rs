@@ -8,6 +8,8 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::ReadWriteFlags;
 
+use crate::store::format::{Opening, PAGE_BYTES};
+
 /// Positioned bytes of a fixed number. Errors are the device's own; every caller checks what it reads.
 pub trait Device: std::fmt::Debug + Send + Sync {
     /// Bytes that may be addressed.
@@ -67,18 +69,28 @@ impl FileDevice {
                 return Err(io::Error::other(format!("{} has {has} bytes, {bytes} are configured", path.display())));
             }
         } else {
-            // Reserved now, so that a full filesystem is found now; one that cannot reserve gets a sparse file.
-            match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error.into()),
-            }
-            file.set_len(bytes)?;
+            reserve(&file, bytes)?;
         }
         // Blocks are read here and there: reading ahead fetches neighbours that nobody asked for.
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random)?;
         Ok(Self { file, bytes })
     }
+}
+
+/// Makes a file `bytes` long, unless it is longer: what is in it may be somebody else's. Its room is reserved now,
+/// so that a full filesystem is found now; one that cannot reserve gets a sparse file.
+fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    let mut page = vec![0; usize::try_from(length.min(PAGE_BYTES)).unwrap_or(0)];
+    file.read_exact_at(&mut page, 0)?;
+    if matches!(Opening::decode(&page), Opening::Foreign) {
+        return Err(io::Error::other("it holds something that is not a store: remove it, or name another path"));
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if length < bytes { file.set_len(bytes) } else { Ok(()) }
 }
 
 impl Device for FileDevice {

@@ -31,7 +31,7 @@ impl Place {
     pub const fn new(device: u8, offset: u64, bytes: u64, sequence: u64) -> Self {
         debug_assert!(offset.is_multiple_of(UNIT_BYTES) && bytes.is_multiple_of(UNIT_BYTES));
         debug_assert!(device < DEVICES_MAX && bytes / UNIT_BYTES < 1 << 18 && sequence < 1 << 48);
-        let location = (device as u64) << 58 | (offset / UNIT_BYTES) << 18 | bytes / UNIT_BYTES;
+        let location = ((device as u64) << 58) | ((offset / UNIT_BYTES) << 18) | (bytes / UNIT_BYTES);
         Self { location, what: sequence << 16 }
     }
 
@@ -44,7 +44,7 @@ impl Place {
     /// First byte.
     #[must_use]
     pub const fn offset(self) -> u64 {
-        (self.location >> 18 & ((1 << 40) - 1)) * UNIT_BYTES
+        ((self.location >> 18) & ((1 << 40) - 1)) * UNIT_BYTES
     }
 
     /// Length with padding.
@@ -208,9 +208,9 @@ const SHARDS: usize = 256;
 
 /// The finaliser of splitmix64: every bit of the input changes half of the output's.
 const fn mix(mut word: u64) -> u64 {
-    word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ word >> 31
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
 }
 
 /// The keys are hashes already.

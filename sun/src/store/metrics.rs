@@ -80,7 +80,7 @@ pub enum Offered {
     Stored,
     /// It is there.
     Held,
-    /// It was not offered before: only that is remembered.
+    /// It was not offered often enough: only that is remembered.
     FirstOffer,
     /// The day's bytes are written.
     OverBudget,

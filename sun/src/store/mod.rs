@@ -1,10 +1,86 @@
-//! The NVMe tier of a sun: a log of large segments per device.
+//! The NVMe tier of a sun: files and blocks of files in a log of large segments, on one or several devices.
+//!
+//! ```text
+//!   offer_head, offer_block --> policy: admit? --> pending (bounded) --> slot: one thread a device
+//!        never waits            second offer,       read from here         log: append, seal, reclaim
+//!                               write budget        until written            |            ^ keep or drop: policy
+//!                                                                            v            |
+//!   head, block  ---> index ---> read: preadv2(RWF_NOWAIT) in place ---> device <-- recover: tables, newest first
+//!                     RAM              else on the blocking pool
+//! ```
+//!
+//! In reading order: [`policy`] (what is kept), [`format`] (bytes), [`index`], [`log`], [`recover`], [`read`],
+//! [`device`]; around them [`pending`], [`slot`], [`forgotten`], [`metrics`].
+//!
+//! # What is on a device
+//!
+//! All numbers are little endian; every structure carries a crc32c of its own; offsets are decimal bytes.
+//!
+//! ```text
+//!   0              4096         1 MiB                1 MiB + S            1 MiB + 2 S
+//!   | superblock | zeros ...  | segment 0            | segment 1          | ...              S = segment_bytes
+//!
+//!   superblock, 4096       twice: at 0 and at 2048
+//!     0 "SUNSTORE"   8 version u32 = 1   12 segment_bytes u32   16 device u64, random   24 crc32c of 0..24
+//!
+//!   segment
+//!     | page 4096 | record | record | ... |  free  | entry | entry | ... | footer 4096 |
+//!
+//!   page that begins a segment           twice: at 0 and at 2048
+//!     0 "SUNSEGMT"   8 device u64   16 incarnation u64, random   24 sequence u64   32 queue u64 (0 probation, 1 main)
+//!    40 crc32c of 0..40
+//!
+//!   footer, once the segment is sealed   twice: at 0 and at 2048
+//!     0 "SUNSEALD"   8..40 as above   40 table_offset u32   44 entries u32   48 last_sequence u64
+//!    56 crc32c of the table   60 crc32c of 0..60
+//!
+//!   record, at multiples of 64, padded with zeros
+//!     0 "SREC"   4 kind u8 (1 head, 2 block, 3 tombstone), 3 zeros   8 content 16   24 generation u64
+//!    32 sequence u64   40 incarnation u64   48 index u32   52 meta_bytes u32   56 body_bytes u32
+//!    60 crc32c of the metadata   64 crc32c of 0..64 and 68..68 + 4 n
+//!    68 n checksums u32, crc32c of each 16 KiB of the body   68 + 4 n metadata, then the body
+//!
+//!   entry, 48
+//!     0 content 16   16 generation u64   24 sequence u64   32 index u32   36 offset in the segment u32
+//!    40 bytes of the record u32   44 kind u8, 3 zeros
+//! ```
+//!
+//! # Why no wrong byte is ever read
+//!
+//! - A read checks the header's crc, then that it is the record that the index named (its sequence is given once
+//!   in the life of a store) and the one that was asked for (kind, content, generation, index), then the checksum
+//!   of every 16 KiB that it hands out. A flipped bit, a torn write, a lost write or a segment used for something
+//!   else fails one of the three.
+//! - Where there is no table, records are looked for in the segment's bytes. Bytes of a body that look like a
+//!   record do not carry the segment's incarnation, 64 random bits that never leave the machine.
+//! - The record that was offered last wins, by its sequence, wherever it lies; a record that is moved keeps its
+//!   sequence. A tombstone stays as long as its device holds anything older.
+//!
+//! # What a crash costs
+//!
+//! A record is written within 100 ms and synced within half a second of its offer; what came after the last sync
+//! may be lost in any part. A start reads two pages a segment and walks over the two that were open; from then on
+//! offers are taken and lookups find what the tables read so far tell, newest first.
+//!
+//! # What an error costs
+//!
+//! A failed read: that record (it is forgotten). A failed write: the records in the buffer; the segment is
+//! abandoned and another begun. 16 errors in a minute: the device steps aside, which a WARN and
+//! `edge_store_up` say, and is opened anew every 30 s. A file or device that holds something else, or a store of
+//! another version, is refused and left as it is.
+//!
+//! # RAM
+//!
+//! 29 to 57 bytes a record in the index ([`index`]), 64 MiB a device for records on their way, a table's worth
+//! (48 bytes a record) for each of two open segments, 256 KiB to 64 MiB for the ghost of each device; 40 bytes for each file
+//! that was forgotten and is still somewhere in the log.
 
 pub mod device;
 pub mod forgotten;
 pub mod format;
 pub mod index;
 pub mod log;
+pub mod meta_codec;
 pub mod metrics;
 pub mod pending;
 pub mod policy;
@@ -53,6 +129,33 @@ pub struct StoreConfig {
     /// 60 bytes a file and 60 a MiB of larger ones.
     pub bytes: u64,
 }
+
+impl StoreConfig {
+    /// Looks whether it can be opened, and opens nothing.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, for people.
+    pub fn check(&self) -> Result<(), String> {
+        let problem = |text: &str| Err(format!("store: {}: {text}", self.path.display()));
+        if self.bytes < BYTES_MIN {
+            return problem(&format!("{} bytes are too few: at least {BYTES_MIN}", self.bytes));
+        }
+        let folder = if self.path.exists() { Some(self.path.as_path()) } else { self.path.parent() };
+        match folder.map(std::fs::metadata) {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => problem(&error.to_string()),
+            None => problem("there is no such folder"),
+        }
+    }
+}
+
+/// Offers that the policy of one device remembers, 4 bytes each.
+const GHOST_ENTRIES_MIN: usize = 1 << 16;
+const GHOST_ENTRIES_MAX: usize = 1 << 24;
+
+/// Fewest bytes of a device: 16 segments of 2 MiB.
+pub const BYTES_MIN: u64 = 32 << 20;
 
 /// See the module's doc. Cheap to clone; without devices everything is absent.
 #[derive(Clone, Debug)]
@@ -157,6 +260,11 @@ impl Store {
                 };
                 let settings = Settings {
                     write_bytes_per_day: share(settings.write_bytes_per_day).unwrap_or(u64::MAX),
+                    ghost_entries: share(settings.ghost_entries as u64)
+                        .ok()
+                        .and_then(|entries| usize::try_from(entries).ok())
+                        .unwrap_or(usize::MAX)
+                        .clamp(GHOST_ENTRIES_MIN, GHOST_ENTRIES_MAX),
                     ..settings
                 };
                 let policy = Policy::new(settings, 0);
@@ -209,6 +317,13 @@ impl Store {
     #[must_use]
     pub fn has_block(&self, content: ContentId, generation: u64, index: u32) -> bool {
         self.knows(&Key { kind: Kind::Block, content, generation, index })
+    }
+
+    /// Hits of a block since it was written, saturating at 7.
+    #[must_use]
+    pub fn hits(&self, content: ContentId, generation: u64, index: u32) -> u8 {
+        let key = Key { kind: Kind::Block, content, generation, index };
+        self.0.shared.index.find(self.0.shared.index.hash(&key)).map_or(0, Place::hits)
     }
 
     /// Counts a hit of a file that another tier answered, so that it is kept here.
@@ -425,7 +540,7 @@ impl Store {
         let all: u64 = up().map(|slot| slot.bytes).sum();
         // Placement among suns uses the same 64 bits, high ones first; a multiplication brings the low ones up.
         let spread = content.prefix().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut at = u64::try_from(u128::from(spread) * u128::from(all) >> 64).unwrap_or(0);
+        let mut at = u64::try_from((u128::from(spread) * u128::from(all)) >> 64).unwrap_or(0);
         up().find(|slot| match at.checked_sub(slot.bytes) {
             Some(rest) => {
                 at = rest;

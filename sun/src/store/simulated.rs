@@ -71,10 +71,6 @@ impl Simulated {
         self.lock().refuse_reads = count;
     }
 
-    pub(crate) fn bytes_at(&self, offset: usize, length: usize) -> Vec<u8> {
-        self.lock().now[offset..offset + length].to_vec()
-    }
-
     pub(crate) fn overwrite(&self, offset: usize, bytes: &[u8]) {
         let mut state = self.lock();
         state.now[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -91,9 +87,9 @@ impl Device for Simulated {
         self.lock().now.len() as u64
     }
 
-    /// Every third piece of a mebibyte is not in the page cache.
+    /// Every third page is not in the page cache.
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
-        if offset / 4096 % 3 == 0 { Ok(false) } else { self.read(offset, buffer).map(|()| true) }
+        if (offset / 4096).is_multiple_of(3) { Ok(false) } else { self.read(offset, buffer).map(|()| true) }
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

@@ -13,7 +13,9 @@
 //! - [`tls`]: which certificate, and a new one.
 //! - [`region`]: several suns and caches: owners, stand-ins, no ring.
 //! - [`carrying`]: downloads become ratings, ratings fill caches, caches get the links.
+//! - [`hot`]: a file that one sun is not enough for; a file whose owner changed.
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
+//! - [`purge`]: what was purged is served by nobody any more.
 //! - [`restarts`]: kill -9 and drain.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`shipped`]: the config files that are shipped start the daemons.
@@ -29,7 +31,9 @@ mod crowds;
 mod demo;
 mod fills;
 mod hostile;
+mod hot;
 mod parts;
+mod purge;
 mod region;
 mod restarts;
 mod serving;
