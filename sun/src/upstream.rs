@@ -122,8 +122,17 @@ impl Upstream {
         self.send(request, limit).await
     }
 
+    /// A connection that was kept may be closed just when it is used again: then the question, which changes nothing, is
+    /// put once more (RFC 9112, section 9.3.1). One that cannot be made is not tried again.
     async fn send(&self, request: Request<Empty<Bytes>>, limit: Duration) -> Result<Response<Incoming>, AskError> {
-        match tokio::time::timeout(limit, self.client.request(request)).await {
+        let again = request.clone();
+        let exchange = async {
+            match self.client.request(request).await {
+                Err(error) if !error.is_connect() => self.client.request(again).await,
+                answered => answered,
+            }
+        };
+        match tokio::time::timeout(limit, exchange).await {
             Err(_) => Err(AskError::TimedOut(limit)),
             Ok(Err(error)) => Err(AskError::Unreachable(chain(&error))),
             Ok(Ok(response)) => Ok(response),

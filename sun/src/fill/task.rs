@@ -21,6 +21,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::breaker::Leave;
+use crate::caching::freshness;
 use crate::edge::Edge;
 use crate::errand::Errand;
 use crate::extent::{self, EXTENT_BYTES};
@@ -154,11 +155,13 @@ impl Writer<'_> {
             _ => {}
         }
         let mut why = NoneAnswered::default();
-        let mut asked_at = crate::unix_now();
+        let mut asked_ms = self.edge.now_ms();
         while let Some(Reply { response, source, leave, slot }) = self.asker.next(&asked, &mut why).await {
-            let understood = self.understand(&response, &source, asked_at);
+            // In whole seconds a moment that spans the turn of one would count as one.
+            let waited_s = self.edge.now_ms().saturating_sub(asked_ms) / 1000;
+            let understood = self.understand(&response, &source, waited_s);
             let understood = self.stamped(understood, response.headers(), source.server().is_some());
-            asked_at = crate::unix_now();
+            asked_ms = self.edge.now_ms();
             match understood.answer {
                 Answer::Useless(text) => {
                     why.note(&source, text);
@@ -207,7 +210,7 @@ impl Writer<'_> {
             original,
             status: response.status(),
             asked: self.why_asked(),
-            age: crate::unix_now().saturating_sub(meta.born_at),
+            age: freshness::told_age(response.headers()),
             passed_on: source.server().and(headers::text(response.headers(), &CACHE_STATUS)).map(Arc::from),
             meta,
         };

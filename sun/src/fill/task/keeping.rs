@@ -23,7 +23,7 @@ use crate::sources::Source;
 
 impl Writer<'_> {
     /// What a response means, by the class's policy.
-    pub(super) fn understand(&self, response: &Response<Incoming>, source: &Source, asked_at: u64) -> Understood {
+    pub(super) fn understand(&self, response: &Response<Incoming>, source: &Source, waited_s: u64) -> Understood {
         let topology = self.edge.topology();
         let class = self.errand.class(&topology);
         let fallback = meta::fresh_generation(rand::random());
@@ -44,7 +44,7 @@ impl Writer<'_> {
         if ours_failed || (status == StatusCode::NOT_FOUND && !source.authority()) {
             return rfc::failed(Answer::Useless(format!("it answered {status}")));
         }
-        let exchange = Exchange { asked_at, answered_at: now };
+        let exchange = Exchange { asked_at: now.saturating_sub(waited_s), answered_at: now };
         let rules = rfc::Rules {
             said,
             exchange,
