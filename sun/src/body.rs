@@ -233,6 +233,9 @@ impl FileReader {
             if let Some(bytes) = self.read_ram() {
                 return Some(Ok(bytes));
             }
+            if let Some(bytes) = self.read_store().await {
+                return Some(Ok(bytes));
+            }
             if let Err(error) = self.join() {
                 return Some(Err(error));
             }
@@ -306,6 +309,13 @@ impl FileReader {
         Some(slice(&bytes, self.position - first, self.end - first)).filter(|bytes| !bytes.is_empty())
     }
 
+    async fn read_store(&self) -> Option<Bytes> {
+        if !self.edge.store.is_configured() {
+            return None;
+        }
+        self.edge.read_store(self.content, self.meta.generation, self.position, self.end).await
+    }
+
     fn join(&mut self) -> Result<(), FillError> {
         self.fruitless += 1;
         if self.held_only {
@@ -319,7 +329,7 @@ impl FileReader {
         let held = || ram.extent(self.content, generation, extent::index_of(position)).map(drop);
         let begin = |under_way: UnderWay<'_>| {
             let brought = |index| under_way.brings(generation, extent::start_of(index));
-            let here = |index| ram.has_extent(self.content, generation, index) || brought(index);
+            let here = |index| self.edge.has_extent(self.content, generation, index) || brought(index);
             // Whoever stood still while others waited for room has an extent at a time fetched while they do.
             let cautious = self.stood_still && !self.edge.in_flight.has_room(WINDOW_BYTES_MAX);
             let end = if cautious { self.end.min(position + 1) } else { self.end };

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::store::StoreConfig;
+use crate::store::policy::Admission;
+
 /// Settings of an edge (a sun, or the serving side of a cache).
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -35,6 +38,15 @@ pub struct Config {
     /// RAM for cached files, bytes. Default 1 GiB; too small: files are fetched again and again, too large: the
     /// machine swaps. Fills and connections come on top.
     pub ram_bytes: u64,
+    /// Devices of the NVMe tier. Default none.
+    pub store: Vec<StoreConfig>,
+    /// Bytes that all of them together may be written a day, reinsertions included. Default 0: no bound. Too small:
+    /// files are fetched again before they are stored; too large: drives wear out before their time (a drive of 4 TB
+    /// that may be written once a day over its life bears 4e12).
+    pub store_write_bytes_per_day: u64,
+    /// Whether a file is stored when it is first fetched ("always": while the day's bytes last) or only when it is
+    /// fetched again ("second-offer": least wear). Default "always".
+    pub store_admission: Admission,
     /// Threads that accept and serve, one accept loop each. Default 0: one a core; fewer leave cores idle, more
     /// take turns on them.
     pub workers: usize,
@@ -197,6 +209,9 @@ impl Default for Config {
             tokens: "/etc/sun/tokens.toml".into(),
             token: "/etc/sun/token".into(),
             ram_bytes: 1 << 30,
+            store: Vec::new(),
+            store_write_bytes_per_day: 0,
+            store_admission: Admission::default(),
             workers: 0,
             limits: Limits::default(),
             upstream: UpstreamConfig::default(),
@@ -242,6 +257,7 @@ mod tests {
                 token_file: "e".into(),
                 timeout_ms: 2000,
             }),
+            store: vec![StoreConfig { path: "f".into(), bytes: 1 << 30 }],
             ..Config::default()
         };
         for line in toml::to_string(&all).unwrap().lines() {

@@ -184,6 +184,11 @@ fn status(edge: &Edge, rates: &mut Rates, turns: &mut Turns) -> StatusReport {
         bytes_max: ram_max,
         hits: edge.metrics.answered_by(Outcome::Ram),
     }];
+    if edge.store.is_configured() {
+        let (bytes, bytes_max) = edge.store.fullness();
+        let hits = edge.metrics.answered_by(Outcome::Store);
+        tiers.push(Tier { name: "store".to_owned(), bytes, bytes_max, hits });
+    }
     if let Some(held) = &edge.held {
         let (bytes, bytes_max) = held.fullness();
         let hits = edge.metrics.answered_by(Outcome::Vault);

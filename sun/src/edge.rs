@@ -30,6 +30,7 @@ use crate::report::Downloads;
 use crate::request::Lookup;
 use crate::response::Signature;
 use crate::sources::{self, History, Question, Source};
+use crate::store::Store;
 use crate::upstream::Upstream;
 
 /// One edge. Every field is shared by reference and synchronises itself.
@@ -39,6 +40,8 @@ pub struct Edge {
     pub config: Config,
     /// The RAM tier.
     pub ram: Ram,
+    /// The NVMe tier; without devices it has nothing.
+    pub store: Store,
     /// The vault of a cache; a sun has none.
     pub held: Option<Arc<dyn HeldFiles>>,
     /// Fills under way.
@@ -101,6 +104,8 @@ pub struct Pieces {
     pub held: Option<Arc<dyn HeldFiles>>,
     /// What was purged.
     pub purges: Arc<Purges>,
+    /// The NVMe tier.
+    pub store: Store,
 }
 
 impl Edge {
@@ -109,6 +114,7 @@ impl Edge {
     pub fn new(config: Config, pieces: Pieces) -> Self {
         Self {
             ram: Ram::new(config.ram_bytes),
+            store: pieces.store,
             held: pieces.held,
             fills: Registry::default(),
             upstream: pieces.upstream,
@@ -214,11 +220,11 @@ impl Edge {
         if request.held_only || (request.direct && self.held.is_some()) { Absent::Refuse } else { Absent::Fill }
     }
 
-    /// What RAM knows of a file of which only what is held was asked for: nothing unless it is fresh and every byte
+    /// What is `known` of a file of which only what is held was asked for: nothing unless it is fresh and every byte
     /// of the part is there.
     #[must_use]
-    pub fn held_whole(&self, request: &Lookup) -> Option<Known> {
-        let known = self.known(&request.name, request.content, request.slot).filter(|_| request.held_only)?;
+    pub fn held_whole(&self, request: &Lookup, known: Option<Known>) -> Option<Known> {
+        let known = known.filter(|_| request.held_only)?;
         let Known::File(head) = &known else { return None };
         if !head.meta().fresh(crate::unix_now()) {
             return None;
@@ -230,7 +236,7 @@ impl Edge {
             None => 0..size,
         };
         let mut extents = extent::index_of(part.start)..=extent::index_of(part.end.saturating_sub(1));
-        let held = |index| self.ram.has_extent(request.slot, meta.generation, index);
+        let held = |index| self.has_extent(request.slot, meta.generation, index);
         (request.head_only || extents.all(held)).then_some(known)
     }
 
@@ -264,7 +270,7 @@ impl Edge {
             (Verdict::Current, known) => Some(known),
             (Verdict::Stale, Known::File(head)) => Some(Known::File(head.stale())),
             (_, Known::File(head)) => {
-                self.ram.forget_version(slot, head.meta().generation);
+                self.forget_version(slot, head.meta().generation);
                 None
             }
             (_, Known::Note(_)) => None,
@@ -284,7 +290,7 @@ impl Edge {
         let content = name.content_id();
         for slot in [content, vary::slot(content)] {
             self.fills.outdate(slot);
-            self.ram.forget(slot);
+            self.forget(slot);
         }
         self.distrust(content);
     }

@@ -4,7 +4,7 @@
 //! ```text
 //!   client --TLS--> listener --> request --> flow decides <----> serve carries out
 //!                                              |                   |
-//!                     conditional, range: what the client gets     +-- ram          extents, moka
+//!                     conditional, range: what the client gets     +-- ram, store   extents: moka, NVMe
 //!                     sources: where missing bytes come from       +-- held         a cache's vault
 //!                                                                  +-- fill ------> upstream: owner sun,
 //!                                                                  |    one writer,           cache,
@@ -68,6 +68,7 @@ pub mod sources;
 pub mod stall;
 mod start;
 pub mod store;
+pub mod stored;
 pub mod tls;
 pub mod upstream;
 pub mod vault_read;

@@ -15,7 +15,7 @@ use crate::sources::Source;
 #[derive(Clone, Debug)]
 pub struct Metrics {
     responses: IntCounterVec,
-    outcomes: [(Outcome, IntCounter); 7],
+    outcomes: [(Outcome, IntCounter); 8],
     sent: IntCounter,
     upstream: IntCounter,
     fills: IntCounterVec,
@@ -81,6 +81,8 @@ pub enum Outcome {
     Ram,
     /// The vault of a cache.
     Vault,
+    /// The NVMe tier of a sun.
+    Store,
     /// Another sun.
     Sun,
     /// A cache of the region.
@@ -95,8 +97,8 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Ram, Self::Vault, Self::Sun, Self::Cache, Self::Origin, Self::Stale, Self::Refused];
+    pub const ALL: [Self; 8] =
+        [Self::Ram, Self::Vault, Self::Store, Self::Sun, Self::Cache, Self::Origin, Self::Stale, Self::Refused];
 
     /// As label and for people.
     #[must_use]
@@ -104,6 +106,7 @@ impl Outcome {
         match self {
             Self::Ram => "ram",
             Self::Vault => "vault",
+            Self::Store => "store",
             Self::Sun => "sun",
             Self::Cache => "cache",
             Self::Origin => "origin",

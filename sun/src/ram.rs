@@ -168,6 +168,11 @@ impl Ram {
         self.cache.insert(Key::Head(content), Entry::Head(Head::Small { meta, body }));
     }
 
+    /// Keeps what another tier knows of a file, unless something came meanwhile.
+    pub fn keep_if_absent(&self, content: ContentId, head: Head) {
+        let _ = self.cache.entry(Key::Head(content)).or_insert(Entry::Head(head));
+    }
+
     /// Keeps the metadata of a large file.
     pub fn keep_large(&self, content: ContentId, meta: Arc<Meta>) {
         debug_assert!(meta.size.is_some_and(|size| size > EXTENT_BYTES));

@@ -175,6 +175,8 @@ struct Found {
     held: Option<Arc<HeldFile>>,
     /// The fill that was joined, and what it answered.
     fill: Option<(Reader, Opened, bool)>,
+    /// It was found in the store.
+    stored: bool,
 }
 
 impl<'a> Serving<'a> {
@@ -188,6 +190,9 @@ impl<'a> Serving<'a> {
             return (self.edge.signature.refuse(&refusal, false), Outcome::Refused);
         }
         let mut step = self.look();
+        if let Some(recalled) = self.recall().await {
+            step = recalled;
+        }
         let mut forwarded = false;
         for _ in 0..STEPS_MAX {
             step = match step {
@@ -221,10 +226,30 @@ impl<'a> Serving<'a> {
             return flow::looked(request, &self.found.known, crate::unix_now(), absent);
         }
         self.found = match absent {
-            flow::Absent::Refuse => Found::of(request.slot, edge.held_whole(request)),
+            flow::Absent::Refuse => {
+                let known = edge.known(&request.name, request.content, request.slot);
+                Found::of(request.slot, edge.held_whole(request, known))
+            }
             flow::Absent::Fill => Found::in_ram(edge, request),
         };
         flow::looked(request, &self.found.known, crate::unix_now(), absent)
+    }
+
+    /// Looks at the store, of a file of which RAM knows nothing.
+    async fn recall(&mut self) -> Option<Step> {
+        let (edge, request) = (self.edge, self.request);
+        let absent = edge.absent(request);
+        let unknown = matches!(self.found.known, Known::Nothing) && self.found.slot == request.slot;
+        let may = absent == flow::Absent::Fill || request.held_only;
+        if !edge.store.is_configured() || !unknown || !may {
+            return None;
+        }
+        let mut known = edge.recall(&request.name, request.content, request.slot).await?;
+        if absent == flow::Absent::Refuse {
+            known = edge.held_whole(request, Some(known))?;
+        }
+        self.found = Found { stored: true, ..Found::of(request.slot, Some(known)) };
+        Some(flow::looked(request, &self.found.known, crate::unix_now(), absent))
     }
 
     /// Joins a fill, or begins one, and waits for upstream's answer.
@@ -390,12 +415,14 @@ impl<'a> Serving<'a> {
                 (Provenance::Miss { collapsed: *collapsed, opened: opened.clone() }, opened.outcome)
             }
             None if self.found.held.is_some() => (Provenance::Hit, Outcome::Vault),
+            None if self.found.stored && self.found.body.is_some() => (Provenance::Hit, Outcome::Store),
             None if self.found.body.is_some()
                 || matches!(self.found.known, Known::Piece { .. })
                 || self.has_extent(meta, start) =>
             {
                 (Provenance::Hit, Outcome::Ram)
             }
+            None if self.in_store(meta, start) => (Provenance::Hit, Outcome::Store),
             None => (Provenance::Partial, Outcome::Origin),
         }
     }
@@ -403,6 +430,10 @@ impl<'a> Serving<'a> {
     fn has_extent(&self, meta: &Meta, position: u64) -> bool {
         let index = extent::index_of(position);
         self.edge.ram.extent(self.found.slot, meta.generation, index).is_some()
+    }
+
+    fn in_store(&self, meta: &Meta, position: u64) -> bool {
+        self.edge.store.has_block(self.found.slot, meta.generation, extent::index_of(position))
     }
 
     /// `part` of the file, or several of which it is the first.
@@ -449,7 +480,7 @@ impl<'a> Serving<'a> {
 
 impl Found {
     const fn nothing(slot: ContentId) -> Self {
-        Self { slot, known: Known::Nothing, body: None, held: None, fill: None }
+        Self { slot, known: Known::Nothing, body: None, held: None, fill: None, stored: false }
     }
 
     /// What RAM says: of the file, or of the variant that the request gets.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use daemon::admin::{self, Readiness};
@@ -19,6 +20,8 @@ use crate::listener::{self, Kind, Listeners, Shared};
 use crate::metrics::Metrics;
 use crate::purge::{Purges, follower};
 use crate::response::Signature;
+use crate::store::Store;
+use crate::store::policy::Settings;
 use crate::tls::{self, Certificates};
 use crate::upstream::Upstream;
 
@@ -78,6 +81,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     };
     let workers = config.workers_count();
     let listeners = Listeners::bind(&addresses(&config), workers)?;
+    let store = open_store(&config, parts.registry.clone()).await?;
     let pieces = Pieces {
         topology,
         resolver,
@@ -87,6 +91,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         signature: Signature::new(&config.name)?,
         held: parts.held,
         purges: Arc::clone(&purges),
+        store,
     };
     parts.readiness.expect(PURGES);
     let running = Running {
@@ -117,7 +122,9 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         drain.spawn(control::follow_certificates(certificates, files, drain.clone()));
     }
     drain.spawn(control::tell_topology(Arc::clone(&edge), drain.clone()));
+    let ended = connections.clone();
     drain.spawn(control::report_downloads(Arc::clone(&edge), client.clone(), drain.clone(), connections));
+    drain.spawn(close_store(Arc::clone(&edge), drain.clone(), ended));
     drain.spawn(control::report_status(edge, client, drain.clone()));
     Ok(running)
 }
@@ -133,6 +140,38 @@ pub fn purges(config: &Config, topology: &geo::Topology) -> anyhow::Result<Arc<P
     std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
     let purges = Purges::open(&config.data, region);
     Ok(Arc::new(purges.with_context(|| format!("data: {}: purges", config.data.display()))?))
+}
+
+/// Opens the devices: their segments' first and last pages are read before anything is served.
+async fn open_store(config: &Config, registry: prometheus::Registry) -> anyhow::Result<Store> {
+    let (devices, settings) = (config.store.clone(), policy(config));
+    tokio::task::spawn_blocking(move || Store::open(&devices, settings, &registry)).await?
+}
+
+fn policy(config: &Config) -> Settings {
+    let (admission, write_bytes_per_day) = (config.store_admission, config.store_write_bytes_per_day);
+    let bytes: u64 = config.store.iter().map(|device| device.bytes).sum();
+    let ghost_entries = usize::try_from(bytes / GHOST_BYTES).unwrap_or(usize::MAX);
+    Settings { admission, write_bytes_per_day, ghost_entries, ..Settings::default() }
+}
+
+/// Publishes what the store counts until the drain has ended all connections, then closes it.
+async fn close_store(edge: Arc<Edge>, drain: Drain, connections: TaskTracker) {
+    if !edge.store.is_configured() {
+        return;
+    }
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = tick.tick() => edge.store.publish(),
+            () = drain.wait() => break,
+        }
+    }
+    connections.wait().await;
+    let store = edge.store.clone();
+    if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+        tracing::error!("the store was not closed");
+    }
 }
 
 /// Everything that is wrong with a config and the files it names; binds nothing.
@@ -153,6 +192,7 @@ pub fn check(config: &Config) -> Vec<String> {
     problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
     problems.extend(tokens::read_secret(&config.token).err().map(|error| error.to_string()));
     problems.extend(daemon::telemetry::check(&config.log).err().map(|error| error.to_string()));
+    problems.extend(config.store.iter().filter_map(|device| device.check().err()));
     if let Some(popularity) = &config.popularity {
         problems.extend(Client::new(popularity).err().map(|error| error.to_string()));
     }
@@ -177,6 +217,9 @@ fn addresses(config: &Config) -> Vec<(Kind, SocketAddr)> {
     let http = config.http.iter().map(|address| (Kind::Http, *address));
     https.chain(http).chain([(Kind::Internal, config.internal)]).collect()
 }
+
+/// One first offer is remembered for so many bytes of store: two for each block, if half of them are small files.
+const GHOST_BYTES: u64 = 256 << 10;
 
 /// Readiness waits for the purges that came while this server was down.
 const PURGES: &str = "purges";

@@ -130,7 +130,7 @@ fn spare(edge: &Edge, content_server: u32) -> bool {
 /// Has the first gap from `position` on fetched, unless it is there or on its way. Returns where to go on.
 fn begin(edge: &Arc<Edge>, request: &Lookup, meta: &Arc<Meta>, position: u64, end: u64) -> u64 {
     let (content, generation) = (request.content, meta.generation);
-    let is_held = |index| edge.ram.has_extent(content, generation, index);
+    let is_held = |index| edge.has_extent(content, generation, index);
     let held = || is_held(extent::index_of(position)).then_some(());
     let plan = |under_way: UnderWay<'_>| {
         let here = |index| is_held(index) || under_way.brings(generation, extent::start_of(index));

@@ -37,6 +37,7 @@ use crate::meta::Meta;
 use crate::metrics::Outcome;
 use crate::ram::Note;
 use crate::sources::Source;
+use crate::stored::Keep;
 use crate::upstream::{Asked, range_header};
 
 /// Runs a fill to its end, whoever still reads it.
@@ -45,14 +46,15 @@ pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, errand: Errand) {
     fill.begin(edge.purges.mark());
     let sources = fill.sources.clone().into();
     let asker = Asker { edge: &edge, errand: &errand, fill: &fill, sources };
+    let keep = edge.keep(&errand.name, errand.content);
     let mut writer =
-        Writer { edge: &edge, fill: &fill, errand: &errand, asker, began_at: 0, declined: false, piece: None };
+        Writer { edge: &edge, fill: &fill, errand: &errand, asker, began_at: 0, declined: false, piece: None, keep };
     let outcome = writer.run().await;
     if let Err(error) = &outcome {
         edge.metrics.fill_failed(error);
         match (error, fill.plan.version()) {
             // Only the version that was to be continued: another request may have brought the new one by now.
-            (FillError::Changed, Some(version)) => edge.ram.forget_version(fill.content, version.generation),
+            (FillError::Changed, Some(version)) => edge.forget_version(fill.content, version.generation),
             (FillError::Missing(status), _) => remember_refusal(&edge, &fill, &errand, *status),
             _ => {}
         }
@@ -63,7 +65,7 @@ pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, errand: Errand) {
 
 /// Negative caching: what is gone is forgotten, and not asked for again for as long as its class says.
 fn remember_refusal(edge: &Edge, fill: &Fill, errand: &Errand, status: StatusCode) {
-    edge.ram.forget(fill.content);
+    edge.forget(fill.content);
     let topology = edge.topology();
     let lifetimes = &errand.class(&topology).negative_ttl;
     if let Some((_, ttl_s)) = lifetimes.iter().find(|(of, ttl_s)| *of == status.as_u16() && *ttl_s > 0) {
@@ -100,6 +102,8 @@ struct Writer<'a> {
     declined: bool,
     /// What is being fetched is a part of this version, from this position on, to be kept here.
     piece: Option<(u64, Arc<Meta>)>,
+    /// Where this sun keeps the file.
+    keep: Keep,
 }
 
 /// How a body was moved.
@@ -193,7 +197,7 @@ impl Writer<'_> {
             Answer::Bytes { meta, range } => (meta, Some(range)),
             Answer::Sized(meta) => (meta, None),
             Answer::Unchanged(meta) => {
-                self.edge.ram.refresh(self.fill.content, Arc::clone(&meta));
+                self.edge.refresh(self.fill.content, Arc::clone(&meta));
                 self.edge.confirmed(self.fill.content, meta.mark);
                 (meta, None)
             }
@@ -238,8 +242,14 @@ impl Writer<'_> {
         let (ram, content, meta) = (&self.edge.ram, opened.slot, &opened.meta);
         let continued = self.fill.plan.version().is_some();
         let replaced = || ram.head(content).is_some_and(|head| head.meta().generation != meta.generation);
-        if !(continued && replaced()) {
+        if continued && replaced() {
+            return;
+        }
+        if continued && self.edge.store.has_head(content) {
+            // What is stored of it is this version: another would have been forgotten.
             ram.keep_large(content, Arc::clone(meta));
+        } else {
+            self.edge.keep_large(content, Arc::clone(meta), self.keep(opened));
         }
     }
 
@@ -292,9 +302,9 @@ impl Writer<'_> {
         for (index, bytes) in whole {
             next = index + 1;
             if opened.stored {
-                let (ram, content, generation) = (&self.edge.ram, opened.slot, opened.meta.generation);
-                ram.keep_extent(content, generation, index, bytes);
-                self.declined |= ram.extent(content, generation, index).is_none();
+                let (content, generation) = (opened.slot, opened.meta.generation);
+                self.edge.keep_extent(content, generation, index, bytes, self.keep(opened));
+                self.declined |= !self.edge.has_extent(content, generation, index);
             }
         }
         let next_start = extent::start_of(next);
@@ -303,7 +313,7 @@ impl Writer<'_> {
         }
         // A source that ignores ranges begins before what this fill is for: what is here until there is no end.
         let generation = opened.meta.generation;
-        let held = || self.edge.ram.has_extent(opened.slot, generation, next);
+        let held = || self.edge.has_extent(opened.slot, generation, next);
         let brought = || self.edge.fills.yields(self.fill, generation, next_start);
         self.unwanted(opened) || (opened.stored && next_start > self.fill.plan.start() && (held() || brought()))
     }
@@ -373,15 +383,20 @@ impl Writer<'_> {
                 Some((_, body)) => body,
                 None => self.fill.whole_extent(received),
             };
-            self.edge.ram.keep_small(content, meta, body);
+            self.edge.keep_small(content, meta, body, self.keep(opened));
             return;
         }
         if let Some((index, bytes)) = last {
-            self.edge.ram.keep_extent(content, meta.generation, index, bytes);
+            self.edge.keep_extent(content, meta.generation, index, bytes, self.keep(opened));
         }
         if opened.meta.size.is_none() {
-            self.edge.ram.keep_large(content, meta);
+            self.edge.keep_large(content, meta, self.keep(opened));
         }
+    }
+
+    /// Variants are told apart by what RAM alone knows.
+    fn keep(&self, opened: &Opened) -> Keep {
+        if opened.varying.is_some() { Keep::Ram } else { self.keep }
     }
 
     /// The rest of the same version from the byte reached, from the same source or the next ones.

@@ -20,6 +20,7 @@ use crate::extent::EXTENT_BYTES;
 use crate::headers;
 use crate::meta::{Meta, fresh_generation};
 use crate::request::Pass;
+use crate::stored;
 
 /// Forgets what a request has changed. `answer` is as the client gets it.
 pub fn forget(edge: &Edge, pass: &Pass, head: &request::Parts, status: StatusCode, answer: &HeaderMap) {
@@ -89,7 +90,7 @@ impl Keep {
     /// The body has ended.
     pub fn complete(self) {
         if self.meta.size == Some(self.bytes.len() as u64) {
-            self.edge.ram.keep_small(self.slot, Arc::new(self.meta), self.bytes.freeze());
+            self.edge.keep_small(self.slot, Arc::new(self.meta), self.bytes.freeze(), stored::Keep::Ram);
         }
     }
 }

@@ -38,6 +38,7 @@ mod region;
 mod restarts;
 mod serving;
 mod shipped;
+mod store;
 mod tls;
 mod tools;
 mod uploads;

@@ -84,9 +84,9 @@ impl Writer<'_> {
             return;
         }
         if update::agrees(&head.meta().headers, head.meta().size, headers) {
-            ram.refresh(slot, Arc::new(rfc::refreshed(head.meta(), headers, rules)));
+            self.edge.refresh(slot, Arc::new(rfc::refreshed(head.meta(), headers, rules)));
         } else {
-            ram.forget(slot);
+            self.edge.forget(slot);
         }
     }
 
@@ -115,6 +115,7 @@ impl Writer<'_> {
         let mut varying = known.map_or_else(|| Varying::new(fields.clone(), rand::random()), |known| (*known).clone());
         varying.note_language(url, &said.headers, response);
         let (slot, varying) = (varying.exact(url, &said.headers), Arc::new(varying));
+        self.edge.unstore(url);
         ram.note(url, Note::Varying(Arc::clone(&varying)));
         (slot, Some(varying))
     }
