@@ -152,7 +152,7 @@ fn unchanged_is_news_only_of_what_was_not_purged_meanwhile() {
     let unchanged = |purges: &Purges| {
         let fill = fill(Plan::Revalidate { meta: Arc::clone(&held) }, purges.mark());
         let answer = Answer::Unchanged(Arc::clone(&held));
-        match Stamp::new(&purges, &fill, (&name(FILE), name(FILE).content_id()), &HeaderMap::new(), false)
+        match Stamp::new(purges, &fill, (&name(FILE), name(FILE).content_id()), &HeaderMap::new(), false)
             .answer(answer)
         {
             Answer::Unchanged(meta) => meta.mark.log,
