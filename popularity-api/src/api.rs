@@ -337,7 +337,7 @@ impl Api {
         }
         if new && purge.mode == PurgeMode::Hard {
             let named = |file: &str| {
-                CanonicalName::parse(file).is_ok_and(|name| target.names(name.as_str(), name.content_id()))
+                CanonicalName::from_written(file).is_ok_and(|name| target.names(name.as_str(), name.content_id()))
             };
             self.registry.write().unwrap_or_else(PoisonError::into_inner).forget(purge.region, named);
         }

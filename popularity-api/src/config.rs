@@ -117,6 +117,9 @@ pub struct Hot {
     pub lower_after_s: u64,
     /// Hot files of one region. Default 1000; too small: hot files stay on one sun, too large: long answers.
     pub files_max: usize,
+    /// Suns beside the owner that keep one hot file. Default 20; too small: in a region of more suns than that a very
+    /// hot file overloads those that keep it, too large: each of them fetches and keeps a copy.
+    pub copies_max: usize,
 }
 
 impl Config {
@@ -148,6 +151,7 @@ impl Config {
         whole("snapshots.binlog_bytes", snapshots.binlog_bytes, 1 << 20, 1 << 40);
         whole("hot.lower_after_s", hot.lower_after_s, 0, DAY_S);
         whole("hot.files_max", size(hot.files_max), 0, 100_000);
+        whole("hot.copies_max", size(hot.copies_max), 0, 100_000);
         let mut fraction = |key: &str, value: f64, good: bool, allowed: &str| {
             if !good {
                 problems.push(format!("{key} = {value}: it is {allowed}"));
@@ -195,6 +199,7 @@ impl Config {
             requests_min: self.hot.requests_min,
             lower_after_ms: self.hot.lower_after_s.saturating_mul(1000),
             files_max: self.hot.files_max,
+            copies_max: self.hot.copies_max,
         }
     }
 }
@@ -248,7 +253,8 @@ impl Default for Snapshots {
 
 impl Default for Hot {
     fn default() -> Self {
-        Self { request_share: 0.05, nic_share: 0.5, requests_min: 20.0, lower_after_s: 600, files_max: 1000 }
+        let Rule { request_share, nic_share, requests_min, lower_after_ms, files_max, copies_max } = Rule::default();
+        Self { request_share, nic_share, requests_min, lower_after_s: lower_after_ms / 1000, files_max, copies_max }
     }
 }
 

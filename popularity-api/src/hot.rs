@@ -7,7 +7,7 @@
 //!     4 |        .---------.                 raised at once to ceil(demand), at most the suns there are
 //!     3 |        |         |
 //!     2 |    .---'         '-------          lowered after 10 minutes of demand below half of it
-//!     1 |----'
+//!     1 |----'                              and at most 20 extra copies (`copies_max`)
 //!       +---------------------------> time
 //! ```
 //!
@@ -29,6 +29,22 @@ pub struct Rule {
     pub lower_after_ms: u64,
     /// Files of one region.
     pub files_max: usize,
+    /// Suns beside the owner that keep one file.
+    pub copies_max: usize,
+}
+
+/// What DESIGN.md says: 5 % of a sun, half a network card, ten minutes.
+impl Default for Rule {
+    fn default() -> Self {
+        Self {
+            request_share: 0.05,
+            nic_share: 0.5,
+            requests_min: 20.0,
+            lower_after_ms: 600_000,
+            files_max: 1000,
+            copies_max: 20,
+        }
+    }
 }
 
 /// How much a file is asked for, in a whole region.
@@ -68,14 +84,14 @@ impl HotFiles {
     /// Takes in what the region is asked for now; `rates` are the hottest files, others count as unasked.
     pub fn update(&mut self, rule: &Rule, suns: Suns, rates: &BTreeMap<&str, Rate>, now_ms: u64) {
         for (&file, &rate) in rates {
-            let wanted = spread(demand(rule, suns, rate), suns);
+            let wanted = spread(rule, demand(rule, suns, rate), suns);
             if wanted > self.spread(file, usize::MAX) {
                 self.files.insert(file.to_owned(), Hot { spread: wanted, low_since: None });
             }
         }
         for (file, hot) in &mut self.files {
             let demand = rates.get(file.as_str()).map_or(0.0, |&rate| demand(rule, suns, rate));
-            hot.settle(demand, suns, rule.lower_after_ms, now_ms);
+            hot.settle(rule, demand, suns, now_ms);
         }
         self.files.retain(|_, hot| hot.spread > 1);
         self.keep_hottest(rule.files_max);
@@ -109,7 +125,7 @@ impl HotFiles {
 }
 
 impl Hot {
-    fn settle(&mut self, demand: f64, suns: Suns, lower_after_ms: u64, now_ms: u64) {
+    fn settle(&mut self, rule: &Rule, demand: f64, suns: Suns, now_ms: u64) {
         #[expect(clippy::cast_precision_loss, reason = "suns of a region are few")]
         let low = demand < self.spread as f64 / 2.0;
         let since = match (low, self.low_since) {
@@ -118,8 +134,8 @@ impl Hot {
             (true, since) => since,
         };
         self.low_since = since;
-        if since.is_some_and(|since| now_ms.saturating_sub(since) >= lower_after_ms) {
-            *self = Self { spread: spread(demand, suns), low_since: None };
+        if since.is_some_and(|since| now_ms.saturating_sub(since) >= rule.lower_after_ms) {
+            *self = Self { spread: spread(rule, demand, suns), low_since: None };
         }
     }
 }
@@ -135,10 +151,10 @@ fn demand(rule: &Rule, suns: Suns, rate: Rate) -> f64 {
     by_requests.max(by_bits)
 }
 
-/// At least one sun, at most all.
+/// At least one sun, at most all, and no more than the owner and its extra copies.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates, then it is clamped")]
-fn spread(demand: f64, suns: Suns) -> usize {
-    (demand.ceil() as usize).clamp(1, suns.count.max(1))
+fn spread(rule: &Rule, demand: f64, suns: Suns) -> usize {
+    (demand.ceil() as usize).clamp(1, suns.count.max(1).min(rule.copies_max.saturating_add(1)))
 }
 
 #[cfg(test)]
@@ -212,6 +228,17 @@ mod tests {
         assert_eq!(hot.iter(1).count(), 0);
     }
 
+    #[test]
+    fn extra_copies_are_bounded() {
+        let wide = Suns { count: 50, ..SUNS };
+        let rates = BTreeMap::from([("c1/a", Rate { requests: 1e6, bits: 0.0 })]);
+        for (copies_max, expected) in [(20, 21), (0, 1), (usize::MAX, 50)] {
+            let mut hot = HotFiles::default();
+            hot.update(&Rule { copies_max, ..RULE }, wide, &rates, 0);
+            assert_eq!(hot.spread("c1/a", 50), expected, "at most {copies_max} extra copies");
+        }
+    }
+
     #[track_caller]
     fn check(requests: f64, bits: f64, expected: usize) {
         let mut hot = HotFiles::default();
@@ -220,6 +247,12 @@ mod tests {
     }
 
     const SUNS: Suns = Suns { count: 20, mean_requests: 1000.0, nic_bits: 10e9 };
-    const RULE: Rule =
-        Rule { request_share: 0.05, nic_share: 0.5, requests_min: 20.0, lower_after_ms: 600_000, files_max: 10 };
+    const RULE: Rule = Rule {
+        request_share: 0.05,
+        nic_share: 0.5,
+        requests_min: 20.0,
+        lower_after_ms: 600_000,
+        files_max: 10,
+        copies_max: 20,
+    };
 }

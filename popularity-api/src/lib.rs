@@ -11,7 +11,7 @@
 //!
 //! - [`wire`]: every body, completely. [`client`]: how others call.
 //! - [`engine`]: ratings that fade, in RAM and on disk.
-//! - [`holdings`], [`status`], [`hot`]: what is known of servers. Pure.
+//! - [`holdings`], [`status`], [`hot`], [`balance`]: what is known of servers, and which of them is next. Pure.
 //! - [`wanted`], [`links`]: what follows for caches and clients. Pure.
 //! - [`purge`]: what must no longer be handed out; the log that servers follow.
 //! - [`api`]: the state, a method a call. [`routes`], [`problem`]: HTTP around it.
@@ -23,6 +23,7 @@
 //! and no client of the CDN ever talks to it.
 
 pub mod api;
+pub mod balance;
 pub mod client;
 pub mod config;
 pub mod engine;

@@ -4,7 +4,7 @@
 //!   regions of the client, best first; in each:
 //!     a living cache holds the file?   -> that cache, the less loaded of the first two in the file's order
 //!     a living sun keeps files?        -> the owner; its stand-in when it is down;
-//!                                         of the first r, when hot, the less loaded of two drawn
+//!                                         of the first r, when hot, of two drawn mostly the less busy
 //!     neither                          -> the next region
 //! ```
 //!
@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use geo::topology::{Region, Server, Spread};
 use geo::{CanonicalName, ContentId, NameError, Resolver, Scheme, Topology};
 
+use crate::balance;
 use crate::holdings::Holdings;
 use crate::purge::Ledger;
 use crate::status::View;
@@ -168,20 +169,13 @@ fn sun<'a>(
         .collect();
     let spread = spread(knowledge, region, name).min(living.len());
     if spread > 1 {
-        let server = two_choices(&living[..spread], knowledge.view, draw);
+        let busy: Vec<f64> = living[..spread].iter().map(|server| knowledge.view.busy(server)).collect();
+        let server = living[balance::choose(&busy, draw)];
         return Some(Choice { region, server, reason: format!("hot: one of {spread}") });
     }
     let server = *living.first()?;
     let reason = if server.name == owner { "owner".to_owned() } else { format!("stand-in: {owner} is not linked") };
     Some(Choice { region, server, reason })
-}
-
-/// The less loaded of two different servers drawn at random (Mitzenmacher, "The Power of Two Choices", 2001).
-fn two_choices<'a>(servers: &[&'a Server], view: View<'_>, draw: &mut impl FnMut(usize) -> usize) -> &'a Server {
-    let first = draw(servers.len());
-    let second = (first + 1 + draw(servers.len() - 1)) % servers.len();
-    let (first, second) = (servers[first], servers[second]);
-    if view.utilisation(second) < view.utilisation(first) { second } else { first }
 }
 
 fn spread(knowledge: Knowledge<'_>, region: &Region, name: &CanonicalName) -> usize {

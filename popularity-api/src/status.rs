@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use geo::RegionId;
 use geo::topology::{Region, Server, Topology};
 
+use crate::balance::{Gauge, Sums};
 use crate::hot::{HotFiles, Rate, Rule, Suns};
 use crate::wire::{HotFile, SILENT_S, ServerState, StatusReport};
 
@@ -23,6 +24,8 @@ pub struct Registry {
     started_ms: u64,
     servers: HashMap<String, Seen>,
     hot: HashMap<RegionId, HotFiles>,
+    /// What the suns of a region carry together, as of the last report of one of them.
+    sums: HashMap<RegionId, Sums>,
     rule: Rule,
 }
 
@@ -30,21 +33,24 @@ pub struct Registry {
 struct Seen {
     at_ms: u64,
     report: StatusReport,
+    gauge: Gauge,
 }
 
 impl Registry {
     /// Nobody has reported.
     #[must_use]
     pub fn new(rule: Rule, now_ms: u64) -> Self {
-        Self { started_ms: now_ms, servers: HashMap::new(), hot: HashMap::new(), rule }
+        Self { started_ms: now_ms, servers: HashMap::new(), hot: HashMap::new(), sums: HashMap::new(), rule }
     }
 
     /// Takes a report in; its server stands in the topology.
     pub fn report(&mut self, topology: &Topology, report: StatusReport, now_ms: u64) {
         let region = topology.sun(&report.server).map(|sun| sun.server.region);
-        self.servers.insert(report.server.clone(), Seen { at_ms: now_ms, report });
+        let gauge = self.gauge(&report, now_ms);
+        self.servers.insert(report.server.clone(), Seen { at_ms: now_ms, report, gauge });
         if let Some(region) = region.and_then(|region| topology.region(region)) {
             self.update_hot(region, now_ms);
+            self.update_sums(region, now_ms);
         }
     }
 
@@ -58,6 +64,27 @@ impl Registry {
     #[must_use]
     pub const fn at(&self, now_ms: u64) -> View<'_> {
         View { registry: self, now_ms }
+    }
+
+    /// A server that was silent begins anew: what it carried before says nothing.
+    #[expect(clippy::cast_precision_loss, reason = "a few seconds")]
+    fn gauge(&self, report: &StatusReport, now_ms: u64) -> Gauge {
+        let Some(seen) = self.servers.get(&report.server).filter(|seen| seen.live(now_ms)) else {
+            return Gauge::new(&report.load);
+        };
+        let mut gauge = seen.gauge;
+        gauge.take_in(&report.load, now_ms.saturating_sub(seen.at_ms) as f64 / 1000.0);
+        gauge
+    }
+
+    fn update_sums(&mut self, region: &Region, now_ms: u64) {
+        let mut sums = Sums::default();
+        for sun in &region.suns {
+            if let Some(seen) = self.at(now_ms).live(&sun.server.name) {
+                sums.add(&sun.server, seen.gauge);
+            }
+        }
+        self.sums.insert(region.id, sums);
     }
 
     /// Sums what the region's live suns say of their hottest files.
@@ -108,6 +135,13 @@ impl<'a> View<'a> {
         if server.nic_gbps > 0.0 { bits / (server.nic_gbps * 1e9) } else { 0.0 }
     }
 
+    /// How busy the server is beside the suns of its region: 1.0 as their mean, and while nothing is known.
+    #[must_use]
+    pub fn busy(&self, server: &Server) -> f64 {
+        let sums = self.registry.sums.get(&server.region);
+        sums.zip(self.live(&server.name)).map_or(1.0, |(sums, seen)| sums.busy(server, seen.gauge))
+    }
+
     /// How many suns of the region keep the file, 1 unless it is hot.
     #[must_use]
     pub fn spread(&self, region: &Region, file: &str) -> usize {
@@ -123,7 +157,8 @@ impl<'a> View<'a> {
             .chain(caches)
             .filter_map(|server| {
                 let report = &self.live(&server.name)?.report;
-                Some(ServerState { name: server.name.clone(), healthy: report.healthy, load: report.load })
+                let (healthy, load, busy) = (report.healthy, report.load, self.busy(server));
+                Some(ServerState { name: server.name.clone(), healthy, load, busy })
             })
             .collect();
         live.sort_by(|a, b| a.name.cmp(&b.name));
@@ -223,6 +258,25 @@ mod tests {
         assert_eq!(registry.at(3000).utilisation(server), 0.0);
     }
 
+    #[test]
+    fn a_sun_that_carries_more_than_its_share_is_busy() {
+        let mut registry = Registry::new(RULE, 0);
+        let topology = topology();
+        let busy = |registry: &Registry, now_ms, name| registry.at(now_ms).busy(&topology.sun(name).unwrap().server);
+        assert_eq!(busy(&registry, 0, "sun4-1-1"), 1.0, "nothing is known");
+        // Weights 100, 100 and 50.
+        for (server, requests) in [("sun4-1-1", 300.0), ("sun4-1-2", 150.0), ("sun4-1-3", 50.0)] {
+            let load = Load { requests_per_second: requests, ..Load::default() };
+            registry.report(&topology, StatusReport { load, ..healthy(server) }, 1000);
+        }
+        assert_eq!(busy(&registry, 1000, "sun4-1-1"), 1.5);
+        assert_eq!(busy(&registry, 1000, "sun4-1-3"), 0.5);
+        assert_eq!(registry.at(1000).servers(region(&topology))[1].busy, 0.75, "the answer says it too");
+        assert_eq!(busy(&registry, 4000, "sun4-1-1"), 1.0, "silent");
+        registry.report(&topology, healthy("sun4-1-1"), 9000);
+        assert_eq!(busy(&registry, 9000, "sun4-1-1"), 1.0, "it begins anew");
+    }
+
     fn healthy(server: &str) -> StatusReport {
         StatusReport { server: server.to_owned(), healthy: true, ..StatusReport::default() }
     }
@@ -251,6 +305,12 @@ mod tests {
         assert_eq!(linkable.join(" "), expected, "at {now_ms}");
     }
 
-    const RULE: Rule =
-        Rule { request_share: 0.05, nic_share: 0.5, requests_min: 20.0, lower_after_ms: 600_000, files_max: 10 };
+    const RULE: Rule = Rule {
+        request_share: 0.05,
+        nic_share: 0.5,
+        requests_min: 20.0,
+        lower_after_ms: 600_000,
+        files_max: 10,
+        copies_max: 20,
+    };
 }

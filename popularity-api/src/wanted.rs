@@ -209,8 +209,7 @@ mod tests {
         }
 
         fn ask(&self, cache: &str, bytes_max: u64) -> Wanted {
-            let rule =
-                Rule { request_share: 0.05, nic_share: 0.5, requests_min: 20.0, lower_after_ms: 1, files_max: 10 };
+            let rule = Rule { lower_after_ms: 1, files_max: 10, ..Rule::default() };
             let registry = Registry::new(rule, 0);
             let knowledge = Knowledge {
                 topology: &self.topology,

@@ -320,6 +320,14 @@ pub struct ServerState {
     pub healthy: bool,
     /// As it reported.
     pub load: Load,
+    /// How busy it is, smoothed over seconds: 1.0 as the mean of the region's suns ([`crate::balance`]); what those
+    /// go by who choose between the suns that share a hot file. An answer without it is an older API's.
+    #[serde(default = "as_the_mean")]
+    pub busy: f64,
+}
+
+const fn as_the_mean() -> f64 {
+    1.0
 }
 
 /// A file that several suns keep.

@@ -195,6 +195,8 @@ pub struct FileReader {
     pub several: Option<Multipart>,
     /// For a server: fills ask no sun.
     pub direct: bool,
+    /// For a server that wants only what is held: there are no fills.
+    pub held_only: bool,
     /// The vault's copy.
     pub held: Option<Arc<HeldFile>>,
     /// The fill that it reads.
@@ -316,6 +318,9 @@ impl FileReader {
 
     fn join(&mut self) -> Result<(), FillError> {
         self.fruitless += 1;
+        if self.held_only {
+            return Err(FillError::Broken { at: self.position, why: "it is no longer held".into() });
+        }
         if self.fruitless > FRUITLESS_MAX || self.alone {
             return Err(FillError::Broken { at: self.position, why: "fills end without bringing it".into() });
         }

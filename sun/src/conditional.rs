@@ -205,6 +205,7 @@ mod tests {
             conditions,
             origin: None,
             direct: false,
+            held_only: false,
             site: None,
         };
         let mut kept = HeaderMap::new();

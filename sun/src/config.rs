@@ -54,6 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// How sources are asked.
     pub upstream: UpstreamConfig,
+    /// Hot files.
+    pub hot: HotConfig,
     /// How often downloads and status are reported, milliseconds. Default 1000; too small: needless calls, too
     /// large (3000): this server counts as silent and is not linked.
     pub report_ms: u64,
@@ -129,6 +131,25 @@ pub struct UpstreamConfig {
     pub read_ahead_bytes: u64,
 }
 
+/// Hot files: what their owner does with links that name it alone.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HotConfig {
+    /// Pass requests for a hot file on to other suns that keep it, by 307. Default true; without it this sun serves
+    /// all that links name it for, however much that is.
+    pub redirect: bool,
+    /// Load from which that begins, relative to the mean of the region's suns. Default 1.1; too small (at 1 or
+    /// below): clients are sent on for nothing, too large: this sun stays busier than the others until links are
+    /// made anew.
+    pub redirect_above: f64,
+}
+
+impl Default for HotConfig {
+    fn default() -> Self {
+        Self { redirect: true, redirect_above: 1.1 }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -194,9 +215,21 @@ impl Default for Config {
             workers: 0,
             limits: Limits::default(),
             upstream: UpstreamConfig::default(),
+            hot: HotConfig::default(),
             report_ms: 1000,
             drain_s: 30,
             log: daemon::telemetry::LogConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Threads that accept and serve.
+    #[must_use]
+    pub fn workers_count(&self) -> usize {
+        match self.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
         }
     }
 }

@@ -3,35 +3,27 @@
 //! Downloads and status go separately, so that a slow commit never makes this server look silent.
 
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use daemon::drain::Drain;
+use geo::CanonicalName;
 use popularity_api::wire::{HotRate, Load, StatusReport, Tier};
 use popularity_api::{Client, ClientError};
 use tokio_util::task::TaskTracker;
 
 use crate::config::Certificate;
 use crate::edge::Edge;
+use crate::hot::Passing;
+use crate::hot::turn::Turns;
 use crate::metrics::Outcome;
 use crate::report::Queue;
 use crate::tls::Certificates;
 
-/// The hottest files as of the last batch of downloads, on their way into the next status report.
-pub type Hottest = Arc<Mutex<Vec<HotRate>>>;
-
 /// Reports downloads until the drain has ended all connections, then once more.
-pub async fn report_downloads(
-    edge: Arc<Edge>,
-    client: Option<Client>,
-    hottest: Hottest,
-    drain: Drain,
-    connections: TaskTracker,
-) {
+pub async fn report_downloads(edge: Arc<Edge>, client: Option<Client>, drain: Drain, connections: TaskTracker) {
     let mut queue = Queue::new(edge.config.name.clone(), boot(&edge.config.data));
     let period = Duration::from_millis(edge.config.report_ms);
-    let mut last = Instant::now();
     let mut refused_before = false;
     loop {
         let draining = drain.started();
@@ -41,9 +33,7 @@ pub async fn report_downloads(
             () = drain.wait(), if !draining => continue,
             () = connections.wait(), if draining => true,
         };
-        let (batches, hot) = edge.downloads.take(last.elapsed().as_secs_f64());
-        last = Instant::now();
-        *hottest.lock().expect("no code that holds this lock panics") = hot;
+        let batches = edge.downloads.take();
         let Some(client) = &client else {
             if ended {
                 return;
@@ -98,6 +88,8 @@ pub async fn tell_topology(edge: Arc<Edge>, drain: Drain) {
     let mut topology = edge.watched();
     loop {
         let version = topology.borrow_and_update().version;
+        // So that it is remembered from now on, and not from the first request on that needs it.
+        drop(edge.topologies());
         edge.metrics.topology_version.set(i64::try_from(version).unwrap_or(i64::MAX));
         tokio::select! {
             changed = topology.changed() => if changed.is_err() { return },
@@ -107,9 +99,10 @@ pub async fn tell_topology(edge: Arc<Edge>, drain: Drain) {
 }
 
 /// Reports status and hears the region's state until the drain; the last report says that it drains.
-pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, hottest: Hottest, drain: Drain) {
+pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, drain: Drain) {
     let period = Duration::from_millis(edge.config.report_ms);
     let mut rates = Rates::new(&edge);
+    let mut turns = Turns::default();
     let mut away = false;
     loop {
         tokio::select! {
@@ -121,7 +114,7 @@ pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, hottest: Hot
         edge.metrics.upstream_requests.set(i64::try_from(running).unwrap_or(i64::MAX));
         edge.metrics.upstream_queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         edge.metrics.ram_bytes.set(i64::try_from(edge.ram.fullness().0).unwrap_or(i64::MAX));
-        let report = status(&edge, &mut rates, &hottest);
+        let report = status(&edge, &mut rates, &mut turns);
         if let Some(client) = &client {
             match client.report_status(&report).await {
                 Ok(state) => {
@@ -142,13 +135,48 @@ pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, hottest: Hot
                 }
             }
         }
+        spread(&edge, &mut turns);
         if drain.started() {
             return;
         }
     }
 }
 
-fn status(edge: &Edge, rates: &mut Rates, hottest: &Hottest) -> StatusReport {
+/// Hot files, after what the API had to say of them.
+fn spread(edge: &Edge, turns: &mut Turns) {
+    let own = edge.with_place(|place| turns.own(place));
+    edge.region.rcu(|view| {
+        let mut view = crate::region::RegionView::clone(view);
+        view.see(own.clone());
+        view
+    });
+    let passing = if edge.draining.load(Ordering::Relaxed) || edge.held.is_some() {
+        Passing::default()
+    } else {
+        edge.with_place(|place| turns.pass(&edge.config.hot, place))
+    };
+    let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    edge.metrics.hot_passing.set(gauge(passing.iter().count()));
+    edge.sharing.store(Arc::new(passing));
+    let (files, copies) = kept(edge);
+    edge.metrics.hot_files.set(gauge(files));
+    edge.metrics.hot_copies.set(gauge(copies));
+}
+
+/// Hot files that this sun keeps, and how many of them it does not own.
+fn kept(edge: &Edge) -> (usize, usize) {
+    let (topology, view) = (edge.topology(), edge.region.load());
+    let region = topology.sun(&edge.config.name).and_then(|sun| topology.region(sun.server.region));
+    let Some(region) = region else { return (0, 0) };
+    let names = view.hot(edge.now_ms()).filter_map(|file| CanonicalName::parse(file).ok());
+    let kept: Vec<CanonicalName> = names.filter(|name| edge.keeps(name, name.content_id())).collect();
+    let owned = |name: &&CanonicalName| {
+        region.owner(name.content_id()).is_some_and(|owner| owner.server.name == edge.config.name)
+    };
+    (kept.len(), kept.len() - kept.iter().filter(owned).count())
+}
+
+fn status(edge: &Edge, rates: &mut Rates, turns: &mut Turns) -> StatusReport {
     let (ram_bytes, ram_max) = edge.ram.fullness();
     let mut tiers = vec![Tier {
         name: "ram".to_owned(),
@@ -166,13 +194,15 @@ fn status(edge: &Edge, rates: &mut Rates, hottest: &Hottest) -> StatusReport {
         let hits = edge.metrics.answered_by(Outcome::Vault);
         tiers.push(Tier { name: "vault".to_owned(), bytes, bytes_max, hits });
     }
+    let (load, seconds) = rates.load(edge);
+    let hottest = turns.count(&edge.detector.take(), load, edge.sharing.load().passed(), seconds);
     StatusReport {
         server: edge.config.name.clone(),
         topology_version: edge.topology().version,
         healthy: !edge.draining.load(Ordering::Relaxed),
-        load: rates.load(edge),
+        load,
         tiers,
-        hottest: hottest.lock().expect("no code that holds this lock panics").clone(),
+        hottest: hottest.iter().map(HotRate::from).collect(),
         holdings_known: edge.region.load().known(),
     }
 }
@@ -195,7 +225,8 @@ impl Rates {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
-    fn load(&mut self, edge: &Edge) -> Load {
+    /// What was carried since the last report, and how many seconds that is.
+    fn load(&mut self, edge: &Edge) -> (Load, f64) {
         let now = Self::new(edge);
         let seconds = now.at.duration_since(self.at).as_secs_f64().max(0.001);
         let load = Load {
@@ -205,7 +236,7 @@ impl Rates {
             cpu_pressure: cpu_pressure(),
         };
         *self = now;
-        load
+        (load, seconds)
     }
 }
 

@@ -11,6 +11,7 @@ use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 use crate::breaker::{Breakers, Leave};
 use crate::caching::vary;
 use crate::config::Config;
+use crate::extent;
 use crate::fill::ahead::Sequences;
 use crate::fill::hedge::Hedging;
 use crate::fill::in_flight::InFlight;
@@ -18,14 +19,17 @@ use crate::fill::registry::Registry;
 use crate::fill::slots::Slots;
 use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
+use crate::hot::turn::Place;
+use crate::hot::{self, Detector};
 use crate::metrics::Metrics;
 use crate::pass::Passing;
 use crate::purge::{Mark, Purges, Subject, Verdict};
-use crate::ram::{Known, Note, Ram};
+use crate::ram::{Head, Known, Note, Ram};
 use crate::region::{RegionView, Suspended, Witnesses};
 use crate::report::Downloads;
+use crate::request::Lookup;
 use crate::response::Signature;
-use crate::sources::{self, Question, Source};
+use crate::sources::{self, History, Question, Source};
 use crate::store::Store;
 use crate::upstream::Upstream;
 
@@ -58,6 +62,10 @@ pub struct Edge {
     pub metrics: Metrics,
     /// How responses are signed.
     pub signature: Signature,
+    /// Counts what is asked for most.
+    pub detector: Arc<Detector>,
+    /// Requests for hot files that siblings are to take over.
+    pub sharing: ArcSwap<hot::Passing>,
     /// What was purged.
     pub purges: Arc<Purges>,
     /// Downloads that wait to be reported.
@@ -71,6 +79,7 @@ pub struct Edge {
     /// The drain has begun: nobody is to link here.
     pub draining: AtomicBool,
     topology: Watched,
+    history: ArcSwap<History>,
     suspended: ArcSwap<Suspended>,
     breakers: Mutex<Breakers>,
     started: Instant,
@@ -116,6 +125,8 @@ impl Edge {
             hedging: Hedging::new(&config.upstream),
             metrics: pieces.metrics,
             signature: pieces.signature,
+            detector: Arc::new(Detector::new(config.workers_count())),
+            sharing: ArcSwap::default(),
             purges: pieces.purges,
             downloads: Arc::default(),
             resolver: pieces.resolver,
@@ -123,6 +134,7 @@ impl Edge {
             region: ArcSwap::default(),
             draining: AtomicBool::new(false),
             topology: pieces.topology,
+            history: ArcSwap::default(),
             suspended: ArcSwap::default(),
             breakers: Mutex::default(),
             started: Instant::now(),
@@ -152,23 +164,80 @@ impl Edge {
     /// Where the bytes of a file come from, in order.
     #[must_use]
     pub fn sources(&self, name: &CanonicalName, content: ContentId, direct: bool) -> Vec<Source> {
+        let (topology, earlier) = self.topologies();
         let (view, suspended) = (self.region.load(), self.suspended.load());
-        let question = Question {
-            me: &self.config.name,
-            cache: self.held.is_some(),
-            direct,
-            name,
-            content,
-            spread: view.spread(name.as_str()),
-        };
         let belief = Witnesses { view: &view, suspended: &suspended, now_ms: self.now_ms() };
-        sources::sources(question, &self.topology(), &belief)
+        sources::sources(self.question(name, content, direct, &view, &earlier), &topology, &belief)
     }
 
-    /// What becomes of a file that is not held: a cache fetches nothing for other servers.
+    /// Whether this sun is one of those that keep the file; others have it in passing.
     #[must_use]
-    pub fn absent(&self, direct: bool) -> Absent {
-        if direct && self.held.is_some() { Absent::Refuse } else { Absent::Fill }
+    pub fn keeps(&self, name: &CanonicalName, content: ContentId) -> bool {
+        let (view, suspended) = (self.region.load(), self.suspended.load());
+        let belief = Witnesses { view: &view, suspended: &suspended, now_ms: self.now_ms() };
+        sources::keeps(self.question(name, content, false, &view, &[]), &self.topology(), &belief)
+    }
+
+    fn question<'a>(
+        &'a self,
+        name: &'a CanonicalName,
+        content: ContentId,
+        direct: bool,
+        view: &RegionView,
+        earlier: &'a [Arc<Topology>],
+    ) -> Question<'a> {
+        let spread = view.spread(name.as_str(), self.now_ms());
+        Question { me: &self.config.name, cache: self.held.is_some(), direct, name, content, spread, earlier }
+    }
+
+    /// The running topology, and those of the last ten minutes, newest first.
+    #[must_use]
+    pub fn topologies(&self) -> (Arc<Topology>, Vec<Arc<Topology>>) {
+        let (topology, now_ms) = (self.topology(), self.now_ms());
+        if !self.history.load().runs(&topology) {
+            self.history.rcu(|history| {
+                let mut history = History::clone(history);
+                history.see(&topology, now_ms);
+                history
+            });
+        }
+        (topology, self.history.load().earlier(now_ms))
+    }
+
+    /// Hands what a turn of hot files goes by to `turn`.
+    pub fn with_place<T>(&self, turn: impl FnOnce(&Place<'_, Witnesses<'_>>) -> T) -> T {
+        let (topology, earlier) = self.topologies();
+        let (view, suspended, now_ms) = (self.region.load(), self.suspended.load(), self.now_ms());
+        let belief = &Witnesses { view: &view, suspended: &suspended, now_ms };
+        let (me, topology, earlier) = (self.config.name.as_str(), &*topology, &*earlier);
+        turn(&Place { me, topology, earlier, view: &view, belief, now_ms })
+    }
+
+    /// What becomes of a file that is not held: a cache fetches nothing for other servers, and nobody does when only
+    /// what is held was asked for.
+    #[must_use]
+    pub fn absent(&self, request: &Lookup) -> Absent {
+        if request.held_only || (request.direct && self.held.is_some()) { Absent::Refuse } else { Absent::Fill }
+    }
+
+    /// What is `known` of a file of which only what is held was asked for: nothing unless it is fresh and every byte
+    /// of the part is there.
+    #[must_use]
+    pub fn held_whole(&self, request: &Lookup, known: Option<Known>) -> Option<Known> {
+        let known = known.filter(|_| request.held_only)?;
+        let Known::File(head) = &known else { return None };
+        if !head.meta().fresh(crate::unix_now()) {
+            return None;
+        }
+        let Head::Large { meta } = head else { return Some(known) };
+        let size = meta.size?;
+        let part = match request.range.filter(|_| request.several.is_none()) {
+            Some(range) => range.within(size)?,
+            None => 0..size,
+        };
+        let mut extents = extent::index_of(part.start)..=extent::index_of(part.end.saturating_sub(1));
+        let held = |index| self.has_extent(request.slot, meta.generation, index);
+        (request.head_only || extents.all(held)).then_some(known)
     }
 
     /// The vault's copy, and whether it may be served without asking; none when it was purged.
@@ -259,7 +328,7 @@ impl Edge {
     pub fn admits(&self, source: &Source) -> Option<Leave> {
         match source {
             Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
-            Source::Sun { .. } | Source::Cache { .. } => Some(Leave::ORDINARY),
+            Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => Some(Leave::ORDINARY),
         }
     }
 
@@ -289,7 +358,7 @@ impl Edge {
         let now_ms = self.now_ms();
         match source {
             Source::ContentServer { number, .. } => self.breakers().failed(*number, leave, now_ms),
-            Source::Sun { name, .. } | Source::Cache { name, .. } => {
+            Source::Sun { name, .. } | Source::Former { name, .. } | Source::Cache { name, .. } => {
                 self.suspended.rcu(|suspended| {
                     let mut suspended = Suspended::clone(suspended);
                     suspended.suspend(name, now_ms);

@@ -37,6 +37,10 @@ pub struct Said {
     pub directives: RequestDirectives,
     /// `Range` as sent.
     pub range: Option<HeaderValue>,
+    /// `If-None-Match` as sent.
+    pub if_none_match: Option<HeaderValue>,
+    /// `If-Modified-Since` as sent.
+    pub if_modified_since: Option<HeaderValue>,
     /// With `Authorization`: the answer is kept only if it says so.
     pub authorized: bool,
     /// With `Authorization` or `Cookie`: only the content server sees it.
@@ -77,6 +81,8 @@ impl Said {
         Self {
             directives: RequestDirectives::of(request),
             range: request.get(header::RANGE).cloned(),
+            if_none_match: request.get(header::IF_NONE_MATCH).cloned(),
+            if_modified_since: request.get(header::IF_MODIFIED_SINCE).cloned(),
             authorized,
             personal: authorized || headers.contains_key(header::COOKIE),
             conditional,

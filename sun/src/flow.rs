@@ -176,6 +176,8 @@ pub fn failed(request: &Lookup, asked: &Plan, error: &FillError, held: Option<&A
         (FillError::Unsatisfiable { size }, _) if request.range.is_some_and(|range| range.within(*size).is_some()) => {
             Step::Ask(cold(request), Company::Shared)
         }
+        // What another client has is nothing for this one: all who waited ask for the file together.
+        (FillError::NotShared, _) if matches!(asked, Plan::Conditional) => Step::Ask(Plan::Whole, Company::Shared),
         // Nobody queues behind another: each asks for themselves, as the client does.
         (FillError::NotShared, _) => {
             let own = match (held, asked) {
@@ -194,10 +196,17 @@ pub fn failed(request: &Lookup, asked: &Plan, error: &FillError, held: Option<&A
     }
 }
 
-/// The question of a request of which nothing is held.
+/// The question of a request of which nothing is held. What the client has may do: then its conditions go with it.
 #[must_use]
 pub fn cold(request: &Lookup) -> Plan {
-    match request.said {
+    match &request.said {
+        Some(said)
+            if !request.head_only
+                && request.range.is_none()
+                && (said.if_none_match.is_some() || said.if_modified_since.is_some()) =>
+        {
+            Plan::Conditional
+        }
         Some(_) => Plan::cold_rfc(request.head_only, request.range),
         None => Plan::cold(request.head_only, request.range),
     }
@@ -314,6 +323,81 @@ mod tests {
         check(failed(&lookup("GET", Some("bytes=0-99")), &far, &short, None, 5), "ask Span");
         check(failed(&lookup("GET", None), &far, &short, None, 5), "ask Whole");
         check(failed(&lookup("GET", Some("bytes=1000-")), &far, &short, None, 5), "refuse 416");
+    }
+
+    #[test]
+    fn what_is_just_stale_is_served_and_asked_about_behind() {
+        let meta = Arc::new(Meta::new(&HeaderMap::new(), Some(10), 0, 100, 2).with_windows(5, 10));
+        let request = lookup("GET", None);
+        check(looked(&request, &Known::File(Arc::clone(&meta)), 104, Absent::Fill), "respond Whole refreshing");
+        check(looked(&request, &Known::File(Arc::clone(&meta)), 105, Absent::Fill), "ask Revalidate");
+        let unreachable = FillError::Unreachable("".into());
+        check(failed(&request, &Plan::Whole, &unreachable, Some(&meta), 109), "respond Whole stale");
+        check(failed(&request, &Plan::Whole, &unreachable, Some(&meta), 110), "refuse 502");
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_made_for_another() {
+        let request = lookup("GET", None);
+        check(looked(&request, &Known::Alone { until: 10 }, 9, Absent::Fill), "ask Whole alone");
+        check(looked(&request, &Known::Alone { until: 10 }, 10, Absent::Fill), "ask Whole");
+        check(failed(&request, &Plan::Whole, &FillError::NotShared, None, 5), "ask Whole alone");
+        check(failed(&request, &Plan::Whole, &FillError::NotShared, Some(&meta(1)), 5), "ask Revalidate alone");
+    }
+
+    #[test]
+    fn what_is_gone_is_not_asked_for_again_for_a_while() {
+        let refused = Known::Refused { status: StatusCode::GONE, until: 10 };
+        check(looked(&lookup("GET", None), &refused, 9, Absent::Fill), "refuse 410");
+        check(looked(&lookup("GET", None), &refused, 10, Absent::Fill), "ask Whole");
+    }
+
+    #[test]
+    fn a_piece_answers_what_lies_in_it_and_is_the_beginning_of_the_rest() {
+        let piece = |start| Known::Piece { meta: meta(100), start, body: Bytes::from_static(b"01234") };
+        check(looked(&lookup("GET", Some("bytes=1-2")), &piece(0), 9, Absent::Fill), "respond Part(1..3)");
+        check(looked(&lookup("GET", Some("bytes=-3")), &piece(5), 9, Absent::Fill), "respond Part(7..10)");
+        check(looked(&lookup("GET", Some("bytes=-6")), &piece(5), 9, Absent::Fill), "ask Size");
+        check(looked(&lookup("GET", None), &piece(0), 9, Absent::Fill), "ask Complete");
+        check(looked(&lookup("GET", None), &piece(5), 9, Absent::Fill), "ask Whole");
+        check(looked(&lookup("GET", Some("bytes=1-2")), &piece(0), 100, Absent::Fill), "ask Span");
+    }
+
+    #[test]
+    fn under_the_policy_rfc_the_request_has_a_say() {
+        let kept = Known::File(meta(100));
+        check(looked(&said("GET", &[]), &kept, 9, Absent::Fill), "respond Whole");
+        check(looked(&said("GET", &[("cache-control", "no-cache")]), &kept, 9, Absent::Fill), "ask Revalidate");
+        check(looked(&said("GET", &[("cache-control", "max-age=5")]), &kept, 9, Absent::Fill), "ask Revalidate");
+        check(looked(&said("GET", &[("cache-control", "only-if-cached")]), &kept, 9, Absent::Fill), "respond Whole");
+        check(looked(&said("GET", &[("cache-control", "only-if-cached")]), &kept, 100, Absent::Fill), "refuse 504");
+        check(looked(&said("GET", &[("authorization", "x")]), &Known::Nothing, 9, Absent::Fill), "ask Whole alone");
+        check(looked(&said("GET", &[("if-none-match", "x")]), &Known::Nothing, 9, Absent::Fill), "ask Conditional");
+        check(looked(&said("GET", &[("if-none-match", "x")]), &kept, 100, Absent::Fill), "ask Revalidate");
+        check(failed(&said("GET", &[]), &Plan::Conditional, &FillError::NotShared, None, 5), "ask Whole");
+        check(looked(&said("GET", &[("if-match", "x")]), &kept, 9, Absent::Fill), "ask Whole alone");
+        check(looked(&said("HEAD", &[]), &kept, 9, Absent::Fill), "respond Whole");
+        check(looked(&said("HEAD", &[]), &kept, 100, Absent::Fill), "ask Head alone");
+        check(looked(&said("GET", &[("range", "bytes=-5")]), &Known::Nothing, 9, Absent::Fill), "ask Part alone");
+        let held = meta(1);
+        let insisting = said("GET", &[("cache-control", "no-cache")]);
+        check(failed(&insisting, &Plan::Whole, &FillError::Busy, Some(&held), 5), "refuse 503");
+        let span = Plan::Span(0..9);
+        let ranged = said("GET", &[("range", "bytes=0-5")]);
+        check(failed(&ranged, &span, &FillError::NotShared, None, 5), "ask Part alone");
+        let complete = Plan::Complete { meta: held, body: Bytes::new() };
+        check(failed(&said("GET", &[]), &complete, &FillError::Changed, None, 5), "ask Whole alone");
+    }
+
+    fn said(method: &str, headers: &[(&'static str, &'static str)]) -> Lookup {
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let range = headers_text(&headers, "range").and_then(crate::range::Spec::parse);
+        let said = Some(Arc::new(crate::errand::Said::of(&headers, false)));
+        Lookup { said, range, ..lookup(method, None) }
+    }
+
+    fn headers_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+        headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     #[track_caller]

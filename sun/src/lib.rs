@@ -25,6 +25,7 @@
 //! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
 //! - [`serve`], [`body`], [`vault_read`]: the shell that waits. [`pass`]: what is not cached, uploads.
 //! - [`listener`], [`tls`], [`greeting`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
+//! - [`hot`]: files that one sun is not enough for.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
 //!
@@ -48,6 +49,7 @@ pub mod flow;
 pub mod greeting;
 pub mod headers;
 pub mod held;
+pub mod hot;
 pub mod interim;
 pub mod listener;
 pub mod meta;

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::drain::Drain;
+use geo::Scheme;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -250,7 +251,8 @@ where
         async move {
             Ok::<_, Infallible>(match kind {
                 Kind::Internal => serve::server(edge, request).await,
-                Kind::Https | Kind::Http => serve::client(edge, peer.ip().to_canonical(), request, &interim).await,
+                Kind::Https => serve::client(edge, peer.ip().to_canonical(), Scheme::Https, request, &interim).await,
+                Kind::Http => serve::client(edge, peer.ip().to_canonical(), Scheme::Http, request, &interim).await,
             })
         }
     });

@@ -44,6 +44,14 @@ pub struct Metrics {
     pub report_backlog: IntGauge,
     /// Downloads that were dropped because too many waited.
     pub report_dropped: IntCounter,
+    /// Requests for hot files that were passed on to a sibling.
+    pub hot_redirects: IntCounter,
+    /// Files that several suns of the region keep, this one among them.
+    pub hot_files: IntGauge,
+    /// Of those, the ones that this sun does not own.
+    pub hot_copies: IntGauge,
+    /// Files of which requests are being passed on.
+    pub hot_passing: IntGauge,
     /// Version of the running topology.
     pub topology_version: IntGauge,
     purge_sequence: IntGauge,
@@ -111,7 +119,7 @@ impl Outcome {
     #[must_use]
     pub const fn of(source: &Source) -> Self {
         match source {
-            Source::Sun { .. } => Self::Sun,
+            Source::Sun { .. } | Source::Former { .. } => Self::Sun,
             Source::Cache { .. } => Self::Cache,
             Source::ContentServer { .. } => Self::Origin,
         }
@@ -162,6 +170,10 @@ impl Metrics {
             ram_bytes: gauge("edge_ram_bytes", "Bytes in the RAM tier.")?,
             report_backlog: gauge("edge_report_backlog", "Batches of downloads that wait for the popularity API.")?,
             report_dropped: counter("edge_report_dropped_total", "Downloads dropped because too many waited.")?,
+            hot_redirects: counter("edge_hot_redirects_total", "Requests for hot files passed on to a sibling.")?,
+            hot_files: gauge("edge_hot_files", "Files that several suns keep, this one among them.")?,
+            hot_copies: gauge("edge_hot_copies", "Hot files that this sun keeps and does not own.")?,
+            hot_passing: gauge("edge_hot_passing", "Hot files of which requests are passed on.")?,
             topology_version: gauge("edge_topology_version", "Version of the running topology.")?,
             purge_sequence: gauge("edge_purge_sequence", "Entry of the purge log that is gone by.")?,
             purge_direct: gauge("edge_purge_direct", "Number of the last purge brought directly.")?,
@@ -178,6 +190,12 @@ impl Metrics {
         self.totals.requests.fetch_add(1, Ordering::Relaxed);
         self.responses.with_label_values(&[status.as_str()]).inc();
         self.outcome(outcome).inc();
+    }
+
+    /// A client was sent on to a sibling: no request served.
+    pub fn passed_on(&self) {
+        self.hot_redirects.inc();
+        self.responses.with_label_values(&[http::StatusCode::TEMPORARY_REDIRECT.as_str()]).inc();
     }
 
     /// Requests answered by `outcome` since the start.

@@ -7,8 +7,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use geo::ContentId;
-use popularity_api::wire::{CacheGeneration, HoldingsDelta, RegionState};
+use geo::topology::Server;
+use geo::{ContentId, Topology};
+use popularity_api::balance::{Gauge, Sums};
+use popularity_api::wire::{CacheGeneration, HoldingsDelta, Load, RegionState};
 
 use crate::sources::Belief;
 
@@ -18,6 +20,10 @@ pub struct RegionView {
     heard_at: Option<u64>,
     alive: HashSet<String>,
     hot: HashMap<String, usize>,
+    /// What this sun spreads itself while the API is away.
+    own: HashMap<String, usize>,
+    /// Loads and how busy that is, of those alive.
+    gauges: HashMap<String, (Load, f64)>,
     holdings: HashMap<String, Holdings>,
 }
 
@@ -33,6 +39,7 @@ impl RegionView {
     pub fn hear(&mut self, state: &RegionState, now_ms: u64) {
         self.heard_at = Some(now_ms);
         self.alive = state.servers.iter().filter(|server| server.healthy).map(|server| server.name.clone()).collect();
+        self.gauges = state.servers.iter().map(|server| (server.name.clone(), (server.load, server.busy))).collect();
         self.hot = state.hot.iter().map(|hot| (hot.file.clone(), hot.spread)).collect();
         for delta in &state.holdings {
             self.apply(delta);
@@ -51,17 +58,53 @@ impl RegionView {
         known
     }
 
-    /// How many first suns of a file's order keep it.
+    /// Takes in what this sun spreads by what it sees itself.
+    pub fn see(&mut self, own: HashMap<String, usize>) {
+        self.own = own;
+    }
+
+    /// How many first suns of a file's order keep it: by the API, and while it is away also by what this sun sees.
     #[must_use]
-    pub fn spread(&self, file: &str) -> usize {
-        self.hot.get(file).copied().unwrap_or(1)
+    pub fn spread(&self, file: &str, now_ms: u64) -> usize {
+        let agreed = self.hot.get(file).copied().unwrap_or(1);
+        if self.recent(now_ms) { agreed } else { agreed.max(self.own.get(file).copied().unwrap_or(1)) }
+    }
+
+    /// The files that several suns keep, in no order.
+    pub fn hot(&self, now_ms: u64) -> impl Iterator<Item = &str> {
+        let own = self.own.keys().filter(move |file| !self.recent(now_ms) && !self.hot.contains_key(*file));
+        self.hot.keys().chain(own).map(String::as_str)
+    }
+
+    /// How busy a server is by a recent word of the API, 1.0 as the mean of the region's suns; also when there is none.
+    #[must_use]
+    pub fn busy(&self, server: &str, now_ms: u64) -> f64 {
+        self.gauges.get(server).filter(|_| self.recent(now_ms)).map_or(1.0, |&(_, busy)| busy)
+    }
+
+    /// What a sun would carry if all did as much for their weight (requests) and network card (bits), by a recent
+    /// word of the API. Bits of a region whose cards are idle count as none.
+    #[must_use]
+    pub fn mean(&self, topology: &Topology, server: &Server, now_ms: u64) -> Option<Load> {
+        let region = topology.region(server.region).filter(|_| self.recent(now_ms))?;
+        let mut sums = Sums::default();
+        for sun in &region.suns {
+            if let Some((load, _)) = self.gauges.get(&sun.server.name) {
+                sums.add(&sun.server, Gauge::new(load));
+            }
+        }
+        let expected = sums.expected(server)?;
+        Some(Load { requests_per_second: expected.requests, bits_per_second: expected.bits, ..Load::default() })
+    }
+
+    fn recent(&self, now_ms: u64) -> bool {
+        self.heard_at.is_some_and(|heard| now_ms.saturating_sub(heard) < WORD_S * 1000)
     }
 
     /// Whether the API's last word says that the server lives; without a recent word, yes.
     #[must_use]
     pub fn alive(&self, server: &str, now_ms: u64) -> bool {
-        let recent = self.heard_at.is_some_and(|heard| now_ms.saturating_sub(heard) < WORD_S * 1000);
-        !recent || self.alive.contains(server)
+        !self.recent(now_ms) || self.alive.contains(server)
     }
 
     /// Whether the cache said that it holds the file.
@@ -138,7 +181,7 @@ pub const SUSPENDED_MS: u64 = 2000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use popularity_api::wire::{HotFile, Load, ServerState};
+    use popularity_api::wire::{HotFile, ServerState};
 
     #[test]
     fn without_a_recent_word_everybody_counts_as_alive() {
@@ -185,11 +228,23 @@ mod tests {
         let mut view = RegionView::default();
         let hot = vec![HotFile { file: "c1/a".into(), spread: 3 }];
         view.hear(&RegionState { hot, ..RegionState::default() }, 0);
-        assert_eq!((view.spread("c1/a"), view.spread("c1/b")), (3, 1));
+        assert_eq!((view.spread("c1/a", 0), view.spread("c1/b", 0)), (3, 1));
+    }
+
+    #[test]
+    fn while_the_api_is_away_a_sun_spreads_what_it_sees_hot_itself() {
+        let mut view = RegionView::default();
+        let hot = vec![HotFile { file: "c1/a".into(), spread: 3 }];
+        view.hear(&RegionState { hot, ..RegionState::default() }, 0);
+        view.see(HashMap::from([("c1/a".to_owned(), 2), ("c1/b".to_owned(), 4)]));
+        let spreads = |now_ms| (view.spread("c1/a", now_ms), view.spread("c1/b", now_ms), view.hot(now_ms).count());
+        assert_eq!(spreads(WORD_S * 1000 - 1), (3, 1, 1));
+        assert_eq!(spreads(WORD_S * 1000), (3, 4, 2));
     }
 
     fn state(alive: &[&str]) -> RegionState {
-        let server = |name: &&str| ServerState { name: (*name).to_owned(), healthy: true, load: Load::default() };
+        let server =
+            |name: &&str| ServerState { name: (*name).to_owned(), healthy: true, load: Load::default(), busy: 1.0 };
         RegionState { servers: alive.iter().map(server).collect(), ..RegionState::default() }
     }
 }

@@ -15,8 +15,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use geo::{CanonicalName, RegionId};
-use popularity_api::wire::{DOWNLOADS_PER_BATCH_MAX, Download, DownloadsBatch, HOTTEST_MAX, HotRate};
+use geo::{ContentId, RegionId};
+use popularity_api::wire::{DOWNLOADS_PER_BATCH_MAX, Download, DownloadsBatch};
+
+use crate::edge::Edge;
+use crate::hot::Detector;
+use crate::request::Lookup;
 
 /// Downloads since the last batch. Shared by all workers.
 #[derive(Debug, Default)]
@@ -30,7 +34,6 @@ struct Sum {
     size: u64,
     downloads: f64,
     bytes: u64,
-    requests: u64,
 }
 
 impl Downloads {
@@ -45,7 +48,6 @@ impl Downloads {
         sum.size = size;
         sum.downloads += share(sent, size);
         sum.bytes += sent;
-        sum.requests += 1;
     }
 
     /// Downloads that were not summed since the last call, because too many files were asked for at once.
@@ -54,12 +56,10 @@ impl Downloads {
         self.dropped.swap(0, Ordering::Relaxed)
     }
 
-    /// Takes everything out: batches of entries in order of region and file, each of a size that the API takes, and
-    /// the hottest files by request rate over `seconds`.
+    /// Takes everything out: batches of entries in order of region and file, each of a size that the API takes.
     #[must_use]
-    pub fn take(&self, seconds: f64) -> (Vec<Vec<Download>>, Vec<HotRate>) {
+    pub fn take(&self) -> Vec<Vec<Download>> {
         let sums = std::mem::take(&mut *self.sums.lock().expect("no code that holds this lock panics"));
-        let hottest = hottest(&sums, seconds);
         let mut downloads: Vec<Download> = sums
             .into_iter()
             .map(|((region, file), sum)| Download {
@@ -71,7 +71,7 @@ impl Downloads {
             })
             .collect();
         downloads.sort_by(|a, b| (a.region, &a.file).cmp(&(b.region, &b.file)));
-        (batches(downloads), hottest)
+        batches(downloads)
     }
 }
 
@@ -98,28 +98,6 @@ fn batches(downloads: Vec<Download>) -> Vec<Vec<Download>> {
 #[expect(clippy::cast_precision_loss, reason = "a share of a download needs no more than 53 bits")]
 fn share(sent: u64, size: u64) -> f64 {
     if size == 0 { 1.0 } else { (sent as f64 / size as f64).min(1.0) }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "rates need no more than 53 bits")]
-fn hottest(sums: &HashMap<(RegionId, Arc<str>), Sum>, seconds: f64) -> Vec<HotRate> {
-    let mut by_file: HashMap<&Arc<str>, (u64, u64)> = HashMap::new();
-    for ((_, file), sum) in sums {
-        let (requests, bytes) = by_file.entry(file).or_default();
-        *requests += sum.requests;
-        *bytes += sum.bytes;
-    }
-    let mut files: Vec<(&Arc<str>, (u64, u64))> = by_file.into_iter().collect();
-    files.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
-    files.truncate(HOTTEST_MAX);
-    let rate = |count: u64| count as f64 / seconds.max(0.001);
-    files
-        .into_iter()
-        .map(|(file, (requests, bytes))| HotRate {
-            file: file.to_string(),
-            requests_per_second: rate(requests),
-            bits_per_second: rate(bytes * 8),
-        })
-        .collect()
 }
 
 /// Batches that the API has not acknowledged, oldest first. Pure.
@@ -172,7 +150,9 @@ impl Queue {
 #[derive(Debug)]
 pub struct Tally {
     downloads: Arc<Downloads>,
+    detector: Arc<Detector>,
     region: RegionId,
+    content: ContentId,
     file: Arc<str>,
     /// None: not known before the end.
     size: Option<u64>,
@@ -181,22 +161,28 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// For a response to a client of `region`.
+    /// For a response to a client of `region`, which is counted as a request of the file now.
     #[must_use]
-    pub fn new(
-        downloads: Arc<Downloads>,
-        region: RegionId,
-        name: &CanonicalName,
-        size: Option<u64>,
-        meter: crate::metrics::Sent,
-    ) -> Self {
-        Self { downloads, region, file: name.as_str().into(), size, sent: 0, meter }
+    pub fn new(edge: &Edge, region: RegionId, request: &Lookup, size: Option<u64>) -> Self {
+        let (content, file): (ContentId, Arc<str>) = (request.content, request.name.as_str().into());
+        edge.detector.requested(content, || Arc::clone(&file));
+        Self {
+            downloads: Arc::clone(&edge.downloads),
+            detector: Arc::clone(&edge.detector),
+            region,
+            content,
+            file,
+            size,
+            sent: 0,
+            meter: edge.metrics.meter(),
+        }
     }
 
     /// Bytes were handed to the connection.
     pub fn sent(&mut self, bytes: u64) {
         self.sent += bytes;
         self.meter.add(bytes);
+        self.detector.sent(self.content, bytes, || Arc::clone(&self.file));
     }
 
     /// The body ended as it should: a size that was not known is known now.
@@ -237,7 +223,7 @@ mod tests {
             downloads.add(RegionId(4), &file, 100, sent);
         }
         downloads.add(RegionId(5), &file, 100, 100);
-        let (batches, hottest) = downloads.take(2.0);
+        let batches = downloads.take();
         let entry = |region, downloads, bytes| Download {
             region: RegionId(region),
             file: "c1/a".into(),
@@ -246,9 +232,7 @@ mod tests {
             bytes,
         };
         assert_eq!(batches, [vec![entry(4, 2.0, 400), entry(5, 1.0, 100)]]);
-        assert_eq!(hottest.len(), 1);
-        assert_eq!((hottest[0].requests_per_second, hottest[0].bits_per_second), (2.5, 2000.0));
-        assert!(downloads.take(1.0).0.is_empty());
+        assert!(downloads.take().is_empty());
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Lookup {
     pub origin: Option<String>,
     /// It came from a server, through the internal listener.
     pub direct: bool,
+    /// A server asks only for what is held (RFC 9111, section 5.2.1.7): no fill is joined or begun for it.
+    pub held_only: bool,
     /// Host of the site whose URL it was asked for by.
     pub site: Option<Arc<str>>,
 }
@@ -246,12 +248,15 @@ fn lookup(
     let several = asked.and_then(Several::parse);
     let range = several.as_ref().map(Several::lead).or_else(|| asked.and_then(Spec::parse));
     let content = name.content_id();
+    let cache_control = headers::text(&head.headers, &header::CACHE_CONTROL);
+    // Under the policy "rfc" the field is the client's own.
+    let held_only = direct && !rfc && cache_control.is_some_and(|asked| asked == crate::upstream::ONLY_IF_CACHED);
     let origin = own(&header::ORIGIN);
     let head_only = head.method == Method::HEAD;
     let slot = if rfc { vary::slot(content) } else { content };
     let said = rfc.then(|| Arc::new(Said::of(&head.headers, direct)));
     let site = site.map(host_of);
-    Lookup { name, content, slot, said, head_only, range, several, conditions, origin, direct, site }
+    Lookup { name, content, slot, said, head_only, range, several, conditions, origin, direct, held_only, site }
 }
 
 impl Lookup {

@@ -122,6 +122,24 @@ impl Signature {
         response
     }
 
+    /// Sends a client on to a sibling that keeps the file as well, for this time only (RFC 9110, section 15.4.8).
+    /// `address` is the file's there; the query goes along, it may be a signature.
+    #[must_use]
+    pub fn pass_on(&self, address: &str, query: Option<&str>) -> Response<ResponseBody> {
+        let mut response = Response::new(ResponseBody::empty());
+        *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+        let headers = response.headers_mut();
+        let location = query.map_or_else(|| address.to_owned(), |query| format!("{address}?{query}"));
+        // Both parts were part of a URL before.
+        if let Ok(location) = HeaderValue::from_str(&location) {
+            headers.insert(header::LOCATION, location);
+        }
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
+        headers.insert(header::CONTENT_LENGTH, 0.into());
+        headers.insert(header::VIA, self.via.clone());
+        response
+    }
+
     /// The same under the policy "rfc": the content server's fields as they are, its status, and in `Cache-Status` also
     /// for how long the answer is fresh, seconds.
     #[must_use]
@@ -306,6 +324,18 @@ mod tests {
         assert_eq!(status(miss), "sun4-2-2; hit, sun4-2-1; fwd=miss; stored");
         let opened = Opened { passed_on: None, stored: false, ..opened };
         assert_eq!(status(Provenance::Miss { collapsed: true, opened }), "sun4-2-1; fwd=miss; collapsed");
+    }
+
+    #[test]
+    fn a_client_is_sent_on_for_this_time_only() {
+        let signature = Signature::new("sun4-2-1").unwrap();
+        let sent_on = |query| {
+            let response = signature.pass_on("https://sun4-2-2.example.org/c1/a%20b", query);
+            let text = |name| response.headers()[name].to_str().unwrap().to_owned();
+            format!("{} {} {}", response.status().as_u16(), text(header::LOCATION), text(header::CACHE_CONTROL))
+        };
+        assert_eq!(sent_on(None), "307 https://sun4-2-2.example.org/c1/a%20b no-store");
+        assert_eq!(sent_on(Some("e=1&s=x")), "307 https://sun4-2-2.example.org/c1/a%20b?e=1&s=x no-store");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use daemon::tokens::Role;
-use geo::ContentId;
+use geo::topology::Cors;
+use geo::{ContentId, Scheme};
 use http::{Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
@@ -36,6 +37,7 @@ use crate::response::{self, Provenance};
 pub async fn client(
     edge: Arc<Edge>,
     client: IpAddr,
+    scheme: Scheme,
     request: Request<Incoming>,
     interim: &Interim,
 ) -> Response<ResponseBody> {
@@ -54,16 +56,24 @@ pub async fn client(
             return edge.signature.refuse(&refusal, false);
         }
     };
+    let passed_on = pass_on(&edge, &lookup, scheme, head.uri.query());
+    let redirected = passed_on.is_some();
     // RFC 9110, section 15.2: none to a client of HTTP/1.0; over HTTP/2 hyper cannot.
     let hints = (head.version == Version::HTTP_11).then_some(interim);
-    let serving = Serving { client: Some(client), interim: hints, ..Serving::new(&edge, &lookup) };
-    let (mut response, outcome) = serving.run().await;
+    let (mut response, outcome) = match passed_on {
+        Some(response) => (response, Outcome::Refused),
+        None => Serving { client: Some(client), interim: hints, ..Serving::new(&edge, &lookup) }.run().await,
+    };
     interim.close();
     edge.with_class(lookup.site.as_deref(), &lookup.name, |class| {
         if let Some(cors) = &class.cors {
             response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
         }
     });
+    if redirected {
+        edge.metrics.passed_on();
+        return response;
+    }
     edge.metrics.answered(outcome, response.status());
     tracing::debug!(%client, file = %lookup.name, status = response.status().as_u16(), outcome = outcome.name(), "request");
     if outcome == Outcome::Refused || !matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
@@ -72,8 +82,22 @@ pub async fn client(
     let size = file_size(&response);
     response.map(|body| {
         let region = edge.region_of(client);
-        body.counted(Tally::new(Arc::clone(&edge.downloads), region, &lookup.name, size, edge.metrics.meter()))
+        body.counted(Tally::new(&edge, region, &lookup, size))
     })
+}
+
+/// The `307` of a request for a hot file that a sibling is to take over; see [`crate::hot::passing`].
+fn pass_on(edge: &Edge, request: &Lookup, scheme: Scheme, query: Option<&str>) -> Option<Response<ResponseBody>> {
+    // After a redirect to another host a browser says "Origin: null" (Fetch, section 4.4): no list of origins has that.
+    let read_by_some = |cors: &Cors| !cors.origins.iter().any(|allowed| allowed == "*");
+    let read_by_some = || edge.with_class(None, &request.name, |class| class.cors.as_ref().is_some_and(read_by_some));
+    // A site's host leads to all suns; another sun has no URL of its own for its files.
+    if request.site.is_some() || (request.origin.is_some() && read_by_some()) {
+        return None;
+    }
+    let sharing = edge.sharing.load();
+    let address = sharing.on(request.content, scheme, &mut |below| rand::random_range(0..below))?;
+    Some(edge.signature.pass_on(address, query))
 }
 
 /// Answers a client with what its content server says.
@@ -187,7 +211,7 @@ impl<'a> Serving<'a> {
     /// Looks at the tiers.
     fn look(&mut self) -> Step {
         let (edge, request) = (self.edge, self.request);
-        let absent = edge.absent(request.direct);
+        let absent = edge.absent(request);
         if request.said.is_none()
             && let Some((held, current)) = edge.open_held(&request.name, request.content)
         {
@@ -201,20 +225,29 @@ impl<'a> Serving<'a> {
             self.found = Found { held: Some(Arc::new(held)), known, ..Found::nothing(request.slot) };
             return flow::looked(request, &self.found.known, crate::unix_now(), absent);
         }
-        self.found =
-            if absent == flow::Absent::Refuse { Found::nothing(request.slot) } else { Found::in_ram(edge, request) };
+        self.found = match absent {
+            flow::Absent::Refuse => {
+                let known = edge.known(&request.name, request.content, request.slot);
+                Found::of(request.slot, edge.held_whole(request, known))
+            }
+            flow::Absent::Fill => Found::in_ram(edge, request),
+        };
         flow::looked(request, &self.found.known, crate::unix_now(), absent)
     }
 
     /// Looks at the store, of a file of which RAM knows nothing.
     async fn recall(&mut self) -> Option<Step> {
         let (edge, request) = (self.edge, self.request);
-        let absent = edge.absent(request.direct);
+        let absent = edge.absent(request);
         let unknown = matches!(self.found.known, Known::Nothing) && self.found.slot == request.slot;
-        if !edge.store.is_configured() || !unknown || absent == flow::Absent::Refuse {
+        let may = absent == flow::Absent::Fill || request.held_only;
+        if !edge.store.is_configured() || !unknown || !may {
             return None;
         }
-        let known = edge.recall(&request.name, request.content, request.slot).await?;
+        let mut known = edge.recall(&request.name, request.content, request.slot).await?;
+        if absent == flow::Absent::Refuse {
+            known = edge.held_whole(request, Some(known))?;
+        }
         self.found = Found { stored: true, ..Found::of(request.slot, Some(known)) };
         Some(flow::looked(request, &self.found.known, crate::unix_now(), absent))
     }
@@ -242,6 +275,7 @@ impl<'a> Serving<'a> {
         });
         match answered.await {
             Ok(opened) if collapsed && !opened.shared => self.failed(&reader, &FillError::NotShared),
+            Ok(opened) if !collapsed && self.has_it(&reader, &opened) => self.hand_on(reader, opened),
             Ok(opened) if collapsed && !self.gets(&opened) => self.look(),
             Ok(opened) => {
                 if !self.found.holds(opened.meta.generation) {
@@ -256,6 +290,23 @@ impl<'a> Serving<'a> {
             }
             Err(error) => self.failed(&reader, &error),
         }
+    }
+
+    /// The client's own copy is current, although nothing is held here.
+    fn has_it(&self, reader: &Reader, opened: &Opened) -> bool {
+        matches!(reader.fill().plan, Plan::Conditional) && opened.status == StatusCode::NOT_MODIFIED
+    }
+
+    /// That is all this client needs; those who come later need the file, unless each needs their own.
+    fn hand_on(&mut self, reader: Reader, opened: Opened) -> Step {
+        if !reader.fill().alone
+            && let Joined::Started(reader) = self.join(Plan::Whole, Company::Shared)
+        {
+            tokio::spawn(task::run(Arc::clone(self.edge), Arc::clone(reader.fill()), self.request.errand()));
+        }
+        let step = flow::opened(self.request, opened.original.as_ref().unwrap_or(&opened.meta));
+        self.found.fill = Some((reader, opened, false));
+        step
     }
 
     fn failed(&self, reader: &Reader, error: &FillError) -> Step {
@@ -346,6 +397,9 @@ impl<'a> Serving<'a> {
         let mut response = answer(self.edge, rfc, &meta, conclusion, &provenance, none);
         multipart.describe(response.headers_mut());
         response.extensions_mut().insert(FileSize(size));
+        if self.request.direct {
+            purge::headers::tell(response.headers_mut(), meta.mark, &meta.tags);
+        }
         let body = self.body(meta, parts[0].clone(), Some(multipart));
         (response.map(|_| body), outcome)
     }
@@ -414,6 +468,7 @@ impl<'a> Serving<'a> {
             end: if several.is_some() { part.start } else { part.end },
             several,
             direct: self.request.direct || self.request.personal(),
+            held_only: self.request.held_only,
             held: self.found.held,
             fill,
             alone,

@@ -3,16 +3,22 @@
 //! ```text
 //!   request of a client at ...          sources
 //!   a sun that does not keep the file   owner sun, its stand-in, caches that hold it, content server
-//!   a sun that keeps it                 caches that hold it, content server
+//!   its owner                           its owner before a change of weights, caches that hold it, content server
+//!   another sun that keeps it (hot)     owner sun, ..., caches that hold it, content server
 //!   a cache that does not hold it       owner sun, its stand-in, content server
-//!   request of a server at a sun        caches that hold it, content server: never a sun (no ring)
+//!   request of a server at a sun        the same without suns that would ask in turn (no ring)
 //!   request of a server at a cache      nothing: "not held"
 //! ```
+//!
+//! A former owner is asked only for what it holds, and answers that at once or not at all: it joins and begins no
+//! fill for such a request, so asking it can close no ring. One copy of a hot file comes from the content server, the
+//! others from its owner.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use geo::topology::{Region, Spread};
+use geo::topology::{Region, Server, Spread};
 use geo::{CanonicalName, ContentId, Topology};
 
 /// One place to ask.
@@ -20,6 +26,13 @@ use geo::{CanonicalName, ContentId, Topology};
 pub enum Source {
     /// Another sun's internal listener.
     Sun {
+        /// Its name.
+        name: String,
+        /// Its internal listener.
+        address: SocketAddr,
+    },
+    /// The internal listener of a sun that kept the file before weights changed; it answers only what it holds.
+    Former {
         /// Its name.
         name: String,
         /// Its internal listener.
@@ -56,6 +69,8 @@ pub struct Question<'a> {
     pub content: ContentId,
     /// How many first suns of its order keep it (hot files).
     pub spread: usize,
+    /// The topologies before this one that still count, newest first; see [`History`].
+    pub earlier: &'a [Arc<Topology>],
 }
 
 /// What is believed of the region's other servers.
@@ -77,9 +92,10 @@ pub fn sources(question: Question<'_>, topology: &Topology, belief: &impl Belief
     let mut sources = Vec::new();
     if let Some(region) = region {
         if !question.direct {
-            sources.extend(suns(question, topology, region, belief));
+            sources.extend(suns(question, region, belief));
         }
         if !question.cache {
+            sources.extend(former(question, topology, region, belief));
             sources.extend(caches(question, region, belief));
         }
     }
@@ -87,26 +103,52 @@ pub fn sources(question: Question<'_>, topology: &Topology, belief: &impl Belief
     sources
 }
 
-/// Living suns that come before this one in the file's order; none if it is among those that keep the file.
-fn suns(question: Question<'_>, topology: &Topology, region: &Region, belief: &impl Belief) -> Vec<Source> {
-    let order = region.sun_order(question.content);
+/// Whether this server is one of the suns that keep the file: its owner, or of the first `r` that live when it is
+/// hot. Others that serve it have it in passing, in RAM.
+#[must_use]
+pub fn keeps(question: Question<'_>, topology: &Topology, belief: &impl Belief) -> bool {
+    let region = topology.sun(question.me).and_then(|sun| topology.region(sun.server.region));
+    region.is_some_and(|region| is_keeper(question, topology, region, belief))
+}
+
+fn is_keeper(question: Question<'_>, topology: &Topology, region: &Region, belief: &impl Belief) -> bool {
     let keepers = match topology.class_of(question.name).spread {
-        Spread::All => order.len(),
+        Spread::All => region.suns.len(),
         Spread::Auto => question.spread.max(1),
     };
-    let alive = order
-        .into_iter()
-        .map(|sun| &sun.server)
-        .filter(|server| server.name == question.me || belief.alive(&server.name))
-        .collect::<Vec<_>>();
-    if alive.iter().take(keepers).any(|server| server.name == question.me) {
-        return Vec::new();
-    }
-    alive
+    living(question, region, belief).into_iter().take(keepers).any(|server| server.name == question.me)
+}
+
+/// The suns in the file's order that live; this one does.
+fn living<'a>(question: Question<'_>, region: &'a Region, belief: &impl Belief) -> Vec<&'a Server> {
+    let order = region.sun_order(question.content).into_iter().map(|sun| &sun.server);
+    order.filter(|server| server.name == question.me || belief.alive(&server.name)).collect()
+}
+
+/// Living suns that come before this one in the file's order; none if it is the first.
+fn suns(question: Question<'_>, region: &Region, belief: &impl Belief) -> Vec<Source> {
+    living(question, region, belief)
         .into_iter()
         .take_while(|server| server.name != question.me)
         .take(SUNS_ASKED_MAX)
         .map(|server| Source::Sun { name: server.name.clone(), address: server.internal })
+        .collect()
+}
+
+/// The suns that owned a file which this one keeps, by the earlier topologies, newest first.
+fn former(question: Question<'_>, topology: &Topology, region: &Region, belief: &impl Belief) -> Vec<Source> {
+    if question.earlier.is_empty() || !is_keeper(question, topology, region, belief) {
+        return Vec::new();
+    }
+    let mut seen = HashSet::from([question.me]);
+    question
+        .earlier
+        .iter()
+        .filter_map(|topology| topology.region(region.id)?.owner(question.content))
+        .map(|sun| &sun.server)
+        .filter(|server| seen.insert(server.name.as_str()) && belief.alive(&server.name))
+        .take(FORMER_ASKED_MAX)
+        .map(|server| Source::Former { name: server.name.clone(), address: server.internal })
         .collect()
 }
 
@@ -128,15 +170,18 @@ fn caches(question: Question<'_>, region: &Region, belief: &impl Belief) -> Vec<
 
 /// The owner and one stand-in: after two that fail, the content server is nearer than a third.
 const SUNS_ASKED_MAX: usize = 2;
+/// Weights that change in small steps leave the files of the last few.
+const FORMER_ASKED_MAX: usize = 2;
 /// After two caches that do not answer, the content server is asked.
 const CACHES_ASKED_MAX: usize = 2;
 
 impl Source {
-    /// For logs and metrics: "sun", "cache" or "origin".
+    /// For logs and metrics: "sun", "former", "cache" or "origin".
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Sun { .. } => "sun",
+            Self::Former { .. } => "former",
             Self::Cache { .. } => "cache",
             Self::ContentServer { .. } => "origin",
         }
@@ -145,10 +190,16 @@ impl Source {
     /// Whether its 404 is the last word: the content server's own, or that of a sun that has asked it.
     #[must_use]
     pub const fn authority(&self) -> bool {
-        !matches!(self, Self::Cache { .. })
+        !self.held_only()
     }
 
-    /// Whether it is another sun.
+    /// Whether it answers only what it holds, at once, and 404 says nothing but that it does not.
+    #[must_use]
+    pub const fn held_only(&self) -> bool {
+        matches!(self, Self::Cache { .. } | Self::Former { .. })
+    }
+
+    /// Whether it is another sun, which may ask further.
     #[must_use]
     pub const fn is_sun(&self) -> bool {
         matches!(self, Self::Sun { .. })
@@ -158,11 +209,52 @@ impl Source {
     #[must_use]
     pub fn server(&self) -> Option<&str> {
         match self {
-            Self::Sun { name, .. } | Self::Cache { name, .. } => Some(name),
+            Self::Sun { name, .. } | Self::Former { name, .. } | Self::Cache { name, .. } => Some(name),
             Self::ContentServer { .. } => None,
         }
     }
 }
+
+/// The topologies before the running one, for ten minutes after each change: a new owner asks the previous one
+/// for what it holds. Pure; a sun that starts anew remembers none, and fetches what it gained.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    running: Option<Arc<Topology>>,
+    /// With when they were replaced, milliseconds; newest first.
+    earlier: Vec<(u64, Arc<Topology>)>,
+}
+
+impl History {
+    /// Whether the topology is the one that runs, by what was seen.
+    #[must_use]
+    pub fn runs(&self, topology: &Arc<Topology>) -> bool {
+        self.running.as_ref().is_some_and(|running| Arc::ptr_eq(running, topology))
+    }
+
+    /// This topology runs now.
+    pub fn see(&mut self, topology: &Arc<Topology>, now_ms: u64) {
+        if self.runs(topology) {
+            return;
+        }
+        if let Some(replaced) = self.running.replace(Arc::clone(topology)) {
+            self.earlier.insert(0, (now_ms, replaced));
+        }
+        self.earlier.retain(|(at_ms, _)| now_ms.saturating_sub(*at_ms) < HISTORY_MS);
+        self.earlier.truncate(HISTORY_MAX);
+    }
+
+    /// Topologies that were replaced within the last ten minutes, newest first.
+    #[must_use]
+    pub fn earlier(&self, now_ms: u64) -> Vec<Arc<Topology>> {
+        let recent = self.earlier.iter().filter(|(at_ms, _)| now_ms.saturating_sub(*at_ms) < HISTORY_MS);
+        recent.map(|(_, topology)| Arc::clone(topology)).collect()
+    }
+}
+
+/// How long a topology that was replaced still counts, milliseconds.
+pub const HISTORY_MS: u64 = 600_000;
+/// Topologies that are remembered; after more changes within ten minutes the oldest is forgotten.
+const HISTORY_MAX: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -211,10 +303,61 @@ mod tests {
     fn hot_files_and_classes_that_are_spread_have_more_keepers() {
         let (first, second, third) = order("c7/a.jpg");
         let hot = Asking { spread: 2, ..Asking::default() };
-        assert_eq!(ask(&second, "c7/a.jpg", &hot), "origin");
+        assert_eq!(ask(&first, "c7/a.jpg", &hot), "origin");
+        assert_eq!(ask(&second, "c7/a.jpg", &hot), format!("{first} origin"), "one copy comes from the content server");
+        assert_eq!((keep(&first, "c7/a.jpg", &hot), keep(&second, "c7/a.jpg", &hot)), (true, true));
+        assert!(!keep(&third, "c7/a.jpg", &hot) && !keep(&second, "c7/a.jpg", &Asking::default()));
+        let down = Asking { down: &[&first], ..hot };
+        assert!(keep(&third, "c7/a.jpg", &down), "the first two that live");
         assert_eq!(ask(&third, "c7/a.jpg", &hot), format!("{first} {second} origin"));
-        let (_, _, third) = order("c7/live.ts");
-        check(&third, "c7/live.ts", &[], &[], "origin");
+        let (first, second, third) = order("c7/live.ts");
+        check(&third, "c7/live.ts", &[], &[], &format!("{first} {second} origin"));
+        assert!(keep(&third, "c7/live.ts", &Asking::default()));
+    }
+
+    #[test]
+    fn after_a_change_of_weights_the_new_owner_asks_the_previous_one() {
+        let (first, second, third) = order("c7/a.jpg");
+        let without = |gone: &str| Arc::new(topology_with(|sun| if sun == gone { 0 } else { 100 }));
+        // Before, the first had no weight: the second owned what is the first's now.
+        let earlier = &[without(&first)][..];
+        let changed = Asking { earlier, ..Asking::default() };
+        assert_eq!(ask(&first, "c7/a.jpg", &changed), format!("{second}? origin"));
+        assert_eq!(ask(&first, "c7/a.jpg", &Asking { direct: true, ..changed }), format!("{second}? origin"));
+        assert_eq!(ask(&first, "c7/a.jpg", &Asking { down: &[&second], ..changed }), "origin");
+        assert_eq!(ask(&second, "c7/a.jpg", &changed), format!("{first} origin"));
+        assert_eq!(ask(&third, "c7/a.jpg", &changed), format!("{first} {second} origin"));
+        let cache = Asking { holders: &["cache4-1"], ..changed };
+        assert_eq!(ask(&first, "c7/a.jpg", &cache), format!("{second}? cache4-1 origin"));
+        // A change that did not move the file.
+        let other = Asking { earlier: &[without(&third)], ..Asking::default() };
+        assert_eq!(ask(&first, "c7/a.jpg", &other), "origin");
+        // Steps, each with its owner: the last two.
+        let both = Arc::new(topology_with(|sun| if sun == third { 100 } else { 0 }));
+        let steps = Asking { earlier: &[without(&first), Arc::clone(&both), both], ..Asking::default() };
+        assert_eq!(ask(&first, "c7/a.jpg", &steps), format!("{second}? {third}? origin"));
+    }
+
+    #[test]
+    fn a_topology_that_was_replaced_counts_for_ten_minutes() {
+        let mut history = History::default();
+        let topologies: Vec<Arc<Topology>> = (0..10).map(|_| Arc::new(topology())).collect();
+        history.see(&topologies[0], 1000);
+        assert!(history.runs(&topologies[0]) && history.earlier(1000).is_empty());
+        history.see(&topologies[1], 2000);
+        history.see(&topologies[1], 3000);
+        history.see(&topologies[2], 5000);
+        let earlier = |history: &History, now_ms| {
+            let place = |one: &Arc<Topology>| topologies.iter().position(|known| Arc::ptr_eq(known, one)).unwrap();
+            history.earlier(now_ms).iter().map(place).collect::<Vec<usize>>()
+        };
+        assert_eq!(earlier(&history, 5000), [1, 0]);
+        assert_eq!(earlier(&history, 2000 + HISTORY_MS), [1]);
+        assert_eq!(earlier(&history, 5000 + HISTORY_MS), [0_usize; 0]);
+        for topology in &topologies {
+            history.see(topology, 6000);
+        }
+        assert_eq!(earlier(&history, 6000), [8, 7, 6, 5, 4, 3, 2, 1]);
     }
 
     #[test]
@@ -236,8 +379,9 @@ mod tests {
         assert_eq!(ask(me, name, &Asking { down, holders, ..Asking::default() }), expected, "{me} {name}");
     }
 
-    #[derive(Default)]
+    #[derive(Clone, Copy, Default)]
     struct Asking<'a> {
+        earlier: &'a [Arc<Topology>],
         direct: bool,
         spread: usize,
         down: &'a [&'a str],
@@ -254,21 +398,40 @@ mod tests {
         }
     }
 
+    fn keep(me: &str, name: &str, asking: &Asking<'_>) -> bool {
+        let name = CanonicalName::parse(name).unwrap();
+        keeps(asking.question(me, &name), &topology(), asking)
+    }
+
     fn ask(me: &str, name: &str, asking: &Asking<'_>) -> String {
         let name = CanonicalName::parse(name).unwrap();
-        let question = Question {
-            me,
-            cache: me.starts_with("cache"),
-            direct: asking.direct,
-            name: &name,
-            content: name.content_id(),
-            spread: asking.spread,
+        let sources = sources(asking.question(me, &name), &topology(), asking);
+        let named = |source: &Source| match source {
+            Source::Former { name, .. } => format!("{name}?"),
+            source => source.server().unwrap_or("origin").to_owned(),
         };
-        let sources = sources(question, &topology(), asking);
-        sources.iter().map(|source| source.server().unwrap_or("origin")).collect::<Vec<_>>().join(" ")
+        sources.iter().map(named).collect::<Vec<_>>().join(" ")
+    }
+
+    impl Asking<'_> {
+        fn question<'a>(&'a self, me: &'a str, name: &'a CanonicalName) -> Question<'a> {
+            Question {
+                me,
+                cache: me.starts_with("cache"),
+                direct: self.direct,
+                name,
+                content: name.content_id(),
+                spread: self.spread,
+                earlier: self.earlier,
+            }
+        }
     }
 
     fn topology() -> Topology {
+        topology_with(|_| 100)
+    }
+
+    fn topology_with(weight: impl Fn(&str) -> u16) -> Topology {
         let mut text = String::from(
             "version = 1\ndomain = \"example.org\"\ndefault_region = 4\n\
              [content_servers]\nurl = \"http://cs{number}.storage.example.org\"\nnumbers = [\"1-9\"]\n\
@@ -279,7 +442,8 @@ mod tests {
         );
         for sun in 1..=3 {
             text.push_str(&format!(
-                "[[sun]]\nname = \"sun4-1-{sun}\"\naddresses = [\"192.0.2.{sun}\"]\ninternal = \"10.0.0.{sun}:8081\"\nweight = 100\n"
+                "[[sun]]\nname = \"sun4-1-{sun}\"\naddresses = [\"192.0.2.{sun}\"]\ninternal = \"10.0.0.{sun}:8081\"\nweight = {}\n",
+                weight(&format!("sun4-1-{sun}"))
             ));
         }
         Topology::parse(&text).unwrap()

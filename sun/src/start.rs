@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::control::{self, Hottest};
+use crate::control;
 use crate::edge::{Edge, Pieces};
 use crate::held::HeldFiles;
 use crate::listener::{self, Kind, Listeners, Shared};
@@ -79,7 +79,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         true => None,
         false => Some(Arc::new(Certificates::load(&config.certificates)?)),
     };
-    let workers = workers(&config);
+    let workers = config.workers_count();
     let listeners = Listeners::bind(&addresses(&config), workers)?;
     let store = open_store(&config, parts.registry.clone()).await?;
     let pieces = Pieces {
@@ -122,13 +122,10 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         drain.spawn(control::follow_certificates(certificates, files, drain.clone()));
     }
     drain.spawn(control::tell_topology(Arc::clone(&edge), drain.clone()));
-    let hottest = Hottest::default();
     let ended = connections.clone();
-    let reports =
-        control::report_downloads(Arc::clone(&edge), client.clone(), Arc::clone(&hottest), drain.clone(), connections);
-    drain.spawn(reports);
+    drain.spawn(control::report_downloads(Arc::clone(&edge), client.clone(), drain.clone(), connections));
     drain.spawn(close_store(Arc::clone(&edge), drain.clone(), ended));
-    drain.spawn(control::report_status(edge, client, hottest, drain.clone()));
+    drain.spawn(control::report_status(edge, client, drain.clone()));
     Ok(running)
 }
 
@@ -213,13 +210,6 @@ fn known_name(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {
         config.topology.display()
     );
     Ok(())
-}
-
-fn workers(config: &Config) -> usize {
-    match config.workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        workers => workers,
-    }
 }
 
 fn addresses(config: &Config) -> Vec<(Kind, SocketAddr)> {

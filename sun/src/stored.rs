@@ -20,7 +20,6 @@ use crate::extent::{self, EXTENT_BYTES};
 use crate::meta::Meta;
 use crate::purge::Verdict;
 use crate::ram::{Head, Known};
-use crate::sources::Source;
 use crate::store::{StoredHead, meta_codec};
 
 /// Where what is kept goes.
@@ -33,11 +32,10 @@ pub enum Keep {
 }
 
 impl Edge {
-    /// Whether this sun stores the file: as one of those that keep it (DESIGN, "Owner first").
+    /// Where a file goes: to the store on the suns that keep it (DESIGN, "Owner first").
     #[must_use]
-    pub fn keeps(&self, name: &CanonicalName, content: ContentId) -> Keep {
-        let keeps = self.store.is_configured() && !self.sources(name, content, false).iter().any(Source::is_sun);
-        if keeps { Keep::Store } else { Keep::Ram }
+    pub fn keep(&self, name: &CanonicalName, content: ContentId) -> Keep {
+        if self.store.is_configured() && self.keeps(name, content) { Keep::Store } else { Keep::Ram }
     }
 
     /// What the store knows of a slot of which RAM knows nothing; RAM knows it from then on. Nothing when it was purged

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::caching::update;
 use crate::config::UpstreamConfig;
-use crate::errand::Errand;
+use crate::errand::{Errand, Said};
 use crate::fill::Fill;
 use crate::fill::plan::Plan;
 use crate::headers;
@@ -117,13 +117,22 @@ impl Upstream {
         // A server of ours may be waiting for the content server itself: its own deadline must pass first.
         let limit = match source {
             Source::ContentServer { .. } => self.first_byte,
-            Source::Sun { .. } | Source::Cache { .. } => self.first_byte * 3 / 2,
+            Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => self.first_byte * 3 / 2,
         };
         self.send(request, limit).await
     }
 
+    /// A connection that was kept may be closed just when it is used again: then the question, which changes nothing, is
+    /// put once more (RFC 9112, section 9.3.1). One that cannot be made is not tried again.
     async fn send(&self, request: Request<Empty<Bytes>>, limit: Duration) -> Result<Response<Incoming>, AskError> {
-        match tokio::time::timeout(limit, self.client.request(request)).await {
+        let again = request.clone();
+        let exchange = async {
+            match self.client.request(request).await {
+                Err(error) if !error.is_connect() => self.client.request(again).await,
+                answered => answered,
+            }
+        };
+        match tokio::time::timeout(limit, exchange).await {
             Err(_) => Err(AskError::TimedOut(limit)),
             Ok(Err(error)) => Err(AskError::Unreachable(chain(&error))),
             Ok(Ok(response)) => Ok(response),
@@ -135,7 +144,7 @@ impl Upstream {
         let to_content_server = matches!(source, Source::ContentServer { .. });
         let mut request = match source {
             Source::ContentServer { url, .. } => Request::builder().method(method).uri(url),
-            Source::Sun { address, .. } | Source::Cache { address, .. } => {
+            Source::Sun { address, .. } | Source::Former { address, .. } | Source::Cache { address, .. } => {
                 Request::builder().method(method).uri(format!("http://{address}/{}", errand.name))
             }
         };
@@ -153,6 +162,9 @@ impl Upstream {
             }
         } else if errand.said.is_none() {
             request = request.header(CDN_LOOP, &self.cdn_loop);
+        }
+        if matches!(source, Source::Former { .. }) && errand.said.is_none() {
+            request = request.header(header::CACHE_CONTROL, ONLY_IF_CACHED);
         }
         let conditions = [
             (header::RANGE, &asked.range),
@@ -203,8 +215,18 @@ impl Asked {
                 Self { range, if_range: meta.resume_validator().map(str::to_owned), ..Self::default() }
             }
             Plan::Head => Self { head_only: true, ..Self::default() },
-            Plan::Whole | Plan::Span(_) | Plan::Size | Plan::Part => Self { range, ..Self::default() },
+            Plan::Whole | Plan::Span(_) | Plan::Size | Plan::Part | Plan::Conditional => {
+                Self { range, ..Self::default() }
+            }
         }
+    }
+
+    /// With the client's own conditions.
+    #[must_use]
+    pub fn with_conditions(self, said: &Said) -> Self {
+        let text =
+            |value: &Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self { if_none_match: text(&said.if_none_match), if_modified_since: text(&said.if_modified_since), ..self }
     }
 
     /// With the client's own range.
@@ -214,6 +236,9 @@ impl Asked {
         Self { range, ..self }
     }
 }
+
+/// RFC 9111, section 5.2.1.7. Caches answer other servers in this way unasked.
+pub const ONLY_IF_CACHED: &str = "only-if-cached";
 
 const CDN_LOOP: header::HeaderName = header::HeaderName::from_static("cdn-loop");
 /// `bytes=first-last` of a half-open range; without a last byte when the end is open.
@@ -259,6 +284,15 @@ mod tests {
         assert_eq!(request.headers().get(header::AUTHORIZATION).unwrap(), "Bearer secret");
         assert_eq!(request.headers().get(header::RANGE).unwrap(), "bytes=0-9");
         assert_eq!(request.headers().get("sun-site").unwrap(), "cdn.example.net");
+        assert!(!request.headers().contains_key(header::CACHE_CONTROL));
+    }
+
+    #[test]
+    fn a_former_owner_is_asked_only_for_what_it_holds() {
+        let source = Source::Former { name: "sun4-2-2".into(), address: ([10, 0, 0, 2], 8081).into() };
+        let request = upstream().request(&source, &errand(), &Asked::default()).unwrap();
+        assert_eq!(request.uri(), "http://10.0.0.2:8081/c7/a.jpg");
+        assert_eq!(request.headers().get(header::CACHE_CONTROL).unwrap(), ONLY_IF_CACHED);
     }
 
     #[test]
@@ -266,7 +300,7 @@ mod tests {
         let said = [("accept", "*/*"), ("authorization", "Basic x"), ("via", "1.0 a"), ("cdn-loop", "other")];
         let headers =
             said.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
-        let said = crate::errand::Said::of(&headers, false);
+        let said = Said::of(&headers, false);
         let errand = Errand { said: Some(Arc::new(said)), site: Some("www.site.test".into()), ..errand() };
         let source = Source::ContentServer { number: 7, url: "http://cs7.storage/a.jpg".into() };
         let request = upstream().request(&source, &errand, &Asked::default()).unwrap();

@@ -85,7 +85,10 @@ impl Intake {
     ///
     /// When the address is taken.
     pub async fn start(address: SocketAddr) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap_or_else(|error| panic!("{address}: {error}"));
+        // Who had the address before may still be on its way out.
+        let (listener, _) =
+            crate::poll::until(&format!("{address} to listen on"), || async { TcpListener::bind(address).await.ok() })
+                .await;
         let (state, gate) = (Arc::default(), Gate::closed());
         let serving = tokio::spawn(serve(listener, Arc::clone(&state), gate.clone()));
         Self { state, gate, serving }

@@ -4,14 +4,18 @@ use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use geo::resolver::Sources;
 use geo::{CanonicalName, RegionId, Scheme, Topology};
+use popularity_api::purge::Target;
+use popularity_api::wire::{PurgeMode, PurgeWhat};
 use popularity_api::{Client, ClientConfig};
 
 use crate::locate::Question;
+use crate::purge::{self, Order};
 use crate::table::Answer;
 use crate::weight::Consent;
 use crate::{check, content, demo, locate, token, top, weight};
@@ -57,6 +61,12 @@ enum Command {
         #[command(flatten)]
         api: ApiArgs,
     },
+    /// Take a file, a folder or a tag out of all suns and caches, and say who did not answer.
+    ///
+    /// The purge goes into the popularity API's log, which servers follow, also those that are down now. While the API is
+    /// away it goes to every server of the topology directly (over `internal`); those that are down then are named and
+    /// do not hear of it later: repeat the purge when they are back. Exit status 1 when some have not answered.
+    Purge(PurgeArgs),
     /// Show who serves a file to a client, and why.
     Where(WhereArgs),
     /// Make a random bearer token.
@@ -103,6 +113,44 @@ struct ApiArgs {
     /// File with an operator's token for it [env: SUN_TOKEN_FILE].
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct PurgeArgs {
+    #[command(flatten)]
+    what: PurgeTarget,
+    /// Keep it as a stale copy: it is revalidated before it is served, and served if the content server is down.
+    #[arg(long)]
+    soft: bool,
+    /// Only in this region.
+    #[arg(long, value_name = "NUMBER")]
+    region: Option<u16>,
+    /// How long to wait for all servers, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    wait: u64,
+    /// Not through the log, as if the API were away.
+    #[arg(long)]
+    direct: bool,
+    #[command(flatten)]
+    api: ApiArgs,
+    #[command(flatten)]
+    topology: TopologyArgs,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct PurgeTarget {
+    /// One file, c100500/path/to/a.jpg; a link to it will do.
+    file: Option<String>,
+    /// A folder and everything below, c100500/path/; a link to it will do.
+    #[arg(long, value_name = "FOLDER")]
+    prefix: Option<String>,
+    /// Everything whose Cache-Tag or Surrogate-Key has this tag.
+    #[arg(long)]
+    tag: Option<String>,
+    /// Everything there is: all of it is fetched anew from the content servers.
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(Debug, Args)]
@@ -171,6 +219,7 @@ fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
             let client = api.client()?;
             waiting(top::top(&client, RegionId(*region), usize::from(*limit)))
         }
+        Command::Purge(args) => args.answer(),
         Command::Where(args) => args.answer(),
         Command::Token => {
             let token = token::make(&mut rand::rng());
@@ -246,6 +295,50 @@ impl WhereArgs {
     }
 }
 
+impl PurgeArgs {
+    fn answer(&self) -> anyhow::Result<Answer> {
+        let order = Order {
+            id: purge::id(&mut rand::rng()),
+            target: self.what.target()?,
+            mode: if self.soft { PurgeMode::Soft } else { PurgeMode::Hard },
+            region: self.region.map(RegionId),
+            wait: Duration::from_secs(self.wait),
+        };
+        // What the token file is for either way.
+        let token_file = self.api.token_file.clone().or_else(|| variable("SUN_TOKEN_FILE").map(PathBuf::from));
+        let token_file = token_file.context("whose token? Say --token-file FILE or set SUN_TOKEN_FILE")?;
+        let token = daemon::tokens::read_secret(&token_file)?;
+        let api = if self.direct { None } else { Some(self.api.client()?) };
+        let topology = if api.is_some() { self.topology.read().ok() } else { Some(self.topology.read()?) };
+        waiting(purge::purge(&order, api.as_ref(), topology.as_ref(), &token))
+    }
+}
+
+impl PurgeTarget {
+    fn target(&self) -> anyhow::Result<Target> {
+        if self.all {
+            return Ok(Target::Prefix("".into()));
+        }
+        if let Some(tag) = &self.tag {
+            return Ok(Target::parse(PurgeWhat::Tag, tag)?);
+        }
+        if let Some(prefix) = &self.prefix {
+            let target = Target::parse(PurgeWhat::Prefix, path_of(prefix))?;
+            anyhow::ensure!(
+                !target.value().is_empty(),
+                "an empty prefix is everything there is: say --all if you mean it"
+            );
+            return Ok(target);
+        }
+        let file = self.file.as_deref().context("what is to be purged?")?;
+        if file.contains("://") {
+            return file_name(file).map(Target::File);
+        }
+        // A site's file is named with its query, c7/list?page=2.
+        Ok(Target::parse(PurgeWhat::File, file)?)
+    }
+}
+
 impl From<SchemeArg> for Scheme {
     fn from(scheme: SchemeArg) -> Self {
         match scheme {
@@ -257,12 +350,16 @@ impl From<SchemeArg> for Scheme {
 
 /// A name, a path, or a link, whose query does not count.
 fn file_name(file: &str) -> anyhow::Result<CanonicalName> {
-    let path = match file.split_once("://") {
+    CanonicalName::parse(path_of(file)).with_context(|| format!("{file:?} names no file"))
+}
+
+/// The path in a name, a path or a link, without the first slash.
+fn path_of(text: &str) -> &str {
+    let path = match text.split_once("://") {
         Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
-        None => file.strip_prefix('/').unwrap_or(file),
+        None => text.strip_prefix('/').unwrap_or(text),
     };
-    let path = path.split('?').next().unwrap_or(path);
-    CanonicalName::parse(path).with_context(|| format!("{file:?} names no file"))
+    path.split('?').next().unwrap_or(path)
 }
 
 /// A variable that is set and not empty.
@@ -309,6 +406,38 @@ mod tests {
         check_source(&[], &["SUN_API", "SUN_TOPOLOGY"], "api");
         check_source(&[], &["SUN_TOPOLOGY"], "topology");
         check_source(&[], &[], "topology");
+    }
+
+    #[test]
+    fn what_is_purged_is_said_in_one_way() {
+        check_purge(&["c1/a.jpg"], "File c1/a.jpg");
+        check_purge(&["https://sun4-2-1.example.org/c1/a.jpg?sign=1"], "File c1/a.jpg");
+        check_purge(&["c7/list?page=2"], "File c7/list?page=2");
+        check_purge(&["--prefix", "https://sun4-2-1.example.org/c1/a/"], "Prefix c1/a/");
+        check_purge(&["--prefix", "c1"], "Prefix c1/");
+        check_purge(&["--tag", "news"], "Tag news");
+        check_purge(&["--all"], "Prefix ");
+        check_purge(&["--prefix", ""], "refused: an empty prefix is everything there is: say --all if you mean it");
+        check_purge(&["--prefix", "/"], "refused: an empty prefix is everything there is: say --all if you mean it");
+        check_purge(
+            &["--prefix", "https://sun4-2-1.example.org"],
+            "refused: an empty prefix is everything there is: say --all if you mean it",
+        );
+        check_purge(&["--tag", "a,b"], "refused: value: a tag has 1..=256 visible ASCII characters without a comma");
+        for line in [&["purge"][..], &["purge", "c1/a", "--all"], &["purge", "--tag", "a", "--prefix", "c1"]] {
+            assert!(Cli::try_parse_from(["sunctl"].iter().chain(line)).is_err(), "{line:?}");
+        }
+    }
+
+    #[track_caller]
+    fn check_purge(said: &[&str], expected: &str) {
+        let line = ["sunctl", "purge"].iter().chain(said);
+        let Command::Purge(args) = Cli::try_parse_from(line).unwrap().command else { panic!("asked to purge") };
+        let answer = match args.what.target() {
+            Ok(target) => format!("{:?} {}", target.what(), target.value()),
+            Err(error) => format!("refused: {error}"),
+        };
+        assert_eq!(answer, expected, "{said:?}");
     }
 
     #[track_caller]

@@ -15,20 +15,21 @@
 //!
 //! - [`cli`]: the command line and where its defaults come from.
 //! - [`table`]: a command's answer, as columns and as JSON.
-//! - [`check`], [`weight`], [`top`], [`locate`] (`sunctl where`), [`token`]: a command each.
+//! - [`check`], [`weight`], [`top`], [`locate`] (`sunctl where`), [`purge`], [`token`]: a command each.
 //! - [`demo`]: the whole system in one process. Its content server serves tests as well.
 //! - [`content`]: that content server alone, with a folder of the user's.
 //!
 //! # What it is not
 //!
 //! It is no daemon and keeps no state: the topology is the operator's file, ratings are the API's. It
-//! changes nothing but the topology file it is told to change.
+//! changes nothing but the topology file it is told to change, and takes out of caches what it is told to purge.
 
 pub mod check;
 pub mod cli;
 pub mod content;
 pub mod demo;
 pub mod locate;
+pub mod purge;
 pub mod table;
 pub mod token;
 pub mod top;

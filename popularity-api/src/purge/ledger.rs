@@ -125,7 +125,7 @@ impl Ledger {
         if self.log.latest() == 0 {
             return;
         }
-        let Ok(name) = CanonicalName::parse(name) else { return };
+        let Ok(name) = CanonicalName::from_written(name) else { return };
         let sequence = self.purged_at(region, name.as_str(), name.content_id());
         let settled = |purge: Purge| now_ms.saturating_sub(purge.at_ms) >= SETTLED_MS;
         // An entry that is no longer kept is old enough.

@@ -12,7 +12,7 @@
 //!
 //! # Bounds
 //!
-//! Rules reach back [`RULES_MAX`] numbers. What began before that is gone whether a rule matches it or not: a response
+//! Rules reach back [`RULES_MAX`] numbers, from when there were so many. What began before that is gone whether a rule matches it or not: a response
 //! that outlives a quarter of a million purges is fetched once more. Entries below that floor are swept out shard by shard as
 //! new ones come, so there are at most twice as many, about 100 bytes each and the text of prefixes.
 //!
@@ -39,6 +39,8 @@ pub struct Rules {
     any_tag: RwLock<Latest>,
     /// Number up to which rules are in force; stored after them.
     latest: AtomicU64,
+    /// The first number; 0: none yet.
+    first: AtomicU64,
     floor: AtomicU64,
     window: u64,
 }
@@ -84,6 +86,7 @@ impl Rules {
             tags: Shards::new(window),
             any_tag: RwLock::default(),
             latest: AtomicU64::new(0),
+            first: AtomicU64::new(0),
             floor: AtomicU64::new(0),
             window,
         }
@@ -108,7 +111,11 @@ impl Rules {
 
     /// Goes by numbers up to this one, which were none of this server's.
     pub fn pass(&self, number: u64) {
-        self.raise_floor(number.saturating_sub(self.window));
+        // Numbers need not begin at 1: the window is counted from the first.
+        let first = self.first.compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire);
+        if number.saturating_sub(first.err().unwrap_or(number)) >= self.window {
+            self.raise_floor(number - self.window);
+        }
         self.latest.fetch_max(number, Ordering::AcqRel);
     }
 
@@ -332,6 +339,15 @@ mod tests {
         check(&rules, "c1/untouched", &[], 100_000 - 641, Verdict::Gone);
         check(&rules, "c1/untouched", &[], 100_000 - 640, Verdict::Current);
         check(&rules, "c1/99999", &[], 99_998, Verdict::Stale);
+    }
+
+    #[test]
+    fn numbers_that_begin_high_drop_nothing() {
+        let rules = rules(&["1700000000000 hard file c1/a"]);
+        check(&rules, "c1/b", &[], 0, Verdict::Current);
+        check(&rules, "c1/a", &[], 0, Verdict::Gone);
+        rules.pass(1_700_000_000_000 + RULES_MAX);
+        check(&rules, "c1/b", &[], 0, Verdict::Gone);
     }
 
     #[test]

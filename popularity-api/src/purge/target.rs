@@ -41,14 +41,12 @@ impl Target {
     pub fn parse(what: PurgeWhat, value: &str) -> Result<Self, BadPurge> {
         let path = value.strip_prefix('/').unwrap_or(value);
         match what {
-            PurgeWhat::File => {
-                CanonicalName::parse(path).map(Self::File).map_err(|why| BadPurge::File(value.to_owned(), why))
-            }
+            PurgeWhat::File => name(path).map(Self::File).map_err(|why| BadPurge::File(value.to_owned(), why)),
             PurgeWhat::Prefix if path.is_empty() => Ok(Self::Prefix("".into())),
             PurgeWhat::Prefix => {
                 // A folder is what some file in it begins with.
                 let inside = format!("{}/x", path.strip_suffix('/').unwrap_or(path));
-                let name = CanonicalName::parse(&inside).map_err(|why| BadPurge::Prefix(value.to_owned(), why))?;
+                let name = name(&inside).map_err(|why| BadPurge::Prefix(value.to_owned(), why))?;
                 let name = name.as_str();
                 Ok(Self::Prefix(name[..name.len() - 1].into()))
             }
@@ -85,6 +83,11 @@ impl Target {
             Self::Tag(_) => false,
         }
     }
+}
+
+/// The canonical name, or else a site's file as it was written, `c7/list?page=2`.
+fn name(path: &str) -> Result<CanonicalName, geo::NameError> {
+    CanonicalName::parse(path).or_else(|_| CanonicalName::from_written(path))
 }
 
 /// Checks the id of a purge.
@@ -127,6 +130,8 @@ mod tests {
     fn a_target_is_read_in_canonical_form() {
         check(PurgeWhat::File, "c1/a.jpg", "c1/a.jpg");
         check(PurgeWhat::File, "/c1/%61.jpg", "c1/a.jpg");
+        check(PurgeWhat::File, "c7/list?page=2", "c7/list?page=2");
+        check(PurgeWhat::File, "/c7/", "c7/");
         check(PurgeWhat::Prefix, "c1", "c1/");
         check(PurgeWhat::Prefix, "/c1/%61/b/", "c1/a/b/");
         check(PurgeWhat::Prefix, "", "");
@@ -139,11 +144,12 @@ mod tests {
     fn what_names_nothing_is_refused() {
         for (what, value) in [
             (PurgeWhat::File, ""),
-            (PurgeWhat::File, "c1/"),
-            (PurgeWhat::File, "c1/../a"),
+            (PurgeWhat::File, "c1"),
+            (PurgeWhat::File, "a/b"),
+            (PurgeWhat::File, "c1/a b"),
             (PurgeWhat::Prefix, "photos/"),
-            (PurgeWhat::Prefix, "c1//a"),
-            (PurgeWhat::Prefix, "c1/../a"),
+            (PurgeWhat::Prefix, "c01/a"),
+            (PurgeWhat::Prefix, "c1/a#b"),
             (PurgeWhat::Tag, ""),
             (PurgeWhat::Tag, "two tags"),
             (PurgeWhat::Tag, "two,tags"),

@@ -149,7 +149,7 @@ fn status_is_written_like_this() {
     );
     check(
         &RegionState {
-            servers: vec![ServerState { name: "sun4-1-1".to_owned(), healthy: true, load }],
+            servers: vec![ServerState { name: "sun4-1-1".to_owned(), healthy: true, load, busy: 1.5 }],
             hot: vec![HotFile { file: "c1/a.jpg".to_owned(), spread: 2 }],
             holdings: vec![HoldingsDelta {
                 cache: "cache4-1".to_owned(),
@@ -160,7 +160,7 @@ fn status_is_written_like_this() {
             }],
             topology_version: 3,
         },
-        r#"{"servers":[{"name":"sun4-1-1","healthy":true,"load":{"bits_per_second":1000000000.0,"requests_per_second":2.5,"connections":3,"cpu_pressure":0.5}}],"hot":[{"file":"c1/a.jpg","spread":2}],"holdings":[{"cache":"cache4-1","generation":9,"since":null,"added":["00000000000000ff"],"removed":[]}],"topology_version":3}"#,
+        r#"{"servers":[{"name":"sun4-1-1","healthy":true,"load":{"bits_per_second":1000000000.0,"requests_per_second":2.5,"connections":3,"cpu_pressure":0.5},"busy":1.5}],"hot":[{"file":"c1/a.jpg","spread":2}],"holdings":[{"cache":"cache4-1","generation":9,"since":null,"added":["00000000000000ff"],"removed":[]}],"topology_version":3}"#,
     );
 }
 

@@ -140,10 +140,15 @@ fn age(response: &HeaderMap, exchange: Exchange) -> u64 {
     let now = exchange.answered_at;
     let made_at = first(response, header::DATE).and_then(|text| date::parse(text, now)).unwrap_or(now);
     let apparent = now.saturating_sub(made_at);
-    // The first of several values (section 5.1), and none that is not a number.
+    apparent.max(told_age(response).saturating_add(now.saturating_sub(exchange.asked_at)))
+}
+
+/// What a response says of its age, seconds: the first of several values (RFC 9111, section 5.1), and none that is not
+/// a number.
+#[must_use]
+pub fn told_age(response: &HeaderMap) -> u64 {
     let told = first(response, header::AGE).and_then(|text| text.split(',').next());
-    let told = told.and_then(|text| seconds(text.trim())).unwrap_or(0);
-    apparent.max(told.saturating_add(now.saturating_sub(exchange.asked_at)))
+    told.and_then(|text| seconds(text.trim())).unwrap_or(0)
 }
 
 fn first(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {

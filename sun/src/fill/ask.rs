@@ -94,7 +94,7 @@ impl Asker<'_> {
                 why.busy |= slot.is_none();
                 slot
             }
-            Source::Sun { .. } | Source::Cache { .. } => None,
+            Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => None,
         };
         if slot.is_none() && source.server().is_none() {
             why.note(&source, "too many questions are waiting for it".to_owned());
@@ -157,7 +157,7 @@ impl Asker<'_> {
         }
         let slot = match source {
             Source::ContentServer { number, .. } => Some(edge.slots.try_enter(*number)?),
-            Source::Sun { .. } | Source::Cache { .. } => None,
+            Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => None,
         };
         if !edge.hedging.take() {
             return None;

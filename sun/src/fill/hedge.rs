@@ -118,7 +118,9 @@ impl Key {
     fn of(source: &Source) -> Self {
         match source {
             Source::ContentServer { number, .. } => Self::ContentServer(*number),
-            Source::Sun { name, .. } | Source::Cache { name, .. } => Self::Server(name.clone()),
+            Source::Sun { name, .. } | Source::Former { name, .. } | Source::Cache { name, .. } => {
+                Self::Server(name.clone())
+            }
         }
     }
 }

@@ -41,6 +41,8 @@ pub enum Plan {
     Part,
     /// HEAD.
     Head,
+    /// The whole file, unless it is still the version that the client has.
+    Conditional,
 }
 
 impl Plan {
@@ -93,7 +95,13 @@ impl Plan {
     #[must_use]
     pub const fn start(&self) -> u64 {
         match self {
-            Self::Whole | Self::Size | Self::Revalidate { .. } | Self::Complete { .. } | Self::Part | Self::Head => 0,
+            Self::Whole
+            | Self::Size
+            | Self::Revalidate { .. }
+            | Self::Complete { .. }
+            | Self::Part
+            | Self::Head
+            | Self::Conditional => 0,
             Self::Span(range) | Self::Continue { range, .. } => range.start,
         }
     }
@@ -102,7 +110,7 @@ impl Plan {
     #[must_use]
     pub fn covers(&self, position: u64) -> bool {
         match self {
-            Self::Whole | Self::Revalidate { .. } | Self::Complete { .. } => true,
+            Self::Whole | Self::Revalidate { .. } | Self::Complete { .. } | Self::Conditional => true,
             Self::Size | Self::Part | Self::Head => false,
             Self::Span(range) | Self::Continue { range, .. } => range.contains(&position),
         }
@@ -112,7 +120,7 @@ impl Plan {
     #[must_use]
     pub fn range(&self) -> Option<Range<u64>> {
         match self {
-            Self::Whole | Self::Revalidate { .. } | Self::Part | Self::Head => None,
+            Self::Whole | Self::Revalidate { .. } | Self::Part | Self::Head | Self::Conditional => None,
             Self::Complete { body, .. } => Some(body.len() as u64..u64::MAX),
             Self::Size => Some(0..1),
             Self::Span(range) | Self::Continue { range, .. } => Some(range.clone()),

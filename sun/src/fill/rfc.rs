@@ -5,6 +5,7 @@
 //! ```text
 //!   status   asked for               then
 //!   304      is it still current?    the held version, with its fields updated
+//!            is the client's?        handed on
 //!   206      whole extents           these bytes of the file
 //!            the rest of a piece     piece and rest are the file, if a strong validator says so
 //!            the client's own range  handed on as it is; kept as a piece
@@ -81,6 +82,7 @@ pub fn understand(plan: &Plan, head: Head<'_>, rules: &Rules<'_>) -> Understood 
     let content_range = headers::text(head.headers, &header::CONTENT_RANGE).and_then(ContentRange::parse);
     match (head.status, plan) {
         (StatusCode::NOT_MODIFIED, Plan::Revalidate { meta }) => unchanged(meta, head, rules),
+        (StatusCode::NOT_MODIFIED, Plan::Conditional) => whole(head, rules, true),
         (StatusCode::NOT_MODIFIED, _) => failed(Answer::Useless("304 to a question without a condition".to_owned())),
         (status, Plan::Revalidate { meta }) if is_failure(status) && may_use_stale(meta, rules) => {
             failed(Answer::Useless(format!("it answered {status}")))
@@ -307,3 +309,144 @@ fn may_use_stale(meta: &Meta, rules: &Rules<'_>) -> bool {
 
 /// Largest part of a file that is kept as a piece, bytes: as much as a file that is kept as one.
 pub const PIECE_BYTES_MAX: u64 = crate::extent::EXTENT_BYTES;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    const NOW: u64 = 1_000_000;
+
+    #[test]
+    fn any_status_is_an_answer_and_what_it_says_decides() {
+        let fresh = ("cache-control", "max-age=60");
+        check(&Plan::Whole, 200, &[fresh], "200 0..30 stored shared");
+        check(&Plan::Whole, 404, &[fresh], "404 0..30 stored shared");
+        check(&Plan::Whole, 599, &[fresh], "599 0..30 stored shared");
+        check(&Plan::Whole, 200, &[], "200 0..30 stored");
+        check(&Plan::Whole, 200, &[("cache-control", "max-age=60, no-cache")], "200 0..30 stored");
+        check(&Plan::Whole, 200, &[("cache-control", "private")], "200 0..30");
+        check(&Plan::Whole, 200, &[fresh, ("vary", "*")], "200 0..30");
+        check(&Plan::Whole, 503, &[], "503 0..30");
+        check(&Plan::Head, 200, &[fresh], "sized 200 30");
+        check(&Plan::Whole, 304, &[], "useless");
+        check(&Plan::Conditional, 304, &[fresh], "sized 304 30");
+        check(&Plan::Conditional, 200, &[fresh], "200 0..30 stored shared");
+    }
+
+    #[test]
+    fn fields_that_are_not_kept_reach_only_the_one_who_asked() {
+        let headers = [("cache-control", "max-age=60, private=\"a\""), ("a", "1"), ("b", "2")];
+        let understood = judge(&Plan::Whole, 200, &headers);
+        let Answer::Bytes { meta, .. } = &understood.answer else { panic!() };
+        assert!(!meta.headers.contains_key("a") && meta.headers.contains_key("b"));
+        assert!(understood.original.unwrap().headers.contains_key("a"));
+    }
+
+    #[test]
+    fn a_304_freshens_what_it_is_about() {
+        let held = held(&[("etag", "\"a\""), ("b", "1")], 0);
+        let plan = Plan::Revalidate { meta: Arc::clone(&held) };
+        check(&plan, 304, &[("cache-control", "max-age=60"), ("b", "2")], "unchanged b=2 shared");
+        check(&plan, 304, &[("b", "2")], "unchanged b=2");
+        check(&plan, 304, &[("cache-control", "max-age=60"), ("etag", "\"x\""), ("b", "2")], "unchanged b=1");
+    }
+
+    #[test]
+    fn an_error_is_a_failure_only_while_what_is_held_may_be_used() {
+        let usable = Plan::Revalidate { meta: held(&[], NOW + 1) };
+        check(&usable, 503, &[], "useless");
+        check(&usable, 404, &[], "404 0..30 stored");
+        check(&Plan::Revalidate { meta: held(&[], NOW) }, 503, &[], "503 0..30");
+    }
+
+    #[test]
+    fn a_piece_is_completed_only_by_its_own_version() {
+        let meta = held(&[("etag", "\"a\"")], 0);
+        let plan = Plan::Complete { meta, body: Bytes::from_static(b"01234") };
+        let rest = ("content-range", "bytes 5-34/35");
+        check(
+            &plan,
+            206,
+            &[rest, ("etag", "\"a\""), ("cache-control", "max-age=60")],
+            "200 0..35 prefix=5 stored shared",
+        );
+        check(&plan, 206, &[rest, ("etag", "\"b\"")], "refused: the file changed while it was being fetched");
+        check(&plan, 206, &[rest], "refused: the file changed while it was being fetched");
+        check(&plan, 416, &[], "refused: the file changed while it was being fetched");
+        check(&plan, 200, &[], "200 0..30 stored");
+        let unnamed = Plan::Complete { meta: held(&[], 0), body: Bytes::from_static(b"01234") };
+        check(&unnamed, 206, &[rest], "refused: the file changed while it was being fetched");
+    }
+
+    #[test]
+    fn the_clients_own_range_is_handed_on_and_kept_as_a_piece() {
+        let fresh = ("cache-control", "max-age=60");
+        check(&Plan::Part, 206, &[fresh, ("content-range", "bytes 5-34/100")], "206 0..30 piece 5 of 100");
+        // The bytes that come are what there is when a range that runs to the end is counted too long.
+        check(&Plan::Part, 206, &[fresh, ("content-range", "bytes 5-35/36")], "206 0..30 piece 5 of 35");
+        check(&Plan::Part, 206, &[fresh, ("content-range", "bytes 5-35/100")], "206 0..30");
+        check(&Plan::Part, 206, &[fresh, ("content-range", "bytes 5-20/21")], "206 0..30");
+        check(&Plan::Part, 206, &[fresh], "206 0..30");
+        check(&Plan::Part, 206, &[("cache-control", "no-store"), ("content-range", "bytes 5-34/100")], "206 0..30");
+        check(&Plan::Part, 416, &[("content-range", "bytes */3")], "416 0..30");
+    }
+
+    #[test]
+    fn extents_are_shared_only_with_a_version_to_put_them_together_by() {
+        let (plan, fresh) = (Plan::Span(0..30), ("cache-control", "max-age=60"));
+        check(&plan, 206, &[fresh, ("content-range", "bytes 0-29/90"), ("etag", "\"a\"")], "200 0..30 stored shared");
+        check(&plan, 206, &[fresh, ("content-range", "bytes 0-29/30")], "200 0..30 stored shared");
+        let not_shared = "refused: the answer was for another client alone";
+        check(&plan, 206, &[fresh, ("content-range", "bytes 0-29/90")], not_shared);
+        check(&plan, 206, &[fresh, ("content-range", "bytes 5-34/90"), ("etag", "\"a\"")], not_shared);
+        check(&plan, 416, &[], not_shared);
+        check(&plan, 200, &[fresh], "200 0..30 stored shared");
+    }
+
+    #[track_caller]
+    fn check(plan: &Plan, status: u16, headers: &[(&'static str, &'static str)], expected: &str) {
+        let understood = judge(plan, status, headers);
+        let mut words = match &understood.answer {
+            Answer::Bytes { meta, range } => format!("{} {range:?}", meta.status.as_u16()),
+            Answer::Sized(meta) => format!("sized {} {}", meta.status.as_u16(), meta.size.unwrap()),
+            Answer::Unchanged(meta) => format!("unchanged b={}", meta.headers["b"].to_str().unwrap()),
+            Answer::Refused(error) => format!("refused: {error}"),
+            Answer::Useless(_) => "useless".to_owned(),
+        };
+        if let Some((start, meta)) = &understood.piece {
+            words.push_str(&format!(" piece {start} of {}", meta.size.unwrap()));
+        }
+        if !understood.prefix.is_empty() {
+            words.push_str(&format!(" prefix={}", understood.prefix.len()));
+        }
+        let failed = matches!(understood.answer, Answer::Refused(_) | Answer::Useless(_));
+        for (word, said) in [(" stored", understood.stored), (" shared", understood.shared && !failed)] {
+            words.push_str(if said { word } else { "" });
+        }
+        assert_eq!(words, expected, "{plan:?} {status} {headers:?}");
+    }
+
+    fn judge(plan: &Plan, status: u16, headers: &[(&'static str, &'static str)]) -> Understood {
+        let (headers, said) = (map(headers), Said::of(&HeaderMap::new(), false));
+        let rules = Rules {
+            said: &said,
+            exchange: freshness::Exchange { asked_at: NOW, answered_at: NOW },
+            fallback: 2,
+            negative_ttl: &[],
+            file_bytes_max: 1000,
+        };
+        let head = Head { status: StatusCode::from_u16(status).unwrap(), headers: &headers, length: Some(30) };
+        understand(plan, head, &rules)
+    }
+
+    /// A stale version of 35 bytes.
+    fn held(headers: &[(&'static str, &'static str)], error_until: u64) -> Arc<Meta> {
+        let lifetime = Lifetime { born_at: 0, fresh_until: 1, background_until: 1, error_until };
+        Arc::new(Meta::of_response(StatusCode::OK, map(headers), Some(35), lifetime, 4))
+    }
+
+    fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+}

@@ -9,35 +9,32 @@
 //!                    or twice in vain
 //! ```
 
+mod keeping;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use geo::ContentId;
-use http::{HeaderMap, Response, StatusCode, header};
-use http_body::Body as _;
+use http::{StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::breaker::Leave;
-use crate::caching::freshness::Exchange;
-use crate::caching::update;
-use crate::caching::vary::{self, Vary, Varying};
+use crate::caching::freshness;
 use crate::edge::Edge;
 use crate::errand::Errand;
 use crate::extent::{self, EXTENT_BYTES};
-use crate::fill::answer::{self, Answer, Making};
+use crate::fill::answer::{self, Answer};
 use crate::fill::ask::{Asker, NoneAnswered, Reply};
 use crate::fill::plan::Plan;
-use crate::fill::rfc::{self, Understood};
+use crate::fill::rfc::Understood;
 use crate::fill::slots::Slot;
 use crate::fill::window::Window;
-use crate::fill::{self, Fill, FillError, LEAD_BYTES_MAX, Opened, Phase, WINDOW_BYTES_MAX};
+use crate::fill::{Fill, FillError, LEAD_BYTES_MAX, Opened, Phase, WINDOW_BYTES_MAX};
 use crate::headers;
-use crate::meta::{self, Meta, Storable};
+use crate::meta::Meta;
 use crate::metrics::Outcome;
-use crate::purge::{Stamp, Verdict};
 use crate::ram::Note;
 use crate::sources::Source;
 use crate::stored::Keep;
@@ -49,7 +46,7 @@ pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, errand: Errand) {
     fill.begin(edge.purges.mark());
     let sources = fill.sources.clone().into();
     let asker = Asker { edge: &edge, errand: &errand, fill: &fill, sources };
-    let keep = edge.keeps(&errand.name, errand.content);
+    let keep = edge.keep(&errand.name, errand.content);
     let mut writer =
         Writer { edge: &edge, fill: &fill, errand: &errand, asker, began_at: 0, declined: false, piece: None, keep };
     let outcome = writer.run().await;
@@ -156,15 +153,19 @@ impl Writer<'_> {
     /// Asks the sources in turn until one gives a usable answer, and lets the readers know of it.
     async fn open(&mut self) -> Result<(Body, Opened), FillError> {
         let mut asked = Asked::for_plan(&self.fill.plan);
-        if let (Plan::Part, Some(said)) = (&self.fill.plan, &self.errand.said) {
-            asked = asked.with_range(said.range.as_ref());
+        match (&self.fill.plan, &self.errand.said) {
+            (Plan::Part, Some(said)) => asked = asked.with_range(said.range.as_ref()),
+            (Plan::Conditional, Some(said)) => asked = asked.with_conditions(said),
+            _ => {}
         }
         let mut why = NoneAnswered::default();
-        let mut asked_at = crate::unix_now();
+        let mut asked_ms = self.edge.now_ms();
         while let Some(Reply { response, source, leave, slot }) = self.asker.next(&asked, &mut why).await {
-            let understood = self.understand(&response, &source, asked_at);
+            // In whole seconds a moment that spans the turn of one would count as one.
+            let waited_s = self.edge.now_ms().saturating_sub(asked_ms) / 1000;
+            let understood = self.understand(&response, &source, waited_s);
             let understood = self.stamped(understood, response.headers(), source.server().is_some());
-            asked_at = crate::unix_now();
+            asked_ms = self.edge.now_ms();
             match understood.answer {
                 Answer::Useless(text) => {
                     why.note(&source, text);
@@ -186,82 +187,6 @@ impl Writer<'_> {
             }
         }
         Err(why.into())
-    }
-
-    /// With the purges that were gone by when this fill began, and the tags.
-    fn stamped(&self, understood: Understood, response: &HeaderMap, ours: bool) -> Understood {
-        let (purges, errand) = (&self.edge.purges, self.errand);
-        let stamp = Stamp::new(purges, self.fill, (&errand.name, errand.content), response, ours);
-        Understood {
-            answer: stamp.answer(understood.answer),
-            original: understood.original.map(|meta| stamp.version(&meta)),
-            piece: understood.piece.map(|(start, meta)| (start, stamp.version(&meta))),
-            ..understood
-        }
-    }
-
-    /// What a response means, by the class's policy.
-    fn understand(&self, response: &Response<Incoming>, source: &Source, asked_at: u64) -> Understood {
-        let topology = self.edge.topology();
-        let class = self.errand.class(&topology);
-        let fallback = meta::fresh_generation(rand::random());
-        let (status, now) = (response.status(), crate::unix_now());
-        let Some(said) = &self.errand.said else {
-            let making = Making {
-                now,
-                ttl_s: class.ttl_s,
-                fallback,
-                stale_while_revalidate_s: class.stale_while_revalidate_s,
-                stale_if_error_s: class.stale_if_error_s,
-            };
-            let plan = &self.fill.plan;
-            let answer = answer::understand(plan, status, response.headers(), making, source.authority());
-            return self.of_medium(answer, response.headers(), class.file_bytes_max);
-        };
-        let ours_failed = source.server().is_some() && matches!(status.as_u16(), 502..=504);
-        if ours_failed || (status == StatusCode::NOT_FOUND && !source.authority()) {
-            return rfc::failed(Answer::Useless(format!("it answered {status}")));
-        }
-        let exchange = Exchange { asked_at, answered_at: now };
-        let rules = rfc::Rules {
-            said,
-            exchange,
-            fallback,
-            negative_ttl: &class.negative_ttl,
-            file_bytes_max: class.file_bytes_max,
-        };
-        let headers = update::end_to_end(response.headers());
-        let length = response.body().size_hint().exact();
-        let head = rfc::Head { status, headers: &headers, length };
-        if let (Plan::Head, StatusCode::OK) = (&self.fill.plan, status) {
-            self.head_updates(&headers, &rules);
-        }
-        rfc::understand(&self.fill.plan, head, &rules)
-    }
-
-    /// A medium is kept and shared unless it says that it must not be.
-    fn of_medium(&self, answer: Answer, headers: &HeaderMap, file_bytes_max: u64) -> Understood {
-        let (size, flows) = match &answer {
-            Answer::Bytes { meta, .. } => (meta.size, true),
-            _ => (None, false),
-        };
-        let allowed = Storable::of(headers) == Storable::Yes;
-        let stored = flows && allowed && size.is_none_or(|size| size <= file_bytes_max);
-        Understood { stored, shared: allowed, ..rfc::failed(answer) }
-    }
-
-    /// RFC 9111, section 4.3.5: what HEAD says of a held file updates it, or shows that it is of another version.
-    fn head_updates(&self, headers: &HeaderMap, rules: &rfc::Rules<'_>) {
-        let (ram, slot) = (&self.edge.ram, self.fill.content);
-        let Some(head) = ram.head(slot) else { return };
-        if head.meta().status != StatusCode::OK {
-            return;
-        }
-        if update::agrees(&head.meta().headers, head.meta().size, headers) {
-            self.edge.refresh(slot, Arc::new(rfc::refreshed(head.meta(), headers, rules)));
-        } else {
-            self.edge.forget(slot);
-        }
     }
 
     async fn opened(&mut self, understood: Understood, reply: Reply) -> Result<(Body, Opened), FillError> {
@@ -289,7 +214,7 @@ impl Writer<'_> {
             original,
             status: response.status(),
             asked: self.why_asked(),
-            age: crate::unix_now().saturating_sub(meta.born_at),
+            age: freshness::told_age(response.headers()),
             passed_on: source.server().and(headers::text(response.headers(), &CACHE_STATUS)).map(Arc::from),
             meta,
         };
@@ -310,56 +235,6 @@ impl Writer<'_> {
             self.keep_extents(prefix, &opened);
         }
         Ok((Body { frames: response.into_body(), source, _slot: place }, opened))
-    }
-
-    /// Where what came is kept: in the slot of its URL, or in that of a variant.
-    fn place(&self, understood: &Understood, response: &HeaderMap) -> (ContentId, Option<Arc<Varying>>) {
-        let Some(said) = &self.errand.said else { return (self.fill.content, None) };
-        let keeps = understood.stored || understood.piece.is_some();
-        if !keeps || self.fill.plan.version().is_some() {
-            return (self.fill.content, None);
-        }
-        let (ram, url) = (&self.edge.ram, vary::slot(self.errand.content));
-        let Vary::By(fields) = &understood.vary else { return (url, None) };
-        let known = ram.varying(url).filter(|known| known.fields == *fields);
-        let mut varying = known.map_or_else(|| Varying::new(fields.clone(), rand::random()), |known| (*known).clone());
-        varying.note_language(url, &said.headers, response);
-        let (slot, varying) = (varying.exact(url, &said.headers), Arc::new(varying));
-        self.edge.unstore(url);
-        ram.note(url, Note::Varying(Arc::clone(&varying)));
-        (slot, Some(varying))
-    }
-
-    fn why_asked(&self) -> fill::Asked {
-        match &self.fill.plan {
-            _ if self.errand.said.is_none() => fill::Asked::Nothing,
-            Plan::Revalidate { .. } => fill::Asked::Stale,
-            Plan::Complete { .. } | Plan::Continue { .. } => fill::Asked::Part,
-            _ => fill::Asked::Url,
-        }
-    }
-
-    /// What came is for the one who asked: nobody joins any more, and for a while nobody waits for another's answer.
-    fn note_alone(&self, opened: &Opened) {
-        if opened.shared || self.fill.alone {
-            return;
-        }
-        self.edge.fills.leave(self.fill);
-        let final_word = opened.flows && !opened.stored && !opened.status.is_server_error();
-        let about_all = !matches!(self.fill.plan, Plan::Part | Plan::Head | Plan::Continue { .. });
-        if final_word && about_all {
-            self.edge.ram.note(self.fill.content, Note::Alone { until: crate::unix_now() + ALONE_S });
-        }
-    }
-
-    /// Whether a body that breaks off can be gone on with: not the client's own range, and no error.
-    fn resumable(&self, opened: &Opened) -> bool {
-        !matches!(self.fill.plan, Plan::Part) && opened.meta.status == StatusCode::OK
-    }
-
-    /// Whether no purge has overtaken this fill.
-    fn is_current(&self, meta: &Meta) -> bool {
-        self.edge.purges.of(&self.errand.name, self.errand.content, meta) == Verdict::Current
     }
 
     /// Keeps the metadata of a large file, unless this fill continues a version that has been replaced meanwhile.
@@ -440,7 +315,7 @@ impl Writer<'_> {
         let generation = opened.meta.generation;
         let held = || self.edge.has_extent(opened.slot, generation, next);
         let brought = || self.edge.fills.yields(self.fill, generation, next_start);
-        self.unwanted(opened) || (next_start > self.fill.plan.start() && (held() || brought()))
+        self.unwanted(opened) || (opened.stored && next_start > self.fill.plan.start() && (held() || brought()))
     }
 
     /// A fill of more than the tier has room for, or that is not kept, goes on only while somebody reads it.
@@ -617,10 +492,6 @@ impl Fill {
 }
 
 const CACHE_STATUS: header::HeaderName = header::HeaderName::from_static("cache-status");
-
-/// How long it is remembered that an answer was for one client alone, seconds: so long whoever asks next asks for
-/// themselves at once. Too small: they wait for each other first, too large: they ask one by one what could be shared.
-const ALONE_S: u64 = 30;
 
 /// How often a fill that breaks off is resumed.
 const RESUMES_MAX: u32 = 2;

@@ -274,7 +274,7 @@ impl Passed {
             self.timer = None;
             return Poll::Ready(match frame {
                 None => {
-                    self.keep.take().map(Keep::complete);
+                    self.has_ended();
                     None
                 }
                 Some(Err(error)) => Some(Err(self.broken(&error.to_string()))),
@@ -296,7 +296,13 @@ impl Passed {
             keep.take(piece);
         }
         if self.inner.is_end_stream() {
-            self.keep.take().map(Keep::complete);
+            self.has_ended();
+        }
+    }
+
+    fn has_ended(&mut self) {
+        if let Some(keep) = self.keep.take() {
+            keep.complete();
         }
     }
 

@@ -261,21 +261,14 @@ impl Purges {
     fn shorten(&self, writer: &mut Writer) -> io::Result<()> {
         let (mut file, found) = Lines::open::<Line>(&self.path)?;
         let (log, direct) = (self.log.floor(), self.direct.floor());
-        let mut kept = vec![Line::Floor(log), Line::Position(self.position())];
         let needed = |line: &Line| match line {
             Line::Purge(purge) => purge.sequence > log,
             Line::Direct(purge) => purge.number > direct,
-            Line::Position(position) => *position > log,
-            Line::Floor(_) => false,
+            Line::Position(_) | Line::Floor(_) => false,
         };
+        let mut kept = vec![Line::Floor(log)];
         kept.extend(found.lines.into_iter().filter(needed));
-        // Positions say the same as the last of them.
-        let last = kept.iter().rposition(|line| matches!(line, Line::Position(_)));
-        let mut index = 0;
-        kept.retain(|line| {
-            index += 1;
-            !matches!(line, Line::Position(_)) || last == Some(index - 1)
-        });
+        kept.push(Line::Position(self.position()));
         file.replace(&kept)?;
         (writer.lines, writer.count) = (file, kept.len() as u64);
         Ok(())

@@ -88,7 +88,7 @@ fn probe(folder: &Path, count: u64, began: Instant) -> anyhow::Result<()> {
     let began = Instant::now();
     let mut right = 0;
     for turn in 0..1000_u64 {
-        let number = last - count / 2 + turn * (count / 2000);
+        let number = last - count / 2 + turn * (count / 2500);
         let found = runtime.block_on(async { store.head(content(number)).wait().await });
         right += u64::from(found.is_some_and(|head| head.body == body(number)));
     }

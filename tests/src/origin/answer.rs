@@ -32,7 +32,10 @@ pub(super) fn to(request: &Request<Incoming>, scripted: Option<Scripted>) -> Res
     if script.status != 200 {
         return short(StatusCode::from_u16(script.status).expect("a status"));
     }
-    if request.method() != Method::GET && request.method() != Method::HEAD {
+    if let Some(name) = &script.echoes {
+        return echo(script, request.headers().get(name));
+    }
+    if request.method() != Method::GET && request.method() != Method::HEAD && !script.any_method {
         return short(StatusCode::METHOD_NOT_ALLOWED);
     }
     if header_of(request.headers(), &header::IF_NONE_MATCH) == Some(script.etag()) {
@@ -57,6 +60,18 @@ pub(super) fn to(request: &Request<Incoming>, scripted: Option<Scripted>) -> Res
         Frames { frames: Some(frames) }
     };
     response.body(body).expect("a response")
+}
+
+fn echo(script: &Script, said: Option<&HeaderValue>) -> Response<Frames> {
+    let body = said.map_or_else(Bytes::new, |said| Bytes::copy_from_slice(said.as_bytes()));
+    let mut response = Response::builder().header(header::CONTENT_LENGTH, body.len());
+    for (name, value) in &script.headers {
+        response = response.header(name, value);
+    }
+    let (sender, frames) = mpsc::channel(1);
+    // The channel is empty and has room for one.
+    let _ = sender.try_send(Ok(body));
+    response.body(Frames { frames: Some(frames) }).expect("a response")
 }
 
 fn short(status: StatusCode) -> Response<Frames> {

@@ -19,6 +19,8 @@ pub struct Script {
     pub(super) head_gate: Option<Gate>,
     pub(super) heads_held: Option<usize>,
     pub(super) bytes_per_second: Option<u64>,
+    pub(super) echoes: Option<String>,
+    pub(super) any_method: bool,
 }
 
 /// What the response says about its length.
@@ -49,6 +51,8 @@ impl Script {
             head_gate: None,
             heads_held: None,
             bytes_per_second: None,
+            echoes: None,
+            any_method: false,
         }
     }
 
@@ -135,6 +139,20 @@ impl Script {
     #[must_use]
     pub const fn dripping(mut self, bytes_per_second: u64) -> Self {
         self.bytes_per_second = Some(bytes_per_second);
+        self
+    }
+
+    /// The body is what the request says in this header, and there are no validators: an answer made for its client.
+    #[must_use]
+    pub fn echoing(mut self, header: &str) -> Self {
+        self.echoes = Some(header.to_owned());
+        self
+    }
+
+    /// Methods other than GET and HEAD get the same.
+    #[must_use]
+    pub const fn any_method(mut self) -> Self {
+        self.any_method = true;
         self
     }
 

@@ -2,6 +2,7 @@
 //! byte, every counter and every header. Simplest first:
 //!
 //! - [`serving`]: one sun. Miss, hit, ranges, conditions, HEAD.
+//! - [`caching`]: what responses and requests say about keeping, on a site under the policy "rfc".
 //! - [`crowds`]: many clients and one fill; a client that leaves.
 //! - [`parts`]: several ranges in one response, and what of a partly cached file is asked for.
 //! - [`fills`]: what competes for sources and memory, and what is fetched ahead.
@@ -12,7 +13,9 @@
 //! - [`tls`]: which certificate, and a new one.
 //! - [`region`]: several suns and caches: owners, stand-ins, no ring.
 //! - [`carrying`]: downloads become ratings, ratings fill caches, caches get the links.
+//! - [`hot`]: a file that one sun is not enough for; a file whose owner changed.
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
+//! - [`purge`]: what was purged is served by nobody any more.
 //! - [`restarts`]: kill -9 and drain.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`shipped`]: the config files that are shipped start the daemons.
@@ -21,13 +24,16 @@
 //! One binary, so that it links once. Every test has a world of its own and all run at the same time.
 
 mod browser;
+mod caching;
 mod carrying;
 mod conformance;
 mod crowds;
 mod demo;
 mod fills;
 mod hostile;
+mod hot;
 mod parts;
+mod purge;
 mod region;
 mod restarts;
 mod serving;

@@ -77,7 +77,7 @@ async fn a_store_without_room_is_left_alone() {
     };
     let mut sun = world
         .start_with(SUN, |settings| {
-            settings.more += &format!("\nstore = [{{ path = {:?}, bytes = {STORE_BYTES} }}]", mounted.at)
+            settings.more += &format!("\nstore = [{{ path = {:?}, bytes = {STORE_BYTES} }}]", mounted.at);
         })
         .await;
     put(&world);

@@ -44,14 +44,14 @@ pub(crate) async fn run(rounds: usize) -> anyhow::Result<()> {
     ];
     println!("== files that are not held: sun beside nginx proxy_cache with proxy_cache_lock, plain HTTP/1.1");
     crate::machine(&["nginx", "uname"]);
-    println!("\n{:58}{:>14}{:>17}{:>14}", "", proxies[0].label, proxies[1].label, proxies[2].label);
+    println!("\n{:58}{:>20}{:>20}{:>20}", "", proxies[0].label, proxies[1].label, proxies[2].label);
     crowd(&world, &proxies).await?;
     drip(&world, &proxies).await?;
     speed(&world, &proxies, rounds).await
 }
 
 fn row(what: &str, values: &[String]) {
-    println!("{what:58}{:>14}{:>17}{:>14}", values[0], values[1], values[2]);
+    println!("{what:58}{:>20}{:>20}{:>20}", values[0], values[1], values[2]);
 }
 
 fn ms(time: Duration) -> String {

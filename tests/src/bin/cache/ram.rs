@@ -46,7 +46,7 @@ impl RamTier {
             // No early end: a request for a large file asks for each extent, and the policy counts it.
             Some(Head::Large { meta }) => extents(&meta)
                 .map(|index| self.ram.extent(content, meta.generation, index).is_some())
-                .fold(true, |all, held| all && held),
+                .fold(true, |all, held| all & held),
         }
     }
 
