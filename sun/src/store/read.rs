@@ -134,3 +134,37 @@ fn clamp(range: &Range<u64>, length: usize) -> Range<usize> {
 
 /// Records up to this size are read whole, bytes: one read costs less than two.
 const WHOLE_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::simulated::Simulated;
+    use geo::ContentId;
+
+    #[test]
+    fn a_place_that_was_used_again_answers_with_nothing() {
+        let key = Key { kind: Kind::Block, content: ContentId::from_bytes([1; 16]), generation: 5, index: 2 };
+        let device = Simulated::new(1 << 20);
+        for (offset, bytes) in [(64, 1000), (4096, 200_000)] {
+            let body = vec![7; bytes];
+            let record = [Header::encode(key, 9, 3, &[], &body), body].concat();
+            device.write(offset, &record).unwrap();
+            let length = record.len().next_multiple_of(64) as u64;
+            let look = |key: &Key, sequence| {
+                let place = Place::new(0, offset, length, sequence);
+                read(&device, place, key, 0..10, Wait::Yes)
+            };
+            assert_eq!(look(&key, 9).unwrap().body, [7; 10][..]);
+            let others = [
+                Key { kind: Kind::Head, ..key },
+                Key { content: ContentId::from_bytes([2; 16]), ..key },
+                Key { generation: 6, ..key },
+                Key { index: 3, ..key },
+            ];
+            assert!(matches!(look(&key, 8), Err(ReadError::Elsewhere)), "an older record was there");
+            for other in others {
+                assert!(matches!(look(&other, 9), Err(ReadError::Elsewhere)), "{other:?}");
+            }
+        }
+    }
+}
