@@ -383,7 +383,7 @@ pub struct PurgeRequest {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PurgeWhat {
-    /// One file, by its canonical name.
+    /// One file, by its canonical name or as a site's URL writes it.
     File,
     /// Everything in a folder and below, `c100500/photos/`; whole segments. Empty: everything.
     Prefix,
@@ -436,7 +436,7 @@ pub struct Purge {
     pub id: String,
     /// What `value` names.
     pub what: PurgeWhat,
-    /// As in the request, in canonical form.
+    /// As in the request, without a leading slash.
     pub value: String,
     /// How.
     pub mode: PurgeMode,

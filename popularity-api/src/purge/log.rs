@@ -106,8 +106,8 @@ impl Log {
         Ok(Self { file: Mutex::new(file), kept: RwLock::new(kept), kept_min: kept_min.max(1) })
     }
 
-    /// Appends a purge, durable when this returns; the sequence it had if its id was there before. Its value is in
-    /// canonical form. True: it is new. Blocks on the disk.
+    /// Appends a purge, durable when this returns; the sequence it had if its id was there before. Its value is
+    /// [`Target::value`](super::Target::value). True: it is new. Blocks on the disk.
     ///
     /// # Errors
     ///
