@@ -419,7 +419,7 @@ pub const PURGE_ID_BYTES_MAX: usize = 64;
 pub struct PurgeLog {
     /// The log's last entry; 0 while there is none.
     pub latest: u64,
-    /// The follower has missed entries that are no longer kept: what was stored before this sequence must go.
+    /// The follower has missed entries that are no longer kept, or knows some that the log has lost: what was stored before this sequence must go.
     pub floor: Option<u64>,
     /// In order, at most [`PURGES_PER_ANSWER_MAX`]; there is more when the last one is not `latest`.
     pub purges: Vec<Purge>,
@@ -428,7 +428,7 @@ pub struct PurgeLog {
 /// An entry of the log.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Purge {
-    /// Its place; each is one more than the one before.
+    /// Its place; each is greater than the one before.
     pub sequence: u64,
     /// When it was accepted, milliseconds since 1970; for people, nothing is decided by it at a server.
     pub at_ms: u64,
