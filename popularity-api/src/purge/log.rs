@@ -18,7 +18,7 @@
 //!
 //! # What is kept
 //!
-//! The last [`KEPT`] entries at least, at most twice as many: then the older half goes and the file is written anew.
+//! The last [`KEPT`] entries at least, at most twice as many or [`KEPT_BYTES_MAX`]: then the older half goes and the file is written anew.
 //! Fewer make no sense and more neither: that is how far the servers' own rules reach back
 //! ([`RULES_MAX`]), so a follower that is further behind would drop what it holds from before anyway. Told to do so is also who
 //! followed a log that was lost, and who comes without a position while entries have been dropped.
@@ -52,6 +52,8 @@ struct Kept {
     next: u64,
     /// No entry was ever dropped.
     whole: bool,
+    /// What the entries take, bytes, as [`Purge::bytes`].
+    bytes: usize,
 }
 
 /// A line of the file.
@@ -149,11 +151,7 @@ impl Log {
         let crowded = {
             let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
             kept.push(purge.clone());
-            let crowded = kept.entries.len() >= 2 * self.kept_min;
-            if crowded {
-                kept.drop_oldest(self.kept_min);
-            }
-            crowded
+            kept.shorten(self.kept_min, KEPT_BYTES_MAX)
         };
         if crowded {
             // Only this writer changes the entries, so they are what the file must have. Failing, the file is longer
@@ -179,7 +177,13 @@ impl Log {
         let first = kept.first();
         let missed = if after == 0 { !kept.whole } else { after + 1 < first };
         let floor = if missed { Some(first - 1) } else { kept.gap_around(after) };
-        let purges = kept.entries.iter().skip(kept.up_to(after)).take(PURGES_PER_ANSWER_MAX).cloned().collect();
+        let mut bytes = 0;
+        let in_room = |purge: &&Purge| {
+            bytes += purge.bytes();
+            bytes <= ANSWER_BYTES_MAX
+        };
+        let behind = kept.entries.iter().skip(kept.up_to(after)).take(PURGES_PER_ANSWER_MAX);
+        let purges = behind.take_while(in_room).cloned().collect();
         Ok(PurgeLog { latest, floor, purges })
     }
 
@@ -207,8 +211,13 @@ impl Log {
 
 impl Kept {
     fn new(lines: Vec<Line>, damaged_before: Option<usize>, now_ms: u64) -> Self {
-        let mut kept =
-            Self { entries: VecDeque::new(), ids: HashMap::new(), next: now_ms.max(1), whole: lines.is_empty() };
+        let mut kept = Self {
+            entries: VecDeque::new(),
+            ids: HashMap::new(),
+            next: now_ms.max(1),
+            whole: lines.is_empty(),
+            bytes: 0,
+        };
         for (index, line) in lines.into_iter().enumerate() {
             if damaged_before == Some(index) {
                 kept.forget();
@@ -217,6 +226,7 @@ impl Kept {
                 Line::Begin { sequence, whole } => {
                     (kept.next, kept.whole) = (sequence.max(1), whole);
                     kept.entries.clear();
+                    kept.bytes = 0;
                 }
                 Line::Purge(purge) => {
                     if purge.sequence != kept.next {
@@ -237,20 +247,27 @@ impl Kept {
     fn forget(&mut self) {
         self.entries.clear();
         self.ids.clear();
-        self.whole = false;
+        (self.whole, self.bytes) = (false, 0);
     }
 
     fn push(&mut self, purge: Purge) {
         self.next = purge.sequence + 1;
         self.ids.insert(purge.id.clone(), purge.sequence);
+        self.bytes += purge.bytes();
         self.entries.push_back(purge);
     }
 
-    fn drop_oldest(&mut self, keep: usize) {
-        for purge in self.entries.drain(..self.entries.len() - keep) {
+    /// Drops the oldest when there are twice as many as are wanted, or when they take too much, and then until half of
+    /// that is free. Never the last one. Whether there was need.
+    fn shorten(&mut self, wanted: usize, bytes_max: usize) -> bool {
+        let (many, large) = (self.entries.len() >= 2 * wanted, self.bytes > bytes_max);
+        while (many && self.entries.len() > wanted) || (large && self.entries.len() > 1 && self.bytes > bytes_max / 2) {
+            let Some(purge) = self.entries.pop_front() else { break };
+            self.bytes -= purge.bytes();
             self.ids.remove(&purge.id);
+            self.whole = false;
         }
-        self.whole = false;
+        many || large
     }
 
     /// Sequence of the oldest entry, or of the next one.
@@ -305,6 +322,22 @@ impl Kept {
 /// Entries that are kept at least; see the module's doc.
 #[expect(clippy::cast_possible_truncation, reason = "a quarter of a million")]
 pub const KEPT: usize = RULES_MAX as usize;
+
+impl Purge {
+    /// What an entry takes, bytes, in RAM and in an answer: its texts and about 200 more.
+    const fn bytes(&self) -> usize {
+        // The id is in RAM twice.
+        self.value.len() + 2 * self.id.len() + 200
+    }
+}
+
+/// Entries that are kept, bytes: room for [`KEPT`] * 2 with values of 300 bytes. Less: followers that are behind drop what they hold
+/// although nothing is amiss. More: RAM, and as much on disk.
+const KEPT_BYTES_MAX: usize = 256 << 20;
+
+/// Entries of one answer, bytes: what a follower reads within its time limit for a call, 2 s, also over a slow line. Less:
+/// more round trips after an absence. More: a follower that is behind never catches up. Above the longest entry.
+const ANSWER_BYTES_MAX: usize = 2 << 20;
 
 /// Sequences that a start leaves out. Fewer: a log that fell back by more than that is not recognised once it has passed its
 /// followers. More: fewer restarts fit into what rules reach back ([`RULES_MAX`] / 4096 = 64 with purges in between), and
@@ -364,6 +397,25 @@ mod tests {
             check(&log, NOW + 4097, "+8194 +8195");
             check(&log, NOW + 4098, "floor +8193 +8194 +8195");
         }
+    }
+
+    #[test]
+    fn long_entries_count_by_their_bytes() {
+        let place = tempfile::tempdir().unwrap();
+        let log = Log::open(&place.path().join("purges"), NOW, KEPT).unwrap();
+        let mut kept = Kept::new(Vec::new(), None, NOW);
+        for number in 0..600 {
+            let long = PurgeRequest { value: format!("c1/{}", "x".repeat(4000)), ..request(&format!("id-{number}")) };
+            kept.push(log.post(long, 5).unwrap().0);
+        }
+        let first = log.after(0).unwrap().purges;
+        assert_eq!(first.len(), ANSWER_BYTES_MAX / first[10].bytes());
+        let second = log.after(first.last().unwrap().sequence).unwrap().purges;
+        assert_eq!((second[0].sequence, second.len()), (NOW + first.len() as u64, 600 - first.len()));
+        assert!(!kept.shorten(KEPT, kept.bytes));
+        assert!(kept.shorten(KEPT, kept.bytes - 1));
+        assert_eq!((kept.entries.len(), kept.ids.len(), kept.whole), (299, 299, false));
+        assert_eq!(kept.bytes, kept.entries.iter().map(Purge::bytes).sum::<usize>());
     }
 
     #[test]
