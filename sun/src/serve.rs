@@ -248,7 +248,7 @@ impl<'a> Serving<'a> {
         if absent == flow::Absent::Refuse {
             known = edge.held_whole(request, Some(known))?;
         }
-        self.found = Found { stored: true, ..Found::of(request.slot, Some(known)) };
+        self.found = Found { stored: true, ..Found::of(request.slot, Some(known)).continuable(edge, request) };
         Some(flow::looked(request, &self.found.known, crate::unix_now(), absent))
     }
 
@@ -317,7 +317,7 @@ impl<'a> Serving<'a> {
     fn join(&self, plan: Plan, company: Company) -> Joined<Found> {
         let (edge, request, slot) = (self.edge, self.request, self.found.slot);
         let direct = request.direct || request.personal();
-        let sources = || edge.sources(&request.name, request.content, direct);
+        let sources = || edge.sources_of(&request.errand(), direct);
         if company == Company::Alone {
             return Joined::Started(Reader::new(Arc::new(Fill::new(slot, plan, sources()).for_one())));
         }
@@ -489,9 +489,25 @@ impl Found {
         match (known, &request.said) {
             (Some(ram::Known::Note(Note::Varying(varying))), Some(said)) => {
                 let slot = varying.variant(request.slot, &said.headers);
-                Self::of(slot, edge.known(&request.name, request.content, slot))
+                Self::of(slot, edge.known(&request.name, request.content, slot)).continuable(edge, request)
             }
-            (known, _) => Self::of(request.slot, known),
+            (known, _) => Self::of(request.slot, known).continuable(edge, request),
+        }
+    }
+
+    /// Without what cannot be gone on with: under the policy "rfc" the missing extents of a large file are known to be of
+    /// the same version only by a strong validator.
+    fn continuable(self, edge: &Edge, request: &Lookup) -> Self {
+        match &self.known {
+            Known::File(meta)
+                if request.said.is_some()
+                    && self.body.is_none()
+                    && meta.resume_validator().is_none()
+                    && !edge.holds_part(request, self.slot, meta) =>
+            {
+                Self::nothing(self.slot)
+            }
+            _ => self,
         }
     }
 
@@ -500,7 +516,7 @@ impl Found {
             Some(ram::Known::File(Head::Small { meta, body })) => (Known::File(meta), Some(body)),
             Some(ram::Known::File(Head::Large { meta })) => (Known::File(meta), None),
             Some(ram::Known::Note(Note::Piece { meta, start, body })) => (Known::Piece { meta, start, body }, None),
-            Some(ram::Known::Note(Note::Refused { status, until })) => (Known::Refused { status, until }, None),
+            Some(ram::Known::Note(Note::Refused { status, until, .. })) => (Known::Refused { status, until }, None),
             Some(ram::Known::Note(Note::Alone { until })) => (Known::Alone { until }, None),
             Some(ram::Known::Note(Note::Varying(_))) | None => (Known::Nothing, None),
         };

@@ -55,10 +55,22 @@ impl Edge {
                 None
             }
             Verdict::Current => {
-                self.ram.keep_if_absent(slot, head.clone());
+                self.keep_recalled(slot, head.clone());
                 Some(Known::File(head))
             }
-            Verdict::Stale => Some(Known::File(head.stale())),
+            Verdict::Stale => {
+                // RAM judges it again by its mark.
+                self.keep_recalled(slot, head.clone());
+                Some(Known::File(head.stale()))
+            }
+        }
+    }
+
+    fn keep_recalled(&self, slot: ContentId, head: Head) {
+        self.ram.keep_if_absent(slot, head);
+        if !self.store.has_head(slot) {
+            // It was forgotten while it was read.
+            self.ram.forget(slot);
         }
     }
 
@@ -102,8 +114,9 @@ impl Edge {
 
     /// Forgets a slot in RAM and store.
     pub fn forget(&self, slot: ContentId) {
-        self.ram.forget(slot);
+        // In this order: who recalls it meanwhile looks at the store once more.
         self.unstore(slot);
+        self.ram.forget(slot);
     }
 
     /// Forgets a slot if this is still the version that is held.
@@ -116,7 +129,8 @@ impl Edge {
 
     /// What the slot has in the store is not to come back.
     pub fn unstore(&self, slot: ContentId) {
-        if self.store.has_head(slot) {
+        // What is not known yet is on a device that is still being read, or that stands aside.
+        if self.store.has_head(slot) || !self.store.knows_all() {
             self.store.forget(slot);
         }
     }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::header::{self, HeaderName};
+use http::{HeaderValue, Method, Request, Response};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -187,7 +188,9 @@ impl Upstream {
         fields: &http::HeaderMap,
         to_content_server: bool,
     ) -> http::request::Builder {
-        for (name, value) in fields.iter().filter(|(name, _)| **name != header::VIA) {
+        let kept_back =
+            |name: &HeaderName| *name == header::VIA || (!to_content_server && *name == header::AUTHORIZATION);
+        for (name, value) in fields.iter().filter(|(name, _)| !kept_back(name)) {
             request = request.header(name, value);
         }
         if to_content_server {

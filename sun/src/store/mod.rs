@@ -384,6 +384,12 @@ impl Store {
         self.0.slots.iter().all(|slot| slot.state() != State::Recovering)
     }
 
+    /// Whether what is not found is not there: every device has been read, and none stands aside.
+    #[must_use]
+    pub fn knows_all(&self) -> bool {
+        self.0.slots.iter().all(|slot| slot.state() == State::Ready)
+    }
+
     /// Heads and blocks that are found.
     #[must_use]
     pub fn entries(&self) -> u64 {
