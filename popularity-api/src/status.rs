@@ -6,6 +6,9 @@
 //!                   healthy = false     --> in the region's state, not linked
 //! ```
 //!
+//! What is hot in a region costs a walk over all that its suns report (100 files each), under the lock that links
+//! wait for. So it is found out once a second and region ([`HOT_EVERY_MS`]), not with every report.
+//!
 //! Until three seconds after the start, and until the first report ever, silence says nothing: servers that did not
 //! say that they are ill count as well.
 
@@ -23,10 +26,17 @@ use crate::wire::{HotFile, SILENT_S, ServerState, StatusReport};
 pub struct Registry {
     started_ms: u64,
     servers: HashMap<String, Seen>,
-    hot: HashMap<RegionId, HotFiles>,
+    hot: HashMap<RegionId, HotRegion>,
     /// What the suns of a region carry together, as of the last report of one of them.
     sums: HashMap<RegionId, Sums>,
     rule: Rule,
+}
+
+#[derive(Debug, Default)]
+struct HotRegion {
+    files: HotFiles,
+    /// When they were found out; none: never yet.
+    at_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -57,7 +67,7 @@ impl Registry {
     /// Forgets hot files, of one region or of all.
     pub fn forget(&mut self, region: Option<RegionId>, forgotten: impl Fn(&str) -> bool) {
         let meant = self.hot.iter_mut().filter(|(id, _)| region.is_none_or(|region| region == **id));
-        meant.for_each(|(_, hot)| hot.forget(&forgotten));
+        meant.for_each(|(_, hot)| hot.files.forget(&forgotten));
     }
 
     /// Everything as it is at one moment.
@@ -87,8 +97,12 @@ impl Registry {
         self.sums.insert(region.id, sums);
     }
 
-    /// Sums what the region's live suns say of their hottest files.
+    /// Sums what the region's live suns say of their hottest files, unless that was done a moment ago.
     fn update_hot(&mut self, region: &Region, now_ms: u64) {
+        let last = self.hot.get(&region.id).and_then(|hot| hot.at_ms);
+        if last.is_some_and(|last| now_ms.saturating_sub(last) < HOT_EVERY_MS) {
+            return;
+        }
         let mut hot = self.hot.remove(&region.id).unwrap_or_default();
         let view = View { registry: self, now_ms };
         let live: Vec<&StatusReport> =
@@ -106,7 +120,8 @@ impl Registry {
             mean_requests: requests / live.len().max(1) as f64,
             nic_bits: region.suns.iter().map(|sun| sun.server.nic_gbps * 1e9).fold(f64::INFINITY, f64::min),
         };
-        hot.update(&self.rule, suns, &rates, now_ms);
+        hot.files.update(&self.rule, suns, &rates, now_ms);
+        hot.at_ms = Some(now_ms);
         self.hot.insert(region.id, hot);
     }
 }
@@ -145,7 +160,7 @@ impl<'a> View<'a> {
     /// How many suns of the region keep the file, 1 unless it is hot.
     #[must_use]
     pub fn spread(&self, region: &Region, file: &str) -> usize {
-        self.registry.hot.get(&region.id).map_or(1, |hot| hot.spread(file, sun_count(region)))
+        self.registry.hot.get(&region.id).map_or(1, |hot| hot.files.spread(file, sun_count(region)))
     }
 
     /// The region's live servers, by name.
@@ -169,7 +184,7 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn hot(&self, region: &Region) -> Vec<HotFile> {
         let files = self.registry.hot.get(&region.id);
-        let files = files.into_iter().flat_map(|hot| hot.iter(sun_count(region)));
+        let files = files.into_iter().flat_map(|hot| hot.files.iter(sun_count(region)));
         files.map(|(file, spread)| HotFile { file: file.to_owned(), spread }).collect()
     }
 
@@ -190,6 +205,10 @@ impl Seen {
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "three seconds")]
 const SILENT_MS: u64 = (SILENT_S * 1000.0) as u64;
+
+/// How long what is hot in a region holds, milliseconds. Shorter: more work under the lock that links wait for. Longer: a file
+/// that is suddenly asked for is spread later. Each sun reports once a second, so little is new before.
+const HOT_EVERY_MS: u64 = 1000;
 
 /// Suns that keep files; draining ones do not.
 fn sun_count(region: &Region) -> usize {
@@ -232,8 +251,9 @@ mod tests {
         let mut registry = Registry::new(RULE, 0);
         let topology = topology();
         for (server, requests) in [("sun4-1-1", 40.0), ("sun4-1-2", 40.0), ("sun4-1-3", 40.0), ("sun5-1-1", 500.0)] {
-            registry.report(&topology, busy(server, "c1/a", requests), 1000);
+            registry.report(&topology, busy(server, "c1/a", requests), 0);
         }
+        registry.report(&topology, busy("sun4-1-1", "c1/a", 40.0), 1000);
         assert_eq!(registry.at(1000).spread(region(&topology), "c1/a"), 3);
         assert_eq!(registry.at(1000).spread(region(&topology), "c1/b"), 1);
         assert_eq!(
@@ -246,6 +266,21 @@ mod tests {
         assert_eq!(registry.at(1000).spread(region(&topology), "c1/a"), 3);
         registry.forget(None, |file| file == "c1/a");
         assert_eq!(registry.at(1000).spread(region(&topology), "c1/a"), 1);
+    }
+
+    #[test]
+    fn what_is_hot_is_found_out_once_a_second_and_region() {
+        let mut registry = Registry::new(RULE, 0);
+        let topology = topology();
+        let mut spread = |server: &str, requests, now_ms| {
+            registry.report(&topology, busy(server, "c1/a", requests), now_ms);
+            registry.at(now_ms).spread(region(&topology), "c1/a")
+        };
+        assert_eq!(spread("sun4-1-1", 80.0, 5000), 2, "the first report counts at once");
+        assert_eq!(spread("sun4-1-2", 80.0, 5001), 2);
+        assert_eq!(spread("sun4-1-2", 80.0, 5999), 2);
+        assert_eq!(spread("sun5-1-1", 80.0, 6000), 2, "another region");
+        assert_eq!(spread("sun4-1-2", 80.0, 6000), 3);
     }
 
     #[test]

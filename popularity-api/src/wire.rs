@@ -383,7 +383,7 @@ pub struct PurgeRequest {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PurgeWhat {
-    /// One file, by its canonical name.
+    /// One file, by its canonical name or as a site's URL writes it.
     File,
     /// Everything in a folder and below, `c100500/photos/`; whole segments. Empty: everything.
     Prefix,
@@ -419,7 +419,7 @@ pub const PURGE_ID_BYTES_MAX: usize = 64;
 pub struct PurgeLog {
     /// The log's last entry; 0 while there is none.
     pub latest: u64,
-    /// The follower has missed entries that are no longer kept: what was stored before this sequence must go.
+    /// The follower has missed entries that are no longer kept, or knows some that the log has lost: what was stored before this sequence must go.
     pub floor: Option<u64>,
     /// In order, at most [`PURGES_PER_ANSWER_MAX`]; there is more when the last one is not `latest`.
     pub purges: Vec<Purge>,
@@ -428,7 +428,7 @@ pub struct PurgeLog {
 /// An entry of the log.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Purge {
-    /// Its place; each is one more than the one before.
+    /// Its place; each is greater than the one before.
     pub sequence: u64,
     /// When it was accepted, milliseconds since 1970; for people, nothing is decided by it at a server.
     pub at_ms: u64,
@@ -436,7 +436,7 @@ pub struct Purge {
     pub id: String,
     /// What `value` names.
     pub what: PurgeWhat,
-    /// As in the request, in canonical form.
+    /// As in the request, without a leading slash.
     pub value: String,
     /// How.
     pub mode: PurgeMode,
