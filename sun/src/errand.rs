@@ -74,7 +74,6 @@ impl Said {
         }
         if from_server {
             headers.remove(header::AUTHORIZATION);
-            headers.remove(SITE);
         }
         let conditional = headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_UNMODIFIED_SINCE);
         let authorized = headers.contains_key(header::AUTHORIZATION);
@@ -92,7 +91,8 @@ impl Said {
 }
 
 /// Fields that this server makes anew or answers itself.
-const OUR_BUSINESS: [HeaderName; 7] = [
+const OUR_BUSINESS: [HeaderName; 8] = [
+    SITE,
     header::HOST,
     header::RANGE,
     header::IF_RANGE,
@@ -116,6 +116,7 @@ mod tests {
             ("x-hop", "1"),
             ("accept", "*/*"),
             ("cache-control", "no-cache"),
+            ("sun-site", "other.test"),
         ]);
         let said = Said::of(&headers, false);
         let mut names: Vec<_> = said.headers.keys().map(HeaderName::as_str).collect();
