@@ -17,6 +17,7 @@ use geo::CanonicalName;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
+use crate::purge;
 use crate::request::SITE;
 
 /// Under `/c...`: what goes up, besides `upload-*` and `tus-*`. No cookie and no `Authorization`: who may upload is
@@ -136,7 +137,7 @@ pub fn up(client: &HeaderMap, site: Option<&str>, address: IpAddr) -> HeaderMap 
 /// the URLs that clients know.
 #[must_use]
 pub fn down(server: &HeaderMap, target: &CanonicalName, base: &str, site: bool) -> HeaderMap {
-    let mut headers = if site { between_ends(server, |_| false) } else { listed(server, &DOWN) };
+    let mut headers = if site { between_ends(server, purge::headers::ends_here) } else { listed(server, &DOWN) };
     let folder = if site { String::new() } else { format!("/c{}", target.content_server()) };
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         let told = headers.get(&name).and_then(|value| value.to_str().ok()).and_then(|url| public(url, base, &folder));
@@ -229,7 +230,9 @@ mod tests {
 
     #[test]
     fn a_response_to_an_upload_sets_no_cookie() {
-        let server = headers("set-cookie:a server:b location:/d upload-offset:5 tus-version:1.0.0 etag:e connection:x");
+        let server = headers(
+            "set-cookie:a server:b cache-tag:f surrogate-key:g sun-purge-tags:h sun-purge-mark:i location:/d upload-offset:5 tus-version:1.0.0 etag:e connection:x",
+        );
         let name = CanonicalName::parse("c7/up").unwrap();
         let told = text(&down(&server, &name, "http://cs7.storage", false));
         assert_eq!(told, "etag:e location:/c7/d tus-version:1.0.0 upload-offset:5");
