@@ -332,6 +332,13 @@ impl Edge {
         }
     }
 
+    /// Whether a content server may be asked what a client alone answers for: that is no probe, since it may end without
+    /// a verdict ([`crate::breaker::Breakers::admits_unprobed`]).
+    #[must_use]
+    pub fn admits_unprobed(&self, content_server: u32) -> bool {
+        self.breakers().admits_unprobed(content_server, self.now_ms())
+    }
+
     /// Whether nothing is held against a content server: then it may be asked for more than is needed.
     #[must_use]
     pub fn trusts(&self, content_server: u32) -> bool {
