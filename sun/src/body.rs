@@ -334,7 +334,8 @@ impl FileReader {
             let cautious = self.stood_still && !self.edge.in_flight.has_room(WINDOW_BYTES_MAX);
             let end = if cautious { self.end.min(position + 1) } else { self.end };
             let plan = Plan::missing(Arc::clone(&self.meta), position, end, here);
-            (plan, self.edge.sources(&self.errand.name, self.errand.content, self.direct))
+            let errand = &self.errand;
+            (plan, self.edge.sources(&errand.name, errand.content, errand.site.as_deref(), self.direct))
         };
         match self.edge.fills.join(self.content, Need::Byte { generation, position }, self.direct, held, begin) {
             Joined::Held(()) => {}

@@ -11,6 +11,7 @@ use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 use crate::breaker::{Breakers, Leave};
 use crate::caching::vary;
 use crate::config::Config;
+use crate::errand::class_of;
 use crate::extent;
 use crate::fill::ahead::Sequences;
 use crate::fill::hedge::Hedging;
@@ -163,31 +164,33 @@ impl Edge {
 
     /// Where the bytes of a file come from, in order.
     #[must_use]
-    pub fn sources(&self, name: &CanonicalName, content: ContentId, direct: bool) -> Vec<Source> {
+    pub fn sources(&self, name: &CanonicalName, content: ContentId, site: Option<&str>, direct: bool) -> Vec<Source> {
         let (topology, earlier) = self.topologies();
+        let class = class_of(&topology, site, name);
         let (view, suspended) = (self.region.load(), self.suspended.load());
         let belief = Witnesses { view: &view, suspended: &suspended, now_ms: self.now_ms() };
-        sources::sources(self.question(name, content, direct, &view, &earlier), &topology, &belief)
+        sources::sources(self.question((name, content, class), direct, &view, &earlier), &topology, &belief)
     }
 
     /// Whether this sun is one of those that keep the file; others have it in passing.
     #[must_use]
-    pub fn keeps(&self, name: &CanonicalName, content: ContentId) -> bool {
+    pub fn keeps(&self, name: &CanonicalName, content: ContentId, site: Option<&str>) -> bool {
+        let topology = self.topology();
+        let class = class_of(&topology, site, name);
         let (view, suspended) = (self.region.load(), self.suspended.load());
         let belief = Witnesses { view: &view, suspended: &suspended, now_ms: self.now_ms() };
-        sources::keeps(self.question(name, content, false, &view, &[]), &self.topology(), &belief)
+        sources::keeps(self.question((name, content, class), false, &view, &[]), &topology, &belief)
     }
 
     fn question<'a>(
         &'a self,
-        name: &'a CanonicalName,
-        content: ContentId,
+        (name, content, class): (&'a CanonicalName, ContentId, &'a Class),
         direct: bool,
         view: &RegionView,
         earlier: &'a [Arc<Topology>],
     ) -> Question<'a> {
         let spread = view.spread(name.as_str(), self.now_ms());
-        Question { me: &self.config.name, cache: self.held.is_some(), direct, name, content, spread, earlier }
+        Question { me: &self.config.name, cache: self.held.is_some(), direct, name, content, class, spread, earlier }
     }
 
     /// The running topology, and those of the last ten minutes, newest first.

@@ -317,7 +317,7 @@ impl<'a> Serving<'a> {
     fn join(&self, plan: Plan, company: Company) -> Joined<Found> {
         let (edge, request, slot) = (self.edge, self.request, self.found.slot);
         let direct = request.direct || request.personal();
-        let sources = || edge.sources(&request.name, request.content, direct);
+        let sources = || edge.sources(&request.name, request.content, request.site.as_deref(), direct);
         if company == Company::Alone {
             return Joined::Started(Reader::new(Arc::new(Fill::new(slot, plan, sources()).for_one())));
         }

@@ -46,7 +46,7 @@ pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, errand: Errand) {
     fill.begin(edge.purges.mark());
     let sources = fill.sources.clone().into();
     let asker = Asker { edge: &edge, errand: &errand, fill: &fill, sources };
-    let keep = edge.keep(&errand.name, errand.content);
+    let keep = edge.keep(&errand.name, errand.content, errand.site.as_deref());
     let mut writer =
         Writer { edge: &edge, fill: &fill, errand: &errand, asker, began_at: 0, declined: false, piece: None, keep };
     let outcome = writer.run().await;
@@ -410,7 +410,9 @@ impl Writer<'_> {
         self.edge.metrics.fill_resumed();
         let mut why = NoneAnswered::default();
         // The content server, last in the list, may be asked once more: it is the one that surely has it.
-        self.asker.sources.extend(self.edge.sources(&self.errand.name, self.errand.content, true).pop());
+        let errand = self.errand;
+        let sources = self.edge.sources(&errand.name, errand.content, errand.site.as_deref(), true);
+        self.asker.sources.extend(sources.into_iter().next_back());
         while let Some(Reply { response, source, slot, .. }) = self.asker.next(&asked, &mut why).await {
             if answer::resumes(meta, at, end, response.status(), response.headers()) {
                 return Ok(Body { frames: response.into_body(), source, _slot: slot });
