@@ -12,7 +12,7 @@ use crate::breaker::{Breakers, Leave};
 use crate::caching::vary;
 use crate::config::Config;
 use crate::epochs::Epochs;
-use crate::errand::Errand;
+use crate::errand::{Errand, class_of};
 use crate::extent;
 use crate::fill::ahead::Sequences;
 use crate::fill::hedge::Hedging;
@@ -169,18 +169,19 @@ impl Edge {
 
     /// Where the bytes of a file come from, in order.
     #[must_use]
-    pub fn sources(&self, name: &CanonicalName, content: ContentId, direct: bool) -> Vec<Source> {
+    pub fn sources(&self, name: &CanonicalName, content: ContentId, site: Option<&str>, direct: bool) -> Vec<Source> {
         let (topology, earlier) = self.topologies();
+        let class = class_of(&topology, site, name);
         let (view, suspended) = (self.region.load(), self.suspended.load());
         let belief = Witnesses { view: &view, suspended: &suspended, now_ms: self.now_ms() };
-        sources::sources(self.question(name, content, direct, &view, &earlier), &topology, &belief)
+        sources::sources(self.question((name, content, class), direct, &view, &earlier), &topology, &belief)
     }
 
     /// The same for an errand: what a request says of its sender is for the content server alone, and who kept a file
     /// before is asked for media only.
     #[must_use]
     pub fn sources_of(&self, errand: &Errand, direct: bool) -> Vec<Source> {
-        let mut sources = self.sources(&errand.name, errand.content, direct);
+        let mut sources = self.sources(&errand.name, errand.content, errand.site.as_deref(), direct);
         if let Some(said) = &errand.said {
             sources.retain(|source| match source {
                 Source::ContentServer { .. } => true,
@@ -193,22 +194,23 @@ impl Edge {
 
     /// Whether this sun is one of those that keep the file; others have it in passing.
     #[must_use]
-    pub fn keeps(&self, name: &CanonicalName, content: ContentId) -> bool {
+    pub fn keeps(&self, name: &CanonicalName, content: ContentId, site: Option<&str>) -> bool {
+        let topology = self.topology();
+        let class = class_of(&topology, site, name);
         let (view, suspended) = (self.region.load(), self.suspended.load());
         let belief = Witnesses { view: &view, suspended: &suspended, now_ms: self.now_ms() };
-        sources::keeps(self.question(name, content, false, &view, &[]), &self.topology(), &belief)
+        sources::keeps(self.question((name, content, class), false, &view, &[]), &topology, &belief)
     }
 
     fn question<'a>(
         &'a self,
-        name: &'a CanonicalName,
-        content: ContentId,
+        (name, content, class): (&'a CanonicalName, ContentId, &'a Class),
         direct: bool,
         view: &RegionView,
         earlier: &'a [Arc<Topology>],
     ) -> Question<'a> {
         let spread = view.spread(name.as_str(), self.now_ms());
-        Question { me: &self.config.name, cache: self.held.is_some(), direct, name, content, spread, earlier }
+        Question { me: &self.config.name, cache: self.held.is_some(), direct, name, content, class, spread, earlier }
     }
 
     /// The running topology, and those of the last ten minutes, newest first.
@@ -364,6 +366,13 @@ impl Edge {
             Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
             Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => Some(Leave::ORDINARY),
         }
+    }
+
+    /// Whether a content server may be asked what a client alone answers for: that is no probe, since it may end without
+    /// a verdict ([`crate::breaker::Breakers::admits_unprobed`]).
+    #[must_use]
+    pub fn admits_unprobed(&self, content_server: u32) -> bool {
+        self.breakers().admits_unprobed(content_server, self.now_ms())
     }
 
     /// Whether nothing is held against a content server: then it may be asked for more than is needed.

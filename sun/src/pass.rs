@@ -42,7 +42,7 @@ use tokio::time::Instant;
 
 use self::keep::Keep;
 use crate::body::ResponseBody;
-use crate::breaker;
+use crate::breaker::Leave;
 use crate::caching::freshness::Exchange;
 use crate::config::UpstreamConfig;
 use crate::edge::Edge;
@@ -108,7 +108,7 @@ async fn carry(
     body: Incoming,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let uploads = edge.with_class(pass.site.as_deref(), &pass.name, |class| class.uploads);
-    let Admitted { url, source, leave, permit } = match admit(edge, pass, uploads, &body) {
+    let Admitted { url, source, permit } = match admit(edge, pass, uploads, &body) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refuse_body(head, body);
@@ -129,15 +129,14 @@ async fn carry(
         Ok(response) => response,
         Err(failure) => {
             if failure.is_the_content_servers() {
-                edge.failed(&source, leave);
+                edge.failed(&source, Leave::ORDINARY);
             }
             tracing::debug!(file = %pass.name, method = %head.method, ?failure, "not passed");
             return Err(failure.refusal());
         }
     };
-    if response.status().is_server_error() {
-        edge.faltered(&source, leave);
-    } else {
+    // What is passed is the client's own doing: an error that it provokes says nothing of the content server.
+    if !response.status().is_server_error() {
         edge.succeeded(&source);
     }
     let exchange = Exchange { asked_at, answered_at: crate::unix_now() };
@@ -158,8 +157,6 @@ async fn carry(
 struct Admitted {
     url: String,
     source: Source,
-    /// The breaker's.
-    leave: breaker::Leave,
     /// Its place among those under way.
     permit: OwnedSemaphorePermit,
 }
@@ -176,9 +173,10 @@ fn admit(edge: &Edge, pass: &Pass, uploads: Option<Uploads>, body: &Incoming) ->
     let permit = Arc::clone(&edge.passing.permits).try_acquire_owned();
     let permit = permit.map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many uploads are under way"))?;
     let source = Source::ContentServer { number: pass.target.content_server(), url: url.clone() };
-    let leave = edge.admits(&source);
-    let away = || Refusal::new(StatusCode::BAD_GATEWAY, "the content server cannot be reached at the moment");
-    Ok(Admitted { url, source, leave: leave.ok_or_else(away)?, permit })
+    if !edge.admits_unprobed(pass.target.content_server()) {
+        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "the content server cannot be reached at the moment"));
+    }
+    Ok(Admitted { url, source, permit })
 }
 
 /// Disposes of a body that is refused at once.

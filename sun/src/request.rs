@@ -13,6 +13,7 @@
 //! of a site's name, and under `/c...` goes upstream with what is passed (a content server's own signature of an
 //! upload may be in it), but not with what is cached.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use geo::topology::{Policy, Site};
@@ -260,6 +261,15 @@ fn lookup(
 }
 
 impl Lookup {
+    /// The same as a client at `address` asks for it: a site's content server is told.
+    #[must_use]
+    pub fn from_client(mut self, address: IpAddr) -> Self {
+        if let (Some(site), Some(said)) = (&self.site, self.said.as_mut().and_then(Arc::get_mut)) {
+            said.introduce(site, address);
+        }
+        self
+    }
+
     /// What is fetched for it.
     #[must_use]
     pub fn errand(&self) -> Errand {

@@ -44,7 +44,7 @@ pub async fn client(
     let (head, body) = request.into_parts();
     let parsed = request::parse(&head, false, &edge.topology());
     let lookup = match parsed {
-        Parsed::File(lookup) => lookup,
+        Parsed::File(lookup) => lookup.from_client(client),
         Parsed::Preflight { name, site, origin } => {
             pass::refuse_body(&head, body);
             return edge.with_class(site.as_deref(), &name, |class| response::preflight(class, &origin));

@@ -34,8 +34,8 @@ pub enum Keep {
 impl Edge {
     /// Where a file goes: to the store on the suns that keep it (DESIGN, "Owner first").
     #[must_use]
-    pub fn keep(&self, name: &CanonicalName, content: ContentId) -> Keep {
-        if self.store.is_configured() && self.keeps(name, content) { Keep::Store } else { Keep::Ram }
+    pub fn keep(&self, name: &CanonicalName, content: ContentId, site: Option<&str>) -> Keep {
+        if self.store.is_configured() && self.keeps(name, content, site) { Keep::Store } else { Keep::Ram }
     }
 
     /// What the store knows of a slot of which RAM knows nothing; RAM knows it from then on. Nothing when it was purged

@@ -157,9 +157,12 @@ impl Upstream {
                 .header(header::VIA, &self.via),
         };
         if !to_content_server {
-            request = request.header(header::AUTHORIZATION, &self.authorization);
-            if let Some(site) = &errand.site {
-                request = request.header(SITE, &**site);
+            // Not beside a field of the client's: the other server reads the first of a name.
+            if let Some(headers) = request.headers_mut() {
+                headers.insert(header::AUTHORIZATION, self.authorization.clone());
+                if let Some(site) = &errand.site {
+                    headers.insert(SITE, HeaderValue::from_str(site)?);
+                }
             }
         } else if errand.said.is_none() {
             request = request.header(CDN_LOOP, &self.cdn_loop);
@@ -314,6 +317,23 @@ mod tests {
         assert_eq!(lines("via"), ["1.0 a, 1.1 sun4-2-1"]);
         assert_eq!(lines("cdn-loop"), ["other", "example.org"]);
         assert!(lines("accept-encoding").is_empty() && lines("sun-site").is_empty());
+    }
+
+    #[test]
+    fn another_server_hears_of_the_site_from_this_server_alone() {
+        let said = [("sun-site", "other.site.test"), ("authorization", "Basic x")];
+        let headers: http::HeaderMap =
+            said.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
+        let source = Source::Sun { name: "sun4-2-2".into(), address: ([10, 0, 0, 2], 8081).into() };
+        // Also if the fields have come this far.
+        for said in [Said::of(&headers, false), Said { headers: headers.clone(), ..Said::of(&headers, false) }] {
+            let errand = Errand { said: Some(Arc::new(said)), site: Some("www.site.test".into()), ..errand() };
+            let request = upstream().request(&source, &errand, &Asked::default()).unwrap();
+            let lines = |name: &str| {
+                request.headers().get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>()
+            };
+            assert_eq!((lines("sun-site"), lines("authorization")), (vec!["www.site.test"], vec!["Bearer secret"]));
+        }
     }
 
     fn upstream() -> Upstream {

@@ -47,7 +47,7 @@ pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, errand: Errand) {
     fill.begin(edge.purges.mark());
     let sources = fill.sources.clone().into();
     let asker = Asker { edge: &edge, errand: &errand, fill: &fill, sources };
-    let keep = edge.keep(&errand.name, errand.content);
+    let keep = edge.keep(&errand.name, errand.content, errand.site.as_deref());
     let mut writer = Writer {
         edge: &edge,
         fill: &fill,
