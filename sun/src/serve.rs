@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use daemon::tokens::Role;
 use geo::topology::Cors;
-use geo::{ContentId, Scheme};
+use geo::{CanonicalName, ContentId, Scheme};
 use http::{Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
@@ -65,11 +65,9 @@ pub async fn client(
         None => Serving { client: Some(client), interim: hints, ..Serving::new(&edge, &lookup) }.run().await,
     };
     interim.close();
-    edge.with_class(lookup.site.as_deref(), &lookup.name, |class| {
-        if let Some(cors) = &class.cors {
-            response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
-        }
-    });
+    if lookup.cors {
+        allow_origin(&edge, (lookup.site.as_deref(), &lookup.name), lookup.origin.as_deref(), &mut response);
+    }
     if redirected {
         edge.metrics.passed_on();
         return response;
@@ -91,8 +89,9 @@ fn pass_on(edge: &Edge, request: &Lookup, scheme: Scheme, query: Option<&str>) -
     // After a redirect to another host a browser says "Origin: null" (Fetch, section 4.4): no list of origins has that.
     let read_by_some = |cors: &Cors| !cors.origins.iter().any(|allowed| allowed == "*");
     let read_by_some = || edge.with_class(None, &request.name, |class| class.cors.as_ref().is_some_and(read_by_some));
-    // A site's host leads to all suns; another sun has no URL of its own for its files.
-    if request.site.is_some() || (request.origin.is_some() && read_by_some()) {
+    // A site's host leads to all suns; another sun has no URL of its own for its files. A client that is sent to another
+    // host leaves its credentials behind (Fetch, section 4.4).
+    if request.site.is_some() || request.personal() || (request.cors && request.origin.is_some() && read_by_some()) {
         return None;
     }
     let sharing = edge.sharing.load();
@@ -100,14 +99,24 @@ fn pass_on(edge: &Edge, request: &Lookup, scheme: Scheme, query: Option<&str>) -
     Some(edge.signature.pass_on(address, query))
 }
 
+/// Lets the page of this `origin` read the response, if the class of the file, asked for at a site or not, does.
+fn allow_origin(
+    edge: &Edge,
+    (site, name): (Option<&str>, &CanonicalName),
+    origin: Option<&str>,
+    response: &mut Response<ResponseBody>,
+) {
+    edge.with_class(site, name, |class| {
+        if let Some(cors) = &class.cors {
+            response::allow_origin(response.headers_mut(), cors, origin);
+        }
+    });
+}
+
 /// Answers a client with what its content server says.
 async fn passed(edge: &Arc<Edge>, client: IpAddr, pass: &Pass, request: Request<Incoming>) -> Response<ResponseBody> {
     let (mut response, outcome) = pass::pass(edge, client, pass, request).await;
-    edge.with_class(pass.site.as_deref(), &pass.name, |class| {
-        if let Some(cors) = &class.cors {
-            response::allow_origin(response.headers_mut(), cors, pass.origin.as_deref());
-        }
-    });
+    allow_origin(edge, (pass.site.as_deref(), &pass.name), pass.origin.as_deref(), &mut response);
     edge.metrics.answered(outcome, response.status());
     tracing::debug!(%client, file = %pass.name, status = response.status().as_u16(), "request passed on");
     response
