@@ -134,13 +134,17 @@ impl Harness {
     }
 
     fn offer(&mut self, content: u8, block: Option<u8>, bytes: usize) {
+        self.offer_to(content, block, bytes, Queue::Probation);
+    }
+
+    fn offer_to(&mut self, content: u8, block: Option<u8>, bytes: usize, queue: Queue) {
         self.version += 1;
         // A block of a version never changes: its generation is the version here.
         let version = self.version;
         let body = body(version, bytes);
         let meta = version.to_le_bytes();
         let record = Record { key: key(content, block, 0), meta: &meta, body: &body };
-        if self.log().append(record, Queue::Probation).is_err() {
+        if self.log().append(record, queue).is_err() {
             // As the writer does: an older one must not be found.
             let _ = self.log().write_out();
             self.shared.index.forget(self.shared.index.hash(&record.key));
@@ -329,4 +333,36 @@ fn a_log_that_turns_over_keeps_what_was_hit() {
     assert!(harness.shared.index.bytes(0) <= SEGMENTS as u64 * u64::from(SEGMENT_BYTES));
     harness.step(&Step::Crash { fate: 1 });
     assert!(harness.read(200, None, 0..10).is_some());
+}
+
+/// A block in the main queue is older than its tombstones; the one in probation is given up long before main is.
+#[test]
+fn what_was_forgotten_stays_so_until_both_queues_gave_it_up() {
+    for crash in [false, true] {
+        let mut harness = Harness::new(false);
+        // The first segment of all is one of probation: nothing is older when its turn comes.
+        harness.offer(1, None, 1000);
+        harness.offer_to(7, Some(1), 9000, Queue::Main);
+        harness.step(&Step::Sync);
+        assert!(harness.read(7, Some(1), 0..10).is_some());
+        harness.forget(7);
+        for round in 0..200_u32 {
+            harness.offer((20 + round % 100) as u8, Some(1), 9000);
+            if crash && round == 100 {
+                harness.step(&Step::Sync);
+                harness.step(&Step::Crash { fate: 0 });
+            }
+            assert!(harness.read(7, Some(1), 0..10).is_none(), "it came back in round {round}");
+        }
+        assert!(harness.shared.forgotten.sequence(id(7)).is_some(), "main was never reclaimed");
+        // Main turns over: nothing of it is left, and nothing is remembered of it.
+        for round in 0..200_u32 {
+            harness.offer_to((20 + round % 100) as u8, Some(2), 9000, Queue::Main);
+            assert!(harness.read(7, Some(1), 0..10).is_none(), "it came back in round {round} of main");
+        }
+        assert_eq!(harness.shared.forgotten.sequence(id(7)), None);
+        harness.step(&Step::Sync);
+        harness.step(&Step::Crash { fate: 0 });
+        assert!(harness.read(7, Some(1), 0..10).is_none());
+    }
 }

@@ -54,7 +54,7 @@
 //! - Where there is no table, records are looked for in the segment's bytes. Bytes of a body that look like a
 //!   record do not carry the segment's incarnation, 64 random bits that never leave the machine.
 //! - The record that was offered last wins, by its sequence, wherever it lies; a record that is moved keeps its
-//!   sequence. A tombstone stays as long as its device holds anything older.
+//!   sequence. A tombstone stays in each queue as long as that queue holds anything older of its content.
 //!
 //! # What a crash costs
 //!
@@ -72,7 +72,7 @@
 //! # RAM
 //!
 //! 29 to 57 bytes a record in the index ([`index`]), 64 MiB a device for records on their way, a table's worth
-//! (48 bytes a record) for each of two open segments, 256 KiB to 64 MiB for the ghost of each device; 40 bytes for each file
+//! (48 bytes a record) for each of two open segments, 256 KiB to 64 MiB for the ghost of each device; 47 to 94 bytes for each file
 //! that was forgotten and is still somewhere in the log.
 
 pub mod device;

@@ -102,7 +102,8 @@ impl Recovery {
 fn learn(log: &Log, segment: usize, entry: &Entry) {
     let shared = &log.shared;
     if entry.key.kind == Kind::Tombstone {
-        return shared.forgotten.forget(entry.key.content, entry.sequence, 1 << log.id);
+        let Segment::Used(page) = log.segments[segment] else { return };
+        return shared.forgotten.found(entry.key.content, entry.sequence, log.id, page.queue);
     }
     if shared.forgotten.sequence(entry.key.content).is_some_and(|at| entry.sequence < at) {
         return;
