@@ -126,14 +126,14 @@ impl Log {
         }
     }
 
-    /// Appends a record with the next sequence. It is found after the next [`Log::write_out`].
+    /// Appends a record whose sequence was drawn when it was offered: what was forgotten or offered since is newer,
+    /// even if room has to be made first. It is found after the next [`Log::write_out`].
     ///
     /// # Errors
     ///
     /// When the device refuses a write; the segment that was open is abandoned, the record is lost.
-    pub fn append(&mut self, record: Record<'_>, queue: Queue) -> io::Result<()> {
+    pub fn append(&mut self, record: Record<'_>, sequence: u64, queue: Queue) -> io::Result<()> {
         self.make_room()?;
-        let sequence = self.shared.sequence.fetch_add(1, Ordering::Relaxed);
         self.push(record, sequence, queue, None)
     }
 

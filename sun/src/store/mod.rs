@@ -527,10 +527,11 @@ impl Store {
         match verdict {
             Verdict::FirstOffer => Offered::FirstOffer,
             Verdict::OverBudget => Offered::OverBudget,
-            Verdict::Store(queue) => match slot.pending.offer(Item { key, hash, meta, body, queue }) {
-                true => Offered::Stored,
-                false => Offered::QueueFull,
-            },
+            Verdict::Store(queue) => {
+                let item = Item { key, hash, meta, body, queue, sequence: 0 };
+                let queued = slot.pending.offer(item, &self.0.shared.sequence);
+                if queued { Offered::Stored } else { Offered::QueueFull }
+            }
         }
     }
 

@@ -190,7 +190,8 @@ impl Slot {
             let appended = match job {
                 Job::Write(item) => {
                     let record = Record { key: item.key, meta: &item.meta, body: &item.body };
-                    let appended = if self.pending.wants(&item) { log.append(record, item.queue) } else { Ok(()) };
+                    let wanted = self.pending.wants(&item);
+                    let appended = if wanted { log.append(record, item.sequence, item.queue) } else { Ok(()) };
                     batch.push(item);
                     appended
                 }
