@@ -94,7 +94,7 @@ impl Harness {
         let (log, mut recovery) = match open() {
             Ok(opened) => opened,
             Err(_) => {
-                self.device.overwrite(0, &[0; 8192]);
+                self.device.overwrite(0, &vec![0; usize::try_from(SEGMENTS_START).unwrap()]);
                 open().unwrap()
             }
         };

@@ -46,7 +46,7 @@ pub struct Superblock {
 pub enum Opening {
     /// A store.
     Store(Superblock),
-    /// Nothing was ever written.
+    /// Nothing but zeros in all that there is before [`SEGMENTS_START`].
     Blank,
     /// A store of another version of this program.
     Version(u32),
@@ -150,13 +150,14 @@ impl Superblock {
 }
 
 impl Opening {
-    /// Reads the first page.
+    /// Reads the first [`SEGMENTS_START`] bytes, or what there is of them. The first page alone tells of a store, but
+    /// not that a device is blank: btrfs, ZFS, LVM and mdraid leave zeros there and begin behind it.
     #[must_use]
-    pub fn decode(page: &[u8]) -> Self {
-        if page.iter().all(|byte| *byte == 0) {
+    pub fn decode(front: &[u8]) -> Self {
+        if front.iter().all(|byte| *byte == 0) {
             return Self::Blank;
         }
-        let Some(fields) = either(page, SUPERBLOCK_MAGIC, 24) else { return Self::Foreign };
+        let Some(fields) = either(front, SUPERBLOCK_MAGIC, 24) else { return Self::Foreign };
         match u32_at(fields, 8) {
             VERSION => Self::Store(Superblock { segment_bytes: u32_at(fields, 12), device: u64_at(fields, 16) }),
             version => Self::Version(version),

@@ -122,8 +122,8 @@ use crate::store::slot::{Opener, Slot, State};
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
-    /// A directory (on a filesystem of its own, best), a file, or a block device. What else is in a block device
-    /// is never overwritten: one that is not blank is refused.
+    /// A directory (on a filesystem of its own, best), a file, or a block device. One that is in use, or that has
+    /// anything but zeros in its first MiB, is refused; what holds data behind a MiB of zeros is not recognised.
     pub path: PathBuf,
     /// Bytes of it that are used, reserved at the start. At least 32 MiB. RAM for the index comes on top: about
     /// 60 bytes a file and 60 a MiB of larger ones.

@@ -28,7 +28,7 @@ pub enum OpenError {
     /// The operating system refused; it may work later.
     #[error("{0}")]
     Device(#[from] io::Error),
-    /// Something else is there. The operator removes it (or `wipefs`), or names another path.
+    /// Something else is there. The operator removes it (or wipes its first MiB), or names another path.
     #[error("it holds something that is not a store: remove it (or wipe its first MiB) if it may be overwritten")]
     Foreign,
     /// Another version of this program wrote it. What is in it is a cache: it can be removed.
@@ -117,13 +117,11 @@ fn learn(log: &Log, segment: usize, entry: &Entry) {
 }
 
 fn superblock(device: &dyn Device, segment_bytes: u32, random: fn() -> u64) -> Result<Superblock, OpenError> {
-    let mut page = vec![0; PAGE_BYTES as usize];
     let fits = |superblock: &Superblock| {
         let segments = device.bytes().saturating_sub(SEGMENTS_START) / u64::from(superblock.segment_bytes.max(1));
         if segments < SEGMENTS_MIN { Err(OpenError::TooSmall(device.bytes())) } else { Ok(*superblock) }
     };
-    device.read(0, &mut page)?;
-    match Opening::decode(&page) {
+    match opening(device)? {
         Opening::Store(superblock) => fits(&superblock),
         Opening::Foreign => Err(OpenError::Foreign),
         Opening::Version(version) => Err(OpenError::Version(version)),
@@ -134,6 +132,20 @@ fn superblock(device: &dyn Device, segment_bytes: u32, random: fn() -> u64) -> R
             Ok(superblock)
         }
     }
+}
+
+/// A page is enough to know a store by; that there is nothing takes all before the first segment.
+fn opening(device: &dyn Device) -> Result<Opening, OpenError> {
+    let mut front = vec![0; PAGE_BYTES as usize];
+    device.read(0, &mut front)?;
+    let opening = Opening::decode(&front);
+    let all = usize::try_from(SEGMENTS_START.min(device.bytes())).unwrap_or(0);
+    if opening != Opening::Blank || all < front.len() {
+        return Ok(opening);
+    }
+    front.resize(all, 0);
+    device.read(0, &mut front)?;
+    Ok(Opening::decode(&front))
 }
 
 /// Reads the pages of all segments, on several threads: each read waits for the disk.

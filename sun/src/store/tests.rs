@@ -1,14 +1,20 @@
 //! The store as its callers see it, on files and on simulated devices.
 
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use geo::ContentId;
 use prometheus::Registry;
 
+use crate::store::device::Device;
 use crate::store::format::{CHUNK_BYTES, Entry, Header, Key, Kind, Opening, SegmentPage, Superblock};
-use crate::store::log;
-use crate::store::policy::{Admission, Queue, Settings};
+use crate::store::index::Index;
+use crate::store::log::{self, Parts, Shared};
+use crate::store::policy::{Admission, Policy, Queue, Settings};
+use crate::store::recover::{self, OpenError};
+use crate::store::simulated::Simulated;
 use crate::store::slot::State;
 use crate::store::{Offered, Store, StoreConfig, StoredHead};
 
@@ -127,6 +133,38 @@ async fn a_device_that_cannot_be_opened_is_left_alone() {
     assert_eq!(std::fs::read(&path).unwrap(), [b'x'; 100], "it is as it was");
 }
 
+/// What begins behind a first page of zeros: (where, its magic).
+#[test]
+fn a_device_with_anything_in_its_first_mib_is_not_blank() {
+    let others: [(usize, &[u8]); 5] = [
+        (0x1_0040, b"_BHRfS_M"),                     // btrfs
+        (128 << 10, &0x00ba_b10c_u64.to_le_bytes()), // an uberblock of ZFS
+        (4096, &0xa92b_4efc_u32.to_le_bytes()),      // mdraid 1.2
+        (256 << 10, b"\0\0\0\0ZFS"),
+        ((1 << 20) - 1, b"x"),
+    ];
+    for (at, magic) in others {
+        let mut bytes = vec![0; 4 << 20];
+        bytes[at..at + magic.len()].copy_from_slice(magic);
+        assert_eq!(Opening::decode(&bytes[..1 << 20]), Opening::Foreign, "{at}");
+
+        let device = Arc::new(Simulated::new(bytes.len()));
+        device.overwrite(0, &bytes);
+        let opened = recover::open(0, Arc::clone(&device) as _, 64 << 10, parts());
+        assert!(matches!(opened, Err(OpenError::Foreign)), "{at}");
+        let mut now = vec![0; bytes.len()];
+        device.read(0, &mut now).unwrap();
+        assert!(now == bytes, "{at}: it is as it was");
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image");
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(open(&path, Admission::Always).0.slots[0].state(), State::Aside, "{at}");
+        assert!(std::fs::read(&path).unwrap() == bytes, "{at}: it is as it was");
+    }
+    assert_eq!(Opening::decode(&[0; 1 << 20]), Opening::Blank);
+}
+
 #[test]
 fn a_store_without_devices_has_nothing() {
     let store = Store::open(&[], Settings::default(), &Registry::new()).unwrap();
@@ -187,6 +225,13 @@ fn open(path: &Path, admission: Admission) -> Store {
     let config = StoreConfig { path: path.to_owned(), bytes: 40 << 20 };
     let settings = Settings { admission, ..Settings::default() };
     Store::open(&[config], settings, &Registry::new()).unwrap()
+}
+
+fn parts() -> Parts {
+    let shared =
+        Shared { index: Arc::new(Index::new(7)), forgotten: Arc::default(), sequence: Arc::new(AtomicU64::new(1)) };
+    let policy = Arc::new(Mutex::new(Policy::new(Settings::default(), 0)));
+    Parts { shared, policy, counts: Arc::default(), random: || 5 }
 }
 
 /// Waits for the recovery, which runs on a thread of its own.
