@@ -1,7 +1,7 @@
 //! The store as its callers see it, on files and on simulated devices.
 
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use geo::ContentId;
 use prometheus::Registry;
 
 use crate::store::device::Device;
-use crate::store::format::{CHUNK_BYTES, Entry, Header, Key, Kind, Opening, SegmentPage, Superblock};
+use crate::store::format::{CHUNK_BYTES, Entry, Header, Key, Kind, Opening, Sealed, SegmentPage, Superblock};
 use crate::store::index::Index;
 use crate::store::log::{self, Parts, Shared};
 use crate::store::policy::{Admission, Policy, Queue, Settings};
@@ -163,6 +163,43 @@ fn a_device_with_anything_in_its_first_mib_is_not_blank() {
         assert!(std::fs::read(&path).unwrap() == bytes, "{at}: it is as it was");
     }
     assert_eq!(Opening::decode(&[0; 1 << 20]), Opening::Blank);
+}
+
+/// Numbers that no sun writes, with the right checksums: none of them panics, overflows or is believed.
+#[test]
+fn a_hostile_store_is_refused_or_scanned() {
+    for segment_bytes in [0, 1, 64, 4096, (64 << 10) - 1, (64 << 10) + 1, 1 << 31, u32::MAX] {
+        let page = Superblock { device: 5, segment_bytes }.encode();
+        assert_eq!(Opening::decode(&page), Opening::Foreign, "segments of {segment_bytes}");
+    }
+    let segment = 64 << 10;
+    let sealed = Sealed { table_offset: segment - 4096 - 48, entries: 1, table_crc: 0, last_sequence: 9 };
+    assert!(sealed.fits(segment.into()));
+    let hostile = [
+        Sealed { entries: u32::MAX, ..sealed },
+        Sealed { entries: 0, ..sealed },
+        Sealed { table_offset: 0, entries: (segment - 4096) / 48, ..sealed },
+        Sealed { table_offset: u32::MAX, entries: u32::MAX, ..sealed },
+        Sealed { last_sequence: u64::MAX, ..sealed },
+        Sealed { last_sequence: (1 << 48) - 1, ..sealed },
+    ];
+    for (sealed, sequence) in hostile.map(|sealed| (sealed, 3)).into_iter().chain([(sealed, u64::MAX)]) {
+        let page = SegmentPage { device: 5, incarnation: 6, sequence, queue: Queue::Main, sealed: Some(sealed) };
+        let device = Arc::new(Simulated::new((1 << 20) + 12 * segment as usize));
+        device.overwrite(0, &Superblock { device: 5, segment_bytes: segment }.encode());
+        device.overwrite(1 << 20, &SegmentPage { sealed: None, ..page }.encode());
+        device.overwrite((1 << 20) + segment as usize - 4096, &page.encode());
+        let parts = parts();
+        let (mut log, mut recovery) = recover::open(0, device, segment, parts.clone()).unwrap();
+        while recovery.step(&log) {}
+        let key = Key { kind: Kind::Head, content: id(1), generation: 0, index: 0 };
+        let record = log::Record { key, meta: &[], body: b"x" };
+        let next = parts.shared.sequence.load(Ordering::Relaxed);
+        assert!(next < 1 << 32, "{page:?}: {next}");
+        log.append(record, next, Queue::Probation).unwrap();
+        log.sync().unwrap();
+        assert_eq!(parts.shared.index.entries(), 1, "{page:?}");
+    }
 }
 
 #[test]
