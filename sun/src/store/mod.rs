@@ -60,7 +60,8 @@
 //!
 //! A record is written within 100 ms and synced within half a second of its offer; what came after the last sync
 //! may be lost in any part. A start reads two pages a segment and walks over the two that were open; from then on
-//! offers are taken and lookups find what the tables read so far tell, newest first.
+//! offers are taken and lookups find what the tables read so far tell, newest first. Nothing is written before all
+//! are read: a stop before that loses what was offered and forgotten meanwhile, as a crash does.
 //!
 //! # What an error costs
 //!

@@ -154,6 +154,12 @@ impl Slot {
         while recovery.step(&log) && !self.pending.stopped() {
             self.recovery_left.store(recovery.left() as u64, Ordering::Relaxed);
         }
+        if recovery.left() > 0 {
+            // A log that is not known whole must not be written: room would be made of records and tombstones that the
+            // index has not heard of yet. What waits is lost, as in a crash.
+            tracing::info!(store = %self.name, "stopped before its index was read: what was offered is not kept");
+            return;
+        }
         drop(recovery);
         self.state.store(State::Ready as u8, Ordering::Release);
         let (mut errors, mut since) = (self.counts.errors.load(Ordering::Relaxed), Instant::now());

@@ -12,10 +12,11 @@ use crate::store::device::Device;
 use crate::store::format::{CHUNK_BYTES, Entry, Header, Key, Kind, Opening, Sealed, SegmentPage, Superblock};
 use crate::store::index::Index;
 use crate::store::log::{self, Parts, Shared};
+use crate::store::pending::Item;
 use crate::store::policy::{Admission, Policy, Queue, Settings};
 use crate::store::recover::{self, OpenError};
 use crate::store::simulated::Simulated;
-use crate::store::slot::State;
+use crate::store::slot::{Opener, Slot, State};
 use crate::store::{Offered, Store, StoreConfig, StoredHead};
 
 #[tokio::test]
@@ -200,6 +201,41 @@ fn a_hostile_store_is_refused_or_scanned() {
         log.sync().unwrap();
         assert_eq!(parts.shared.index.entries(), 1, "{page:?}");
     }
+}
+
+/// Segments that recovery has not read yet hold what the index does not know: no room is made of them.
+#[test]
+fn a_stop_while_the_index_is_read_writes_nothing() {
+    let segment = 64 << 10;
+    let device = Arc::new(Simulated::new((1 << 20) + 12 * segment as usize));
+    let parts = parts();
+    let (mut log, _) = recover::open(0, Arc::clone(&device) as _, segment, parts.clone()).unwrap();
+    for at in 0..20 {
+        let key = Key { kind: Kind::Head, content: id(at), generation: 0, index: 0 };
+        let record = log::Record { key, meta: &[], body: &pattern(1, 20_000) };
+        log.append(record, u64::from(at) + 1, Queue::Probation).unwrap();
+    }
+    log.close().unwrap();
+    let bytes = || {
+        let mut bytes = vec![0; usize::try_from(device.bytes()).unwrap()];
+        device.read(0, &mut bytes).unwrap();
+        bytes
+    };
+    let before = bytes();
+    let opened = Arc::clone(&device);
+    let opener: Opener = Box::new(move || Ok(Arc::clone(&opened) as Arc<dyn Device>));
+    let slot =
+        Slot::new(0, "simulated".to_owned(), device.bytes(), segment, Policy::new(Settings::default(), 0), opener);
+    let shared = self::parts().shared;
+    let begun = slot.open(&shared);
+    let key = Key { kind: Kind::Head, content: id(99), generation: 0, index: 0 };
+    let (hash, body) = (shared.index.hash(&key), pattern(2, 20_000));
+    let item = Item { key, hash, meta: Bytes::new(), body, queue: Queue::Probation, sequence: 0 };
+    assert!(slot.pending.offer(item, &shared.sequence));
+    slot.pending.stop();
+    slot.run(&shared, begun);
+    assert!(slot.recovery_left.load(Ordering::Relaxed) > 0);
+    assert!(bytes() == before);
 }
 
 #[test]
