@@ -126,19 +126,19 @@ impl Log {
         }
     }
 
-    /// Appends a record with the next sequence. It is found after the next [`Log::write_out`].
+    /// Appends a record whose sequence was drawn when it was offered: what was forgotten or offered since is newer,
+    /// even if room has to be made first. It is found after the next [`Log::write_out`].
     ///
     /// # Errors
     ///
     /// When the device refuses a write; the segment that was open is abandoned, the record is lost.
-    pub fn append(&mut self, record: Record<'_>, queue: Queue) -> io::Result<()> {
+    pub fn append(&mut self, record: Record<'_>, sequence: u64, queue: Queue) -> io::Result<()> {
         self.make_room()?;
-        let sequence = self.shared.sequence.fetch_add(1, Ordering::Relaxed);
         self.push(record, sequence, queue, None)
     }
 
-    /// Writes that everything of a content so far is forgotten, into each queue: on recovery it is then met
-    /// before what it forgets.
+    /// Writes that everything of a content so far is forgotten, into each queue: what it covers there lies before it,
+    /// and is given up before it or with it. The content is in [`Shared::forgotten`] already.
     ///
     /// # Errors
     ///
@@ -320,10 +320,9 @@ impl Log {
         };
         // A table that cannot be read costs the segment: its places are found to be wrong when they are asked for.
         let entries = recover::entries(self, victim, &page).unwrap_or_default();
-        let eldest = !self.used().any(|(_, other)| other.sequence < page.sequence);
         let mut kept = Reclaimed { segment_bytes: self.segment_bytes(), kept_bytes: 0 };
         for entry in entries {
-            self.reclaim_record(victim, &page, &entry, eldest, &mut kept)?;
+            self.reclaim_record(victim, &page, &entry, &mut kept)?;
         }
         self.counts.kept_bytes.fetch_add(kept.kept_bytes, Ordering::Relaxed);
         self.sync()?;
@@ -335,18 +334,12 @@ impl Log {
         victim: usize,
         page: &SegmentPage,
         entry: &Entry,
-        eldest: bool,
         kept: &mut Reclaimed,
     ) -> io::Result<()> {
         let forgotten_at = self.shared.forgotten.sequence(entry.key.content);
         if entry.key.kind == Kind::Tombstone {
-            if forgotten_at == Some(entry.sequence) && eldest {
-                self.shared.forgotten.expire(entry.key.content, entry.sequence, self.id);
-            } else if forgotten_at == Some(entry.sequence) {
-                let record = Record { key: entry.key, meta: &[], body: &[] };
-                kept.kept_bytes += u64::from(entry.bytes);
-                return self.push(record, entry.sequence, page.queue, None);
-            }
+            // The oldest segment of its queue is the victim: what it covers there goes with it, or went before.
+            self.shared.forgotten.expire(entry.key.content, entry.sequence, self.id, page.queue);
             return Ok(());
         }
         let hash = self.shared.index.hash(&entry.key);

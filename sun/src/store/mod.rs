@@ -54,13 +54,14 @@
 //! - Where there is no table, records are looked for in the segment's bytes. Bytes of a body that look like a
 //!   record do not carry the segment's incarnation, 64 random bits that never leave the machine.
 //! - The record that was offered last wins, by its sequence, wherever it lies; a record that is moved keeps its
-//!   sequence. A tombstone stays as long as its device holds anything older.
+//!   sequence. A tombstone stays in each queue as long as that queue holds anything older of its content.
 //!
 //! # What a crash costs
 //!
 //! A record is written within 100 ms and synced within half a second of its offer; what came after the last sync
 //! may be lost in any part. A start reads two pages a segment and walks over the two that were open; from then on
-//! offers are taken and lookups find what the tables read so far tell, newest first.
+//! offers are taken and lookups find what the tables read so far tell, newest first. Nothing is written before all
+//! are read: a stop before that loses what was offered and forgotten meanwhile, as a crash does.
 //!
 //! # What an error costs
 //!
@@ -72,7 +73,7 @@
 //! # RAM
 //!
 //! 29 to 57 bytes a record in the index ([`index`]), 64 MiB a device for records on their way, a table's worth
-//! (48 bytes a record) for each of two open segments, 256 KiB to 64 MiB for the ghost of each device; 40 bytes for each file
+//! (48 bytes a record) for each of two open segments, 256 KiB to 64 MiB for the ghost of each device; 47 to 94 bytes for each file
 //! that was forgotten and is still somewhere in the log.
 
 pub mod device;
@@ -122,8 +123,8 @@ use crate::store::slot::{Opener, Slot, State};
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
-    /// A directory (on a filesystem of its own, best), a file, or a block device. What else is in a block device
-    /// is never overwritten: one that is not blank is refused.
+    /// A directory (on a filesystem of its own, best), a file, or a block device. One that is in use, or that has
+    /// anything but zeros in its first MiB, is refused; what holds data behind a MiB of zeros is not recognised.
     pub path: PathBuf,
     /// Bytes of it that are used, reserved at the start. At least 32 MiB. RAM for the index comes on top: about
     /// 60 bytes a file and 60 a MiB of larger ones.
@@ -533,10 +534,11 @@ impl Store {
         match verdict {
             Verdict::FirstOffer => Offered::FirstOffer,
             Verdict::OverBudget => Offered::OverBudget,
-            Verdict::Store(queue) => match slot.pending.offer(Item { key, hash, meta, body, queue }) {
-                true => Offered::Stored,
-                false => Offered::QueueFull,
-            },
+            Verdict::Store(queue) => {
+                let item = Item { key, hash, meta, body, queue, sequence: 0 };
+                let queued = slot.pending.offer(item, &self.0.shared.sequence);
+                if queued { Offered::Stored } else { Offered::QueueFull }
+            }
         }
     }
 
