@@ -92,8 +92,11 @@ struct Open {
     table: Vec<u8>,
     last_sequence: u64,
     /// Records in the buffer, for the index; with the place that they are moved from, and the hits that they keep.
-    fresh: Vec<(u64, Place, Option<(Place, u8)>)>,
+    fresh: Vec<(u64, Place, Option<Moved>)>,
 }
+
+/// Where a record is moved from, and the hits that it keeps.
+type Moved = (Place, u8);
 
 /// One record to append.
 #[derive(Clone, Copy, Debug)]
@@ -197,7 +200,7 @@ impl Log {
         self.superblock.segment_bytes.into()
     }
 
-    fn push(&mut self, record: Record<'_>, sequence: u64, queue: Queue, from: Option<(Place, u8)>) -> io::Result<()> {
+    fn push(&mut self, record: Record<'_>, sequence: u64, queue: Queue, from: Option<Moved>) -> io::Result<()> {
         let bytes = record_bytes(record.meta.len(), record.body.len());
         if !self.open[at(queue)].as_ref().is_some_and(|open| open.has_room(bytes, self.segment_bytes())) {
             self.seal(queue)?;
