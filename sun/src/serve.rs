@@ -378,6 +378,7 @@ impl<'a> Serving<'a> {
         {
             ahead::follow(self.edge, client, self.request, &meta, part);
         }
+        self.tell_store();
         let (provenance, outcome) = self.provenance(&meta, part.start, standing);
         let direct = self.request.direct;
         let (edge, rfc) = (Arc::clone(self.edge), self.request.said.is_some());
@@ -401,6 +402,7 @@ impl<'a> Serving<'a> {
         if standing == Standing::Refreshing {
             self.refresh_behind(&meta);
         }
+        self.tell_store();
         let (provenance, outcome) = self.provenance(&meta, parts[0].start, standing);
         let (none, rfc) = (ResponseBody::empty(), self.request.said.is_some());
         let mut response = answer(self.edge, rfc, &meta, conclusion, &provenance, none);
@@ -411,6 +413,13 @@ impl<'a> Serving<'a> {
         }
         let body = self.body(meta, parts[0].clone(), Some(multipart));
         (response.map(|_| body), outcome)
+    }
+
+    /// The store hears of some of what RAM answers.
+    fn tell_store(&self) {
+        if matches!(self.found.known, Known::File(_)) && !self.found.stored && self.found.held.is_none() {
+            self.edge.hit_in_ram(&self.request.name, self.request.content, self.found.slot, None);
+        }
     }
 
     fn provenance(&self, meta: &Meta, start: u64, standing: Standing) -> (Provenance, Outcome) {

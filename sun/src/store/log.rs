@@ -15,7 +15,7 @@
 //! - A segment is wiped only after what was kept of it is durable, and used again only after the wipe is: a crash
 //!   finds a record in its old segment, in its new one, or in both, and never a forgotten one without the
 //!   tombstone that forgot it.
-//! - Three segments are kept free, and a reclaimed one gives back at least a quarter: an append always finds room.
+//! - Three segments are kept free, and a reclaimed one gives back at least a tenth: an append always finds room.
 
 use std::collections::VecDeque;
 use std::io;
@@ -91,9 +91,12 @@ struct Open {
     written: u64,
     table: Vec<u8>,
     last_sequence: u64,
-    /// Records in the buffer, for the index; with the place that they are moved from.
-    fresh: Vec<(u64, Place, Option<Place>)>,
+    /// Records in the buffer, for the index; with the place that they are moved from, and the hits that they keep.
+    fresh: Vec<(u64, Place, Option<Moved>)>,
 }
+
+/// Where a record is moved from, and the hits that it keeps.
+type Moved = (Place, u8);
 
 /// One record to append.
 #[derive(Clone, Copy, Debug)]
@@ -197,7 +200,7 @@ impl Log {
         self.superblock.segment_bytes.into()
     }
 
-    fn push(&mut self, record: Record<'_>, sequence: u64, queue: Queue, from: Option<Place>) -> io::Result<()> {
+    fn push(&mut self, record: Record<'_>, sequence: u64, queue: Queue, from: Option<Moved>) -> io::Result<()> {
         let bytes = record_bytes(record.meta.len(), record.body.len());
         if !self.open[at(queue)].as_ref().is_some_and(|open| open.has_room(bytes, self.segment_bytes())) {
             self.seal(queue)?;
@@ -264,7 +267,12 @@ impl Log {
         for (hash, place, from) in open.fresh.drain(..) {
             match from {
                 None => self.shared.index.insert(hash, place),
-                Some(from) => self.shared.index.moved(hash, from, place),
+                Some((from, hits)) => {
+                    self.shared.index.moved(hash, from, place);
+                    for _ in 0..hits {
+                        let _ = self.shared.index.hit(hash);
+                    }
+                }
             }
         }
         Ok(())
@@ -349,7 +357,7 @@ impl Log {
         let live = Live { hash, queue: page.queue, hits: place.hits(), bytes: place.bytes() };
         let dead = forgotten_at.is_some_and(|at| place.sequence() < at);
         let fate = if dead { Fate::Drop } else { self.policy().reclaimed(live, *kept) };
-        let Fate::Keep(queue) = fate else {
+        let Fate::Keep { queue, hits } = fate else {
             self.shared.index.remove(hash, place);
             return Ok(());
         };
@@ -359,7 +367,7 @@ impl Log {
             return Ok(());
         };
         kept.kept_bytes += place.bytes();
-        self.push(Record { key: entry.key, meta: &meta, body: &body }, place.sequence(), queue, Some(place))
+        self.push(Record { key: entry.key, meta: &meta, body: &body }, place.sequence(), queue, Some((place, hits)))
     }
 
     fn victim(&self) -> Option<(usize, SegmentPage)> {

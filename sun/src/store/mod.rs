@@ -327,10 +327,28 @@ impl Store {
         self.0.shared.index.find(self.0.shared.index.hash(&key)).map_or(0, Place::hits)
     }
 
-    /// Counts a hit of a file that another tier answered, so that it is kept here.
-    pub fn touch(&self, content: ContentId) {
-        let key = Key { kind: Kind::Head, content, generation: 0, index: 0 };
-        let _ = self.0.shared.index.hit(self.0.shared.index.hash(&key));
+    /// Counts a hit of a file that another tier answered, so that it is kept here. False: it is not here, and may be
+    /// offered ([`Store::offer_head_again`]).
+    #[must_use]
+    pub fn touch_head(&self, content: ContentId) -> bool {
+        self.touch(&Key { kind: Kind::Head, content, generation: 0, index: 0 })
+    }
+
+    /// The same of a block.
+    #[must_use]
+    pub fn touch_block(&self, content: ContentId, generation: u64, index: u32) -> bool {
+        self.touch(&Key { kind: Kind::Block, content, generation, index })
+    }
+
+    /// Offers a file that another tier answers with again and again: as [`Store::offer_head`], and it counts as offered
+    /// before.
+    pub fn offer_head_again(&self, content: ContentId, generation: u64, meta: Bytes, body: Bytes) -> Offered {
+        self.offer(Key { kind: Kind::Head, content, generation, index: 0 }, meta, body, Standing::Asked)
+    }
+
+    /// The same of a block.
+    pub fn offer_block_again(&self, content: ContentId, generation: u64, index: u32, body: Bytes) -> Offered {
+        self.offer(Key { kind: Kind::Block, content, generation, index }, Bytes::new(), body, Standing::Asked)
     }
 
     /// Offers what is known of a file, with its body if it is small; at most 256 KiB and 4 MiB. Replaces what
@@ -338,7 +356,7 @@ impl Store {
     pub fn offer_head(&self, content: ContentId, generation: u64, meta: Bytes, body: Bytes) -> Offered {
         let key = Key { kind: Kind::Head, content, generation, index: 0 };
         let known = self.knows(&key);
-        let offered = self.offer(key, meta, body, known);
+        let offered = self.offer(key, meta, body, if known { Standing::Replaces } else { Standing::New });
         if known && offered != Offered::Stored {
             self.forget(content);
         }
@@ -352,7 +370,7 @@ impl Store {
             self.0.metrics.offered(Offered::Held);
             return Offered::Held;
         }
-        self.offer(key, Bytes::new(), body, false)
+        self.offer(key, Bytes::new(), body, Standing::New)
     }
 
     /// Forgets a file, all versions and blocks of it, now and after a restart; what is offered afterwards counts
@@ -513,13 +531,18 @@ impl Store {
         Lookup::Later(Box::pin(async move { reading.await.ok().flatten() }))
     }
 
-    fn offer(&self, key: Key, meta: Bytes, body: Bytes, known: bool) -> Offered {
-        let offered = self.decide(key, meta, body, known);
+    fn touch(&self, key: &Key) -> bool {
+        let hash = self.0.shared.index.hash(key);
+        self.0.shared.index.hit(hash).is_some() || self.waiting(key, hash).is_some()
+    }
+
+    fn offer(&self, key: Key, meta: Bytes, body: Bytes, standing: Standing) -> Offered {
+        let offered = self.decide(key, meta, body, standing);
         self.0.metrics.offered(offered);
         offered
     }
 
-    fn decide(&self, key: Key, meta: Bytes, body: Bytes, known: bool) -> Offered {
+    fn decide(&self, key: Key, meta: Bytes, body: Bytes, standing: Standing) -> Offered {
         if meta.len() > META_BYTES_MAX || body.len() > BODY_BYTES_MAX {
             return Offered::Nowhere;
         }
@@ -529,7 +552,11 @@ impl Store {
         let now_ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let verdict = {
             let mut policy = slot.policy.lock().expect("no code that holds this lock panics");
-            if known { policy.replaced(bytes, now_ms) } else { policy.offered(hash, bytes, now_ms) }
+            match standing {
+                Standing::New => policy.offered(hash, bytes, now_ms),
+                Standing::Asked => policy.offered_again(hash, bytes, now_ms),
+                Standing::Replaces => policy.replaced(bytes, now_ms),
+            }
         };
         match verdict {
             Verdict::FirstOffer => Offered::FirstOffer,
@@ -557,6 +584,17 @@ impl Store {
             None => true,
         })
     }
+}
+
+/// What is known of a record that is offered.
+#[derive(Clone, Copy, Debug)]
+enum Standing {
+    /// Nothing.
+    New,
+    /// It is asked for often.
+    Asked,
+    /// It replaces one that is here.
+    Replaces,
 }
 
 /// A record that was looked for on a device.
