@@ -14,12 +14,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use geo::RegionId;
 use geo::topology::{Region, Server, Topology};
+use geo::{CanonicalName, RegionId};
 
 use crate::balance::{Gauge, Sums};
 use crate::hot::{HotFiles, Rate, Rule, Suns};
-use crate::wire::{HotFile, SILENT_S, ServerState, StatusReport};
+use crate::wire::{HotFile, HotNow, SILENT_S, ServerState, StatusReport};
 
 /// The latest report of every server.
 #[derive(Debug)]
@@ -105,14 +105,8 @@ impl Registry {
         }
         let mut hot = self.hot.remove(&region.id).unwrap_or_default();
         let view = View { registry: self, now_ms };
-        let live: Vec<&StatusReport> =
-            region.suns.iter().filter_map(|sun| Some(&view.live(&sun.server.name)?.report)).collect();
-        let mut rates: BTreeMap<&str, Rate> = BTreeMap::new();
-        for hottest in live.iter().flat_map(|report| &report.hottest) {
-            let rate = rates.entry(&hottest.file).or_default();
-            rate.requests += hottest.requests_per_second.max(0.0);
-            rate.bits += hottest.bits_per_second.max(0.0);
-        }
+        let live = view.live_suns(region);
+        let rates = rates(&live);
         let requests: f64 = live.iter().map(|report| report.load.requests_per_second.max(0.0)).sum();
         #[expect(clippy::cast_precision_loss, reason = "suns of a region are few")]
         let suns = Suns {
@@ -188,6 +182,48 @@ impl<'a> View<'a> {
         files.map(|(file, spread)| HotFile { file: file.to_owned(), spread }).collect()
     }
 
+    /// The region's hot files with what they are asked for, the most asked-for first, at most `limit`.
+    #[must_use]
+    pub fn hot_now(&self, region: &Region, limit: usize) -> Vec<HotNow> {
+        let live = self.live_suns(region);
+        let rates = rates(&live);
+        let mut files: Vec<HotNow> = self
+            .hot(region)
+            .into_iter()
+            .map(|HotFile { file, spread }| {
+                let rate = rates.get(file.as_str()).copied().unwrap_or_default();
+                HotNow {
+                    file,
+                    requests_per_second: rate.requests,
+                    bits_per_second: rate.bits,
+                    spread,
+                    suns: Vec::new(),
+                }
+            })
+            .collect();
+        files.sort_by(|a, b| {
+            let by_requests = b.requests_per_second.total_cmp(&a.requests_per_second);
+            by_requests.then(b.bits_per_second.total_cmp(&a.bits_per_second)).then_with(|| a.file.cmp(&b.file))
+        });
+        files.truncate(limit);
+        // Only now: an order costs a microsecond a sun.
+        for hot in &mut files {
+            hot.suns = self.sharing(region, &hot.file, hot.spread);
+        }
+        files
+    }
+
+    /// The first `spread` suns of the file's order that links may name.
+    fn sharing(&self, region: &Region, file: &str, spread: usize) -> Vec<String> {
+        let Ok(name) = CanonicalName::from_written(file) else { return Vec::new() };
+        let order = region.sun_order(name.content_id()).into_iter().map(|sun| &sun.server);
+        order.filter(|server| self.linkable(server)).take(spread).map(|server| server.name.clone()).collect()
+    }
+
+    fn live_suns(&self, region: &Region) -> Vec<&'a StatusReport> {
+        region.suns.iter().filter_map(|sun| Some(&self.live(&sun.server.name)?.report)).collect()
+    }
+
     fn live(&self, name: &str) -> Option<&'a Seen> {
         self.registry.servers.get(name).filter(|seen| seen.live(self.now_ms))
     }
@@ -201,6 +237,17 @@ impl Seen {
     const fn live(&self, now_ms: u64) -> bool {
         now_ms.saturating_sub(self.at_ms) < SILENT_MS
     }
+}
+
+/// What suns say of their hottest files, summed.
+fn rates<'a>(live: &[&'a StatusReport]) -> BTreeMap<&'a str, Rate> {
+    let mut rates: BTreeMap<&str, Rate> = BTreeMap::new();
+    for hottest in live.iter().flat_map(|report| &report.hottest) {
+        let rate = rates.entry(&hottest.file).or_default();
+        rate.requests += hottest.requests_per_second.max(0.0);
+        rate.bits += hottest.bits_per_second.max(0.0);
+    }
+    rates
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "three seconds")]
@@ -281,6 +328,42 @@ mod tests {
         assert_eq!(spread("sun4-1-2", 80.0, 5999), 2);
         assert_eq!(spread("sun5-1-1", 80.0, 6000), 2, "another region");
         assert_eq!(spread("sun4-1-2", 80.0, 6000), 3);
+    }
+
+    #[test]
+    fn the_hot_files_of_now_name_the_living_suns_that_share_them() {
+        let mut registry = Registry::new(RULE, 0);
+        let topology = topology();
+        let hottest = |rates: &[(&str, f64)]| {
+            let rate = |&(file, requests_per_second): &(&str, f64)| HotRate {
+                file: file.to_owned(),
+                requests_per_second,
+                bits_per_second: requests_per_second * 8e3,
+            };
+            rates.iter().map(rate).collect::<Vec<_>>()
+        };
+        let asked = [("c1/a", 30.0), ("c1/b", 50.0), ("c1/cold", 10.0)];
+        for server in ["sun4-1-1", "sun4-1-2", "sun4-1-3"] {
+            registry.report(&topology, StatusReport { hottest: hottest(&asked), ..busy(server, "", 0.0) }, 5000);
+        }
+        // What is hot is found out anew when a second has passed.
+        registry.report(&topology, StatusReport { hottest: hottest(&asked), ..busy("sun4-1-3", "", 0.0) }, 6000);
+        let shown = |now_ms, limit| {
+            let files = registry.at(now_ms).hot_now(region(&topology), limit);
+            let line = |hot: &HotNow| format!("{} {} r {}", hot.file, hot.requests_per_second, hot.spread);
+            (files.iter().map(line).collect::<Vec<_>>().join(", "), files)
+        };
+        let (line, files) = shown(6000, 100);
+        assert_eq!(line, "c1/b 150 r 3, c1/a 90 r 2");
+        let name = CanonicalName::parse("c1/a").unwrap();
+        let order = region(&topology).sun_order(name.content_id());
+        assert_eq!(files[1].suns, [&*order[0].server.name, &*order[1].server.name]);
+        assert_eq!(files[1].bits_per_second, 90.0 * 8e3);
+        assert_eq!(shown(6000, 1).0, "c1/b 150 r 3");
+        // All have fallen silent: the files are hot until they were low for ten minutes, and nobody is named.
+        let (line, files) = shown(10_000, 100);
+        assert_eq!(line, "c1/a 0 r 2, c1/b 0 r 3");
+        assert_eq!(files[0].suns, [""; 0]);
     }
 
     #[test]

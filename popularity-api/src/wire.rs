@@ -360,6 +360,32 @@ pub const HOTTEST_MAX: usize = 100;
 /// A server that has not reported for so long is not linked, seconds.
 pub const SILENT_S: f64 = 3.0;
 
+// ---- GET /v1/regions/{region}/hot?limit=N ------------------------------------------------------
+
+/// The hot files of a region at this moment, most asked-for first.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Hot {
+    /// The region asked about.
+    pub region: RegionId,
+    /// At most `limit` (default 100, at most 10,000; a region has at most `hot.files_max`).
+    pub files: Vec<HotNow>,
+}
+
+/// A file that several suns share, and how much it is asked for.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct HotNow {
+    /// Canonical name.
+    pub file: String,
+    /// Requests per second, all suns of the region together. 0 for a file that nobody has among its hottest any more.
+    pub requests_per_second: f64,
+    /// Bits per second, likewise.
+    pub bits_per_second: f64,
+    /// How many suns may share it, at least 2: `r`.
+    pub spread: usize,
+    /// The suns that links name for it now, its owner first: the first `spread` living ones of its order.
+    pub suns: Vec<String>,
+}
+
 // ---- POST /v1/purge ----------------------------------------------------------------------------
 
 /// What is stored must no longer be handed out (hard), or not without asking the content server (soft).
@@ -485,6 +511,10 @@ pub enum PurgeState {
 
 /// A purge that an operator brings to a server without the log, while the API is away. Answered with [`PurgeMark`];
 /// 409, with the server's mark as well, when `number` is not above its `direct`.
+///
+/// It is in force at the servers that answered 200, and nowhere else: no log has it, so a server that was down or cut off
+/// never hears of it, and serves what it holds when it is back. Who sends it keeps count of the servers that did not
+/// answer and repeats the purge, best through the API's log once that is back; `sunctl purge` does so while it waits.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DirectPurge {
