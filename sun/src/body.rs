@@ -308,7 +308,8 @@ impl FileReader {
         let generation = self.meta.generation;
         let bytes = self.edge.ram.extent(self.content, generation, index)?;
         let extent = Extent { generation, index, bytes: &bytes };
-        self.edge.hit_in_ram(&self.errand.name, self.errand.content, self.content, Some(extent));
+        let errand = &self.errand;
+        self.edge.hit_in_ram((&errand.name, errand.content, errand.site.as_deref()), self.content, Some(extent));
         let first = extent::start_of(index);
         Some(slice(&bytes, self.position - first, self.end - first)).filter(|bytes| !bytes.is_empty())
     }

@@ -418,7 +418,8 @@ impl<'a> Serving<'a> {
     /// The store hears of some of what RAM answers.
     fn tell_store(&self) {
         if matches!(self.found.known, Known::File(_)) && !self.found.stored && self.found.held.is_none() {
-            self.edge.hit_in_ram(&self.request.name, self.request.content, self.found.slot, None);
+            let request = self.request;
+            self.edge.hit_in_ram((&request.name, request.content, request.site.as_deref()), self.found.slot, None);
         }
     }
 

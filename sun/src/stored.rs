@@ -162,13 +162,18 @@ impl Edge {
     }
 
     /// RAM has answered with a file, or with an extent of it: some of such hits are told to the store.
-    pub fn hit_in_ram(&self, name: &CanonicalName, content: ContentId, slot: ContentId, extent: Option<Extent<'_>>) {
+    pub fn hit_in_ram(
+        &self,
+        (name, content, site): (&CanonicalName, ContentId, Option<&str>),
+        slot: ContentId,
+        extent: Option<Extent<'_>>,
+    ) {
         if !self.store.is_configured() || !SAMPLER.with(Sampler::chooses) {
             return;
         }
         let Some(head) = self.ram.head(slot) else { return };
         let variant = || slot != content && slot != vary::slot(content);
-        let offered = touch(&self.store, slot, &head, extent, || !variant() && self.keeps(name, content));
+        let offered = touch(&self.store, slot, &head, extent, || !variant() && self.keeps(name, content, site));
         // Who forgot it meanwhile may have looked at the store before it was there.
         let same = || self.ram.head(slot).is_some_and(|now| now.meta().generation == head.meta().generation);
         if offered && !same() {
