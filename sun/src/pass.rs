@@ -23,6 +23,7 @@ pub mod body;
 pub mod crossing;
 pub mod keep;
 pub mod pace;
+pub mod share;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use self::keep::Keep;
+use self::share::{Share, Shares};
 use crate::body::ResponseBody;
 use crate::breaker::Leave;
 use crate::caching::freshness::Exchange;
@@ -57,6 +59,8 @@ pub struct Passing {
     client: Client<HttpConnector, Upload>,
     /// Requests that may be under way.
     permits: Arc<Semaphore>,
+    /// Those of one client.
+    shares: Arc<Shares>,
     connect: Duration,
     first_byte: Duration,
     idle: Duration,
@@ -79,6 +83,7 @@ impl Passing {
         Self {
             client,
             permits: Arc::new(Semaphore::new(config.passes_max.min(Semaphore::MAX_PERMITS))),
+            shares: Arc::default(),
             connect,
             first_byte: Duration::from_millis(config.first_byte_ms),
             idle: Duration::from_millis(config.idle_ms),
@@ -108,7 +113,7 @@ async fn carry(
     body: Incoming,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let uploads = edge.with_class(pass.site.as_deref(), &pass.name, |class| class.uploads);
-    let Admitted { url, host, source, permit } = match admit(edge, pass, uploads, &body) {
+    let Admitted { url, host, source, permit } = match admit(edge, client, pass, uploads, &body) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refuse_body(head, body);
@@ -160,11 +165,24 @@ struct Admitted {
     host: Option<String>,
     source: Source,
     /// Its place among those under way.
-    permit: OwnedSemaphorePermit,
+    permit: Place,
+}
+
+/// One request's place among all that are under way and among its client's; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// What can be refused without the body is refused.
-fn admit(edge: &Edge, pass: &Pass, uploads: Option<Uploads>, body: &Incoming) -> Result<Admitted, Refusal> {
+fn admit(
+    edge: &Edge,
+    client: IpAddr,
+    pass: &Pass,
+    uploads: Option<Uploads>,
+    body: &Incoming,
+) -> Result<Admitted, Refusal> {
     let topology = edge.topology();
     let url = topology.content_servers.url_of(&pass.target);
     let url = url.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such content server"))?;
@@ -173,6 +191,9 @@ fn admit(edge: &Edge, pass: &Pass, uploads: Option<Uploads>, body: &Incoming) ->
     {
         return Err(too_long());
     }
+    let share = edge.passing.shares.enter(client);
+    let share =
+        share.ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many of yours are under way"))?;
     let permit = Arc::clone(&edge.passing.permits).try_acquire_owned();
     let permit = permit.map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many uploads are under way"))?;
     let host = topology.origin_host(pass.target.content_server()).map(str::to_owned);
@@ -180,7 +201,7 @@ fn admit(edge: &Edge, pass: &Pass, uploads: Option<Uploads>, body: &Incoming) ->
     if !edge.admits_unprobed(pass.target.content_server()) {
         return Err(Refusal::new(StatusCode::BAD_GATEWAY, "the content server cannot be reached at the moment"));
     }
-    Ok(Admitted { url, host, source, permit })
+    Ok(Admitted { url, host, source, permit: Place { _permit: permit, _share: share } })
 }
 
 /// Disposes of a body that is refused at once.
