@@ -91,7 +91,7 @@ impl Harness {
     fn restart(&mut self) {
         self.shared = shared();
         let open = || recover::open(0, Arc::clone(&self.device) as _, SEGMENT_BYTES, parts(&self.shared));
-        let (log, mut recovery) = match open() {
+        let (log, recovery) = match open() {
             Ok(opened) => opened,
             Err(_) => {
                 self.device.overwrite(0, &vec![0; usize::try_from(SEGMENTS_START).unwrap()]);

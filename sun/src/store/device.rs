@@ -29,6 +29,9 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// What the device says; `UnexpectedEof` when it ends before that.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
+    /// `bytes` from `offset` are read soon: the device may begin now. Only a hint.
+    fn will_read(&self, _offset: u64, _bytes: u64) {}
+
     /// Writes all of `bytes` at `offset`; durable after the next [`Device::sync`] that succeeds.
     ///
     /// # Errors
@@ -120,6 +123,11 @@ impl Device for FileDevice {
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
+    }
+
+    fn will_read(&self, offset: u64, bytes: u64) {
+        // A hint that is not taken costs time, no more.
+        let _ = rustix::fs::fadvise(&self.file, offset, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::WillNeed);
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {

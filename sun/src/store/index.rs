@@ -127,7 +127,11 @@ impl Index {
 
     /// A record is at `place`, unless a newer one is known.
     pub fn insert(&self, hash: u64, place: Place) {
-        match self.shard(hash).entry(hash) {
+        self.put(&mut self.shard(hash), hash, place);
+    }
+
+    fn put(&self, shard: &mut Shard, hash: u64, place: Place) {
+        match shard.entry(hash) {
             Slot::Occupied(mut slot) if slot.get().sequence() <= place.sequence() => {
                 self.count(slot.insert(place), -1);
                 self.count(place, 1);
@@ -138,6 +142,22 @@ impl Index {
                 self.count(place, 1);
             }
         }
+    }
+
+    /// Many records, each as [`Index::insert`] does; sorted by shard, so that a lock is taken once for all of them.
+    pub fn insert_all(&self, mut records: Vec<(u64, Place)>) {
+        records.sort_unstable_by_key(|(hash, _)| shard_of(*hash));
+        for of_shard in records.chunk_by(|(one, _), (other, _)| shard_of(*one) == shard_of(*other)) {
+            let mut shard = lock(&self.shards[shard_of(of_shard[0].0)]);
+            of_shard.iter().for_each(|(hash, place)| self.put(&mut shard, *hash, *place));
+        }
+    }
+
+    /// Makes room for so many more.
+    pub fn reserve(&self, entries: usize) {
+        // Shards differ: a few spare in each, so that hardly any grows after all.
+        let each = entries / SHARDS + entries / SHARDS / 64;
+        self.shards.iter().for_each(|shard| lock(shard).reserve(each));
     }
 
     /// The record at `from` is at `to` now, unless it was replaced or forgotten meanwhile.
@@ -194,9 +214,13 @@ impl Index {
     }
 
     fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        // Neither the low bits, which choose the slot, nor the high ones, which the table compares first.
-        lock(&self.shards[(hash >> 40) as usize % SHARDS])
+        lock(&self.shards[shard_of(hash)])
     }
+}
+
+/// Neither the low bits of the hash, which choose the slot, nor the high ones, which the table compares first.
+const fn shard_of(hash: u64) -> usize {
+    (hash >> 40) as usize % SHARDS
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {

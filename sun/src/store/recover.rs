@@ -11,8 +11,8 @@
 //! Steps 1 to 3 read two pages a segment; step 4 reads 48 bytes a record, in one piece a segment.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::store::device::Device;
 use crate::store::format::{
@@ -54,7 +54,7 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub struct Recovery {
     /// Sealed segments, oldest first.
-    left: Vec<(usize, SegmentPage)>,
+    left: Mutex<Vec<(usize, SegmentPage)>>,
     /// How many there were.
     pub segments: usize,
 }
@@ -79,47 +79,66 @@ pub fn open(id: u8, device: Arc<dyn Device>, segment_bytes: u32, parts: Parts) -
     }
     // More than the records that may have been lost with an unreadable segment.
     log.shared.sequence.fetch_max(sequence + SEQUENCE_MARGIN, Ordering::Relaxed);
-    let segments = left.len();
+    let (segments, left) = (left.len(), Mutex::new(left));
     Ok((log, Recovery { left, segments }))
 }
 
 impl Recovery {
-    /// Step 4, for one segment; false: there is none left.
-    pub fn step(&mut self, log: &Log) -> bool {
-        let Some((segment, page)) = self.left.pop() else { return false };
+    /// Makes room in the index for all that the tables will tell: growing while it is filled costs as much as filling.
+    pub fn prepare(&self, log: &Log) {
+        let left = self.lock();
+        let entries = left.iter().filter_map(|(_, page)| page.sealed).map(|sealed| sealed.entries as usize).sum();
+        log.shared.index.reserve(entries);
+    }
+
+    /// Step 4, for one segment; false: there is none left. Several threads may take steps.
+    pub fn step(&self, log: &Log) -> bool {
+        let (segment, page, later) = {
+            let mut left = self.lock();
+            let Some((segment, page)) = left.pop() else { return false };
+            (segment, page, left.len().checked_sub(TABLES_AHEAD).map(|at| left[at]))
+        };
+        if let Some((later, SegmentPage { sealed: Some(sealed), .. })) = later {
+            let offset = log.start_of(later) + u64::from(sealed.table_offset);
+            log.device.will_read(offset, u64::from(sealed.entries) * ENTRY_BYTES as u64);
+        }
         // A segment that cannot be read is a loss of that segment.
         let entries = entries(log, segment, &page).unwrap_or_default();
-        for entry in entries {
-            learn(log, segment, &entry);
-        }
+        let places = entries.iter().filter_map(|entry| learn(log, segment, entry));
+        log.shared.index.insert_all(places.collect());
         true
     }
 
     /// Segments whose tables are still to be read.
     #[must_use]
     pub fn left(&self) -> usize {
-        self.left.len()
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(usize, SegmentPage)>> {
+        self.left.lock().expect("no code that holds this lock panics")
     }
 }
 
-fn learn(log: &Log, segment: usize, entry: &Entry) {
+/// Takes a tombstone in, or says where a record is.
+fn learn(log: &Log, segment: usize, entry: &Entry) -> Option<(u64, Place)> {
     let shared = &log.shared;
     if entry.sequence >= SEQUENCE_END {
-        return;
+        return None;
     }
     if entry.key.kind == Kind::Tombstone {
-        let Segment::Used(page) = log.segments[segment] else { return };
-        return shared.forgotten.found(entry.key.content, entry.sequence, log.id, page.queue);
+        let Segment::Used(page) = log.segments[segment] else { return None };
+        shared.forgotten.found(entry.key.content, entry.sequence, log.id, page.queue);
+        return None;
     }
     if shared.forgotten.sequence(entry.key.content).is_some_and(|at| entry.sequence < at) {
-        return;
+        return None;
     }
     let (offset, bytes) = (u64::from(entry.offset), u64::from(entry.bytes));
     let fits = offset.is_multiple_of(UNIT_BYTES) && bytes.is_multiple_of(UNIT_BYTES) && bytes <= RECORD_BYTES_MAX;
-    if fits && offset + bytes <= log.segment_bytes() {
-        let place = Place::new(log.id, log.start_of(segment) + offset, bytes, entry.sequence);
-        shared.index.insert(shared.index.hash(&entry.key), place);
-    }
+    let fits = fits && offset + bytes <= log.segment_bytes();
+    let place = || Place::new(log.id, log.start_of(segment) + offset, bytes, entry.sequence);
+    fits.then(|| (shared.index.hash(&entry.key), place()))
 }
 
 fn superblock(device: &dyn Device, segment_bytes: u32, random: fn() -> u64) -> Result<Superblock, OpenError> {
@@ -294,6 +313,10 @@ pub const SEGMENTS_MIN: u64 = 8;
 
 /// Most segments of a device, 72 bytes of RAM each: 8 TiB of 8 MiB, the segments of a store that began with 8 GiB.
 pub const SEGMENTS_MAX: u64 = 1 << 20;
+
+/// Tables that are on their way from the device while one is taken in: without, each waits for the disk in pieces of
+/// a few pages.
+const TABLES_AHEAD: usize = 8;
 
 /// Threads that read the segments' pages.
 const PAGE_READERS: usize = 16;

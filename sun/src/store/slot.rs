@@ -150,10 +150,8 @@ impl Slot {
     }
 
     /// Recovers, then writes until the device fails too often or the store is closed.
-    fn serve(&self, shared: &Shared, mut log: Log, mut recovery: Recovery) {
-        while recovery.step(&log) && !self.pending.stopped() {
-            self.recovery_left.store(recovery.left() as u64, Ordering::Relaxed);
-        }
+    fn serve(&self, shared: &Shared, mut log: Log, recovery: Recovery) {
+        self.recover(&log, &recovery);
         if recovery.left() > 0 {
             // A log that is not known whole must not be written: room would be made of records and tombstones that the
             // index has not heard of yet. What waits is lost, as in a crash.
@@ -188,6 +186,21 @@ impl Slot {
                 return;
             }
         }
+    }
+
+    /// Reads the tables on as many threads as there are cores, at most four: a table is read while another is taken in.
+    fn recover(&self, log: &Log, recovery: &Recovery) {
+        recovery.prepare(log);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(2, RECOVERY_THREADS_MAX);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    while !self.pending.stopped() && recovery.step(log) {
+                        self.recovery_left.store(recovery.left() as u64, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
     }
 
     fn write(&self, shared: &Shared, log: &mut Log, jobs: impl IntoIterator<Item = Job>) {
@@ -267,6 +280,8 @@ const RETRY: Duration = Duration::from_secs(30);
 
 /// Reads of one device that wait at the same time; one more is answered "absent" rather than queued behind them.
 const READS_MAX: usize = 64;
+
+const RECOVERY_THREADS_MAX: usize = 4;
 
 /// Records that are handed to the device together at the latest.
 const BATCH: usize = 1024;
