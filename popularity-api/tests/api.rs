@@ -95,7 +95,8 @@ async fn the_purge_log_survives_a_restart() {
     let first = world.client("operator").purge(&request("a")).await.unwrap().sequence;
     world.restart().await;
     let operator = world.client("operator");
-    assert_eq!(operator.purge(&request("b")).await.unwrap().sequence, first + 1);
+    let second = operator.purge(&request("b")).await.unwrap().sequence;
+    assert_eq!(second, first + 4097, "a restart leaves some out");
     let log = operator.purges(0, Duration::ZERO).await.unwrap();
     assert_eq!(log.purges.iter().map(|purge| purge.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(operator.purges(first, Duration::ZERO).await.unwrap().purges.len(), 1);
