@@ -51,6 +51,8 @@ pub enum Source {
         number: u32,
         /// The file's address there.
         url: String,
+        /// `Host`, when it is not what the address says ([`Topology::origin_host`]).
+        host: Option<String>,
     },
 }
 
@@ -101,8 +103,15 @@ pub fn sources(question: Question<'_>, topology: &Topology, belief: &impl Belief
             sources.extend(caches(question, region, belief));
         }
     }
-    sources.push(Source::ContentServer { number: question.name.content_server(), url });
+    sources.push(content_server(question.name, url, topology));
     sources
+}
+
+/// The content server, as the source of a file at `url`.
+#[must_use]
+pub fn content_server(name: &CanonicalName, url: String, topology: &Topology) -> Source {
+    let number = name.content_server();
+    Source::ContentServer { number, url, host: topology.origin_host(number).map(str::to_owned) }
 }
 
 /// Whether this server is one of the suns that keep the file: its owner, or of the first `r` that live when it is

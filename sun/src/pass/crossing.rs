@@ -132,15 +132,23 @@ pub fn up(client: &HeaderMap, site: Option<&str>, address: IpAddr) -> HeaderMap 
     headers
 }
 
-/// The headers of a response as the client gets them. `base` is where the content server is,
-/// `http://cs7.storage.example.org`; what it says of itself in `Location` and `Content-Location` is told in terms of
-/// the URLs that clients know.
+/// By which URLs a content server knows itself.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    /// Where it is, `http://cs7.storage.example.org`.
+    pub base: &'a str,
+    /// What it is asked as instead.
+    pub host: Option<&'a str>,
+}
+
+/// The headers of a response as the client gets them: what the content server says of itself in `Location` and
+/// `Content-Location` is told in terms of the URLs that clients know.
 #[must_use]
-pub fn down(server: &HeaderMap, target: &CanonicalName, base: &str, site: bool) -> HeaderMap {
+pub fn down(server: &HeaderMap, target: &CanonicalName, at: At<'_>, site: bool) -> HeaderMap {
     let mut headers = if site { between_ends(server, purge::headers::ends_here) } else { listed(server, &DOWN) };
     let folder = if site { String::new() } else { format!("/c{}", target.content_server()) };
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        let told = headers.get(&name).and_then(|value| value.to_str().ok()).and_then(|url| public(url, base, &folder));
+        let told = headers.get(&name).and_then(|value| value.to_str().ok()).and_then(|url| public(url, at, &folder));
         if let Some(Ok(value)) = told.map(|told| HeaderValue::from_str(&told)) {
             headers.insert(name, value);
         }
@@ -149,8 +157,10 @@ pub fn down(server: &HeaderMap, target: &CanonicalName, base: &str, site: bool) 
 }
 
 /// A URL of the content server's as clients know it; nothing when it is somebody else's, or relative to where it is.
-fn public(url: &str, base: &str, folder: &str) -> Option<String> {
+fn public(url: &str, At { base, host }: At<'_>, folder: &str) -> Option<String> {
     let begins_a_path = |rest: &&str| rest.starts_with('/') && !rest.starts_with("//");
+    let of_host = |host| url.strip_prefix("http://")?.strip_prefix(host).filter(begins_a_path);
+    let url = host.and_then(of_host).unwrap_or(url);
     let prefix = base.strip_prefix("http://").and_then(|rest| rest.split_once('/')).map_or("", |(_, path)| path);
     let path = match url.strip_prefix(base).filter(begins_a_path) {
         Some(path) => path,
@@ -223,6 +233,12 @@ mod tests {
         for others in ["http://cs7.storage.evil/up", "//evil/up", "up/1", "http://cs8.storage/up", "?a"] {
             check_location(others, named, others, others);
         }
+        check_location("http://cdn.example.net/up/1", named, "/c7/up/1", "/up/1");
+        check_location("http://cdn.example.net/cs7/up/1", folder, "/c7/up/1", "/up/1");
+        for others in ["http://cdn.example.net.evil/up", "http://cdn.example.net//evil", "http://evil/cdn.example.net/"]
+        {
+            check_location(others, named, others, others);
+        }
         for others in ["/cs77/up", "/up/1", "http://h:80/cs77/up", "http://h:80/"] {
             check_location(others, folder, others, others);
         }
@@ -234,9 +250,10 @@ mod tests {
             "set-cookie:a server:b cache-tag:f surrogate-key:g sun-purge-tags:h sun-purge-mark:i location:/d upload-offset:5 tus-version:1.0.0 etag:e connection:x",
         );
         let name = CanonicalName::parse("c7/up").unwrap();
-        let told = text(&down(&server, &name, "http://cs7.storage", false));
+        let at = At { base: "http://cs7.storage", host: None };
+        let told = text(&down(&server, &name, at, false));
         assert_eq!(told, "etag:e location:/c7/d tus-version:1.0.0 upload-offset:5");
-        let told = text(&down(&server, &name, "http://cs7.storage", true));
+        let told = text(&down(&server, &name, at, true));
         assert_eq!(told, "etag:e location:/d server:b set-cookie:a tus-version:1.0.0 upload-offset:5");
     }
 
@@ -249,7 +266,8 @@ mod tests {
     fn check_location(url: &str, base: &str, in_files: &str, in_site: &str) {
         let name = CanonicalName::parse("c7/up").unwrap();
         let server = [(header::LOCATION, HeaderValue::from_str(url).unwrap())].into_iter().collect();
-        let told = |site| down(&server, &name, base, site)[header::LOCATION].to_str().unwrap().to_owned();
+        let at = At { base, host: Some("cdn.example.net") };
+        let told = |site| down(&server, &name, at, site)[header::LOCATION].to_str().unwrap().to_owned();
         assert_eq!((told(false).as_str(), told(true).as_str()), (in_files, in_site), "{url} at {base}");
     }
 

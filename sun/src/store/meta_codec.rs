@@ -48,13 +48,13 @@ pub fn decode(bytes: &[u8], generation: u64) -> Option<Meta> {
     let count = u16::from_le_bytes(take(&mut rest)?);
     let tags = (0..count).map(|_| take(&mut rest).map(u64::from_le_bytes)).collect::<Option<Vec<u64>>>()?.into();
     let count = u16::from_le_bytes(take(&mut rest)?);
-    let mut headers = HeaderMap::with_capacity(count.into());
+    let mut headers = HeaderMap::new();
     for _ in 0..count {
         let length = u16::from_le_bytes(take(&mut rest)?);
         let name = HeaderName::from_bytes(rest.split_off(..usize::from(length))?).ok()?;
         let length = u32::from_le_bytes(take(&mut rest)?);
         let value = HeaderValue::from_bytes(rest.split_off(..usize::try_from(length).ok()?)?).ok()?;
-        headers.append(name, value);
+        headers.try_append(name, value).ok()?;
     }
     let size = Some(size);
     let meta =
@@ -90,6 +90,14 @@ mod tests {
         let read = decode(&encode(&meta()).unwrap(), 8).unwrap();
         assert_eq!(format!("{read:?}"), format!("{:?}", meta()));
         assert!(encode(&Meta { size: None, ..meta() }).is_none());
+    }
+
+    #[test]
+    fn a_number_of_fields_that_is_not_there_is_refused() {
+        let mut bytes = encode(&Meta { headers: HeaderMap::new(), ..meta() }).unwrap();
+        let count = bytes.len() - 2;
+        bytes[count..].copy_from_slice(&u16::MAX.to_le_bytes());
+        assert!(decode(&bytes, 8).is_none());
     }
 
     proptest! {

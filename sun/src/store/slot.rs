@@ -154,6 +154,12 @@ impl Slot {
         while recovery.step(&log) && !self.pending.stopped() {
             self.recovery_left.store(recovery.left() as u64, Ordering::Relaxed);
         }
+        if recovery.left() > 0 {
+            // A log that is not known whole must not be written: room would be made of records and tombstones that the
+            // index has not heard of yet. What waits is lost, as in a crash.
+            tracing::info!(store = %self.name, "stopped before its index was read: what was offered is not kept");
+            return;
+        }
         drop(recovery);
         self.state.store(State::Ready as u8, Ordering::Release);
         let (mut errors, mut since) = (self.counts.errors.load(Ordering::Relaxed), Instant::now());
@@ -190,7 +196,8 @@ impl Slot {
             let appended = match job {
                 Job::Write(item) => {
                     let record = Record { key: item.key, meta: &item.meta, body: &item.body };
-                    let appended = if self.pending.wants(&item) { log.append(record, item.queue) } else { Ok(()) };
+                    let wanted = self.pending.wants(&item);
+                    let appended = if wanted { log.append(record, item.sequence, item.queue) } else { Ok(()) };
                     batch.push(item);
                     appended
                 }

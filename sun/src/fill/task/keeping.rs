@@ -149,9 +149,10 @@ impl Writer<'_> {
         !matches!(self.fill.plan, Plan::Part) && opened.meta.status == StatusCode::OK
     }
 
-    /// Whether no purge has overtaken this fill.
+    /// Whether neither a purge nor a change through this server has overtaken this fill.
     pub(super) fn is_current(&self, meta: &Meta) -> bool {
-        self.edge.purges.of(&self.errand.name, self.errand.content, meta) == Verdict::Current
+        self.epoch == self.edge.epochs.of(self.errand.content)
+            && self.edge.purges.of(&self.errand.name, self.errand.content, meta) == Verdict::Current
     }
 }
 /// How long it is remembered that an answer was for one client alone, seconds: so long whoever asks next asks for
