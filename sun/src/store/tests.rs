@@ -191,7 +191,7 @@ fn a_hostile_store_is_refused_or_scanned() {
         device.overwrite(1 << 20, &SegmentPage { sealed: None, ..page }.encode());
         device.overwrite((1 << 20) + segment as usize - 4096, &page.encode());
         let parts = parts();
-        let (mut log, mut recovery) = recover::open(0, device, segment, parts.clone()).unwrap();
+        let (mut log, recovery) = recover::open(0, device, segment, parts.clone()).unwrap();
         while recovery.step(&log) {}
         let key = Key { kind: Kind::Head, content: id(1), generation: 0, index: 0 };
         let record = log::Record { key, meta: &[], body: b"x" };
