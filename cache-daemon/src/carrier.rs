@@ -402,7 +402,9 @@ fn sources(candidate: &Candidate, own_name: &str, topology: &Topology) -> Vec<So
     let others = candidate.holders.iter().filter(|holder| *holder != own_name);
     let caches = others.filter_map(|holder| topology.cache(holder)).take(PEERS_MAX);
     let mut sources: Vec<Source> = caches.map(|cache| Source::Cache(cache.server.internal)).collect();
-    sources.extend(topology.content_servers.url_of(&candidate.name).map(Source::ContentServer));
+    let host = topology.origin_host(candidate.name.content_server()).map(str::to_owned);
+    let url = topology.content_servers.url_of(&candidate.name);
+    sources.extend(url.map(|url| Source::ContentServer { url, host }));
     sources
 }
 

@@ -53,8 +53,13 @@ pub struct Order {
 pub enum Source {
     /// The internal listener of a cache; it answers 404 when it does not hold the file.
     Cache(SocketAddr),
-    /// The file's address on its content server.
-    ContentServer(String),
+    /// The file's content server.
+    ContentServer {
+        /// The file's address there.
+        url: String,
+        /// `Host`, when it is not what the address says.
+        host: Option<String>,
+    },
 }
 
 /// A file that is held now.
@@ -128,7 +133,9 @@ impl Prefill {
             Source::Cache(address) => {
                 self.client.get(format!("http://{address}/{}", order.name)).bearer_auth(&self.token)
             }
-            Source::ContentServer(url) => self.client.get(url),
+            Source::ContentServer { url, host } => {
+                host.iter().fold(self.client.get(url), |request, host| request.header(header::HOST, host))
+            }
         };
         // Bytes are kept by position and checked by length, so they must come as they are.
         let request = request.header(header::ACCEPT_ENCODING, "identity");

@@ -75,6 +75,9 @@ pub struct Site {
     pub host: String,
     /// The content server that has its files.
     pub content_server: u32,
+    /// What that server is asked as (`Host`, RFC 9110, section 7.2), in lower case, without a port: the document's
+    /// `origin_host`, or else the site's own host. All sites of a content server have the same.
+    pub origin_host: String,
     /// In the document's order; the first whose pattern matches the path of a URL counts.
     pub classes: Vec<Class>,
     /// Of paths that no class matches.
@@ -325,6 +328,14 @@ impl Topology {
     #[must_use]
     pub fn class_for<'a>(&'a self, site: Option<&'a Site>, name: &CanonicalName) -> &'a Class {
         site.map_or_else(|| self.class_of(name), |site| site.class_of(name.path()))
+    }
+
+    /// What a content server that has sites is asked as (`Host`), whoever asks: a file is kept by content server and
+    /// path, so there is one name to get it by. None: as what its URL says. Linear in the number of sites.
+    #[must_use]
+    pub fn origin_host(&self, content_server: u32) -> Option<&str> {
+        let site = self.sites.iter().find(|site| site.content_server == content_server)?;
+        Some(&site.origin_host)
     }
 
     /// The site of a hostname in any case, without a port.

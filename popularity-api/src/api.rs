@@ -24,7 +24,7 @@ use crate::purge::{Ledger, Target, target};
 use crate::status::Registry;
 use crate::wanted;
 use crate::wire::{
-    DOWNLOADS_PER_BATCH_MAX, Download, DownloadsAck, DownloadsBatch, HOTTEST_MAX, HoldingsAck, HoldingsReport,
+    DOWNLOADS_PER_BATCH_MAX, Download, DownloadsAck, DownloadsBatch, HOTTEST_MAX, HoldingsAck, HoldingsReport, Hot,
     LINKS_PER_REQUEST_MAX, Links, LinksRequest, PurgeAck, PurgeAcknowledgements, PurgeLog, PurgeMode, PurgeRequest,
     Rated, RegionState, StatusReport, Top, Wanted, WantedRequest,
 };
@@ -210,6 +210,18 @@ impl Api {
             }
         };
         Ok(Top { region, files: table.top(region, limit.min(wanted::CANDIDATES_MAX)).into_iter().map(rated).collect() })
+    }
+
+    /// `GET /v1/regions/{region}/hot`.
+    ///
+    /// # Errors
+    ///
+    /// 404 for a region that the topology does not have.
+    pub fn hot(&self, region: RegionId, limit: usize) -> Result<Hot, Refusal> {
+        let topology = self.topology();
+        let region = find(&topology, region)?;
+        let files = read(&self.registry).at(self.now_ms()).hot_now(region, limit);
+        Ok(Hot { region: region.id, files })
     }
 
     /// `POST /v1/regions/{region}/caches/{cache}/wanted`.

@@ -84,6 +84,17 @@ impl Client {
         self.send(self.http.get(url)).await
     }
 
+    /// `GET /v1/regions/{region}/hot`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
+    pub async fn hot(&self, region: RegionId, limit: usize) -> Result<wire::Hot, ClientError> {
+        let mut url = self.call(&["regions", &region.to_string(), "hot"]);
+        url.query_pairs_mut().append_pair("limit", &limit.to_string());
+        self.send(self.http.get(url)).await
+    }
+
     /// `POST /v1/regions/{region}/caches/{cache}/wanted`.
     ///
     /// # Errors

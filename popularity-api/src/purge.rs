@@ -23,7 +23,7 @@
 //! # Invariants
 //!
 //! - A purge that was acknowledged is in the log after any crash, under its sequence.
-//! - Sequences rise by one and are never given twice. A new log begins at the milliseconds since 1970, far above
+//! - Sequences rise, and are not given twice even when the log's last lines are lost ([`log`]). A new log begins at the milliseconds since 1970, far above
 //!   whatever a lost one had given, so a server that followed that one is told to drop what it holds.
 
 pub mod ledger;

@@ -5,6 +5,7 @@
 //! | `POST /v1/downloads`, `POST /v1/status` | as the server it is in the topology | | yes |
 //! | `POST /v1/regions/{region}/caches/{cache}/wanted`, `.../holdings` | that cache | | yes |
 //! | `GET /v1/regions/{region}/top`, `POST /v1/links` | | yes | yes |
+//! | `GET /v1/regions/{region}/hot` | | | yes |
 //! | `POST /v1/purge`, `GET /v1/purge/{sequence}/acknowledgements` | | yes | yes |
 //! | `GET /v1/purge` | yes; says that it goes by the entries up to `after` | | yes |
 //!
@@ -42,6 +43,7 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/v1/purge", get(purges).post(purge))
         .route("/v1/purge/{sequence}/acknowledgements", get(acknowledgements))
         .route("/v1/regions/{region}/top", get(top))
+        .route("/v1/regions/{region}/hot", get(hot))
         .route("/v1/regions/{region}/caches/{cache}/wanted", post(wanted))
         .route("/v1/regions/{region}/caches/{cache}/holdings", post(holdings))
         .fallback(async || Refusal::missing("there is no such call; all begin with /v1/".to_owned()))
@@ -110,6 +112,12 @@ async fn top(State(api): Shared, headers: HeaderMap, Path(path): Path<String>, R
     })
     .await?;
     Ok(Json(top).into_response())
+}
+
+async fn hot(State(api): Shared, headers: HeaderMap, Path(path): Path<String>, RawQuery(query): RawQuery) -> Answer {
+    identify(&api, &headers, &[])?;
+    let (region, limit) = (region(&path)?, limit(query.as_deref())?);
+    Ok(Json(blocking(move || api.hot(region, limit)).await?).into_response())
 }
 
 async fn wanted(

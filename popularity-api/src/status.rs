@@ -6,27 +6,37 @@
 //!                   healthy = false     --> in the region's state, not linked
 //! ```
 //!
+//! What is hot in a region costs a walk over all that its suns report (100 files each), under the lock that links
+//! wait for. So it is found out once a second and region ([`HOT_EVERY_MS`]), not with every report.
+//!
 //! Until three seconds after the start, and until the first report ever, silence says nothing: servers that did not
 //! say that they are ill count as well.
 
 use std::collections::{BTreeMap, HashMap};
 
-use geo::RegionId;
 use geo::topology::{Region, Server, Topology};
+use geo::{CanonicalName, RegionId};
 
 use crate::balance::{Gauge, Sums};
 use crate::hot::{HotFiles, Rate, Rule, Suns};
-use crate::wire::{HotFile, SILENT_S, ServerState, StatusReport};
+use crate::wire::{HotFile, HotNow, SILENT_S, ServerState, StatusReport};
 
 /// The latest report of every server.
 #[derive(Debug)]
 pub struct Registry {
     started_ms: u64,
     servers: HashMap<String, Seen>,
-    hot: HashMap<RegionId, HotFiles>,
+    hot: HashMap<RegionId, HotRegion>,
     /// What the suns of a region carry together, as of the last report of one of them.
     sums: HashMap<RegionId, Sums>,
     rule: Rule,
+}
+
+#[derive(Debug, Default)]
+struct HotRegion {
+    files: HotFiles,
+    /// When they were found out; none: never yet.
+    at_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -57,7 +67,7 @@ impl Registry {
     /// Forgets hot files, of one region or of all.
     pub fn forget(&mut self, region: Option<RegionId>, forgotten: impl Fn(&str) -> bool) {
         let meant = self.hot.iter_mut().filter(|(id, _)| region.is_none_or(|region| region == **id));
-        meant.for_each(|(_, hot)| hot.forget(&forgotten));
+        meant.for_each(|(_, hot)| hot.files.forget(&forgotten));
     }
 
     /// Everything as it is at one moment.
@@ -87,18 +97,16 @@ impl Registry {
         self.sums.insert(region.id, sums);
     }
 
-    /// Sums what the region's live suns say of their hottest files.
+    /// Sums what the region's live suns say of their hottest files, unless that was done a moment ago.
     fn update_hot(&mut self, region: &Region, now_ms: u64) {
+        let last = self.hot.get(&region.id).and_then(|hot| hot.at_ms);
+        if last.is_some_and(|last| now_ms.saturating_sub(last) < HOT_EVERY_MS) {
+            return;
+        }
         let mut hot = self.hot.remove(&region.id).unwrap_or_default();
         let view = View { registry: self, now_ms };
-        let live: Vec<&StatusReport> =
-            region.suns.iter().filter_map(|sun| Some(&view.live(&sun.server.name)?.report)).collect();
-        let mut rates: BTreeMap<&str, Rate> = BTreeMap::new();
-        for hottest in live.iter().flat_map(|report| &report.hottest) {
-            let rate = rates.entry(&hottest.file).or_default();
-            rate.requests += hottest.requests_per_second.max(0.0);
-            rate.bits += hottest.bits_per_second.max(0.0);
-        }
+        let live = view.live_suns(region);
+        let rates = rates(&live);
         let requests: f64 = live.iter().map(|report| report.load.requests_per_second.max(0.0)).sum();
         #[expect(clippy::cast_precision_loss, reason = "suns of a region are few")]
         let suns = Suns {
@@ -106,7 +114,8 @@ impl Registry {
             mean_requests: requests / live.len().max(1) as f64,
             nic_bits: region.suns.iter().map(|sun| sun.server.nic_gbps * 1e9).fold(f64::INFINITY, f64::min),
         };
-        hot.update(&self.rule, suns, &rates, now_ms);
+        hot.files.update(&self.rule, suns, &rates, now_ms);
+        hot.at_ms = Some(now_ms);
         self.hot.insert(region.id, hot);
     }
 }
@@ -145,7 +154,7 @@ impl<'a> View<'a> {
     /// How many suns of the region keep the file, 1 unless it is hot.
     #[must_use]
     pub fn spread(&self, region: &Region, file: &str) -> usize {
-        self.registry.hot.get(&region.id).map_or(1, |hot| hot.spread(file, sun_count(region)))
+        self.registry.hot.get(&region.id).map_or(1, |hot| hot.files.spread(file, sun_count(region)))
     }
 
     /// The region's live servers, by name.
@@ -169,8 +178,50 @@ impl<'a> View<'a> {
     #[must_use]
     pub fn hot(&self, region: &Region) -> Vec<HotFile> {
         let files = self.registry.hot.get(&region.id);
-        let files = files.into_iter().flat_map(|hot| hot.iter(sun_count(region)));
+        let files = files.into_iter().flat_map(|hot| hot.files.iter(sun_count(region)));
         files.map(|(file, spread)| HotFile { file: file.to_owned(), spread }).collect()
+    }
+
+    /// The region's hot files with what they are asked for, the most asked-for first, at most `limit`.
+    #[must_use]
+    pub fn hot_now(&self, region: &Region, limit: usize) -> Vec<HotNow> {
+        let live = self.live_suns(region);
+        let rates = rates(&live);
+        let mut files: Vec<HotNow> = self
+            .hot(region)
+            .into_iter()
+            .map(|HotFile { file, spread }| {
+                let rate = rates.get(file.as_str()).copied().unwrap_or_default();
+                HotNow {
+                    file,
+                    requests_per_second: rate.requests,
+                    bits_per_second: rate.bits,
+                    spread,
+                    suns: Vec::new(),
+                }
+            })
+            .collect();
+        files.sort_by(|a, b| {
+            let by_requests = b.requests_per_second.total_cmp(&a.requests_per_second);
+            by_requests.then(b.bits_per_second.total_cmp(&a.bits_per_second)).then_with(|| a.file.cmp(&b.file))
+        });
+        files.truncate(limit);
+        // Only now: an order costs a microsecond a sun.
+        for hot in &mut files {
+            hot.suns = self.sharing(region, &hot.file, hot.spread);
+        }
+        files
+    }
+
+    /// The first `spread` suns of the file's order that links may name.
+    fn sharing(&self, region: &Region, file: &str, spread: usize) -> Vec<String> {
+        let Ok(name) = CanonicalName::from_written(file) else { return Vec::new() };
+        let order = region.sun_order(name.content_id()).into_iter().map(|sun| &sun.server);
+        order.filter(|server| self.linkable(server)).take(spread).map(|server| server.name.clone()).collect()
+    }
+
+    fn live_suns(&self, region: &Region) -> Vec<&'a StatusReport> {
+        region.suns.iter().filter_map(|sun| Some(&self.live(&sun.server.name)?.report)).collect()
     }
 
     fn live(&self, name: &str) -> Option<&'a Seen> {
@@ -188,8 +239,23 @@ impl Seen {
     }
 }
 
+/// What suns say of their hottest files, summed.
+fn rates<'a>(live: &[&'a StatusReport]) -> BTreeMap<&'a str, Rate> {
+    let mut rates: BTreeMap<&str, Rate> = BTreeMap::new();
+    for hottest in live.iter().flat_map(|report| &report.hottest) {
+        let rate = rates.entry(&hottest.file).or_default();
+        rate.requests += hottest.requests_per_second.max(0.0);
+        rate.bits += hottest.bits_per_second.max(0.0);
+    }
+    rates
+}
+
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "three seconds")]
 const SILENT_MS: u64 = (SILENT_S * 1000.0) as u64;
+
+/// How long what is hot in a region holds, milliseconds. Shorter: more work under the lock that links wait for. Longer: a file
+/// that is suddenly asked for is spread later. Each sun reports once a second, so little is new before.
+const HOT_EVERY_MS: u64 = 1000;
 
 /// Suns that keep files; draining ones do not.
 fn sun_count(region: &Region) -> usize {
@@ -232,8 +298,9 @@ mod tests {
         let mut registry = Registry::new(RULE, 0);
         let topology = topology();
         for (server, requests) in [("sun4-1-1", 40.0), ("sun4-1-2", 40.0), ("sun4-1-3", 40.0), ("sun5-1-1", 500.0)] {
-            registry.report(&topology, busy(server, "c1/a", requests), 1000);
+            registry.report(&topology, busy(server, "c1/a", requests), 0);
         }
+        registry.report(&topology, busy("sun4-1-1", "c1/a", 40.0), 1000);
         assert_eq!(registry.at(1000).spread(region(&topology), "c1/a"), 3);
         assert_eq!(registry.at(1000).spread(region(&topology), "c1/b"), 1);
         assert_eq!(
@@ -246,6 +313,57 @@ mod tests {
         assert_eq!(registry.at(1000).spread(region(&topology), "c1/a"), 3);
         registry.forget(None, |file| file == "c1/a");
         assert_eq!(registry.at(1000).spread(region(&topology), "c1/a"), 1);
+    }
+
+    #[test]
+    fn what_is_hot_is_found_out_once_a_second_and_region() {
+        let mut registry = Registry::new(RULE, 0);
+        let topology = topology();
+        let mut spread = |server: &str, requests, now_ms| {
+            registry.report(&topology, busy(server, "c1/a", requests), now_ms);
+            registry.at(now_ms).spread(region(&topology), "c1/a")
+        };
+        assert_eq!(spread("sun4-1-1", 80.0, 5000), 2, "the first report counts at once");
+        assert_eq!(spread("sun4-1-2", 80.0, 5001), 2);
+        assert_eq!(spread("sun4-1-2", 80.0, 5999), 2);
+        assert_eq!(spread("sun5-1-1", 80.0, 6000), 2, "another region");
+        assert_eq!(spread("sun4-1-2", 80.0, 6000), 3);
+    }
+
+    #[test]
+    fn the_hot_files_of_now_name_the_living_suns_that_share_them() {
+        let mut registry = Registry::new(RULE, 0);
+        let topology = topology();
+        let hottest = |rates: &[(&str, f64)]| {
+            let rate = |&(file, requests_per_second): &(&str, f64)| HotRate {
+                file: file.to_owned(),
+                requests_per_second,
+                bits_per_second: requests_per_second * 8e3,
+            };
+            rates.iter().map(rate).collect::<Vec<_>>()
+        };
+        let asked = [("c1/a", 30.0), ("c1/b", 50.0), ("c1/cold", 10.0)];
+        for server in ["sun4-1-1", "sun4-1-2", "sun4-1-3"] {
+            registry.report(&topology, StatusReport { hottest: hottest(&asked), ..busy(server, "", 0.0) }, 5000);
+        }
+        // What is hot is found out anew when a second has passed.
+        registry.report(&topology, StatusReport { hottest: hottest(&asked), ..busy("sun4-1-3", "", 0.0) }, 6000);
+        let shown = |now_ms, limit| {
+            let files = registry.at(now_ms).hot_now(region(&topology), limit);
+            let line = |hot: &HotNow| format!("{} {} r {}", hot.file, hot.requests_per_second, hot.spread);
+            (files.iter().map(line).collect::<Vec<_>>().join(", "), files)
+        };
+        let (line, files) = shown(6000, 100);
+        assert_eq!(line, "c1/b 150 r 3, c1/a 90 r 2");
+        let name = CanonicalName::parse("c1/a").unwrap();
+        let order = region(&topology).sun_order(name.content_id());
+        assert_eq!(files[1].suns, [&*order[0].server.name, &*order[1].server.name]);
+        assert_eq!(files[1].bits_per_second, 90.0 * 8e3);
+        assert_eq!(shown(6000, 1).0, "c1/b 150 r 3");
+        // All have fallen silent: the files are hot until they were low for ten minutes, and nobody is named.
+        let (line, files) = shown(10_000, 100);
+        assert_eq!(line, "c1/a 0 r 2, c1/b 0 r 3");
+        assert_eq!(files[0].suns, [""; 0]);
     }
 
     #[test]

@@ -360,6 +360,32 @@ pub const HOTTEST_MAX: usize = 100;
 /// A server that has not reported for so long is not linked, seconds.
 pub const SILENT_S: f64 = 3.0;
 
+// ---- GET /v1/regions/{region}/hot?limit=N ------------------------------------------------------
+
+/// The hot files of a region at this moment, most asked-for first.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Hot {
+    /// The region asked about.
+    pub region: RegionId,
+    /// At most `limit` (default 100, at most 10,000; a region has at most `hot.files_max`).
+    pub files: Vec<HotNow>,
+}
+
+/// A file that several suns share, and how much it is asked for.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct HotNow {
+    /// Canonical name.
+    pub file: String,
+    /// Requests per second, all suns of the region together. 0 for a file that nobody has among its hottest any more.
+    pub requests_per_second: f64,
+    /// Bits per second, likewise.
+    pub bits_per_second: f64,
+    /// How many suns may share it, at least 2: `r`.
+    pub spread: usize,
+    /// The suns that links name for it now, its owner first: the first `spread` living ones of its order.
+    pub suns: Vec<String>,
+}
+
 // ---- POST /v1/purge ----------------------------------------------------------------------------
 
 /// What is stored must no longer be handed out (hard), or not without asking the content server (soft).
@@ -383,7 +409,7 @@ pub struct PurgeRequest {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PurgeWhat {
-    /// One file, by its canonical name.
+    /// One file, by its canonical name or as a site's URL writes it.
     File,
     /// Everything in a folder and below, `c100500/photos/`; whole segments. Empty: everything.
     Prefix,
@@ -419,7 +445,7 @@ pub const PURGE_ID_BYTES_MAX: usize = 64;
 pub struct PurgeLog {
     /// The log's last entry; 0 while there is none.
     pub latest: u64,
-    /// The follower has missed entries that are no longer kept: what was stored before this sequence must go.
+    /// The follower has missed entries that are no longer kept, or knows some that the log has lost: what was stored before this sequence must go.
     pub floor: Option<u64>,
     /// In order, at most [`PURGES_PER_ANSWER_MAX`]; there is more when the last one is not `latest`.
     pub purges: Vec<Purge>,
@@ -428,7 +454,7 @@ pub struct PurgeLog {
 /// An entry of the log.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Purge {
-    /// Its place; each is one more than the one before.
+    /// Its place; each is greater than the one before.
     pub sequence: u64,
     /// When it was accepted, milliseconds since 1970; for people, nothing is decided by it at a server.
     pub at_ms: u64,
@@ -436,7 +462,7 @@ pub struct Purge {
     pub id: String,
     /// What `value` names.
     pub what: PurgeWhat,
-    /// As in the request, in canonical form.
+    /// As in the request, without a leading slash.
     pub value: String,
     /// How.
     pub mode: PurgeMode,
@@ -485,6 +511,10 @@ pub enum PurgeState {
 
 /// A purge that an operator brings to a server without the log, while the API is away. Answered with [`PurgeMark`];
 /// 409, with the server's mark as well, when `number` is not above its `direct`.
+///
+/// It is in force at the servers that answered 200, and nowhere else: no log has it, so a server that was down or cut off
+/// never hears of it, and serves what it holds when it is back. Who sends it keeps count of the servers that did not
+/// answer and repeats the purge, best through the API's log once that is back; `sunctl purge` does so while it waits.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DirectPurge {

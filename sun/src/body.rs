@@ -31,6 +31,7 @@ use crate::meta::Meta;
 use crate::multipart::Multipart;
 use crate::pass::body::Passed;
 use crate::report::Tally;
+use crate::stored::Extent;
 use crate::vault_read;
 
 /// See the module's doc.
@@ -304,7 +305,11 @@ impl FileReader {
 
     fn read_ram(&self) -> Option<Bytes> {
         let index = extent::index_of(self.position);
-        let bytes = self.edge.ram.extent(self.content, self.meta.generation, index)?;
+        let generation = self.meta.generation;
+        let bytes = self.edge.ram.extent(self.content, generation, index)?;
+        let extent = Extent { generation, index, bytes: &bytes };
+        let errand = &self.errand;
+        self.edge.hit_in_ram((&errand.name, errand.content, errand.site.as_deref()), self.content, Some(extent));
         let first = extent::start_of(index);
         Some(slice(&bytes, self.position - first, self.end - first)).filter(|bytes| !bytes.is_empty())
     }
@@ -334,7 +339,7 @@ impl FileReader {
             let cautious = self.stood_still && !self.edge.in_flight.has_room(WINDOW_BYTES_MAX);
             let end = if cautious { self.end.min(position + 1) } else { self.end };
             let plan = Plan::missing(Arc::clone(&self.meta), position, end, here);
-            (plan, self.edge.sources(&self.errand.name, self.errand.content, self.direct))
+            (plan, self.edge.sources_of(&self.errand, self.direct))
         };
         match self.edge.fills.join(self.content, Need::Byte { generation, position }, self.direct, held, begin) {
             Joined::Held(()) => {}

@@ -207,6 +207,7 @@ mod tests {
             direct: false,
             held_only: false,
             site: None,
+            cors: false,
         };
         let mut kept = HeaderMap::new();
         kept.insert(header::ETAG, HeaderValue::from_static("\"a\""));

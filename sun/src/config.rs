@@ -40,10 +40,10 @@ pub struct Config {
     pub ram_bytes: u64,
     /// Devices of the NVMe tier. Default none.
     pub store: Vec<StoreConfig>,
-    /// Bytes that all of them together may be written a day, reinsertions included. Default 0: no bound. Too small:
-    /// files are fetched again before they are stored; too large: drives wear out before their time (a drive of 4 TB
-    /// that may be written once a day over its life bears 4e12).
-    pub store_write_bytes_per_day: u64,
+    /// Bytes that all of them together may be written a day, reinsertions included; a day's may be written at once, on top
+    /// of what is regained meanwhile. 0: no bound. Default: `bytes` of them all, one drive write a day. Too small: files
+    /// are fetched again before they are stored; too large: drives wear out before their time.
+    pub store_write_bytes_per_day: Option<u64>,
     /// Whether a file is stored when it is first fetched ("always": while the day's bytes last) or only when it is
     /// fetched again ("second-offer": least wear). Default "always".
     pub store_admission: Admission,
@@ -210,7 +210,7 @@ impl Default for Config {
             token: "/etc/sun/token".into(),
             ram_bytes: 1 << 30,
             store: Vec::new(),
-            store_write_bytes_per_day: 0,
+            store_write_bytes_per_day: None,
             store_admission: Admission::default(),
             workers: 0,
             limits: Limits::default(),
@@ -258,6 +258,7 @@ mod tests {
                 timeout_ms: 2000,
             }),
             store: vec![StoreConfig { path: "f".into(), bytes: 1 << 30 }],
+            store_write_bytes_per_day: Some(1 << 30),
             ..Config::default()
         };
         for line in toml::to_string(&all).unwrap().lines() {

@@ -169,7 +169,7 @@ fn kept(edge: &Edge) -> (usize, usize) {
     let region = topology.sun(&edge.config.name).and_then(|sun| topology.region(sun.server.region));
     let Some(region) = region else { return (0, 0) };
     let names = view.hot(edge.now_ms()).filter_map(|file| CanonicalName::parse(file).ok());
-    let kept: Vec<CanonicalName> = names.filter(|name| edge.keeps(name, name.content_id())).collect();
+    let kept: Vec<CanonicalName> = names.filter(|name| edge.keeps(name, name.content_id(), None)).collect();
     let owned = |name: &&CanonicalName| {
         region.owner(name.content_id()).is_some_and(|owner| owner.server.name == edge.config.name)
     };

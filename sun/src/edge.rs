@@ -11,6 +11,8 @@ use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 use crate::breaker::{Breakers, Leave};
 use crate::caching::vary;
 use crate::config::Config;
+use crate::epochs::Epochs;
+use crate::errand::{Errand, class_of};
 use crate::extent;
 use crate::fill::ahead::Sequences;
 use crate::fill::hedge::Hedging;
@@ -21,6 +23,7 @@ use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
 use crate::hot::turn::Place;
 use crate::hot::{self, Detector};
+use crate::meta::Meta;
 use crate::metrics::Metrics;
 use crate::pass::Passing;
 use crate::purge::{Mark, Purges, Subject, Verdict};
@@ -82,6 +85,8 @@ pub struct Edge {
     history: ArcSwap<History>,
     suspended: ArcSwap<Suspended>,
     breakers: Mutex<Breakers>,
+    /// When files were changed through this server.
+    pub epochs: Epochs,
     started: Instant,
 }
 
@@ -137,6 +142,7 @@ impl Edge {
             history: ArcSwap::default(),
             suspended: ArcSwap::default(),
             breakers: Mutex::default(),
+            epochs: Epochs::default(),
             started: Instant::now(),
             config,
         }
@@ -163,31 +169,48 @@ impl Edge {
 
     /// Where the bytes of a file come from, in order.
     #[must_use]
-    pub fn sources(&self, name: &CanonicalName, content: ContentId, direct: bool) -> Vec<Source> {
+    pub fn sources(&self, name: &CanonicalName, content: ContentId, site: Option<&str>, direct: bool) -> Vec<Source> {
         let (topology, earlier) = self.topologies();
+        let class = class_of(&topology, site, name);
         let (view, suspended) = (self.region.load(), self.suspended.load());
         let belief = Witnesses { view: &view, suspended: &suspended, now_ms: self.now_ms() };
-        sources::sources(self.question(name, content, direct, &view, &earlier), &topology, &belief)
+        sources::sources(self.question((name, content, class), direct, &view, &earlier), &topology, &belief)
+    }
+
+    /// The same for an errand: what a request says of its sender is for the content server alone, and who kept a file
+    /// before is asked for media only.
+    #[must_use]
+    pub fn sources_of(&self, errand: &Errand, direct: bool) -> Vec<Source> {
+        let mut sources = self.sources(&errand.name, errand.content, errand.site.as_deref(), direct);
+        if let Some(said) = &errand.said {
+            sources.retain(|source| match source {
+                Source::ContentServer { .. } => true,
+                Source::Former { .. } => false,
+                Source::Sun { .. } | Source::Cache { .. } => !said.personal,
+            });
+        }
+        sources
     }
 
     /// Whether this sun is one of those that keep the file; others have it in passing.
     #[must_use]
-    pub fn keeps(&self, name: &CanonicalName, content: ContentId) -> bool {
+    pub fn keeps(&self, name: &CanonicalName, content: ContentId, site: Option<&str>) -> bool {
+        let topology = self.topology();
+        let class = class_of(&topology, site, name);
         let (view, suspended) = (self.region.load(), self.suspended.load());
         let belief = Witnesses { view: &view, suspended: &suspended, now_ms: self.now_ms() };
-        sources::keeps(self.question(name, content, false, &view, &[]), &self.topology(), &belief)
+        sources::keeps(self.question((name, content, class), false, &view, &[]), &topology, &belief)
     }
 
     fn question<'a>(
         &'a self,
-        name: &'a CanonicalName,
-        content: ContentId,
+        (name, content, class): (&'a CanonicalName, ContentId, &'a Class),
         direct: bool,
         view: &RegionView,
         earlier: &'a [Arc<Topology>],
     ) -> Question<'a> {
         let spread = view.spread(name.as_str(), self.now_ms());
-        Question { me: &self.config.name, cache: self.held.is_some(), direct, name, content, spread, earlier }
+        Question { me: &self.config.name, cache: self.held.is_some(), direct, name, content, class, spread, earlier }
     }
 
     /// The running topology, and those of the last ten minutes, newest first.
@@ -230,14 +253,20 @@ impl Edge {
             return None;
         }
         let Head::Large { meta } = head else { return Some(known) };
-        let size = meta.size?;
+        self.holds_part(request, request.slot, meta).then_some(known)
+    }
+
+    /// Whether every byte that the request asks for of a large file is held.
+    #[must_use]
+    pub fn holds_part(&self, request: &Lookup, slot: ContentId, meta: &Meta) -> bool {
+        let Some(size) = meta.size else { return false };
         let part = match request.range.filter(|_| request.several.is_none()) {
-            Some(range) => range.within(size)?,
-            None => 0..size,
+            Some(range) => range.within(size),
+            None => Some(0..size),
         };
+        let Some(part) = part else { return false };
         let mut extents = extent::index_of(part.start)..=extent::index_of(part.end.saturating_sub(1));
-        let held = |index| self.has_extent(request.slot, meta.generation, index);
-        (request.head_only || extents.all(held)).then_some(known)
+        request.head_only || extents.all(|index| self.has_extent(slot, meta.generation, index))
     }
 
     /// The vault's copy, and whether it may be served without asking; none when it was purged.
@@ -262,6 +291,11 @@ impl Edge {
         let meta = match &known {
             Known::File(head) => head.meta(),
             Known::Note(Note::Piece { meta, .. }) => meta,
+            Known::Note(Note::Refused { mark, .. }) => {
+                let subject = Subject { name: name.as_str(), content, tags: &[] };
+                let current = self.purges.verdict(subject, *mark) == Verdict::Current;
+                return Some(known).filter(|_| current);
+            }
             Known::Note(_) => return Some(known),
         };
         let verdict = self.purges.of(name, content, meta);
@@ -288,6 +322,8 @@ impl Edge {
     /// The file is another one now: what this server keeps of it is dropped (RFC 9111, section 4.4).
     pub fn invalidate(&self, name: &CanonicalName) {
         let content = name.content_id();
+        // First, so that no fill that asked before keeps anything after this.
+        self.epochs.raise(content);
         for slot in [content, vary::slot(content)] {
             self.fills.outdate(slot);
             self.forget(slot);
@@ -330,6 +366,13 @@ impl Edge {
             Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
             Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => Some(Leave::ORDINARY),
         }
+    }
+
+    /// Whether a content server may be asked what a client alone answers for: that is no probe, since it may end without
+    /// a verdict ([`crate::breaker::Breakers::admits_unprobed`]).
+    #[must_use]
+    pub fn admits_unprobed(&self, content_server: u32) -> bool {
+        self.breakers().admits_unprobed(content_server, self.now_ms())
     }
 
     /// Whether nothing is held against a content server: then it may be asked for more than is needed.

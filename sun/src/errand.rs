@@ -2,8 +2,10 @@
 //!
 //! Media are fetched by name alone, whoever asks. Under the policy "rfc" the client's end-to-end fields go
 //! upstream, since the answer may depend on any of them; conditions and ranges do not, they are made anew from
-//! what is held. Why an `Arc`: the answer's body, its fills and what is asked behind it outlive the request.
+//! what is held. Nor does what a client says of where it comes from and which host it means: a site's content server
+//! hears that from the sun that the client asked ([`Said::introduce`]), by way of the sun that owns the file. Why an `Arc`: the answer's body, its fills and what is asked behind it outlive the request.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use geo::topology::{Class, Site};
@@ -13,6 +15,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::caching::directives::RequestDirectives;
 use crate::caching::update;
+use crate::pass::crossing;
 use crate::request::SITE;
 
 /// See the module's doc.
@@ -65,16 +68,23 @@ pub fn class_of<'a>(topology: &'a Topology, site: Option<&str>, name: &Canonical
 }
 
 impl Said {
-    /// Reads a request's headers. `from_server`: `Authorization` is a server's of ours and goes no further.
+    /// Reads a request's headers. `from_server`: `Authorization` is a server's of ours and goes no further, and whom it
+    /// asks for is believed.
     #[must_use]
     pub fn of(request: &HeaderMap, from_server: bool) -> Self {
         let mut headers = update::end_to_end(request);
         for name in OUR_BUSINESS {
             headers.remove(name);
         }
+        let believed =
+            |name: &HeaderName| from_server && (*name == crossing::FORWARDED_FOR || *name == crossing::FORWARDED_HOST);
+        let claimed = |name: &&HeaderName| crossing::is_ours(name.as_str()) && !believed(name);
+        let claims: Vec<HeaderName> = headers.keys().filter(claimed).cloned().collect();
+        for name in claims {
+            headers.remove(name);
+        }
         if from_server {
             headers.remove(header::AUTHORIZATION);
-            headers.remove(SITE);
         }
         let conditional = headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_UNMODIFIED_SINCE);
         let authorized = headers.contains_key(header::AUTHORIZATION);
@@ -89,10 +99,16 @@ impl Said {
             headers,
         }
     }
+
+    /// Says for whom, and by which of its hosts, a site is asked.
+    pub fn introduce(&mut self, site: &str, client: IpAddr) {
+        crossing::introduce(&mut self.headers, site, client);
+    }
 }
 
 /// Fields that this server makes anew or answers itself.
-const OUR_BUSINESS: [HeaderName; 7] = [
+const OUR_BUSINESS: [HeaderName; 8] = [
+    SITE,
     header::HOST,
     header::RANGE,
     header::IF_RANGE,
@@ -116,6 +132,7 @@ mod tests {
             ("x-hop", "1"),
             ("accept", "*/*"),
             ("cache-control", "no-cache"),
+            ("sun-site", "other.test"),
         ]);
         let said = Said::of(&headers, false);
         let mut names: Vec<_> = said.headers.keys().map(HeaderName::as_str).collect();
@@ -132,6 +149,35 @@ mod tests {
         assert!(!said("authorization", true).personal, "it is a server's token");
         assert!(!said("cookie", false).authorized && said("cookie", false).personal);
         assert!(said("if-match", false).conditional && !said("if-none-match", false).conditional);
+    }
+
+    #[test]
+    fn who_asks_by_which_host_is_not_the_clients_to_say() {
+        let claims = [
+            ("forwarded", "for=192.0.2.1;host=evil.test"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-host", "evil.test"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-prefix", "/evil"),
+            ("x-original-url", "/evil"),
+            ("x-real-ip", "192.0.2.1"),
+            ("x-any", "a"),
+        ];
+        check_introduced(&claims, false, "x-any:a x-forwarded-for:192.0.2.9 x-forwarded-host:www.site.test");
+        let mut said = Said::of(&map(&claims), true);
+        said.headers.remove("x-any");
+        assert_eq!(said.headers.len(), 2, "what a server says of its client: {:?}", said.headers);
+        assert_eq!(said.headers["x-forwarded-for"], "192.0.2.1");
+    }
+
+    #[track_caller]
+    fn check_introduced(sent: &[(&'static str, &'static str)], from_server: bool, expected: &str) {
+        let mut said = Said::of(&map(sent), from_server);
+        said.introduce("www.site.test", [192, 0, 2, 9].into());
+        let mut lines: Vec<String> =
+            said.headers.iter().map(|(name, value)| format!("{name}:{}", value.to_str().unwrap())).collect();
+        lines.sort();
+        assert_eq!(lines.join(" "), expected);
     }
 
     fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {

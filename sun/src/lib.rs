@@ -42,6 +42,7 @@ pub mod conditional;
 pub mod config;
 pub mod control;
 pub mod edge;
+pub mod epochs;
 pub mod errand;
 pub mod extent;
 pub mod fill;

@@ -23,6 +23,7 @@ pub mod body;
 pub mod crossing;
 pub mod keep;
 pub mod pace;
+pub mod share;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -41,14 +42,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use self::keep::Keep;
+use self::share::{Share, Shares};
 use crate::body::ResponseBody;
-use crate::breaker;
+use crate::breaker::Leave;
 use crate::caching::freshness::Exchange;
 use crate::config::UpstreamConfig;
 use crate::edge::Edge;
 use crate::metrics::Outcome;
 use crate::request::{Pass, Refusal};
-use crate::sources::Source;
+use crate::sources::{self, Source};
 use body::{Fault, Passed, Progress, Turn, Upload, UploadLimits};
 
 /// The client for what is passed.
@@ -57,6 +59,8 @@ pub struct Passing {
     client: Client<HttpConnector, Upload>,
     /// Requests that may be under way.
     permits: Arc<Semaphore>,
+    /// Those of one client.
+    shares: Arc<Shares>,
     connect: Duration,
     first_byte: Duration,
     idle: Duration,
@@ -79,6 +83,7 @@ impl Passing {
         Self {
             client,
             permits: Arc::new(Semaphore::new(config.passes_max.min(Semaphore::MAX_PERMITS))),
+            shares: Arc::default(),
             connect,
             first_byte: Duration::from_millis(config.first_byte_ms),
             idle: Duration::from_millis(config.idle_ms),
@@ -108,7 +113,7 @@ async fn carry(
     body: Incoming,
 ) -> Result<Response<ResponseBody>, Refusal> {
     let uploads = edge.with_class(pass.site.as_deref(), &pass.name, |class| class.uploads);
-    let Admitted { url, source, leave, permit } = match admit(edge, pass, uploads, &body) {
+    let Admitted { url, host, source, permit } = match admit(edge, client, pass, uploads, &body) {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refuse_body(head, body);
@@ -123,27 +128,26 @@ async fn carry(
     };
     let (upload, progress) = Upload::new(body, limits);
     let passing = &edge.passing;
-    let request = outgoing(edge, client, pass, head, &url, upload)?;
+    let request = outgoing(edge, client, pass, head, (&url, host.as_deref()), upload)?;
     let asked_at = crate::unix_now();
     let response = match answered(passing, request, &progress).await {
         Ok(response) => response,
         Err(failure) => {
             if failure.is_the_content_servers() {
-                edge.failed(&source, leave);
+                edge.failed(&source, Leave::ORDINARY);
             }
             tracing::debug!(file = %pass.name, method = %head.method, ?failure, "not passed");
             return Err(failure.refusal());
         }
     };
-    if response.status().is_server_error() {
-        edge.faltered(&source, leave);
-    } else {
+    // What is passed is the client's own doing: an error that it provokes says nothing of the content server.
+    if !response.status().is_server_error() {
         edge.succeeded(&source);
     }
     let exchange = Exchange { asked_at, answered_at: crate::unix_now() };
     let (server, body) = response.into_parts();
-    let base = base_of(&url, &pass.target);
-    let headers = crossing::down(&server.headers, &pass.target, base, pass.site.is_some());
+    let at = crossing::At { base: base_of(&url, &pass.target), host: host.as_deref() };
+    let headers = crossing::down(&server.headers, &pass.target, at, pass.site.is_some());
     keep::forget(edge, pass, head, server.status, &headers);
     let keep = Keep::of(edge, pass, head, server.status, &headers, body.size_hint().exact(), exchange);
     let body = Passed::new(body, passing.idle, permit).keeping(keep);
@@ -157,28 +161,47 @@ async fn carry(
 /// Where a request may go.
 struct Admitted {
     url: String,
+    /// `Host`, when it is not what the URL says.
+    host: Option<String>,
     source: Source,
-    /// The breaker's.
-    leave: breaker::Leave,
     /// Its place among those under way.
-    permit: OwnedSemaphorePermit,
+    permit: Place,
+}
+
+/// One request's place among all that are under way and among its client's; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 /// What can be refused without the body is refused.
-fn admit(edge: &Edge, pass: &Pass, uploads: Option<Uploads>, body: &Incoming) -> Result<Admitted, Refusal> {
-    let url = edge.topology().content_servers.url_of(&pass.target);
+fn admit(
+    edge: &Edge,
+    client: IpAddr,
+    pass: &Pass,
+    uploads: Option<Uploads>,
+    body: &Incoming,
+) -> Result<Admitted, Refusal> {
+    let topology = edge.topology();
+    let url = topology.content_servers.url_of(&pass.target);
     let url = url.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such content server"))?;
     if let Some(Uploads { bytes_max, .. }) = uploads
         && body.size_hint().lower() > bytes_max
     {
         return Err(too_long());
     }
+    let share = edge.passing.shares.enter(client);
+    let share =
+        share.ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many of yours are under way"))?;
     let permit = Arc::clone(&edge.passing.permits).try_acquire_owned();
     let permit = permit.map_err(|_| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many uploads are under way"))?;
-    let source = Source::ContentServer { number: pass.target.content_server(), url: url.clone() };
-    let leave = edge.admits(&source);
-    let away = || Refusal::new(StatusCode::BAD_GATEWAY, "the content server cannot be reached at the moment");
-    Ok(Admitted { url, source, leave: leave.ok_or_else(away)?, permit })
+    let host = topology.origin_host(pass.target.content_server()).map(str::to_owned);
+    let source = sources::content_server(&pass.target, url.clone(), &topology);
+    if !edge.admits_unprobed(pass.target.content_server()) {
+        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "the content server cannot be reached at the moment"));
+    }
+    Ok(Admitted { url, host, source, permit: Place { _permit: permit, _share: share } })
 }
 
 /// Disposes of a body that is refused at once.
@@ -199,7 +222,7 @@ fn outgoing(
     client: IpAddr,
     pass: &Pass,
     head: &request::Parts,
-    url: &str,
+    (url, host): (&str, Option<&str>),
     upload: Upload,
 ) -> Result<Request<Upload>, Refusal> {
     let mut request = Request::new(upload);
@@ -209,6 +232,9 @@ fn outgoing(
         .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the path or query cannot stand in a request"))?;
     *request.headers_mut() = crossing::up(&head.headers, pass.site.as_deref(), client);
     let headers = request.headers_mut();
+    if let Some(host) = host.and_then(|host| HeaderValue::from_str(host).ok()) {
+        headers.insert(header::HOST, host);
+    }
     headers.append(header::VIA, edge.signature.via());
     if let Ok(domain) = HeaderValue::from_str(&edge.topology().domain) {
         headers.append(CDN_LOOP, domain);

@@ -24,6 +24,7 @@ use moka::sync::Cache;
 use crate::caching::vary::Varying;
 use crate::extent::EXTENT_BYTES;
 use crate::meta::Meta;
+use crate::purge::Mark;
 
 /// See the module's doc. Cheap to clone.
 #[derive(Clone)]
@@ -69,6 +70,8 @@ pub enum Note {
         status: StatusCode,
         /// Until when that is taken for granted, seconds since 1970.
         until: u64,
+        /// The last purge that was gone by when it was asked for.
+        mark: Mark,
     },
     /// What it is lately was for one client only: nobody waits for another's answer (hit for miss).
     Alone {

@@ -149,7 +149,8 @@ impl Queue {
 /// Counts what one response sends; reports it when dropped, however the response ended.
 #[derive(Debug)]
 pub struct Tally {
-    downloads: Arc<Downloads>,
+    /// None: it is counted in the sun's own figures only.
+    downloads: Option<Arc<Downloads>>,
     detector: Arc<Detector>,
     region: RegionId,
     content: ContentId,
@@ -161,13 +162,15 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// For a response to a client of `region`, which is counted as a request of the file now.
+    /// For a response to a client of `region`, which is counted as a request of the file now. Under the policy "rfc"
+    /// it is not reported as a download: what is rated is carried ahead, and a cache would keep for good what only its
+    /// response says how long to keep, and for whom. It is load like any other, so the detector hears of it.
     #[must_use]
     pub fn new(edge: &Edge, region: RegionId, request: &Lookup, size: Option<u64>) -> Self {
         let (content, file): (ContentId, Arc<str>) = (request.content, request.name.as_str().into());
         edge.detector.requested(content, || Arc::clone(&file));
         Self {
-            downloads: Arc::clone(&edge.downloads),
+            downloads: request.said.is_none().then(|| Arc::clone(&edge.downloads)),
             detector: Arc::clone(&edge.detector),
             region,
             content,
@@ -195,10 +198,10 @@ impl Tally {
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        if let Some(size) = self.size
+        if let (Some(downloads), Some(size)) = (&self.downloads, self.size)
             && (self.sent > 0 || size == 0)
         {
-            self.downloads.add(self.region, &self.file, size, self.sent);
+            downloads.add(self.region, &self.file, size, self.sent);
         }
     }
 }

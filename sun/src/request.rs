@@ -13,9 +13,10 @@
 //! of a site's name, and under `/c...` goes upstream with what is passed (a content server's own signature of an
 //! upload may be in it), but not with what is cached.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use geo::topology::{Policy, Site};
+use geo::topology::{Class, Policy, Site};
 use geo::{CanonicalName, ContentId, NameError, Topology};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, Method, StatusCode, Version, request};
@@ -53,6 +54,8 @@ pub struct Lookup {
     pub held_only: bool,
     /// Host of the site whose URL it was asked for by.
     pub site: Option<Arc<str>>,
+    /// Its class lets pages read it by script.
+    pub cors: bool,
 }
 
 /// A request that goes to the content server as it is, and whose answer is not kept.
@@ -139,7 +142,7 @@ fn read(head: &request::Parts, direct: bool, topology: &Topology) -> Result<Pars
     }
     let site = if direct { None } else { host(head).and_then(|host| topology.site(host)) };
     match site {
-        Some(site) => read_sites(head, site, topology),
+        Some(site) => read_sites(head, site),
         None => read_file(head, direct, topology),
     }
 }
@@ -149,19 +152,22 @@ fn read_written(head: &request::Parts, site: Option<&Site>, topology: &Topology)
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let name = CanonicalName::from_written(target.strip_prefix('/').unwrap_or(target)).map_err(refusal_of)?;
     match head.method {
-        Method::GET | Method::HEAD => Ok(Parsed::File(lookup(head, name, true, site, topology))),
+        Method::GET | Method::HEAD => {
+            let class = topology.class_for(site, &name);
+            Ok(Parsed::File(lookup(head, name, true, site, class)))
+        }
         _ => Err(only_read()),
     }
 }
 
 /// A request by a site's URL.
-fn read_sites(head: &request::Parts, site: &Site, topology: &Topology) -> Result<Parsed, Refusal> {
+fn read_sites(head: &request::Parts, site: &Site) -> Result<Parsed, Refusal> {
     let (path, query) = (head.uri.path(), head.uri.query());
     let class = site.class_of(path);
     let name = |query| CanonicalName::for_site(site.content_server, path, query).map_err(refusal_of);
     let key = name(query.filter(|_| !class.ignore_query))?;
     match head.method {
-        Method::GET | Method::HEAD => Ok(Parsed::File(lookup(head, key, false, Some(site), topology))),
+        Method::GET | Method::HEAD => Ok(Parsed::File(lookup(head, key, false, Some(site), class))),
         // Answered by nobody: TRACE shows what was added on the way (RFC 9110, section 9.3.8), CONNECT is no request
         // for a file.
         Method::TRACE | Method::CONNECT => Err(only_read()),
@@ -173,10 +179,12 @@ fn read_sites(head: &request::Parts, site: &Site, topology: &Topology) -> Result
 /// A request under `/c...`.
 fn read_file(head: &request::Parts, direct: bool, topology: &Topology) -> Result<Parsed, Refusal> {
     let name = CanonicalName::from_url_path(head.uri.path()).map_err(refusal_of)?;
-    let uploads = !direct && topology.class_of(&name).uploads.is_some();
+    // Once a request: it goes through the patterns of all classes.
+    let class = topology.class_of(&name);
+    let uploads = !direct && class.uploads.is_some();
     match head.method {
         Method::HEAD if uploads && is_about_an_upload(&head.headers) => {}
-        Method::GET | Method::HEAD => return Ok(Parsed::File(lookup(head, name, direct, None, topology))),
+        Method::GET | Method::HEAD => return Ok(Parsed::File(lookup(head, name, direct, None, class))),
         Method::OPTIONS if uploads && !is_preflight(head) => {}
         Method::OPTIONS if head.headers.contains_key(header::ORIGIN) => return Ok(preflight(head, name, None)),
         Method::POST | Method::PUT | Method::PATCH | Method::DELETE if uploads => {}
@@ -224,15 +232,9 @@ fn host_of(site: &Site) -> Arc<str> {
     site.host.as_str().into()
 }
 
-fn lookup(
-    head: &request::Parts,
-    name: CanonicalName,
-    direct: bool,
-    site: Option<&Site>,
-    topology: &Topology,
-) -> Lookup {
+fn lookup(head: &request::Parts, name: CanonicalName, direct: bool, site: Option<&Site>, class: &Class) -> Lookup {
     let own = |name: &HeaderName| headers::text(&head.headers, name).map(str::to_owned);
-    let rfc = topology.class_for(site, &name).policy == Policy::Rfc;
+    let rfc = class.policy == Policy::Rfc;
     // Under the policy "rfc" these are the content server's to judge (RFC 9111, section 4.3.2).
     let theirs = |name: &HeaderName| own(name).filter(|_| !rfc);
     let conditions = Conditions {
@@ -255,11 +257,20 @@ fn lookup(
     let head_only = head.method == Method::HEAD;
     let slot = if rfc { vary::slot(content) } else { content };
     let said = rfc.then(|| Arc::new(Said::of(&head.headers, direct)));
-    let site = site.map(host_of);
-    Lookup { name, content, slot, said, head_only, range, several, conditions, origin, direct, held_only, site }
+    let (site, cors) = (site.map(host_of), class.cors.is_some());
+    Lookup { name, content, slot, said, head_only, range, several, conditions, origin, direct, held_only, site, cors }
 }
 
 impl Lookup {
+    /// The same as a client at `address` asks for it: a site's content server is told.
+    #[must_use]
+    pub fn from_client(mut self, address: IpAddr) -> Self {
+        if let (Some(site), Some(said)) = (&self.site, self.said.as_mut().and_then(Arc::get_mut)) {
+            said.introduce(site, address);
+        }
+        self
+    }
+
     /// What is fetched for it.
     #[must_use]
     pub fn errand(&self) -> Errand {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use daemon::tokens::Role;
 use geo::topology::Cors;
-use geo::{ContentId, Scheme};
+use geo::{CanonicalName, ContentId, Scheme};
 use http::{Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
@@ -44,7 +44,7 @@ pub async fn client(
     let (head, body) = request.into_parts();
     let parsed = request::parse(&head, false, &edge.topology());
     let lookup = match parsed {
-        Parsed::File(lookup) => lookup,
+        Parsed::File(lookup) => lookup.from_client(client),
         Parsed::Preflight { name, site, origin } => {
             pass::refuse_body(&head, body);
             return edge.with_class(site.as_deref(), &name, |class| response::preflight(class, &origin));
@@ -65,11 +65,9 @@ pub async fn client(
         None => Serving { client: Some(client), interim: hints, ..Serving::new(&edge, &lookup) }.run().await,
     };
     interim.close();
-    edge.with_class(lookup.site.as_deref(), &lookup.name, |class| {
-        if let Some(cors) = &class.cors {
-            response::allow_origin(response.headers_mut(), cors, lookup.origin.as_deref());
-        }
-    });
+    if lookup.cors {
+        allow_origin(&edge, (lookup.site.as_deref(), &lookup.name), lookup.origin.as_deref(), &mut response);
+    }
     if redirected {
         edge.metrics.passed_on();
         return response;
@@ -91,8 +89,9 @@ fn pass_on(edge: &Edge, request: &Lookup, scheme: Scheme, query: Option<&str>) -
     // After a redirect to another host a browser says "Origin: null" (Fetch, section 4.4): no list of origins has that.
     let read_by_some = |cors: &Cors| !cors.origins.iter().any(|allowed| allowed == "*");
     let read_by_some = || edge.with_class(None, &request.name, |class| class.cors.as_ref().is_some_and(read_by_some));
-    // A site's host leads to all suns; another sun has no URL of its own for its files.
-    if request.site.is_some() || (request.origin.is_some() && read_by_some()) {
+    // A site's host leads to all suns; another sun has no URL of its own for its files. A client that is sent to another
+    // host leaves its credentials behind (Fetch, section 4.4).
+    if request.site.is_some() || request.personal() || (request.cors && request.origin.is_some() && read_by_some()) {
         return None;
     }
     let sharing = edge.sharing.load();
@@ -100,14 +99,24 @@ fn pass_on(edge: &Edge, request: &Lookup, scheme: Scheme, query: Option<&str>) -
     Some(edge.signature.pass_on(address, query))
 }
 
+/// Lets the page of this `origin` read the response, if the class of the file, asked for at a site or not, does.
+fn allow_origin(
+    edge: &Edge,
+    (site, name): (Option<&str>, &CanonicalName),
+    origin: Option<&str>,
+    response: &mut Response<ResponseBody>,
+) {
+    edge.with_class(site, name, |class| {
+        if let Some(cors) = &class.cors {
+            response::allow_origin(response.headers_mut(), cors, origin);
+        }
+    });
+}
+
 /// Answers a client with what its content server says.
 async fn passed(edge: &Arc<Edge>, client: IpAddr, pass: &Pass, request: Request<Incoming>) -> Response<ResponseBody> {
     let (mut response, outcome) = pass::pass(edge, client, pass, request).await;
-    edge.with_class(pass.site.as_deref(), &pass.name, |class| {
-        if let Some(cors) = &class.cors {
-            response::allow_origin(response.headers_mut(), cors, pass.origin.as_deref());
-        }
-    });
+    allow_origin(edge, (pass.site.as_deref(), &pass.name), pass.origin.as_deref(), &mut response);
     edge.metrics.answered(outcome, response.status());
     tracing::debug!(%client, file = %pass.name, status = response.status().as_u16(), "request passed on");
     response
@@ -248,7 +257,7 @@ impl<'a> Serving<'a> {
         if absent == flow::Absent::Refuse {
             known = edge.held_whole(request, Some(known))?;
         }
-        self.found = Found { stored: true, ..Found::of(request.slot, Some(known)) };
+        self.found = Found { stored: true, ..Found::of(request.slot, Some(known)).continuable(edge, request) };
         Some(flow::looked(request, &self.found.known, crate::unix_now(), absent))
     }
 
@@ -317,7 +326,7 @@ impl<'a> Serving<'a> {
     fn join(&self, plan: Plan, company: Company) -> Joined<Found> {
         let (edge, request, slot) = (self.edge, self.request, self.found.slot);
         let direct = request.direct || request.personal();
-        let sources = || edge.sources(&request.name, request.content, direct);
+        let sources = || edge.sources_of(&request.errand(), direct);
         if company == Company::Alone {
             return Joined::Started(Reader::new(Arc::new(Fill::new(slot, plan, sources()).for_one())));
         }
@@ -369,6 +378,7 @@ impl<'a> Serving<'a> {
         {
             ahead::follow(self.edge, client, self.request, &meta, part);
         }
+        self.tell_store();
         let (provenance, outcome) = self.provenance(&meta, part.start, standing);
         let direct = self.request.direct;
         let (edge, rfc) = (Arc::clone(self.edge), self.request.said.is_some());
@@ -392,6 +402,7 @@ impl<'a> Serving<'a> {
         if standing == Standing::Refreshing {
             self.refresh_behind(&meta);
         }
+        self.tell_store();
         let (provenance, outcome) = self.provenance(&meta, parts[0].start, standing);
         let (none, rfc) = (ResponseBody::empty(), self.request.said.is_some());
         let mut response = answer(self.edge, rfc, &meta, conclusion, &provenance, none);
@@ -402,6 +413,14 @@ impl<'a> Serving<'a> {
         }
         let body = self.body(meta, parts[0].clone(), Some(multipart));
         (response.map(|_| body), outcome)
+    }
+
+    /// The store hears of some of what RAM answers.
+    fn tell_store(&self) {
+        if matches!(self.found.known, Known::File(_)) && !self.found.stored && self.found.held.is_none() {
+            let request = self.request;
+            self.edge.hit_in_ram((&request.name, request.content, request.site.as_deref()), self.found.slot, None);
+        }
     }
 
     fn provenance(&self, meta: &Meta, start: u64, standing: Standing) -> (Provenance, Outcome) {
@@ -489,9 +508,25 @@ impl Found {
         match (known, &request.said) {
             (Some(ram::Known::Note(Note::Varying(varying))), Some(said)) => {
                 let slot = varying.variant(request.slot, &said.headers);
-                Self::of(slot, edge.known(&request.name, request.content, slot))
+                Self::of(slot, edge.known(&request.name, request.content, slot)).continuable(edge, request)
             }
-            (known, _) => Self::of(request.slot, known),
+            (known, _) => Self::of(request.slot, known).continuable(edge, request),
+        }
+    }
+
+    /// Without what cannot be gone on with: under the policy "rfc" the missing extents of a large file are known to be of
+    /// the same version only by a strong validator.
+    fn continuable(self, edge: &Edge, request: &Lookup) -> Self {
+        match &self.known {
+            Known::File(meta)
+                if request.said.is_some()
+                    && self.body.is_none()
+                    && meta.resume_validator().is_none()
+                    && !edge.holds_part(request, self.slot, meta) =>
+            {
+                Self::nothing(self.slot)
+            }
+            _ => self,
         }
     }
 
@@ -500,7 +535,7 @@ impl Found {
             Some(ram::Known::File(Head::Small { meta, body })) => (Known::File(meta), Some(body)),
             Some(ram::Known::File(Head::Large { meta })) => (Known::File(meta), None),
             Some(ram::Known::Note(Note::Piece { meta, start, body })) => (Known::Piece { meta, start, body }, None),
-            Some(ram::Known::Note(Note::Refused { status, until })) => (Known::Refused { status, until }, None),
+            Some(ram::Known::Note(Note::Refused { status, until, .. })) => (Known::Refused { status, until }, None),
             Some(ram::Known::Note(Note::Alone { until })) => (Known::Alone { until }, None),
             Some(ram::Known::Note(Note::Varying(_))) | None => (Known::Nothing, None),
         };

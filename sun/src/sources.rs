@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use geo::topology::{Region, Server, Spread};
+use geo::topology::{Class, Policy, Region, Server, Spread};
 use geo::{CanonicalName, ContentId, Topology};
 
 /// One place to ask.
@@ -51,6 +51,8 @@ pub enum Source {
         number: u32,
         /// The file's address there.
         url: String,
+        /// `Host`, when it is not what the address says ([`Topology::origin_host`]).
+        host: Option<String>,
     },
 }
 
@@ -67,6 +69,8 @@ pub struct Question<'a> {
     pub name: &'a CanonicalName,
     /// The file's id.
     pub content: ContentId,
+    /// Its class, as it was asked for: a site has its own.
+    pub class: &'a Class,
     /// How many first suns of its order keep it (hot files).
     pub spread: usize,
     /// The topologies before this one that still count, newest first; see [`History`].
@@ -95,12 +99,19 @@ pub fn sources(question: Question<'_>, topology: &Topology, belief: &impl Belief
             sources.extend(suns(question, region, belief));
         }
         if !question.cache {
-            sources.extend(former(question, topology, region, belief));
+            sources.extend(former(question, region, belief));
             sources.extend(caches(question, region, belief));
         }
     }
-    sources.push(Source::ContentServer { number: question.name.content_server(), url });
+    sources.push(content_server(question.name, url, topology));
     sources
+}
+
+/// The content server, as the source of a file at `url`.
+#[must_use]
+pub fn content_server(name: &CanonicalName, url: String, topology: &Topology) -> Source {
+    let number = name.content_server();
+    Source::ContentServer { number, url, host: topology.origin_host(number).map(str::to_owned) }
 }
 
 /// Whether this server is one of the suns that keep the file: its owner, or of the first `r` that live when it is
@@ -108,11 +119,11 @@ pub fn sources(question: Question<'_>, topology: &Topology, belief: &impl Belief
 #[must_use]
 pub fn keeps(question: Question<'_>, topology: &Topology, belief: &impl Belief) -> bool {
     let region = topology.sun(question.me).and_then(|sun| topology.region(sun.server.region));
-    region.is_some_and(|region| is_keeper(question, topology, region, belief))
+    region.is_some_and(|region| is_keeper(question, region, belief))
 }
 
-fn is_keeper(question: Question<'_>, topology: &Topology, region: &Region, belief: &impl Belief) -> bool {
-    let keepers = match topology.class_of(question.name).spread {
+fn is_keeper(question: Question<'_>, region: &Region, belief: &impl Belief) -> bool {
+    let keepers = match question.class.spread {
         Spread::All => region.suns.len(),
         Spread::Auto => question.spread.max(1),
     };
@@ -135,9 +146,11 @@ fn suns(question: Question<'_>, region: &Region, belief: &impl Belief) -> Vec<So
         .collect()
 }
 
-/// The suns that owned a file which this one keeps, by the earlier topologies, newest first.
-fn former(question: Question<'_>, topology: &Topology, region: &Region, belief: &impl Belief) -> Vec<Source> {
-    if question.earlier.is_empty() || !is_keeper(question, topology, region, belief) {
+/// The suns that owned a file which this one keeps, by the earlier topologies, newest first. None under the policy
+/// "rfc": there `only-if-cached` is the client's word, and a sun that is asked without it asks the content server.
+fn former(question: Question<'_>, region: &Region, belief: &impl Belief) -> Vec<Source> {
+    let asks_further = question.class.policy == Policy::Rfc;
+    if question.earlier.is_empty() || asks_further || !is_keeper(question, region, belief) {
         return Vec::new();
     }
     let mut seen = HashSet::from([question.me]);
@@ -316,6 +329,25 @@ mod tests {
     }
 
     #[test]
+    fn a_sites_own_class_says_how_far_it_is_spread() {
+        let (_, _, third) = order("c1/live/a.jpg");
+        let site = Asking { site: Some("www.site.test"), ..Asking::default() };
+        assert!(keep(&third, "c1/live/a.jpg", &site) && !keep(&third, "c1/live/a.jpg", &Asking::default()));
+        let (_, _, third) = order("c1/a.ts");
+        assert!(!keep(&third, "c1/a.ts", &site) && keep(&third, "c1/a.ts", &Asking::default()));
+    }
+
+    #[test]
+    fn a_former_owner_that_would_ask_further_is_not_asked() {
+        let (first, second, _) = order("c1/a.jpg");
+        let earlier = &[Arc::new(topology_with(|sun| if sun == first { 0 } else { 100 }))][..];
+        let changed = Asking { earlier, ..Asking::default() };
+        assert_eq!(ask(&first, "c1/a.jpg", &changed), format!("{second}? origin"));
+        let rfc = Asking { site: Some("www.site.test"), ..changed };
+        assert_eq!(ask(&first, "c1/a.jpg", &rfc), "origin");
+    }
+
+    #[test]
     fn after_a_change_of_weights_the_new_owner_asks_the_previous_one() {
         let (first, second, third) = order("c7/a.jpg");
         let without = |gone: &str| Arc::new(topology_with(|sun| if sun == gone { 0 } else { 100 }));
@@ -381,6 +413,7 @@ mod tests {
 
     #[derive(Clone, Copy, Default)]
     struct Asking<'a> {
+        site: Option<&'a str>,
         earlier: &'a [Arc<Topology>],
         direct: bool,
         spread: usize,
@@ -400,12 +433,16 @@ mod tests {
 
     fn keep(me: &str, name: &str, asking: &Asking<'_>) -> bool {
         let name = CanonicalName::parse(name).unwrap();
-        keeps(asking.question(me, &name), &topology(), asking)
+        let topology = topology();
+        let class = topology.class_for(asking.site.and_then(|host| topology.site(host)), &name);
+        keeps(asking.question(me, &name, class), &topology, asking)
     }
 
     fn ask(me: &str, name: &str, asking: &Asking<'_>) -> String {
         let name = CanonicalName::parse(name).unwrap();
-        let sources = sources(asking.question(me, &name), &topology(), asking);
+        let topology = topology();
+        let class = topology.class_for(asking.site.and_then(|host| topology.site(host)), &name);
+        let sources = sources(asking.question(me, &name, class), &topology, asking);
         let named = |source: &Source| match source {
             Source::Former { name, .. } => format!("{name}?"),
             source => source.server().unwrap_or("origin").to_owned(),
@@ -414,13 +451,14 @@ mod tests {
     }
 
     impl Asking<'_> {
-        fn question<'a>(&'a self, me: &'a str, name: &'a CanonicalName) -> Question<'a> {
+        fn question<'a>(&'a self, me: &'a str, name: &'a CanonicalName, class: &'a Class) -> Question<'a> {
             Question {
                 me,
                 cache: me.starts_with("cache"),
                 direct: self.direct,
                 name,
                 content: name.content_id(),
+                class,
                 spread: self.spread,
                 earlier: self.earlier,
             }
@@ -438,7 +476,10 @@ mod tests {
              [[region]]\nid = 4\nname = \"Moscow\"\nlatitude = 55.75\nlongitude = 37.6\n\
              [[group]]\nname = \"sun4-1\"\nsubnet = \"192.0.2.0/26\"\n\
              [[class]]\nname = \"live\"\npaths = [\"*.ts\"]\nspread = \"all\"\n\
-             [[cache]]\nname = \"cache4-1\"\naddresses = [\"192.0.2.70\"]\ninternal = \"10.0.0.9:8081\"\nweight = 100\nbytes = 1000000\n",
+             [[cache]]\nname = \"cache4-1\"\naddresses = [\"192.0.2.70\"]\ninternal = \"10.0.0.9:8081\"\nweight = 100\nbytes = 1000000\n\
+             [[site]]\nhost = \"www.site.test\"\ncontent_server = 1\n\
+             [[site.class]]\nname = \"live\"\npaths = [\"/live/*\"]\nspread = \"all\"\npolicy = \"immutable\"\n\
+             [[site.class]]\nname = \"all\"\npaths = [\"*\"]\n",
         );
         for sun in 1..=3 {
             text.push_str(&format!(

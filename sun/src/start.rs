@@ -149,8 +149,10 @@ async fn open_store(config: &Config, registry: prometheus::Registry) -> anyhow::
 }
 
 fn policy(config: &Config) -> Settings {
-    let (admission, write_bytes_per_day) = (config.store_admission, config.store_write_bytes_per_day);
-    let bytes: u64 = config.store.iter().map(|device| device.bytes).sum();
+    let bytes = config.store.iter().fold(0_u64, |sum, device| sum.saturating_add(device.bytes));
+    let admission = config.store_admission;
+    // A drive write a day: what the plainest drives are made for.
+    let write_bytes_per_day = config.store_write_bytes_per_day.unwrap_or(bytes);
     let ghost_entries = usize::try_from(bytes / GHOST_BYTES).unwrap_or(usize::MAX);
     Settings { admission, write_bytes_per_day, ghost_entries, ..Settings::default() }
 }
@@ -218,8 +220,8 @@ fn addresses(config: &Config) -> Vec<(Kind, SocketAddr)> {
     https.chain(http).chain([(Kind::Internal, config.internal)]).collect()
 }
 
-/// One first offer is remembered for so many bytes of store: two for each block, if half of them are small files.
-const GHOST_BYTES: u64 = 256 << 10;
+/// One offer or drop is remembered for so many bytes of store: one for each block, if half of them are small files.
+const GHOST_BYTES: u64 = 512 << 10;
 
 /// Readiness waits for the purges that came while this server was down.
 const PURGES: &str = "purges";

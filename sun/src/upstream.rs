@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::header::{self, HeaderName};
+use http::{HeaderValue, Method, Request, Response};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -143,7 +144,11 @@ impl Upstream {
         let method = if asked.head_only { Method::HEAD } else { Method::GET };
         let to_content_server = matches!(source, Source::ContentServer { .. });
         let mut request = match source {
-            Source::ContentServer { url, .. } => Request::builder().method(method).uri(url),
+            Source::ContentServer { url, host, .. } => {
+                let request = Request::builder().method(method).uri(url);
+                // The connection goes by the URL; hyper sets `Host` by it when there is none.
+                host.iter().fold(request, |request, host| request.header(header::HOST, host))
+            }
             Source::Sun { address, .. } | Source::Former { address, .. } | Source::Cache { address, .. } => {
                 Request::builder().method(method).uri(format!("http://{address}/{}", errand.name))
             }
@@ -156,9 +161,12 @@ impl Upstream {
                 .header(header::VIA, &self.via),
         };
         if !to_content_server {
-            request = request.header(header::AUTHORIZATION, &self.authorization);
-            if let Some(site) = &errand.site {
-                request = request.header(SITE, &**site);
+            // Not beside a field of the client's: the other server reads the first of a name.
+            if let Some(headers) = request.headers_mut() {
+                headers.insert(header::AUTHORIZATION, self.authorization.clone());
+                if let Some(site) = &errand.site {
+                    headers.insert(SITE, HeaderValue::from_str(site)?);
+                }
             }
         } else if errand.said.is_none() {
             request = request.header(CDN_LOOP, &self.cdn_loop);
@@ -187,7 +195,9 @@ impl Upstream {
         fields: &http::HeaderMap,
         to_content_server: bool,
     ) -> http::request::Builder {
-        for (name, value) in fields.iter().filter(|(name, _)| **name != header::VIA) {
+        let kept_back =
+            |name: &HeaderName| *name == header::VIA || (!to_content_server && *name == header::AUTHORIZATION);
+        for (name, value) in fields.iter().filter(|(name, _)| !kept_back(name)) {
             request = request.header(name, value);
         }
         if to_content_server {
@@ -265,13 +275,28 @@ mod tests {
 
     #[test]
     fn a_content_server_sees_the_topologys_address_and_no_token() {
-        let source = Source::ContentServer { number: 7, url: "http://cs7.storage/a.jpg".into() };
+        let source = Source::ContentServer { number: 7, url: "http://cs7.storage/a.jpg".into(), host: None };
         let errand = Errand { site: Some("cdn.example.net".into()), ..errand() };
         let request = upstream().request(&source, &errand, &Asked::default()).unwrap();
         assert_eq!(request.uri(), "http://cs7.storage/a.jpg");
         assert_eq!(request.headers().get("cdn-loop").unwrap(), "example.org");
         assert_eq!(request.headers().get("via").unwrap(), "1.1 sun4-2-1");
         assert!(!request.headers().contains_key(header::AUTHORIZATION) && !request.headers().contains_key("sun-site"));
+    }
+
+    #[test]
+    fn a_content_server_is_asked_by_the_name_its_sites_give_it() {
+        let url = "http://cs7.storage/a.jpg";
+        for (host, expected) in [(None, Vec::new()), (Some("www.example.org"), vec!["www.example.org"])] {
+            let source = Source::ContentServer { number: 7, url: url.into(), host: host.map(str::to_owned) };
+            // Whatever the client says of it.
+            let headers = [(header::HOST, HeaderValue::from_static("client"))].into_iter().collect();
+            for said in [None, Some(Arc::new(Said::of(&headers, false)))] {
+                let request = upstream().request(&source, &Errand { said, ..errand() }, &Asked::default()).unwrap();
+                assert_eq!(request.headers().get_all(header::HOST).iter().collect::<Vec<_>>(), expected);
+                assert_eq!(request.uri(), url);
+            }
+        }
     }
 
     #[test]
@@ -302,7 +327,7 @@ mod tests {
             said.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
         let said = Said::of(&headers, false);
         let errand = Errand { said: Some(Arc::new(said)), site: Some("www.site.test".into()), ..errand() };
-        let source = Source::ContentServer { number: 7, url: "http://cs7.storage/a.jpg".into() };
+        let source = Source::ContentServer { number: 7, url: "http://cs7.storage/a.jpg".into(), host: None };
         let request = upstream().request(&source, &errand, &Asked::default()).unwrap();
         let lines = |name: &str| {
             request.headers().get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>()
@@ -311,6 +336,23 @@ mod tests {
         assert_eq!(lines("via"), ["1.0 a, 1.1 sun4-2-1"]);
         assert_eq!(lines("cdn-loop"), ["other", "example.org"]);
         assert!(lines("accept-encoding").is_empty() && lines("sun-site").is_empty());
+    }
+
+    #[test]
+    fn another_server_hears_of_the_site_from_this_server_alone() {
+        let said = [("sun-site", "other.site.test"), ("authorization", "Basic x")];
+        let headers: http::HeaderMap =
+            said.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect();
+        let source = Source::Sun { name: "sun4-2-2".into(), address: ([10, 0, 0, 2], 8081).into() };
+        // Also if the fields have come this far.
+        for said in [Said::of(&headers, false), Said { headers: headers.clone(), ..Said::of(&headers, false) }] {
+            let errand = Errand { said: Some(Arc::new(said)), site: Some("www.site.test".into()), ..errand() };
+            let request = upstream().request(&source, &errand, &Asked::default()).unwrap();
+            let lines = |name: &str| {
+                request.headers().get_all(name).iter().map(|value| value.to_str().unwrap()).collect::<Vec<_>>()
+            };
+            assert_eq!((lines("sun-site"), lines("authorization")), (vec!["www.site.test"], vec!["Bearer secret"]));
+        }
     }
 
     fn upstream() -> Upstream {

@@ -176,5 +176,5 @@ async fn fetch_by(purges: &Arc<Purges>, vault: &Arc<Vault>, sources: Vec<Source>
 }
 
 fn content_server(server: &Scripted) -> Source {
-    Source::ContentServer(format!("http://{}/a.png", server.address))
+    Source::ContentServer { url: format!("http://{}/a.png", server.address), host: None }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use geo::resolver::Sources;
+use geo::topology::Site;
 use geo::{CanonicalName, RegionId, Scheme, Topology};
 use popularity_api::purge::Target;
 use popularity_api::wire::{PurgeMode, PurgeWhat};
@@ -18,7 +19,7 @@ use crate::locate::Question;
 use crate::purge::{self, Order};
 use crate::table::Answer;
 use crate::weight::Consent;
-use crate::{check, content, demo, locate, token, top, weight};
+use crate::{check, content, demo, hot, locate, token, top, weight};
 
 /// The operator's tool of a Sun CDN.
 #[derive(Debug, Parser)]
@@ -61,11 +62,22 @@ enum Command {
         #[command(flatten)]
         api: ApiArgs,
     },
+    /// Show which files of a region are hot: how much they are asked for, and the suns that share them.
+    Hot {
+        /// The region's number.
+        region: u16,
+        /// How many files.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+        limit: u16,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
     /// Take a file, a folder or a tag out of all suns and caches, and say who did not answer.
     ///
     /// The purge goes into the popularity API's log, which servers follow, also those that are down now. While the API is
-    /// away it goes to every server of the topology directly (over `internal`); those that are down then are named and
-    /// do not hear of it later: repeat the purge when they are back. Exit status 1 when some have not answered.
+    /// away it goes to every server of the topology directly (over `internal`). A direct purge is in no log: a server
+    /// that did not get it is named, never hears of it later and serves what it holds. Repeat the purge when that server
+    /// or the API is back. Exit status 1 when some have not answered.
     Purge(PurgeArgs),
     /// Show who serves a file to a client, and why.
     Where(WhereArgs),
@@ -140,9 +152,11 @@ struct PurgeArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct PurgeTarget {
-    /// One file, c100500/path/to/a.jpg; a link to it will do.
+    /// One file, c100500/path/to/a.jpg; a link to it will do, and with a topology also a URL of one of its sites,
+    /// <https://cdn.example.org/list?page=2>.
     file: Option<String>,
-    /// A folder and everything below, c100500/path/; a link to it will do.
+    /// A folder and everything below, c100500/path/; a link to it will do, and with a topology also a site's URL, which
+    /// stands for that folder of the site's content server.
     #[arg(long, value_name = "FOLDER")]
     prefix: Option<String>,
     /// Everything whose Cache-Tag or Surrogate-Key has this tag.
@@ -218,6 +232,10 @@ fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
         Command::Top { region, limit, api } => {
             let client = api.client()?;
             waiting(top::top(&client, RegionId(*region), usize::from(*limit)))
+        }
+        Command::Hot { region, limit, api } => {
+            let client = api.client()?;
+            waiting(hot::hot(&client, RegionId(*region), usize::from(*limit)))
         }
         Command::Purge(args) => args.answer(),
         Command::Where(args) => args.answer(),
@@ -297,9 +315,11 @@ impl WhereArgs {
 
 impl PurgeArgs {
     fn answer(&self) -> anyhow::Result<Answer> {
+        // While there is an API it is needed for sites' URLs alone, and for the direct way should the API be away.
+        let topology = if self.direct { Some(self.topology.read()?) } else { self.topology.read().ok() };
         let order = Order {
             id: purge::id(&mut rand::rng()),
-            target: self.what.target()?,
+            target: self.what.target(topology.as_ref())?,
             mode: if self.soft { PurgeMode::Soft } else { PurgeMode::Hard },
             region: self.region.map(RegionId),
             wait: Duration::from_secs(self.wait),
@@ -309,13 +329,12 @@ impl PurgeArgs {
         let token_file = token_file.context("whose token? Say --token-file FILE or set SUN_TOKEN_FILE")?;
         let token = daemon::tokens::read_secret(&token_file)?;
         let api = if self.direct { None } else { Some(self.api.client()?) };
-        let topology = if api.is_some() { self.topology.read().ok() } else { Some(self.topology.read()?) };
         waiting(purge::purge(&order, api.as_ref(), topology.as_ref(), &token))
     }
 }
 
 impl PurgeTarget {
-    fn target(&self) -> anyhow::Result<Target> {
+    fn target(&self, topology: Option<&Topology>) -> anyhow::Result<Target> {
         if self.all {
             return Ok(Target::Prefix("".into()));
         }
@@ -323,6 +342,10 @@ impl PurgeTarget {
             return Ok(Target::parse(PurgeWhat::Tag, tag)?);
         }
         if let Some(prefix) = &self.prefix {
+            if let Some((site, path, _)) = topology.and_then(|topology| site_of(topology, prefix)) {
+                let folder = if path.ends_with('/') { path.to_owned() } else { format!("{path}/") };
+                return as_written(PurgeWhat::Prefix, &format!("c{}{folder}", site.content_server));
+            }
             let target = Target::parse(PurgeWhat::Prefix, path_of(prefix))?;
             anyhow::ensure!(
                 !target.value().is_empty(),
@@ -331,8 +354,15 @@ impl PurgeTarget {
             return Ok(target);
         }
         let file = self.file.as_deref().context("what is to be purged?")?;
+        if let Some((site, path, query)) = topology.and_then(|topology| site_of(topology, file)) {
+            let query = query.filter(|_| !site.class_of(path).ignore_query);
+            let name = CanonicalName::for_site(site.content_server, path, query)
+                .with_context(|| format!("{file:?} names no file"))?;
+            return as_written(PurgeWhat::File, name.as_str());
+        }
         if file.contains("://") {
-            return file_name(file).map(Target::File);
+            let hint = if topology.is_some() { "none of the topology's sites" } else { "a site's needs --topology" };
+            return file_name(file).map(Target::File).with_context(|| format!("no link, and {hint}"));
         }
         // A site's file is named with its query, c7/list?page=2.
         Ok(Target::parse(PurgeWhat::File, file)?)
@@ -360,6 +390,27 @@ fn path_of(text: &str) -> &str {
         None => text.strip_prefix('/').unwrap_or(text),
     };
     path.split('?').next().unwrap_or(path)
+}
+
+/// The site that a URL is of, with the URL's path and query; nothing when the topology has none of its host.
+fn site_of<'a, 'b>(topology: &'a Topology, url: &'b str) -> Option<(&'a Site, &'b str, Option<&'b str>)> {
+    let (_, rest) = url.split_once("://")?;
+    let rest = rest.split('#').next().unwrap_or(rest);
+    let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let site = topology.site(authority.split(':').next().unwrap_or(authority))?;
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    Some((site, if path.is_empty() { "/" } else { path }, query))
+}
+
+/// What is named by a name that must stay as it is: a site's files are kept under their URL's own spelling.
+fn as_written(what: PurgeWhat, value: &str) -> anyhow::Result<Target> {
+    let target = Target::parse(what, value)?;
+    anyhow::ensure!(
+        target.value() == value,
+        "{value:?} would be read as {:?}, which is another file: purge the folder above it, or a tag",
+        target.value()
+    );
+    Ok(target)
 }
 
 /// A variable that is set and not empty.
@@ -429,15 +480,70 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_sites_url_is_what_its_content_server_calls_it() {
+        let sites = sites();
+        let check = |said: &[&str], expected| check_purge_with(Some(&sites), said, expected);
+        check(&["https://cdn.example.net/list?page=2"], "File c7/list?page=2");
+        check(&["http://CDN.example.net:8080/list#top"], "File c7/list");
+        check(&["https://cdn.example.net/list?"], "File c7/list?");
+        check(&["https://cdn.example.net"], "File c7/");
+        check(&["https://cdn.example.net?a"], "File c7/?a");
+        check(&["https://cdn.example.net/a/../b"], "File c7/a/../b");
+        check(&["https://cdn.example.net/c1/a.jpg"], "File c7/c1/a.jpg");
+        check(&["https://cdn.example.net/pictures/a.jpg?width=9"], "File c7/pictures/a.jpg");
+        check(&["--prefix", "https://cdn.example.net/news"], "Prefix c7/news/");
+        check(&["--prefix", "https://cdn.example.net/news/?page=2"], "Prefix c7/news/");
+        check(&["--prefix", "https://cdn.example.net"], "Prefix c7/");
+        check(&["https://sun4-2-1.example.org/c1/a.jpg?sign=1"], "File c1/a.jpg");
+        check(&["https://other.example.net/list"], "refused: no link, and none of the topology's sites");
+        let other = "refused: \"c7/%c3%a9\" would be read as \"c7/%C3%A9\", which is another file: \
+                     purge the folder above it, or a tag";
+        check(&["https://cdn.example.net/%c3%a9"], other);
+        check_purge(&["https://cdn.example.net/list"], "refused: no link, and a site's needs --topology");
+    }
+
     #[track_caller]
     fn check_purge(said: &[&str], expected: &str) {
+        check_purge_with(None, said, expected);
+    }
+
+    #[track_caller]
+    fn check_purge_with(topology: Option<&Topology>, said: &[&str], expected: &str) {
         let line = ["sunctl", "purge"].iter().chain(said);
         let Command::Purge(args) = Cli::try_parse_from(line).unwrap().command else { panic!("asked to purge") };
-        let answer = match args.what.target() {
+        let answer = match args.what.target(topology) {
             Ok(target) => format!("{:?} {}", target.what(), target.value()),
             Err(error) => format!("refused: {error}"),
         };
         assert_eq!(answer, expected, "{said:?}");
+    }
+
+    /// With a site at content server 7, whose pictures have no query.
+    fn sites() -> Topology {
+        Topology::parse(
+            r#"
+            version = 1
+            domain = "example.org"
+            default_region = 4
+            [content_servers]
+            url = "http://cs{number}.storage.example.org"
+            numbers = ["1-9"]
+            [[region]]
+            id = 4
+            name = "Moscow"
+            latitude = 55.75
+            longitude = 37.6
+            [[site]]
+            host = "cdn.example.net"
+            content_server = 7
+            [[site.class]]
+            name = "pictures"
+            paths = ["/pictures/*"]
+            ignore_query = true
+            "#,
+        )
+        .unwrap()
     }
 
     #[track_caller]

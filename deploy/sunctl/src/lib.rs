@@ -4,7 +4,7 @@
 //! ```text
 //!                    cli
 //!      +---------+----+----+--------+--------+
-//!    check     weight     top    where     demo ---------------------------+
+//!    check     weight   top,hot  where     demo ---------------------------+
 //!      |         |         |    (locate)     |  content server, API, suns,  |
 //!   topology  topology    API      |         |  caches, gallery, load       |
 //!   configs     file           API or        +------------------------------+
@@ -15,7 +15,7 @@
 //!
 //! - [`cli`]: the command line and where its defaults come from.
 //! - [`table`]: a command's answer, as columns and as JSON.
-//! - [`check`], [`weight`], [`top`], [`locate`] (`sunctl where`), [`purge`], [`token`]: a command each.
+//! - [`check`], [`weight`], [`top`], [`hot`], [`locate`] (`sunctl where`), [`purge`], [`token`]: a command each.
 //! - [`demo`]: the whole system in one process. Its content server serves tests as well.
 //! - [`content`]: that content server alone, with a folder of the user's.
 //!
@@ -28,6 +28,7 @@ pub mod check;
 pub mod cli;
 pub mod content;
 pub mod demo;
+pub mod hot;
 pub mod locate;
 pub mod purge;
 pub mod table;

@@ -33,6 +33,7 @@ pub(super) struct Document {
 pub(super) struct Site {
     pub(super) host: String,
     pub(super) content_server: i64,
+    pub(super) origin_host: Option<String>,
     #[serde(default)]
     pub(super) class: Vec<Class>,
 }

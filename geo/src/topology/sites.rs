@@ -1,6 +1,6 @@
 //! Sites, checked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::check::name_numbers;
 use super::classes::{self, default_class};
@@ -14,7 +14,7 @@ pub(super) fn sites(document: &Document, content_servers: &ContentServers, probl
         problems.push(format!("site: there are {}: at most {SITES_MAX}", document.site.len()));
         return Vec::new();
     }
-    let mut hosts = BTreeSet::new();
+    let (mut hosts, mut origin_hosts) = (BTreeSet::new(), BTreeMap::new());
     let mut sites = Vec::with_capacity(document.site.len());
     for (index, raw) in document.site.iter().enumerate() {
         let mut row = Row::new(problems, "site", index, &raw.host);
@@ -25,10 +25,19 @@ pub(super) fn sites(document: &Document, content_servers: &ContentServers, probl
             row.refuse("host", &raw.host, "another site has this host");
         }
         let content_server = content_server(raw.content_server, content_servers, &mut row);
+        let origin_host = raw.origin_host.as_ref().unwrap_or(&raw.host).to_ascii_lowercase();
+        if raw.origin_host.is_some() && !origin::is_host(&origin_host) {
+            row.refuse("origin_host", &origin_host, HOST_FORM);
+        } else if origin_hosts.entry(raw.content_server).or_insert_with(|| origin_host.clone()) != &origin_host {
+            // Files are kept by content server and path: two names would be two files in one place.
+            let allowed = "another site asks this content server by another name: give both the same origin_host";
+            row.refuse("origin_host", &origin_host, allowed);
+        }
         let classes = classes::of_paths(&raw.class, index, problems);
         sites.extend(content_server.map(|content_server| Site {
             host,
             content_server,
+            origin_host,
             classes,
             default_class: default_class(Policy::Rfc),
         }));
@@ -40,7 +49,7 @@ pub(super) fn sites(document: &Document, content_servers: &ContentServers, probl
 /// What is wrong with a site's hostname in lower case.
 fn host_problem(host: &str, domain: &str) -> Option<&'static str> {
     if !origin::is_host(host) {
-        return Some("a host is labels of letters, digits and - joined by dots, without a port, at most 253 bytes");
+        return Some(HOST_FORM);
     }
     if host == domain {
         return Some("it is the domain itself");
@@ -66,4 +75,5 @@ fn content_server(number: i64, content_servers: &ContentServers, row: &mut Row<'
     known
 }
 
+const HOST_FORM: &str = "a host is labels of letters, digits and - joined by dots, without a port, at most 253 bytes";
 const SITES_MAX: usize = 4096;

@@ -163,6 +163,15 @@ fn a_site_is_found_by_its_host_in_any_case() {
 }
 
 #[test]
+fn a_content_server_with_sites_is_asked_by_their_name() {
+    let topology = good();
+    assert_eq!(topology.origin_host(7), Some("cdn.example.org"));
+    assert_eq!((topology.origin_host(5), topology.origin_host(6)), (Some("www.example.net"), None));
+    let named = GOOD.replace("content_server = 7", "content_server = 7\norigin_host = \"Origin.example.org\"");
+    assert_eq!(Topology::parse(&named).unwrap().origin_host(7), Some("origin.example.org"));
+}
+
+#[test]
 fn a_sites_classes_are_about_paths_of_urls() {
     let topology = good();
     let site = topology.site("cdn.example.org").unwrap();
@@ -453,6 +462,14 @@ fn sites_are_sane() {
     for other in ["sun4-2-1.example.net", "sun4.example.org", "127.0.0.1", "localhost"] {
         accept("\"cdn.example.org\"", &format!("{other:?}"));
     }
+    for wrong in ["", "a:80", "http://a", "a b"] {
+        let origin = format!("content_server = 7\norigin_host = {wrong:?}");
+        check("content_server = 7", &origin, &format!("site[1] cdn.example.org: origin_host = {wrong:?}: {form}"));
+    }
+    let names = "another site asks this content server by another name: give both the same origin_host";
+    let problem = format!("site[1] cdn.example.org: origin_host = \"cdn.example.org\": {names}");
+    check("content_server = 7", "content_server = 5", &problem);
+    accept("content_server = 7", "content_server = 5\norigin_host = \"WWW.Example.Net\"");
     let unknown = "there is no such content server";
     for wrong in ["200", "-1", "4294967296"] {
         let problem = format!("site[1] cdn.example.org: content_server = {wrong}: {unknown}");

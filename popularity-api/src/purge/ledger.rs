@@ -156,7 +156,12 @@ impl Ledger {
         let Ok(target) = Target::parse(purge.what, &purge.value) else { return };
         if purge.mode == PurgeMode::Hard && !matches!(target, Target::Tag(_)) {
             match &target {
-                Target::File(name) => drop(self.revived().remove(&name.content_id())),
+                Target::File(_) => {
+                    let mut revived = self.revived();
+                    target.files().for_each(|name| {
+                        revived.remove(&name.content_id());
+                    });
+                }
                 // Which of the revived ones lie in the folder is not known: all have to be downloaded once more.
                 Target::Prefix(_) => self.revived().clear(),
                 Target::Tag(_) => {}

@@ -3,11 +3,22 @@
 //! ```text
 //!   DATA/purges:   {"begin":{"sequence":1732190000000,"whole":true}}     where the kept entries begin
 //!                  {"purge":{"sequence":1732190000000,"id":...}}         and then one line each (lines.rs)
+//!                  {"skip":{"sequence":1732190004097}}                   the next entry has this sequence: a restart
 //! ```
+//!
+//! # A log that fell back
+//!
+//! A log whose last line was damaged, or that was restored from a backup, would give sequences again that followers
+//! know as other purges, and they would never hear of the new ones. So a start leaves out [`RESTART_GAP`] sequences. A
+//! follower whose position lies among them knows entries that this log has lost: it is told to drop what it holds.
+//! Whoever is further ahead than that is refused ([`Ahead`]) until the log has passed it.
+//!
+//! No gap follows a gap, or an API that restarts again and again would use up the numbers that rules reach back. So
+//! a backup that was taken between a restart and the next purge is not covered.
 //!
 //! # What is kept
 //!
-//! The last [`KEPT`] entries at least, at most twice as many: then the older half goes and the file is written anew.
+//! The last [`KEPT`] entries at least, at most twice as many or [`KEPT_BYTES_MAX`]: then the older half goes and the file is written anew.
 //! Fewer make no sense and more neither: that is how far the servers' own rules reach back
 //! ([`RULES_MAX`]), so a follower that is further behind would drop what it holds from before anyway. Told to do so is also who
 //! followed a log that was lost, and who comes without a position while entries have been dropped.
@@ -41,6 +52,8 @@ struct Kept {
     next: u64,
     /// No entry was ever dropped.
     whole: bool,
+    /// What the entries take, bytes, as [`Purge::bytes`].
+    bytes: usize,
 }
 
 /// A line of the file.
@@ -56,6 +69,11 @@ enum Line {
     },
     /// An entry.
     Purge(Purge),
+    /// Sequences are left out.
+    Skip {
+        /// Of the next entry.
+        sequence: u64,
+    },
 }
 
 /// Why an entry was not taken.
@@ -93,7 +111,7 @@ impl Log {
         if found.torn_bytes > 0 {
             tracing::warn!(bytes = found.torn_bytes, "the end of the purge log was torn; nobody was told of it");
         }
-        let kept = Kept::new(found.lines, found.damaged_before, now_ms);
+        let mut kept = Kept::new(found.lines, found.damaged_before, now_ms);
         if !kept.whole && found.damaged_before.is_some() {
             tracing::error!(
                 entries = kept.entries.len(),
@@ -103,11 +121,15 @@ impl Log {
         if file.bytes() == 0 || found.damaged_before.is_some() {
             file.replace(kept.lines())?;
         }
+        if kept.gapless_end() && (!kept.entries.is_empty() || found.torn_bytes > 0) {
+            kept.next += RESTART_GAP;
+            file.append(&[Line::Skip { sequence: kept.next }])?;
+        }
         Ok(Self { file: Mutex::new(file), kept: RwLock::new(kept), kept_min: kept_min.max(1) })
     }
 
-    /// Appends a purge, durable when this returns; the sequence it had if its id was there before. Its value is in
-    /// canonical form. True: it is new. Blocks on the disk.
+    /// Appends a purge, durable when this returns; the sequence it had if its id was there before. Its value is
+    /// [`Target::value`](super::Target::value). True: it is new. Blocks on the disk.
     ///
     /// # Errors
     ///
@@ -129,11 +151,7 @@ impl Log {
         let crowded = {
             let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
             kept.push(purge.clone());
-            let crowded = kept.entries.len() >= 2 * self.kept_min;
-            if crowded {
-                kept.drop_oldest(self.kept_min);
-            }
-            crowded
+            kept.shorten(self.kept_min, KEPT_BYTES_MAX)
         };
         if crowded {
             // Only this writer changes the entries, so they are what the file must have. Failing, the file is longer
@@ -158,9 +176,15 @@ impl Log {
         }
         let first = kept.first();
         let missed = if after == 0 { !kept.whole } else { after + 1 < first };
-        let skip = usize::try_from((after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
-        let purges = kept.entries.iter().skip(skip).take(PURGES_PER_ANSWER_MAX).cloned().collect();
-        Ok(PurgeLog { latest, floor: missed.then(|| first - 1), purges })
+        let floor = if missed { Some(first - 1) } else { kept.gap_around(after) };
+        let mut bytes = 0;
+        let in_room = |purge: &&Purge| {
+            bytes += purge.bytes();
+            bytes <= ANSWER_BYTES_MAX
+        };
+        let behind = kept.entries.iter().skip(kept.up_to(after)).take(PURGES_PER_ANSWER_MAX);
+        let purges = behind.take_while(in_room).cloned().collect();
+        Ok(PurgeLog { latest, floor, purges })
     }
 
     /// An entry that is kept.
@@ -187,8 +211,13 @@ impl Log {
 
 impl Kept {
     fn new(lines: Vec<Line>, damaged_before: Option<usize>, now_ms: u64) -> Self {
-        let mut kept =
-            Self { entries: VecDeque::new(), ids: HashMap::new(), next: now_ms.max(1), whole: lines.is_empty() };
+        let mut kept = Self {
+            entries: VecDeque::new(),
+            ids: HashMap::new(),
+            next: now_ms.max(1),
+            whole: lines.is_empty(),
+            bytes: 0,
+        };
         for (index, line) in lines.into_iter().enumerate() {
             if damaged_before == Some(index) {
                 kept.forget();
@@ -197,6 +226,7 @@ impl Kept {
                 Line::Begin { sequence, whole } => {
                     (kept.next, kept.whole) = (sequence.max(1), whole);
                     kept.entries.clear();
+                    kept.bytes = 0;
                 }
                 Line::Purge(purge) => {
                     if purge.sequence != kept.next {
@@ -204,6 +234,7 @@ impl Kept {
                     }
                     kept.push(purge);
                 }
+                Line::Skip { sequence } => kept.next = kept.next.max(sequence),
             }
         }
         if damaged_before.is_some() {
@@ -216,20 +247,27 @@ impl Kept {
     fn forget(&mut self) {
         self.entries.clear();
         self.ids.clear();
-        self.whole = false;
+        (self.whole, self.bytes) = (false, 0);
     }
 
     fn push(&mut self, purge: Purge) {
         self.next = purge.sequence + 1;
         self.ids.insert(purge.id.clone(), purge.sequence);
+        self.bytes += purge.bytes();
         self.entries.push_back(purge);
     }
 
-    fn drop_oldest(&mut self, keep: usize) {
-        for purge in self.entries.drain(..self.entries.len() - keep) {
+    /// Drops the oldest when there are twice as many as are wanted, or when they take too much, and then until half of
+    /// that is free. Never the last one. Whether there was need.
+    fn shorten(&mut self, wanted: usize, bytes_max: usize) -> bool {
+        let (many, large) = (self.entries.len() >= 2 * wanted, self.bytes > bytes_max);
+        while (many && self.entries.len() > wanted) || (large && self.entries.len() > 1 && self.bytes > bytes_max / 2) {
+            let Some(purge) = self.entries.pop_front() else { break };
+            self.bytes -= purge.bytes();
             self.ids.remove(&purge.id);
+            self.whole = false;
         }
-        self.whole = false;
+        many || large
     }
 
     /// Sequence of the oldest entry, or of the next one.
@@ -238,23 +276,73 @@ impl Kept {
     }
 
     fn latest(&self) -> u64 {
-        if self.entries.is_empty() && self.whole { 0 } else { self.next - 1 }
+        match self.entries.back() {
+            Some(last) => last.sequence,
+            None if self.whole => 0,
+            None => self.next - 1,
+        }
     }
 
     fn entry(&self, sequence: u64) -> Option<&Purge> {
-        let index = usize::try_from(sequence.checked_sub(self.first())?).ok()?;
-        self.entries.get(index)
+        self.entries.get(self.up_to(sequence).checked_sub(1)?).filter(|purge| purge.sequence == sequence)
+    }
+
+    /// How many entries have a sequence up to this one.
+    fn up_to(&self, sequence: u64) -> usize {
+        self.entries.partition_point(|purge| purge.sequence <= sequence)
+    }
+
+    /// The last sequence of the gap that this one is in; who was told to go by that one is not in the gap any more.
+    fn gap_around(&self, sequence: u64) -> Option<u64> {
+        let before = self.up_to(sequence);
+        let last = self.entries.get(before.checked_sub(1)?)?.sequence;
+        let end = self.entries.get(before).map_or(self.next, |purge| purge.sequence) - 1;
+        (last < sequence && sequence < end).then_some(end)
+    }
+
+    /// The next entry has the sequence after the last one.
+    fn gapless_end(&self) -> bool {
+        self.entries.back().is_none_or(|last| last.sequence + 1 == self.next)
     }
 
     fn lines(&self) -> impl Iterator<Item = Line> {
         let begin = Line::Begin { sequence: self.first(), whole: self.whole };
-        std::iter::once(begin).chain(self.entries.iter().cloned().map(Line::Purge))
+        let mut expected = self.first();
+        let entries = self.entries.iter().flat_map(move |purge| {
+            let sequence = purge.sequence;
+            let skip = (sequence != expected).then_some(Line::Skip { sequence });
+            expected = sequence + 1;
+            skip.into_iter().chain([Line::Purge(purge.clone())])
+        });
+        let end = (!self.gapless_end()).then_some(Line::Skip { sequence: self.next });
+        std::iter::once(begin).chain(entries).chain(end)
     }
 }
 
 /// Entries that are kept at least; see the module's doc.
 #[expect(clippy::cast_possible_truncation, reason = "a quarter of a million")]
 pub const KEPT: usize = RULES_MAX as usize;
+
+impl Purge {
+    /// What an entry takes, bytes, in RAM and in an answer: its texts and about 200 more.
+    const fn bytes(&self) -> usize {
+        // The id is in RAM twice.
+        self.value.len() + 2 * self.id.len() + 200
+    }
+}
+
+/// Entries that are kept, bytes: room for [`KEPT`] * 2 with values of 300 bytes. Less: followers that are behind drop what they hold
+/// although nothing is amiss. More: RAM, and as much on disk.
+const KEPT_BYTES_MAX: usize = 256 << 20;
+
+/// Entries of one answer, bytes: what a follower reads within its time limit for a call, 2 s, also over a slow line. Less:
+/// more round trips after an absence. More: a follower that is behind never catches up. Above the longest entry.
+const ANSWER_BYTES_MAX: usize = 2 << 20;
+
+/// Sequences that a start leaves out. Fewer: a log that fell back by more than that is not recognised once it has passed its
+/// followers. More: fewer restarts fit into what rules reach back ([`RULES_MAX`] / 4096 = 64 with purges in between), and
+/// what was stored before is fetched once more.
+const RESTART_GAP: u64 = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -264,14 +352,87 @@ mod tests {
     const NOW: u64 = 1_700_000_000_000;
 
     #[test]
-    fn sequences_begin_with_the_clock_and_rise_by_one_across_restarts() {
+    fn sequences_begin_with_the_clock_and_rise_across_restarts() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("purges");
         for restart in 0..3 {
             let log = Log::open(&path, NOW + 1000 * restart, KEPT).unwrap();
-            assert_eq!(log.post(request(&format!("id-{restart}")), 5).unwrap().0.sequence, NOW + restart);
+            let sequence = NOW + restart * (RESTART_GAP + 1);
+            assert_eq!(log.post(request(&format!("id-{restart}")), 5).unwrap().0.sequence, sequence);
+            assert_eq!(log.entry(sequence).unwrap().id, format!("id-{restart}"));
+            assert_eq!(log.latest(), sequence);
         }
-        check(&Log::open(&path, NOW, KEPT).unwrap(), 0, "+0 +1 +2");
+        check(&Log::open(&path, NOW, KEPT).unwrap(), 0, "+0 +4097 +8194");
+    }
+
+    #[test]
+    fn who_knows_entries_that_the_log_has_lost_drops_what_it_holds() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("purges");
+        let open = || Log::open(&path, NOW, 4).unwrap();
+        (0..2).for_each(|number| drop(open().post(request(&format!("id-{number}")), 5).unwrap()));
+        let backup = std::fs::read(&path).unwrap();
+        let log = open();
+        ["b", "c", "d"].iter().for_each(|id| drop(log.post(request(id), 5).unwrap()));
+        check(&log, NOW + 4097, "+8194 +8195 +8196");
+        check(&log, NOW + 8195, "+8196");
+        std::fs::write(&path, &backup[..backup.len() - 1]).unwrap(); // And its last line is torn.
+        let log = open();
+        check(&log, NOW, "");
+        check(&log, NOW + 1, "floor +4096");
+        check(&log, NOW + 4096, "");
+        assert!(log.after(NOW + 4097).is_err());
+        std::fs::write(&path, &backup).unwrap();
+        for _ in 0..3 {
+            let log = open();
+            assert_eq!(log.latest(), NOW + 4097, "a follower from before reaches it");
+            check(&log, NOW + 4097, "");
+            check(&log, NOW + 4098, "floor +8193");
+            check(&log, NOW + 8192, "floor +8193");
+            check(&log, NOW + 8193, "");
+        }
+        let log = open();
+        ["e", "f"].iter().for_each(|id| drop(log.post(request(id), 5).unwrap()));
+        for log in [log, open()] {
+            check(&log, NOW + 4097, "+8194 +8195");
+            check(&log, NOW + 4098, "floor +8193 +8194 +8195");
+        }
+    }
+
+    #[test]
+    fn long_entries_count_by_their_bytes() {
+        let place = tempfile::tempdir().unwrap();
+        let log = Log::open(&place.path().join("purges"), NOW, KEPT).unwrap();
+        let mut kept = Kept::new(Vec::new(), None, NOW);
+        for number in 0..600 {
+            let long = PurgeRequest { value: format!("c1/{}", "x".repeat(4000)), ..request(&format!("id-{number}")) };
+            kept.push(log.post(long, 5).unwrap().0);
+        }
+        let first = log.after(0).unwrap().purges;
+        assert_eq!(first.len(), ANSWER_BYTES_MAX / first[10].bytes());
+        let second = log.after(first.last().unwrap().sequence).unwrap().purges;
+        assert_eq!((second[0].sequence, second.len()), (NOW + first.len() as u64, 600 - first.len()));
+        assert!(!kept.shorten(KEPT, kept.bytes));
+        assert!(kept.shorten(KEPT, kept.bytes - 1));
+        assert_eq!((kept.entries.len(), kept.ids.len(), kept.whole), (299, 299, false));
+        assert_eq!(kept.bytes, kept.entries.iter().map(Purge::bytes).sum::<usize>());
+    }
+
+    #[test]
+    fn gaps_are_kept_when_the_file_is_made_shorter() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("purges");
+        let post = |log: &Log, ids: std::ops::Range<u32>| {
+            ids.for_each(|id| drop(log.post(request(&id.to_string()), 5).unwrap()));
+        };
+        post(&Log::open(&path, NOW, 4).unwrap(), 0..6);
+        let log = Log::open(&path, NOW, 4).unwrap();
+        post(&log, 6..8);
+        for log in [log, Log::open(&path, NOW, 4).unwrap()] {
+            check(&log, 0, "floor +3 +4 +5 +4102 +4103");
+            check(&log, NOW + 4, "+5 +4102 +4103");
+            check(&log, NOW + 6, "floor +4101 +4102 +4103");
+        }
     }
 
     #[test]

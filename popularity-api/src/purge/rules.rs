@@ -99,8 +99,12 @@ impl Rules {
         }
         let floor = self.floor.load(Ordering::Acquire);
         match target {
-            Target::File(name) => self.files.raise(name.content_id(), number, mode, floor),
-            Target::Prefix(prefix) => self.prefixes.raise(prefix.clone(), number, mode, floor),
+            Target::File(_) => {
+                target.files().for_each(|name| self.files.raise(name.content_id(), number, mode, floor));
+            }
+            Target::Prefix(_) => {
+                target.prefixes().for_each(|prefix| self.prefixes.raise(prefix, number, mode, floor));
+            }
             Target::Tag(tag) => {
                 self.any_tag.write().unwrap_or_else(PoisonError::into_inner).raise(number, mode);
                 self.tags.raise(tag_hash(tag), number, mode, floor);
@@ -299,6 +303,21 @@ mod tests {
         check(&rules, "c1/ab.jpg", &[], 0, Verdict::Current);
         check(&rules, "c1/a", &[], 0, Verdict::Current);
         check(&rules, "c1/a/b.jpg", &[], 1, Verdict::Current);
+    }
+
+    #[test]
+    fn a_sites_file_is_purged_as_its_url_is_written() {
+        let rules = rules(&["1 hard file c7/caf%c3%a9.jpg", "2 hard prefix c7/%61"]);
+        let check = |name: &str, began, expected| {
+            let name = CanonicalName::from_written(name).unwrap();
+            let subject = Subject { name: name.as_str(), content: name.content_id(), tags: &[] };
+            assert_eq!(rules.verdict(subject, began), expected, "{} {began}", name.as_str());
+        };
+        for (name, number) in [("c7/caf%c3%a9.jpg", 1), ("c7/caf%C3%A9.jpg", 1), ("c7/%61/x?y=1", 2), ("c7/a/x", 2)] {
+            check(name, number - 1, Verdict::Gone);
+            check(name, number, Verdict::Current);
+        }
+        check("c7/caf%C3%a9.jpg", 0, Verdict::Current);
     }
 
     #[test]

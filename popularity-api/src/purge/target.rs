@@ -1,15 +1,21 @@
 //! What a purge names, and how responses say their tags.
+//!
+//! # Spellings
+//!
+//! A site's file is stored under the bytes of its URL (`c7/caf%c3%a9.jpg`), any other under its canonical name
+//! (`c7/caf%C3%A9.jpg`), and nobody can tell from a purge which kind is meant. So the value stays as it was written,
+//! in the log too, and means both: [`Target::files`] and [`Target::prefixes`]. At worst a file too many is fetched again.
 
 use geo::{CanonicalName, ContentId};
 
 use crate::wire::{PURGE_ID_BYTES_MAX, PurgeWhat};
 
-/// What a purge names, ready to be matched.
+/// What a purge names, as it was written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Target {
-    /// One file.
+    /// One file, in both [`Target::files`].
     File(CanonicalName),
-    /// A folder and everything below, `c1/photos/`; empty: everything.
+    /// A folder and everything below, `c1/photos/`, in both [`Target::prefixes`]; empty: everything.
     Prefix(Box<str>),
     /// Responses with a tag.
     Tag(Box<str>),
@@ -47,15 +53,35 @@ impl Target {
                 // A folder is what some file in it begins with.
                 let inside = format!("{}/x", path.strip_suffix('/').unwrap_or(path));
                 let name = name(&inside).map_err(|why| BadPurge::Prefix(value.to_owned(), why))?;
-                let name = name.as_str();
-                Ok(Self::Prefix(name[..name.len() - 1].into()))
+                Ok(Self::Prefix(folder(&name)))
             }
             PurgeWhat::Tag if is_tag(value) => Ok(Self::Tag(value.into())),
             PurgeWhat::Tag => Err(BadPurge::Tag),
         }
     }
 
-    /// The value in canonical form, as it goes into the log.
+    /// The file as it was written and, if that is another one, by its canonical name.
+    pub fn files(&self) -> impl Iterator<Item = CanonicalName> {
+        let written = match self {
+            Self::File(name) => Some(name.clone()),
+            Self::Prefix(_) | Self::Tag(_) => None,
+        };
+        let canonical = written.as_ref().and_then(canonical);
+        written.into_iter().chain(canonical)
+    }
+
+    /// The folder as it was written and, if that is another one, in canonical form.
+    pub fn prefixes(&self) -> impl Iterator<Item = Box<str>> {
+        let written = match self {
+            Self::Prefix(prefix) => Some(prefix.clone()),
+            Self::File(_) | Self::Tag(_) => None,
+        };
+        let inside = written.as_ref().and_then(|prefix| CanonicalName::from_written(&format!("{prefix}x")).ok());
+        let canonical = inside.as_ref().and_then(canonical).map(|name| folder(&name));
+        written.into_iter().chain(canonical)
+    }
+
+    /// The value as it was written, without a leading slash and with one behind a prefix: so it goes into the log.
     #[must_use]
     pub fn value(&self) -> &str {
         match self {
@@ -78,16 +104,26 @@ impl Target {
     #[must_use]
     pub fn names(&self, name: &str, content: ContentId) -> bool {
         match self {
-            Self::File(file) => file.content_id() == content,
-            Self::Prefix(prefix) => name.starts_with(&**prefix),
+            Self::File(_) => self.files().any(|file| file.content_id() == content),
+            Self::Prefix(_) => self.prefixes().any(|prefix| name.starts_with(&*prefix)),
             Self::Tag(_) => false,
         }
     }
 }
 
-/// The canonical name, or else a site's file as it was written, `c7/list?page=2`.
+/// The name as it was written, which a site's file may have; or else the canonical one.
 fn name(path: &str) -> Result<CanonicalName, geo::NameError> {
-    CanonicalName::parse(path).or_else(|_| CanonicalName::from_written(path))
+    CanonicalName::from_written(path).or_else(|_| CanonicalName::parse(path))
+}
+
+/// The canonical name of what is written like this, if it has one and it is another.
+fn canonical(written: &CanonicalName) -> Option<CanonicalName> {
+    CanonicalName::parse(written.as_str()).ok().filter(|name| name != written)
+}
+
+/// The folder of a name that ends in `/x`.
+fn folder(inside: &CanonicalName) -> Box<str> {
+    inside.as_str().strip_suffix('x').unwrap_or_default().into()
 }
 
 /// Checks the id of a purge.
@@ -127,17 +163,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_read_in_canonical_form() {
+    fn a_target_stays_as_it_was_written() {
         check(PurgeWhat::File, "c1/a.jpg", "c1/a.jpg");
-        check(PurgeWhat::File, "/c1/%61.jpg", "c1/a.jpg");
+        check(PurgeWhat::File, "/c1/%61.jpg", "c1/%61.jpg");
         check(PurgeWhat::File, "c7/list?page=2", "c7/list?page=2");
         check(PurgeWhat::File, "/c7/", "c7/");
         check(PurgeWhat::Prefix, "c1", "c1/");
-        check(PurgeWhat::Prefix, "/c1/%61/b/", "c1/a/b/");
+        check(PurgeWhat::Prefix, "/c1/%61/b/", "c1/%61/b/");
         check(PurgeWhat::Prefix, "", "");
         check(PurgeWhat::Prefix, "/", "");
         check(PurgeWhat::Tag, "news/2024", "news/2024");
         check(PurgeWhat::Tag, "/news", "/news");
+    }
+
+    #[test]
+    fn a_target_names_what_is_stored_under_either_spelling() {
+        check_spellings(PurgeWhat::File, "c1/a.jpg", &["c1/a.jpg"]);
+        check_spellings(PurgeWhat::File, "c7/caf%c3%a9.jpg", &["c7/caf%c3%a9.jpg", "c7/caf%C3%A9.jpg"]);
+        check_spellings(PurgeWhat::File, "/c1/%61.jpg", &["c1/%61.jpg", "c1/a.jpg"]);
+        check_spellings(PurgeWhat::File, "c7/list?page=%61", &["c7/list?page=%61"]);
+        check_spellings(PurgeWhat::File, "c7/a//b", &["c7/a//b"]);
+        check_spellings(PurgeWhat::Prefix, "c1/a", &["c1/a/"]);
+        check_spellings(PurgeWhat::Prefix, "c7/caf%c3%a9", &["c7/caf%c3%a9/", "c7/caf%C3%A9/"]);
+        check_spellings(PurgeWhat::Prefix, "c7/a//", &["c7/a//"]);
+        check_spellings(PurgeWhat::Prefix, "", &[""]);
+        check_spellings(PurgeWhat::Tag, "%61", &[]);
     }
 
     #[test]
@@ -167,6 +217,19 @@ mod tests {
     fn check(what: PurgeWhat, value: &str, expected: &str) {
         let target = Target::parse(what, value).unwrap();
         assert_eq!((target.value(), target.what()), (expected, what));
-        assert_eq!(Target::parse(what, target.value()).unwrap(), target, "canonical is canonical");
+        assert_eq!(Target::parse(what, target.value()).unwrap(), target, "what is logged reads the same");
+    }
+
+    #[track_caller]
+    fn check_spellings(what: PurgeWhat, value: &str, expected: &[&str]) {
+        let target = Target::parse(what, value).unwrap();
+        let files = target.files().map(|name| name.as_str().into());
+        let found: Vec<Box<str>> = files.chain(target.prefixes()).collect();
+        assert_eq!(found.iter().map(|text| &**text).collect::<Vec<_>>(), expected, "{value}");
+        for spelling in expected {
+            let inside = if what == PurgeWhat::File { (*spelling).to_owned() } else { format!("{spelling}c1/b") };
+            let name = CanonicalName::from_written(&inside).unwrap();
+            assert!(target.names(name.as_str(), name.content_id()), "{value} names {inside}");
+        }
     }
 }

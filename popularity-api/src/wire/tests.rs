@@ -27,6 +27,21 @@ fn ratings_are_written_like_this() {
 }
 
 #[test]
+fn hot_files_are_written_like_this() {
+    let hot = HotNow {
+        file: "c1/a.jpg".to_owned(),
+        requests_per_second: 120.5,
+        bits_per_second: 2e6,
+        spread: 2,
+        suns: vec!["sun4-1-2".to_owned(), "sun4-1-1".to_owned()],
+    };
+    check(
+        &Hot { region: RegionId(4), files: vec![hot] },
+        r#"{"region":4,"files":[{"file":"c1/a.jpg","requests_per_second":120.5,"bits_per_second":2000000.0,"spread":2,"suns":["sun4-1-2","sun4-1-1"]}]}"#,
+    );
+}
+
+#[test]
 fn what_caches_ask_and_tell_is_written_like_this() {
     check(&WantedRequest { bytes_max: 1000, limit: 10 }, r#"{"bytes_max":1000,"limit":10}"#);
     check(

@@ -42,10 +42,14 @@ pub fn stored(end_to_end: &HeaderMap, withheld: &[HeaderName]) -> Option<HeaderM
 #[must_use]
 pub fn updated(held: &HeaderMap, response: &HeaderMap) -> HeaderMap {
     let mut fields = held.clone();
+    // Newly invented fields are added up to the bound that a whole response has.
+    let room = |fields: &HeaderMap, name: &HeaderName| fields.len() < FIELDS_MAX || held.contains_key(name);
     for name in response.keys().filter(|name| !FRAMING.contains(name)) {
         fields.remove(name);
         for value in response.get_all(name) {
-            fields.append(name.clone(), value.clone());
+            if room(&fields, name) && fields.len() < 2 * FIELDS_MAX {
+                fields.append(name.clone(), value.clone());
+            }
         }
     }
     fields

@@ -135,7 +135,7 @@ fn begin(edge: &Arc<Edge>, request: &Lookup, meta: &Arc<Meta>, position: u64, en
     let plan = |under_way: UnderWay<'_>| {
         let here = |index| is_held(index) || under_way.brings(generation, extent::start_of(index));
         let plan = Plan::missing(Arc::clone(meta), position, end, here);
-        (plan, edge.sources(&request.name, content, false))
+        (plan, edge.sources(&request.name, content, request.site.as_deref(), false))
     };
     match edge.fills.join(content, Need::Byte { generation, position }, false, held, plan) {
         Joined::Held(()) | Joined::Joined(_) => position + EXTENT_BYTES,

@@ -220,7 +220,7 @@ mod tests {
     fn sources_that_are_remembered_are_bounded() {
         let hedging = hedging();
         for number in 0..5000 {
-            hedging.answered(&Source::ContentServer { number, url: String::new() }, 1, 0);
+            hedging.answered(&Source::ContentServer { number, url: String::new(), host: None }, 1, 0);
         }
         assert!(hedging.lock().usual.len() <= SOURCES_MAX);
     }
@@ -241,6 +241,6 @@ mod tests {
     }
 
     fn source() -> Source {
-        Source::ContentServer { number: 7, url: "http://cs7/a".into() }
+        Source::ContentServer { number: 7, url: "http://cs7/a".into(), host: None }
     }
 }

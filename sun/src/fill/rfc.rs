@@ -278,7 +278,11 @@ impl Made {
             directives: &directives,
             negative: negative_ttl.is_some(),
         });
-        let storable = allowed && vary != Vary::Always && kept.is_some();
+        // What a request with a cookie got, or what sets one, may be one person's although it does not say so.
+        let doubtful = rules.said.personal || head.headers.contains_key(header::SET_COOKIE);
+        let expires = !directives.targeted && head.headers.contains_key(header::EXPIRES);
+        let told = directives.public || directives.names_a_lifetime() || expires;
+        let storable = allowed && vary != Vary::Always && kept.is_some() && (told || !doubtful);
         let lifetime = Lifetime::of(head.status, head.headers, &directives, rules.exchange, negative_ttl);
         let fields = kept.unwrap_or_else(|| head.headers.clone());
         let meta = Meta::of_response(status, fields, head.length, lifetime, rules.fallback);

@@ -43,19 +43,31 @@ use crate::upstream::{Asked, range_header};
 /// Runs a fill to its end, whoever still reads it.
 pub async fn run(edge: Arc<Edge>, fill: Arc<Fill>, errand: Errand) {
     let mut end = End { edge: Arc::clone(&edge), fill: Arc::clone(&fill), error: None };
+    let epoch = edge.epochs.of(errand.content);
     fill.begin(edge.purges.mark());
     let sources = fill.sources.clone().into();
     let asker = Asker { edge: &edge, errand: &errand, fill: &fill, sources };
-    let keep = edge.keep(&errand.name, errand.content);
-    let mut writer =
-        Writer { edge: &edge, fill: &fill, errand: &errand, asker, began_at: 0, declined: false, piece: None, keep };
+    let keep = edge.keep(&errand.name, errand.content, errand.site.as_deref());
+    let mut writer = Writer {
+        edge: &edge,
+        fill: &fill,
+        errand: &errand,
+        asker,
+        began_at: 0,
+        declined: false,
+        piece: None,
+        keep,
+        epoch,
+    };
     let outcome = writer.run().await;
     if let Err(error) = &outcome {
         edge.metrics.fill_failed(error);
         match (error, fill.plan.version()) {
             // Only the version that was to be continued: another request may have brought the new one by now.
             (FillError::Changed, Some(version)) => edge.forget_version(fill.content, version.generation),
-            (FillError::Missing(status), _) => remember_refusal(&edge, &fill, &errand, *status),
+            (FillError::Missing(status), _) if epoch == edge.epochs.of(errand.content) => {
+                remember_refusal(&edge, &fill, &errand, *status);
+            }
             _ => {}
         }
         tracing::debug!(file = %errand.name, %error, "fill failed");
@@ -69,7 +81,9 @@ fn remember_refusal(edge: &Edge, fill: &Fill, errand: &Errand, status: StatusCod
     let topology = edge.topology();
     let lifetimes = &errand.class(&topology).negative_ttl;
     if let Some((_, ttl_s)) = lifetimes.iter().find(|(of, ttl_s)| *of == status.as_u16() && *ttl_s > 0) {
-        edge.ram.note(fill.content, Note::Refused { status, until: crate::unix_now().saturating_add(*ttl_s) });
+        let until = crate::unix_now().saturating_add(*ttl_s);
+        let mark = fill.began().unwrap_or_default();
+        edge.ram.note(fill.content, Note::Refused { status, until, mark });
     }
 }
 
@@ -104,6 +118,8 @@ struct Writer<'a> {
     piece: Option<(u64, Arc<Meta>)>,
     /// Where this sun keeps the file.
     keep: Keep,
+    /// Of its file, when it began; see [`crate::epochs`].
+    epoch: u64,
 }
 
 /// How a body was moved.
@@ -293,6 +309,10 @@ impl Writer<'_> {
         self.keep_extents(data, opened)
     }
 
+    fn file_bytes_max(&self) -> u64 {
+        self.errand.class(&self.edge.topology()).file_bytes_max
+    }
+
     fn keep_extents(&mut self, data: Bytes, opened: &Opened) -> bool {
         let whole = self.fill.push(data);
         if whole.is_empty() || opened.meta.size.is_some_and(|size| size <= EXTENT_BYTES) {
@@ -301,7 +321,7 @@ impl Writer<'_> {
         let mut next = 0;
         for (index, bytes) in whole {
             next = index + 1;
-            if opened.stored {
+            if opened.stored && extent::start_of(index) < self.file_bytes_max() {
                 let (content, generation) = (opened.slot, opened.meta.generation);
                 self.edge.keep_extent(content, generation, index, bytes, self.keep(opened));
                 self.declined |= !self.edge.has_extent(content, generation, index);
@@ -369,7 +389,7 @@ impl Writer<'_> {
             self.edge.ram.keep_piece(opened.slot, meta, start, body, crate::unix_now());
             return;
         }
-        let too_large = received > self.errand.class(&self.edge.topology()).file_bytes_max;
+        let too_large = received > self.file_bytes_max();
         if !opened.stored || too_large || self.fill.outdated() || !self.is_current(&opened.meta) {
             return;
         }
@@ -410,7 +430,7 @@ impl Writer<'_> {
         self.edge.metrics.fill_resumed();
         let mut why = NoneAnswered::default();
         // The content server, last in the list, may be asked once more: it is the one that surely has it.
-        self.asker.sources.extend(self.edge.sources(&self.errand.name, self.errand.content, true).pop());
+        self.asker.sources.extend(self.edge.sources_of(self.errand, true).pop());
         while let Some(Reply { response, source, slot, .. }) = self.asker.next(&asked, &mut why).await {
             if answer::resumes(meta, at, end, response.status(), response.headers()) {
                 return Ok(Body { frames: response.into_body(), source, _slot: slot });

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 use super::pace::Pace;
 use crate::fill::FillError;
+use crate::pass::Place;
 use crate::pass::keep::Keep;
 
 /// A client's body. It fails when it gets longer than it may be and when the client is silent for too long; trailers
@@ -30,6 +30,9 @@ pub struct Upload {
     began: Instant,
     timer: Pin<Box<Sleep>>,
     timer_is: Timer,
+    /// Since when the client is waited for, and for how long it was before.
+    waits_since: Option<Instant>,
+    waited: Duration,
     progress: Arc<Progress>,
 }
 
@@ -61,7 +64,7 @@ pub enum Fault {
     /// It is longer than it may be: 413.
     #[error("the body is longer than it may be")]
     TooLong,
-    /// Nothing came for too long: 408.
+    /// Nothing came for too long, or next to nothing: 408.
     #[error("the client sends nothing")]
     Silent,
     /// The connection broke, or the body is malformed.
@@ -131,6 +134,8 @@ impl Upload {
             began: now,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             timer_is: Timer::Off,
+            waits_since: None,
+            waited: Duration::ZERO,
             progress: Arc::clone(&progress),
         };
         (upload, progress)
@@ -144,6 +149,10 @@ impl Upload {
             return self.progress.fail(Fault::TooLong);
         }
         let now = Instant::now();
+        self.waited += self.waits_since.take().map_or(Duration::ZERO, |since| now - since);
+        if too_slow(self.bytes, self.waited) {
+            return self.progress.fail(Fault::Silent);
+        }
         let wait = self.pace.taken(bytes.len() as u64, now - self.began);
         if !wait.is_zero() {
             self.set_timer(Timer::Pause, now + wait);
@@ -154,6 +163,7 @@ impl Upload {
 
     /// Nothing has come yet.
     fn waits(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.waits_since.get_or_insert_with(Instant::now);
         if self.timer_is == Timer::Off {
             self.set_timer(Timer::Silence, Instant::now() + self.limits.silence);
         }
@@ -216,6 +226,17 @@ impl Drop for Upload {
     }
 }
 
+/// Whether a client that was waited for so long, all pieces together, has sent too little: it would hold its place for
+/// ever. Time in which the content server or the pace has others wait is not the client's.
+fn too_slow(bytes: u64, waited: Duration) -> bool {
+    waited > SLOW_GRACE && bytes < SLOWEST_BYTES_PER_SECOND * waited.as_secs()
+}
+
+/// Slowest body, on average, bytes per second: far below any line, far above what somebody sends to hold a place.
+const SLOWEST_BYTES_PER_SECOND: u64 = 100;
+/// How long a body may be slower at first.
+const SLOW_GRACE: Duration = Duration::from_secs(60);
+
 /// Reads what is left of a body and drops it, for a while. An HTTP/1.1 connection that is closed while the client
 /// still sends is reset, and with the reset the client loses the answer that was on its way (RFC 9112, section 9.6).
 pub fn linger(mut body: Incoming) {
@@ -244,13 +265,13 @@ pub struct Passed {
     /// Keeps it as it passes.
     keep: Option<Keep>,
     /// Counts this request among those that are passed.
-    _permit: OwnedSemaphorePermit,
+    _permit: Place,
 }
 
 impl Passed {
     /// A body that fails when nothing of it comes for `idle`.
     #[must_use]
-    pub const fn new(inner: Incoming, idle: Duration, permit: OwnedSemaphorePermit) -> Self {
+    pub const fn new(inner: Incoming, idle: Duration, permit: Place) -> Self {
         Self { inner, idle, timer: None, position: 0, keep: None, _permit: permit }
     }
 
@@ -320,5 +341,24 @@ impl Passed {
 
     fn broken(&self, why: &str) -> FillError {
         FillError::Broken { at: self.position, why: why.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_sends_next_to_nothing_is_given_up_after_a_grace() {
+        check(0, 60, false);
+        check(2, 61, true);
+        check(6099, 61, true);
+        check(6100, 61, false);
+        check(u64::MAX, u64::MAX / 200, false);
+    }
+
+    #[track_caller]
+    fn check(bytes: u64, waited_s: u64, expected: bool) {
+        assert_eq!(too_slow(bytes, Duration::from_secs(waited_s)), expected, "{bytes} bytes in {waited_s} s");
     }
 }

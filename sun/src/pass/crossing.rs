@@ -9,7 +9,7 @@
 //! ```
 //!
 //! What is between two hops (RFC 9110, section 7.6.1) never crosses, and who the client is comes from its socket:
-//! forwarded headers of its own are dropped.
+//! forwarded headers of its own are dropped, here and where what is asked is kept ([`crate::errand`]).
 
 use std::net::IpAddr;
 
@@ -17,6 +17,7 @@ use geo::CanonicalName;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
+use crate::purge;
 use crate::request::SITE;
 
 /// Under `/c...`: what goes up, besides `upload-*` and `tus-*`. No cookie and no `Authorization`: who may upload is
@@ -75,19 +76,45 @@ const HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Of a client's request to a site, what is this server's own to say.
-const OURS: [&str; 9] = [
+/// Of a client's request to a site, what is this server's own to say, besides `x-forwarded-*`: where it came from, by
+/// which host, and for which file. Programs behind a proxy believe these fields; in an answer that is kept for everybody
+/// one client's would be told to all.
+const OURS: [&str; 13] = [
     "host",
     "expect",
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
     "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "x-host",
+    "x-original-host",
+    "x-http-host-override",
+    "x-original-url",
+    "x-rewrite-url",
     SITE_NAME,
 ];
 const SITE_NAME: &str = "sun-site";
+
+/// The client's address, for the content server of a site.
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The site's host, for its content server.
+pub const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Whether a field of a request to a site is this server's own to say, in lower case.
+#[must_use]
+pub fn is_ours(name: &str) -> bool {
+    OURS.contains(&name) || name.starts_with("x-forwarded-")
+}
+
+/// Says for whom and by which host a site is asked.
+pub fn introduce(headers: &mut HeaderMap, site: &str, address: IpAddr) {
+    for (name, value) in [(FORWARDED_FOR, address.to_string()), (FORWARDED_HOST, site.to_owned())] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+}
 
 /// What scripts of other pages may send with an upload, for the answer to a preflight.
 pub const UPLOAD_HEADERS: &str = "Range, If-Range, If-Match, If-None-Match, Content-Type, Content-Range, \
@@ -100,24 +127,28 @@ pub const UPLOAD_HEADERS: &str = "Range, If-Range, If-Match, If-None-Match, Cont
 pub fn up(client: &HeaderMap, site: Option<&str>, address: IpAddr) -> HeaderMap {
     debug_assert_eq!(SITE.as_str(), SITE_NAME);
     let Some(site) = site else { return listed(client, &UP) };
-    let mut headers = between_ends(client, &OURS);
-    for (name, value) in [("x-forwarded-for", address.to_string()), ("x-forwarded-host", site.to_owned())] {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(name, value);
-        }
-    }
+    let mut headers = between_ends(client, is_ours);
+    introduce(&mut headers, site, address);
     headers
 }
 
-/// The headers of a response as the client gets them. `base` is where the content server is,
-/// `http://cs7.storage.example.org`; what it says of itself in `Location` and `Content-Location` is told in terms of
-/// the URLs that clients know.
+/// By which URLs a content server knows itself.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    /// Where it is, `http://cs7.storage.example.org`.
+    pub base: &'a str,
+    /// What it is asked as instead.
+    pub host: Option<&'a str>,
+}
+
+/// The headers of a response as the client gets them: what the content server says of itself in `Location` and
+/// `Content-Location` is told in terms of the URLs that clients know.
 #[must_use]
-pub fn down(server: &HeaderMap, target: &CanonicalName, base: &str, site: bool) -> HeaderMap {
-    let mut headers = if site { between_ends(server, &[]) } else { listed(server, &DOWN) };
+pub fn down(server: &HeaderMap, target: &CanonicalName, at: At<'_>, site: bool) -> HeaderMap {
+    let mut headers = if site { between_ends(server, purge::headers::ends_here) } else { listed(server, &DOWN) };
     let folder = if site { String::new() } else { format!("/c{}", target.content_server()) };
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        let told = headers.get(&name).and_then(|value| value.to_str().ok()).and_then(|url| public(url, base, &folder));
+        let told = headers.get(&name).and_then(|value| value.to_str().ok()).and_then(|url| public(url, at, &folder));
         if let Some(Ok(value)) = told.map(|told| HeaderValue::from_str(&told)) {
             headers.insert(name, value);
         }
@@ -126,8 +157,10 @@ pub fn down(server: &HeaderMap, target: &CanonicalName, base: &str, site: bool) 
 }
 
 /// A URL of the content server's as clients know it; nothing when it is somebody else's, or relative to where it is.
-fn public(url: &str, base: &str, folder: &str) -> Option<String> {
+fn public(url: &str, At { base, host }: At<'_>, folder: &str) -> Option<String> {
     let begins_a_path = |rest: &&str| rest.starts_with('/') && !rest.starts_with("//");
+    let of_host = |host| url.strip_prefix("http://")?.strip_prefix(host).filter(begins_a_path);
+    let url = host.and_then(of_host).unwrap_or(url);
     let prefix = base.strip_prefix("http://").and_then(|rest| rest.split_once('/')).map_or("", |(_, path)| path);
     let path = match url.strip_prefix(base).filter(begins_a_path) {
         Some(path) => path,
@@ -146,7 +179,7 @@ fn listed(headers: &HeaderMap, list: &[&str]) -> HeaderMap {
     select(headers, crosses)
 }
 
-fn between_ends(headers: &HeaderMap, but: &[&str]) -> HeaderMap {
+fn between_ends(headers: &HeaderMap, but: impl Fn(&str) -> bool) -> HeaderMap {
     let named: Vec<String> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -156,7 +189,7 @@ fn between_ends(headers: &HeaderMap, but: &[&str]) -> HeaderMap {
         .collect();
     select(headers, |name| {
         let name = name.as_str();
-        !HOP.contains(&name) && !but.contains(&name) && !named.iter().any(|other| other == name)
+        !HOP.contains(&name) && !but(name) && !named.iter().any(|other| other == name)
     })
 }
 
@@ -184,7 +217,7 @@ mod tests {
     #[test]
     fn a_site_gets_what_is_between_the_ends() {
         let sent = "cookie:a authorization:b x-any:c host:d connection:x-hop,keep-alive x-hop:e te:f upgrade:g \
-            proxy-authorization:h x-forwarded-for:i forwarded:j x-real-ip:k sun-site:l expect:m content-type:n";
+            proxy-authorization:h x-forwarded-for:i forwarded:j x-real-ip:k sun-site:l x-forwarded-prefix:o x-original-url:p expect:m content-type:n";
         let told = "authorization:b content-type:n cookie:a x-any:c x-forwarded-for:192.0.2.9 \
             x-forwarded-host:cdn.example.net";
         check_up(sent, Some("cdn.example.net"), told);
@@ -200,6 +233,12 @@ mod tests {
         for others in ["http://cs7.storage.evil/up", "//evil/up", "up/1", "http://cs8.storage/up", "?a"] {
             check_location(others, named, others, others);
         }
+        check_location("http://cdn.example.net/up/1", named, "/c7/up/1", "/up/1");
+        check_location("http://cdn.example.net/cs7/up/1", folder, "/c7/up/1", "/up/1");
+        for others in ["http://cdn.example.net.evil/up", "http://cdn.example.net//evil", "http://evil/cdn.example.net/"]
+        {
+            check_location(others, named, others, others);
+        }
         for others in ["/cs77/up", "/up/1", "http://h:80/cs77/up", "http://h:80/"] {
             check_location(others, folder, others, others);
         }
@@ -207,11 +246,14 @@ mod tests {
 
     #[test]
     fn a_response_to_an_upload_sets_no_cookie() {
-        let server = headers("set-cookie:a server:b location:/d upload-offset:5 tus-version:1.0.0 etag:e connection:x");
+        let server = headers(
+            "set-cookie:a server:b cache-tag:f surrogate-key:g sun-purge-tags:h sun-purge-mark:i location:/d upload-offset:5 tus-version:1.0.0 etag:e connection:x",
+        );
         let name = CanonicalName::parse("c7/up").unwrap();
-        let told = text(&down(&server, &name, "http://cs7.storage", false));
+        let at = At { base: "http://cs7.storage", host: None };
+        let told = text(&down(&server, &name, at, false));
         assert_eq!(told, "etag:e location:/c7/d tus-version:1.0.0 upload-offset:5");
-        let told = text(&down(&server, &name, "http://cs7.storage", true));
+        let told = text(&down(&server, &name, at, true));
         assert_eq!(told, "etag:e location:/d server:b set-cookie:a tus-version:1.0.0 upload-offset:5");
     }
 
@@ -224,7 +266,8 @@ mod tests {
     fn check_location(url: &str, base: &str, in_files: &str, in_site: &str) {
         let name = CanonicalName::parse("c7/up").unwrap();
         let server = [(header::LOCATION, HeaderValue::from_str(url).unwrap())].into_iter().collect();
-        let told = |site| down(&server, &name, base, site)[header::LOCATION].to_str().unwrap().to_owned();
+        let at = At { base, host: Some("cdn.example.net") };
+        let told = |site| down(&server, &name, at, site)[header::LOCATION].to_str().unwrap().to_owned();
         assert_eq!((told(false).as_str(), told(true).as_str()), (in_files, in_site), "{url} at {base}");
     }
 

@@ -19,6 +19,7 @@ use crate::errand::Said;
 use crate::extent::EXTENT_BYTES;
 use crate::headers;
 use crate::meta::{Meta, fresh_generation};
+use crate::purge;
 use crate::request::Pass;
 use crate::stored;
 
@@ -77,6 +78,7 @@ impl Keep {
         let kept = update::stored(answer, &directives.withheld)?;
         let lifetime = Lifetime::of(status, answer, &directives, exchange, None);
         let meta = Meta::of_response(status, kept, length, lifetime, fresh_generation(rand::random()));
+        let meta = Meta { tags: purge::headers::tags(answer), mark: edge.purges.mark(), ..meta };
         let slot = vary::slot(pass.name.content_id());
         Some(Self { edge: Arc::clone(edge), slot, meta, bytes: BytesMut::new() })
     }

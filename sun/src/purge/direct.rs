@@ -57,7 +57,7 @@ async fn post(edge: &Arc<Edge>, purge: DirectPurge) -> Response<ResponseBody> {
             say(StatusCode::OK, mark.into())
         }
         Ok(Err(Refused::Behind(_))) => say(StatusCode::CONFLICT, edge.purges.mark().into()),
-        Ok(Err(error @ Refused::Bad(_))) => refuse(StatusCode::BAD_REQUEST, error.to_string()),
+        Ok(Err(error @ (Refused::Bad(_) | Refused::Far(_)))) => refuse(StatusCode::BAD_REQUEST, error.to_string()),
         Ok(Err(error @ Refused::Disk(_))) => {
             tracing::warn!(%error, "a direct purge");
             refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string())

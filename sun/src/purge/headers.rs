@@ -8,7 +8,8 @@
 //! | `Sun-Purge-Tags: HASH HASH` | a server of ours | believed of those alone; 16 hexadecimal digits each |
 //!
 //! The first two are those that other CDNs know, and as there they end at the edge: they tell clients how a
-//! site is built. The last two are only on answers to other servers, on the internal listener.
+//! site is built. The last two are only on answers to other servers, on the internal listener; a content server's own
+//! are dropped with the first two when they have been read.
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
@@ -52,8 +53,22 @@ pub fn tags(response: &HeaderMap) -> Box<[u64]> {
     bounded(hash)
 }
 
+/// Whether a response's field goes no further than to the server that reads it; `name` in lower case.
+#[must_use]
+pub fn ends_here(name: &str) -> bool {
+    [CACHE_TAG, SURROGATE_KEY, MARK, TAGS].iter().any(|field| field == name)
+}
+
+/// Takes those fields away.
+pub fn strip(response: &mut HeaderMap) {
+    for name in [CACHE_TAG, SURROGATE_KEY, MARK, TAGS] {
+        response.remove(name);
+    }
+}
+
 /// Says mark and tags in an answer to a server of ours.
 pub fn tell(headers: &mut HeaderMap, mark: Mark, tags: &[u64]) {
+    strip(headers);
     if let Ok(value) = HeaderValue::from_str(&format!("{} {}", mark.log, mark.direct)) {
         headers.insert(MARK, value);
     }
@@ -139,6 +154,18 @@ mod tests {
         assert_eq!(Told::of(&headers, false), Told::default(), "a content server is not believed");
         let silent = Told::of(&map(&[("sun-purge-mark", "soon")]), true);
         assert_eq!(silent.mark, Some(Mark::default()), "as old as can be");
+    }
+
+    #[test]
+    fn what_somebody_else_said_is_not_told_on() {
+        let mut headers = map(&[("sun-purge-tags", "1"), ("cache-tag", "a"), ("x-any", "b")]);
+        tell(&mut headers, Mark::default(), &[]);
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["sun-purge-mark", "x-any"]);
+        strip(&mut headers);
+        assert_eq!(headers, map(&[("x-any", "b")]));
+        assert!(headers.keys().all(|name| !ends_here(name.as_str())) && ends_here("surrogate-key"));
     }
 
     #[track_caller]

@@ -6,6 +6,7 @@
 //!     {"position":9}        the log has been followed up to here
 //!     {"floor":9}           what was stored before 9 is gone: entries of the log were missed
 //!     {"direct":{...}}      brought by an operator
+//!     {"directfloor":9}     what was stored before the operator's purge 9 is gone: the file was made shorter
 //! ```
 //!
 //! A rule is in force first and durable next, and acknowledged only then: a crash in between brings it once more.
@@ -57,6 +58,7 @@ enum Line {
     Position(u64),
     Floor(u64),
     Direct(DirectPurge),
+    DirectFloor(u64),
 }
 
 /// Why a direct purge is not taken.
@@ -65,6 +67,9 @@ pub enum Refused {
     /// 409: its number is not above the last one.
     #[error("number: {0} direct purges are known here; take a greater number")]
     Behind(u64),
+    /// 400: its number is so far above the last one that a mistake is likelier.
+    #[error("number: {0} direct purges are known here; take a number at most {LEAP_MAX} greater")]
+    Far(u64),
     /// 400: it names nothing.
     #[error("{0}")]
     Bad(#[from] popularity_api::purge::target::BadPurge),
@@ -97,8 +102,7 @@ impl Purges {
             found.lines.iter().for_each(|line| purges.take(line, &mut writer));
             if found.damaged_before.is_some() {
                 tracing::error!(file = %purges.path.display(), "purges were damaged on disk: everything held from before is dropped");
-                purges.log.raise_floor(purges.log.latest());
-                purges.direct.raise_floor(purges.direct.latest());
+                purges.drop_all();
             }
         }
         Ok(purges)
@@ -210,6 +214,9 @@ impl Purges {
         if purge.number <= latest {
             return Err(Refused::Behind(latest));
         }
+        if purge.number - latest > LEAP_MAX {
+            return Err(Refused::Far(latest));
+        }
         // Also when the disk refuses it: a purge is too late rather than too early.
         self.direct.apply(purge.number, &target, purge.mode);
         self.news.send_replace(());
@@ -230,6 +237,7 @@ impl Purges {
         match line {
             Line::Position(position) => self.log.pass(*position),
             Line::Floor(floor) => self.log.raise_floor(*floor),
+            Line::DirectFloor(floor) => self.direct.raise_floor(*floor),
             Line::Purge(purge) => match Target::parse(purge.what, &purge.value) {
                 Ok(target) => self.log.apply(purge.sequence, &target, purge.mode),
                 // The API checked it; a newer one may know better what a name is.
@@ -251,22 +259,42 @@ impl Purges {
     fn write(&self, writer: &mut Writer, lines: &[Line]) -> io::Result<()> {
         writer.lines.append(lines)?;
         writer.count += lines.len() as u64;
-        if writer.count > LINES_MAX {
-            self.shorten(writer)?;
+        if writer.count > LINES_MAX || writer.lines.bytes() > FILE_BYTES_MAX {
+            self.shorten(writer, FILE_BYTES_MAX / 2)?;
         }
         Ok(())
     }
 
-    /// Leaves out of the file what the rules no longer reach back to.
-    fn shorten(&self, writer: &mut Writer) -> io::Result<()> {
+    /// What is held counts as purged.
+    fn drop_all(&self) {
+        self.log.raise_floor(self.log.latest());
+        self.direct.raise_floor(self.direct.latest());
+    }
+
+    /// Leaves out of the file what the rules no longer reach back to, and the oldest of what takes more than `room`
+    /// bytes: rules do not reach back to that any more.
+    fn shorten(&self, writer: &mut Writer, mut room: u64) -> io::Result<()> {
         let (mut file, found) = Lines::open::<Line>(&self.path)?;
+        if found.damaged_before.is_some() {
+            // The next start would not know of the rules that were damaged.
+            tracing::error!(file = %self.path.display(), "purges were damaged on disk: everything held from before is dropped");
+            self.drop_all();
+        }
+        for line in found.lines.iter().rev() {
+            room = room.saturating_sub(line.bytes());
+            match line {
+                Line::Purge(purge) if room == 0 => self.log.raise_floor(purge.sequence),
+                Line::Direct(purge) if room == 0 => self.direct.raise_floor(purge.number),
+                _ => {}
+            }
+        }
         let (log, direct) = (self.log.floor(), self.direct.floor());
         let needed = |line: &Line| match line {
             Line::Purge(purge) => purge.sequence > log,
             Line::Direct(purge) => purge.number > direct,
-            Line::Position(_) | Line::Floor(_) => false,
+            Line::Position(_) | Line::Floor(_) | Line::DirectFloor(_) => false,
         };
-        let mut kept = vec![Line::Floor(log)];
+        let mut kept = vec![Line::Floor(log), Line::DirectFloor(direct)];
         kept.extend(found.lines.into_iter().filter(needed));
         kept.push(Line::Position(self.position()));
         file.replace(&kept)?;
@@ -276,6 +304,18 @@ impl Purges {
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    /// About what it takes in the file.
+    const fn bytes(&self) -> u64 {
+        let texts = match self {
+            Self::Purge(purge) => purge.value.len() + purge.id.len(),
+            Self::Direct(purge) => purge.value.len() + purge.id.len(),
+            Self::Position(_) | Self::Floor(_) | Self::DirectFloor(_) => return 40,
+        };
+        texts as u64 + 150
     }
 }
 
@@ -290,6 +330,14 @@ impl Writer {
 
 /// Lines of the file before it is shortened; twice what rules can need, about 100 MB.
 const LINES_MAX: u64 = 4 * RULES_MAX;
+
+/// The file before it is shortened, bytes; a start reads it whole. Less: what is held from before long purges is fetched once more.
+/// More: RAM while a server starts.
+const FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// How far a direct purge's number may be above the last one: far more than a server can have missed, and so little
+/// that numbers do not run out.
+const LEAP_MAX: u64 = 1 << 32;
 
 /// Direct purges that are recognised when they are sent again.
 const RECENT_MAX: usize = 256;

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use crate::store::format::{Key, Kind, SEGMENTS_START};
 use crate::store::index::Index;
 use crate::store::log::{Log, Parts, Record, Shared};
+use crate::store::pending::{Item, Pending};
 use crate::store::policy::{Admission, Policy, Queue, Settings};
 use crate::store::read::{self, Wait};
 use crate::store::recover;
@@ -93,7 +94,7 @@ impl Harness {
         let (log, recovery) = match open() {
             Ok(opened) => opened,
             Err(_) => {
-                self.device.overwrite(0, &[0; 8192]);
+                self.device.overwrite(0, &vec![0; usize::try_from(SEGMENTS_START).unwrap()]);
                 open().unwrap()
             }
         };
@@ -134,13 +135,18 @@ impl Harness {
     }
 
     fn offer(&mut self, content: u8, block: Option<u8>, bytes: usize) {
+        self.offer_to(content, block, bytes, Queue::Probation);
+    }
+
+    fn offer_to(&mut self, content: u8, block: Option<u8>, bytes: usize, queue: Queue) {
         self.version += 1;
         // A block of a version never changes: its generation is the version here.
         let version = self.version;
         let body = body(version, bytes);
         let meta = version.to_le_bytes();
         let record = Record { key: key(content, block, 0), meta: &meta, body: &body };
-        if self.log().append(record, Queue::Probation).is_err() {
+        let sequence = self.shared.sequence.fetch_add(1, Ordering::Relaxed);
+        if self.log().append(record, sequence, queue).is_err() {
             // As the writer does: an older one must not be found.
             let _ = self.log().write_out();
             self.shared.index.forget(self.shared.index.hash(&record.key));
@@ -329,4 +335,68 @@ fn a_log_that_turns_over_keeps_what_was_hit() {
     assert!(harness.shared.index.bytes(0) <= SEGMENTS as u64 * u64::from(SEGMENT_BYTES));
     harness.step(&Step::Crash { fate: 1 });
     assert!(harness.read(200, None, 0..10).is_some());
+}
+
+/// A block in the main queue is older than its tombstones; the one in probation is given up long before main is.
+#[test]
+fn what_was_forgotten_stays_so_until_both_queues_gave_it_up() {
+    for crash in [false, true] {
+        let mut harness = Harness::new(false);
+        // The first segment of all is one of probation: nothing is older when its turn comes.
+        harness.offer(1, None, 1000);
+        harness.offer_to(7, Some(1), 9000, Queue::Main);
+        harness.step(&Step::Sync);
+        assert!(harness.read(7, Some(1), 0..10).is_some());
+        harness.forget(7);
+        for round in 0..200_u32 {
+            harness.offer((20 + round % 100) as u8, Some(1), 9000);
+            if crash && round == 100 {
+                harness.step(&Step::Sync);
+                harness.step(&Step::Crash { fate: 0 });
+            }
+            assert!(harness.read(7, Some(1), 0..10).is_none(), "it came back in round {round}");
+        }
+        assert!(harness.shared.forgotten.sequence(id(7)).is_some(), "main was never reclaimed");
+        // Main turns over: nothing of it is left, and nothing is remembered of it.
+        for round in 0..200_u32 {
+            harness.offer_to((20 + round % 100) as u8, Some(2), 9000, Queue::Main);
+            assert!(harness.read(7, Some(1), 0..10).is_none(), "it came back in round {round} of main");
+        }
+        assert_eq!(harness.shared.forgotten.sequence(id(7)), None);
+        harness.step(&Step::Sync);
+        harness.step(&Step::Crash { fate: 0 });
+        assert!(harness.read(7, Some(1), 0..10).is_none());
+    }
+}
+
+/// The writer asks whether a head is wanted, makes room for it for as long as that takes, and meanwhile it is forgotten.
+#[test]
+fn a_head_that_is_forgotten_while_it_is_written_stays_forgotten() {
+    let mut harness = Harness::new(false);
+    let (pending, shared) = (Pending::default(), harness.shared.clone());
+    let (key, meta) = (key(1, None, 0), 1_u64.to_le_bytes());
+    let hash = shared.index.hash(&key);
+    let item = Item { key, hash, meta: meta.to_vec().into(), body: vec![1; 9].into(), queue: Queue::Main, sequence: 0 };
+    assert!(pending.offer(item, &shared.sequence));
+    let item = pending.find(&key, hash).unwrap();
+    assert!(pending.wants(&item));
+    // As the store forgets; its tombstone waits behind the head.
+    let sequence = shared.sequence.fetch_add(1, Ordering::Relaxed);
+    shared.forgotten.forget(id(1), sequence, 1);
+    shared.index.forget(hash);
+    assert!(pending.forget(id(1), sequence));
+    let record = Record { key, meta: &item.meta, body: &item.body };
+    harness.log().append(record, item.sequence, item.queue).unwrap();
+    harness.log().write_out().unwrap();
+    assert!(harness.read(1, None, 0..10).is_none(), "the head is older than the forget");
+    let tombstone = Key { kind: Kind::Tombstone, content: id(1), generation: 0, index: 0 };
+    harness.log().append_tombstone(tombstone, sequence).unwrap();
+    harness.step(&Step::Sync);
+    harness.step(&Step::Crash { fate: 0 });
+    assert!(harness.read(1, None, 0..10).is_none(), "nor after a restart");
+    // What is offered after that is new.
+    harness.version = 1;
+    harness.offer(1, None, 9);
+    harness.step(&Step::Sync);
+    assert!(harness.read(1, None, 0..10).is_some());
 }

@@ -2,13 +2,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::io::ReadWriteFlags;
 
-use crate::store::format::{Opening, PAGE_BYTES};
+use crate::store::format::{Opening, SEGMENTS_START};
 
 /// Positioned bytes of a fixed number. Errors are the device's own; every caller checks what it reads.
 pub trait Device: std::fmt::Debug + Send + Sync {
@@ -56,14 +56,24 @@ pub struct FileDevice {
 
 impl FileDevice {
     /// Opens `path`: a directory (then the file [`FILE_NAME`] in it), a file, or a block device. A file is made
-    /// `bytes` long and its room reserved; a block device must have them.
+    /// `bytes` long and its room reserved; a block device must have them, and nothing else may use it: Linux refuses
+    /// it while it is mounted, swap, or part of a RAID, a volume group or a pool that runs (open(2), `O_EXCL`).
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when another process has it open; what the operating system says.
+    /// `WouldBlock` when another process has it open, `ResourceBusy` when the system uses the device; what the
+    /// operating system says.
     pub fn open(path: &Path, bytes: u64) -> io::Result<Self> {
         let path = if path.is_dir() { path.join(FILE_NAME) } else { path.to_owned() };
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        let exists = std::fs::metadata(&path);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).truncate(false);
+        if exists.is_ok_and(|found| found.file_type().is_block_device()) {
+            options.custom_flags(OFlags::EXCL.bits().cast_signed());
+        } else {
+            options.create(true);
+        }
+        let file = options.open(&path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         let kind = file.metadata()?.file_type();
         if kind.is_block_device() {
@@ -84,9 +94,9 @@ impl FileDevice {
 /// so that a full filesystem is found now; one that cannot reserve gets a sparse file.
 fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     let length = file.metadata()?.len();
-    let mut page = vec![0; usize::try_from(length.min(PAGE_BYTES)).unwrap_or(0)];
-    file.read_exact_at(&mut page, 0)?;
-    if matches!(Opening::decode(&page), Opening::Foreign) {
+    let mut front = vec![0; usize::try_from(length.min(SEGMENTS_START)).unwrap_or(0)];
+    file.read_exact_at(&mut front, 0)?;
+    if matches!(Opening::decode(&front), Opening::Foreign) {
         return Err(io::Error::other("it holds something that is not a store: remove it, or name another path"));
     }
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, bytes) {

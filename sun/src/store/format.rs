@@ -29,6 +29,13 @@ pub const HEADER_BYTES: usize = 68;
 /// Bytes of an entry of a segment's table.
 pub const ENTRY_BYTES: usize = 48;
 
+/// Shortest and longest segment, bytes; each is a power of two. Other sizes are not a store of this program.
+pub const SEGMENT_BYTES: std::ops::RangeInclusive<u32> = 64 << 10..=1 << 30;
+
+/// Sequences on a device are below it. Writing a million records a second gets there in four years of nothing else;
+/// what RAM holds of a sequence has twice the room.
+pub const SEQUENCE_END: u64 = 1 << 47;
+
 /// The version of all this.
 pub const VERSION: u32 = 1;
 
@@ -46,7 +53,7 @@ pub struct Superblock {
 pub enum Opening {
     /// A store.
     Store(Superblock),
-    /// Nothing was ever written.
+    /// Nothing but zeros in all that there is before [`SEGMENTS_START`].
     Blank,
     /// A store of another version of this program.
     Version(u32),
@@ -150,15 +157,24 @@ impl Superblock {
 }
 
 impl Opening {
-    /// Reads the first page.
+    /// Reads the first [`SEGMENTS_START`] bytes, or what there is of them. The first page alone tells of a store, but
+    /// not that a device is blank: btrfs, ZFS, LVM and mdraid leave zeros there and begin behind it.
     #[must_use]
-    pub fn decode(page: &[u8]) -> Self {
-        if page.iter().all(|byte| *byte == 0) {
+    pub fn decode(front: &[u8]) -> Self {
+        if front.iter().all(|byte| *byte == 0) {
             return Self::Blank;
         }
-        let Some(fields) = either(page, SUPERBLOCK_MAGIC, 24) else { return Self::Foreign };
+        let Some(fields) = either(front, SUPERBLOCK_MAGIC, 24) else { return Self::Foreign };
         match u32_at(fields, 8) {
-            VERSION => Self::Store(Superblock { segment_bytes: u32_at(fields, 12), device: u64_at(fields, 16) }),
+            VERSION => {
+                let superblock = Superblock { segment_bytes: u32_at(fields, 12), device: u64_at(fields, 16) };
+                let sane = superblock.segment_bytes.is_power_of_two();
+                if sane && SEGMENT_BYTES.contains(&superblock.segment_bytes) {
+                    Self::Store(superblock)
+                } else {
+                    Self::Foreign
+                }
+            }
             version => Self::Version(version),
         }
     }
@@ -199,7 +215,9 @@ impl SegmentPage {
             last_sequence: u64_at(fields, 48),
             table_crc: u32_at(fields, 56),
         };
-        Some(Self { sealed: Some(sealed), ..Self::fields(fields, device)? })
+        let sane = sealed.last_sequence < SEQUENCE_END;
+        let page = Self::fields(fields, device).filter(|_| sane)?;
+        Some(Self { sealed: Some(sealed), ..page })
     }
 
     fn fields(fields: &[u8], device: u64) -> Option<Self> {
@@ -210,7 +228,16 @@ impl SegmentPage {
             queue: if u64_at(fields, 32) == 0 { Queue::Probation } else { Queue::Main },
             sealed: None,
         };
-        (page.device == device).then_some(page)
+        (page.device == device && page.sequence < SEQUENCE_END).then_some(page)
+    }
+}
+
+impl Sealed {
+    /// Whether a table of so many entries ends where the footer of a segment of this length begins.
+    #[must_use]
+    pub fn fits(&self, segment_bytes: u64) -> bool {
+        let table = u64::from(self.entries) * ENTRY_BYTES as u64;
+        u64::from(self.table_offset) >= PAGE_BYTES && u64::from(self.table_offset) + table + PAGE_BYTES == segment_bytes
     }
 }
 

@@ -15,7 +15,7 @@
 //! - A segment is wiped only after what was kept of it is durable, and used again only after the wipe is: a crash
 //!   finds a record in its old segment, in its new one, or in both, and never a forgotten one without the
 //!   tombstone that forgot it.
-//! - Three segments are kept free, and a reclaimed one gives back at least a quarter: an append always finds room.
+//! - Three segments are kept free, and a reclaimed one gives back at least a tenth: an append always finds room.
 
 use std::collections::VecDeque;
 use std::io;
@@ -91,9 +91,12 @@ struct Open {
     written: u64,
     table: Vec<u8>,
     last_sequence: u64,
-    /// Records in the buffer, for the index; with the place that they are moved from.
-    fresh: Vec<(u64, Place, Option<Place>)>,
+    /// Records in the buffer, for the index; with the place that they are moved from, and the hits that they keep.
+    fresh: Vec<(u64, Place, Option<Moved>)>,
 }
+
+/// Where a record is moved from, and the hits that it keeps.
+type Moved = (Place, u8);
 
 /// One record to append.
 #[derive(Clone, Copy, Debug)]
@@ -126,19 +129,19 @@ impl Log {
         }
     }
 
-    /// Appends a record with the next sequence. It is found after the next [`Log::write_out`].
+    /// Appends a record whose sequence was drawn when it was offered: what was forgotten or offered since is newer,
+    /// even if room has to be made first. It is found after the next [`Log::write_out`].
     ///
     /// # Errors
     ///
     /// When the device refuses a write; the segment that was open is abandoned, the record is lost.
-    pub fn append(&mut self, record: Record<'_>, queue: Queue) -> io::Result<()> {
+    pub fn append(&mut self, record: Record<'_>, sequence: u64, queue: Queue) -> io::Result<()> {
         self.make_room()?;
-        let sequence = self.shared.sequence.fetch_add(1, Ordering::Relaxed);
         self.push(record, sequence, queue, None)
     }
 
-    /// Writes that everything of a content so far is forgotten, into each queue: on recovery it is then met
-    /// before what it forgets.
+    /// Writes that everything of a content so far is forgotten, into each queue: what it covers there lies before it,
+    /// and is given up before it or with it. The content is in [`Shared::forgotten`] already.
     ///
     /// # Errors
     ///
@@ -197,7 +200,7 @@ impl Log {
         self.superblock.segment_bytes.into()
     }
 
-    fn push(&mut self, record: Record<'_>, sequence: u64, queue: Queue, from: Option<Place>) -> io::Result<()> {
+    fn push(&mut self, record: Record<'_>, sequence: u64, queue: Queue, from: Option<Moved>) -> io::Result<()> {
         let bytes = record_bytes(record.meta.len(), record.body.len());
         if !self.open[at(queue)].as_ref().is_some_and(|open| open.has_room(bytes, self.segment_bytes())) {
             self.seal(queue)?;
@@ -264,7 +267,12 @@ impl Log {
         for (hash, place, from) in open.fresh.drain(..) {
             match from {
                 None => self.shared.index.insert(hash, place),
-                Some(from) => self.shared.index.moved(hash, from, place),
+                Some((from, hits)) => {
+                    self.shared.index.moved(hash, from, place);
+                    for _ in 0..hits {
+                        let _ = self.shared.index.hit(hash);
+                    }
+                }
             }
         }
         Ok(())
@@ -320,10 +328,9 @@ impl Log {
         };
         // A table that cannot be read costs the segment: its places are found to be wrong when they are asked for.
         let entries = recover::entries(self, victim, &page).unwrap_or_default();
-        let eldest = !self.used().any(|(_, other)| other.sequence < page.sequence);
         let mut kept = Reclaimed { segment_bytes: self.segment_bytes(), kept_bytes: 0 };
         for entry in entries {
-            self.reclaim_record(victim, &page, &entry, eldest, &mut kept)?;
+            self.reclaim_record(victim, &page, &entry, &mut kept)?;
         }
         self.counts.kept_bytes.fetch_add(kept.kept_bytes, Ordering::Relaxed);
         self.sync()?;
@@ -335,18 +342,12 @@ impl Log {
         victim: usize,
         page: &SegmentPage,
         entry: &Entry,
-        eldest: bool,
         kept: &mut Reclaimed,
     ) -> io::Result<()> {
         let forgotten_at = self.shared.forgotten.sequence(entry.key.content);
         if entry.key.kind == Kind::Tombstone {
-            if forgotten_at == Some(entry.sequence) && eldest {
-                self.shared.forgotten.expire(entry.key.content, entry.sequence, self.id);
-            } else if forgotten_at == Some(entry.sequence) {
-                let record = Record { key: entry.key, meta: &[], body: &[] };
-                kept.kept_bytes += u64::from(entry.bytes);
-                return self.push(record, entry.sequence, page.queue, None);
-            }
+            // The oldest segment of its queue is the victim: what it covers there goes with it, or went before.
+            self.shared.forgotten.expire(entry.key.content, entry.sequence, self.id, page.queue);
             return Ok(());
         }
         let hash = self.shared.index.hash(&entry.key);
@@ -356,7 +357,7 @@ impl Log {
         let live = Live { hash, queue: page.queue, hits: place.hits(), bytes: place.bytes() };
         let dead = forgotten_at.is_some_and(|at| place.sequence() < at);
         let fate = if dead { Fate::Drop } else { self.policy().reclaimed(live, *kept) };
-        let Fate::Keep(queue) = fate else {
+        let Fate::Keep { queue, hits } = fate else {
             self.shared.index.remove(hash, place);
             return Ok(());
         };
@@ -366,7 +367,7 @@ impl Log {
             return Ok(());
         };
         kept.kept_bytes += place.bytes();
-        self.push(Record { key: entry.key, meta: &meta, body: &body }, place.sequence(), queue, Some(place))
+        self.push(Record { key: entry.key, meta: &meta, body: &body }, place.sequence(), queue, Some((place, hits)))
     }
 
     fn victim(&self) -> Option<(usize, SegmentPage)> {

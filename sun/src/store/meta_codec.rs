@@ -92,6 +92,14 @@ mod tests {
         assert!(encode(&Meta { size: None, ..meta() }).is_none());
     }
 
+    #[test]
+    fn a_number_of_fields_that_is_not_there_is_refused() {
+        let mut bytes = encode(&Meta { headers: HeaderMap::new(), ..meta() }).unwrap();
+        let count = bytes.len() - 2;
+        bytes[count..].copy_from_slice(&u16::MAX.to_le_bytes());
+        assert!(decode(&bytes, 8).is_none());
+    }
+
     proptest! {
         /// Whatever the bytes are, nothing panics, and what is cut or longer is refused.
         #[test]

@@ -54,13 +54,14 @@
 //! - Where there is no table, records are looked for in the segment's bytes. Bytes of a body that look like a
 //!   record do not carry the segment's incarnation, 64 random bits that never leave the machine.
 //! - The record that was offered last wins, by its sequence, wherever it lies; a record that is moved keeps its
-//!   sequence. A tombstone stays as long as its device holds anything older.
+//!   sequence. A tombstone stays in each queue as long as that queue holds anything older of its content.
 //!
 //! # What a crash costs
 //!
 //! A record is written within 100 ms and synced within half a second of its offer; what came after the last sync
 //! may be lost in any part. A start reads two pages a segment and walks over the two that were open; from then on
-//! offers are taken and lookups find what the tables read so far tell, newest first.
+//! offers are taken and lookups find what the tables read so far tell, newest first. Nothing is written before all
+//! are read: a stop before that loses what was offered and forgotten meanwhile, as a crash does.
 //!
 //! # What an error costs
 //!
@@ -101,7 +102,7 @@
 //! # RAM
 //!
 //! 29 to 57 bytes a record in the index ([`index`]), 64 MiB a device for records on their way, a table's worth
-//! (48 bytes a record) for each of two open segments, 256 KiB to 64 MiB for the ghost of each device; 40 bytes for each file
+//! (48 bytes a record) for each of two open segments, 256 KiB to 64 MiB for the ghost of each device; 47 to 94 bytes for each file
 //! that was forgotten and is still somewhere in the log.
 
 pub mod device;
@@ -151,8 +152,8 @@ use crate::store::slot::{Opener, Slot, State};
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
-    /// A directory (on a filesystem of its own, best), a file, or a block device. What else is in a block device
-    /// is never overwritten: one that is not blank is refused.
+    /// A directory (on a filesystem of its own, best), a file, or a block device. One that is in use, or that has
+    /// anything but zeros in its first MiB, is refused; what holds data behind a MiB of zeros is not recognised.
     pub path: PathBuf,
     /// Bytes of it that are used, reserved at the start. At least 32 MiB. RAM for the index comes on top: about
     /// 60 bytes a file and 60 a MiB of larger ones.
@@ -355,10 +356,28 @@ impl Store {
         self.0.shared.index.find(self.0.shared.index.hash(&key)).map_or(0, Place::hits)
     }
 
-    /// Counts a hit of a file that another tier answered, so that it is kept here.
-    pub fn touch(&self, content: ContentId) {
-        let key = Key { kind: Kind::Head, content, generation: 0, index: 0 };
-        let _ = self.0.shared.index.hit(self.0.shared.index.hash(&key));
+    /// Counts a hit of a file that another tier answered, so that it is kept here. False: it is not here, and may be
+    /// offered ([`Store::offer_head_again`]).
+    #[must_use]
+    pub fn touch_head(&self, content: ContentId) -> bool {
+        self.touch(&Key { kind: Kind::Head, content, generation: 0, index: 0 })
+    }
+
+    /// The same of a block.
+    #[must_use]
+    pub fn touch_block(&self, content: ContentId, generation: u64, index: u32) -> bool {
+        self.touch(&Key { kind: Kind::Block, content, generation, index })
+    }
+
+    /// Offers a file that another tier answers with again and again: as [`Store::offer_head`], and it counts as offered
+    /// before.
+    pub fn offer_head_again(&self, content: ContentId, generation: u64, meta: Bytes, body: Bytes) -> Offered {
+        self.offer(Key { kind: Kind::Head, content, generation, index: 0 }, meta, body, Standing::Asked)
+    }
+
+    /// The same of a block.
+    pub fn offer_block_again(&self, content: ContentId, generation: u64, index: u32, body: Bytes) -> Offered {
+        self.offer(Key { kind: Kind::Block, content, generation, index }, Bytes::new(), body, Standing::Asked)
     }
 
     /// Offers what is known of a file, with its body if it is small; at most 256 KiB and 4 MiB. Replaces what
@@ -366,7 +385,7 @@ impl Store {
     pub fn offer_head(&self, content: ContentId, generation: u64, meta: Bytes, body: Bytes) -> Offered {
         let key = Key { kind: Kind::Head, content, generation, index: 0 };
         let known = self.knows(&key);
-        let offered = self.offer(key, meta, body, known);
+        let offered = self.offer(key, meta, body, if known { Standing::Replaces } else { Standing::New });
         if known && offered != Offered::Stored {
             self.forget(content);
         }
@@ -380,7 +399,7 @@ impl Store {
             self.0.metrics.offered(Offered::Held);
             return Offered::Held;
         }
-        self.offer(key, Bytes::new(), body, false)
+        self.offer(key, Bytes::new(), body, Standing::New)
     }
 
     /// Forgets a file, all versions and blocks of it, now and after a restart; what is offered afterwards counts
@@ -411,6 +430,12 @@ impl Store {
     #[must_use]
     pub fn ready(&self) -> bool {
         self.0.slots.iter().all(|slot| slot.state() != State::Recovering)
+    }
+
+    /// Whether what is not found is not there: every device has been read, and none stands aside.
+    #[must_use]
+    pub fn knows_all(&self) -> bool {
+        self.0.slots.iter().all(|slot| slot.state() == State::Ready)
     }
 
     /// Heads and blocks that are found.
@@ -535,13 +560,18 @@ impl Store {
         Lookup::Later(Box::pin(async move { reading.await.ok().flatten() }))
     }
 
-    fn offer(&self, key: Key, meta: Bytes, body: Bytes, known: bool) -> Offered {
-        let offered = self.decide(key, meta, body, known);
+    fn touch(&self, key: &Key) -> bool {
+        let hash = self.0.shared.index.hash(key);
+        self.0.shared.index.hit(hash).is_some() || self.waiting(key, hash).is_some()
+    }
+
+    fn offer(&self, key: Key, meta: Bytes, body: Bytes, standing: Standing) -> Offered {
+        let offered = self.decide(key, meta, body, standing);
         self.0.metrics.offered(offered);
         offered
     }
 
-    fn decide(&self, key: Key, meta: Bytes, body: Bytes, known: bool) -> Offered {
+    fn decide(&self, key: Key, meta: Bytes, body: Bytes, standing: Standing) -> Offered {
         if meta.len() > META_BYTES_MAX || body.len() > BODY_BYTES_MAX {
             return Offered::Nowhere;
         }
@@ -551,15 +581,20 @@ impl Store {
         let now_ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let verdict = {
             let mut policy = slot.policy.lock().expect("no code that holds this lock panics");
-            if known { policy.replaced(bytes, now_ms) } else { policy.offered(hash, bytes, now_ms) }
+            match standing {
+                Standing::New => policy.offered(hash, bytes, now_ms),
+                Standing::Asked => policy.offered_again(hash, bytes, now_ms),
+                Standing::Replaces => policy.replaced(bytes, now_ms),
+            }
         };
         match verdict {
             Verdict::FirstOffer => Offered::FirstOffer,
             Verdict::OverBudget => Offered::OverBudget,
-            Verdict::Store(queue) => match slot.pending.offer(Item { key, hash, meta, body, queue }) {
-                true => Offered::Stored,
-                false => Offered::QueueFull,
-            },
+            Verdict::Store(queue) => {
+                let item = Item { key, hash, meta, body, queue, sequence: 0 };
+                let queued = slot.pending.offer(item, &self.0.shared.sequence);
+                if queued { Offered::Stored } else { Offered::QueueFull }
+            }
         }
     }
 
@@ -578,6 +613,17 @@ impl Store {
             None => true,
         })
     }
+}
+
+/// What is known of a record that is offered.
+#[derive(Clone, Copy, Debug)]
+enum Standing {
+    /// Nothing.
+    New,
+    /// It is asked for often.
+    Asked,
+    /// It replaces one that is here.
+    Replaces,
 }
 
 /// A record that was looked for on a device.

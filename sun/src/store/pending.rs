@@ -3,7 +3,7 @@
 //! What waits here is read from here. Nobody who offers ever waits: when the queue is full, the offer is refused.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub struct Item {
     pub body: Bytes,
     /// Where it goes.
     pub queue: Queue,
+    /// Its place in the order of offers and forgets; given by [`Pending::offer`].
+    pub sequence: u64,
 }
 
 /// What the writer is to do.
@@ -60,14 +62,17 @@ struct State {
 }
 
 impl Pending {
-    /// Queues a record; false: the queue is full.
-    pub fn offer(&self, item: Item) -> bool {
+    /// Queues a record with the next sequence; false: the queue is full. A forget that is told of it later has a
+    /// higher one, however long the record waits and its write takes.
+    pub fn offer(&self, mut item: Item, sequence: &AtomicU64) -> bool {
         let bytes = item.bytes();
         let mut state = self.lock();
         if state.stopped || state.bytes + bytes > QUEUE_BYTES_MAX {
             return false;
         }
         state.bytes += bytes;
+        // Under the lock: jobs wait in the order of their sequences.
+        item.sequence = sequence.fetch_add(1, Ordering::Relaxed);
         let item = Arc::new(item);
         state.by_hash.insert(item.hash, Arc::clone(&item));
         state.jobs.push_back(Job::Write(item));

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::store::device::Device;
 use crate::store::format::{
     BODY_BYTES_MAX, ENTRY_BYTES, Entry, HEADER_BYTES, Header, Kind, META_BYTES_MAX, Opening, PAGE_BYTES,
-    SEGMENTS_START, SegmentPage, Superblock, UNIT_BYTES, record_bytes,
+    SEGMENTS_START, SEQUENCE_END, SegmentPage, Superblock, UNIT_BYTES, record_bytes,
 };
 use crate::store::index::Place;
 use crate::store::log::{self, Log, Parts, Segment};
@@ -28,7 +28,7 @@ pub enum OpenError {
     /// The operating system refused; it may work later.
     #[error("{0}")]
     Device(#[from] io::Error),
-    /// Something else is there. The operator removes it (or `wipefs`), or names another path.
+    /// Something else is there. The operator removes it (or wipes its first MiB), or names another path.
     #[error("it holds something that is not a store: remove it (or wipe its first MiB) if it may be overwritten")]
     Foreign,
     /// Another version of this program wrote it. What is in it is a cache: it can be removed.
@@ -37,6 +37,9 @@ pub enum OpenError {
     /// Fewer than [`SEGMENTS_MIN`] segments fit.
     #[error("{0} bytes are too few for a store: at least {SEGMENTS_MIN} segments must fit")]
     TooSmall(u64),
+    /// More than [`SEGMENTS_MAX`] segments: it was made for a much smaller device. What is in it is a cache.
+    #[error("it holds a store with segments of {0} bytes, too small for this many bytes: remove it to begin anew")]
+    TooMany(u32),
 }
 
 /// What steps 1 and 2 found.
@@ -120,8 +123,12 @@ impl Recovery {
 /// Takes a tombstone in, or says where a record is.
 fn learn(log: &Log, segment: usize, entry: &Entry) -> Option<(u64, Place)> {
     let shared = &log.shared;
+    if entry.sequence >= SEQUENCE_END {
+        return None;
+    }
     if entry.key.kind == Kind::Tombstone {
-        shared.forgotten.forget(entry.key.content, entry.sequence, 1 << log.id);
+        let Segment::Used(page) = log.segments[segment] else { return None };
+        shared.forgotten.found(entry.key.content, entry.sequence, log.id, page.queue);
         return None;
     }
     if shared.forgotten.sequence(entry.key.content).is_some_and(|at| entry.sequence < at) {
@@ -129,19 +136,21 @@ fn learn(log: &Log, segment: usize, entry: &Entry) -> Option<(u64, Place)> {
     }
     let (offset, bytes) = (u64::from(entry.offset), u64::from(entry.bytes));
     let fits = offset.is_multiple_of(UNIT_BYTES) && bytes.is_multiple_of(UNIT_BYTES) && bytes <= RECORD_BYTES_MAX;
-    let fits = fits && offset + bytes <= log.segment_bytes() && entry.sequence < 1 << 48;
+    let fits = fits && offset + bytes <= log.segment_bytes();
     let place = || Place::new(log.id, log.start_of(segment) + offset, bytes, entry.sequence);
     fits.then(|| (shared.index.hash(&entry.key), place()))
 }
 
 fn superblock(device: &dyn Device, segment_bytes: u32, random: fn() -> u64) -> Result<Superblock, OpenError> {
-    let mut page = vec![0; PAGE_BYTES as usize];
     let fits = |superblock: &Superblock| {
         let segments = device.bytes().saturating_sub(SEGMENTS_START) / u64::from(superblock.segment_bytes.max(1));
-        if segments < SEGMENTS_MIN { Err(OpenError::TooSmall(device.bytes())) } else { Ok(*superblock) }
+        match segments {
+            ..SEGMENTS_MIN => Err(OpenError::TooSmall(device.bytes())),
+            SEGMENTS_MIN..=SEGMENTS_MAX => Ok(*superblock),
+            _ => Err(OpenError::TooMany(superblock.segment_bytes)),
+        }
     };
-    device.read(0, &mut page)?;
-    match Opening::decode(&page) {
+    match opening(device)? {
         Opening::Store(superblock) => fits(&superblock),
         Opening::Foreign => Err(OpenError::Foreign),
         Opening::Version(version) => Err(OpenError::Version(version)),
@@ -152,6 +161,20 @@ fn superblock(device: &dyn Device, segment_bytes: u32, random: fn() -> u64) -> R
             Ok(superblock)
         }
     }
+}
+
+/// A page is enough to know a store by; that there is nothing takes all before the first segment.
+fn opening(device: &dyn Device) -> Result<Opening, OpenError> {
+    let mut front = vec![0; PAGE_BYTES as usize];
+    device.read(0, &mut front)?;
+    let opening = Opening::decode(&front);
+    let all = usize::try_from(SEGMENTS_START.min(device.bytes())).unwrap_or(0);
+    if opening != Opening::Blank || all < front.len() {
+        return Ok(opening);
+    }
+    front.resize(all, 0);
+    device.read(0, &mut front)?;
+    Ok(Opening::decode(&front))
 }
 
 /// Reads the pages of all segments, on several threads: each read waits for the disk.
@@ -182,6 +205,8 @@ fn look(device: &dyn Device, id: u64, start: u64, segment_bytes: u64) -> Segment
     };
     let header = page(start).and_then(|page| SegmentPage::decode_header(&page, id));
     let footer = page(start + segment_bytes - PAGE_BYTES).and_then(|page| SegmentPage::decode_footer(&page, id));
+    // One whose table cannot be is as good as none: the records are looked for one by one.
+    let footer = footer.filter(|page| page.sealed.is_some_and(|sealed| sealed.fits(segment_bytes)));
     match (header, footer) {
         // The footer of an earlier use is wiped before the next; only a device that lies has both.
         (Some(header), Some(footer)) if header.incarnation != footer.incarnation => Segment::Used(header),
@@ -214,9 +239,8 @@ fn seal(log: &mut Log, segment: usize, page: SegmentPage) -> SegmentPage {
 pub(crate) fn entries(log: &Log, segment: usize, page: &SegmentPage) -> io::Result<Vec<Entry>> {
     match &page.sealed {
         Some(sealed) => {
-            let mut table = vec![0; sealed.entries as usize * ENTRY_BYTES];
-            let end = u64::from(sealed.table_offset) + table.len() as u64;
-            if end + PAGE_BYTES == log.segment_bytes() {
+            if sealed.fits(log.segment_bytes()) {
+                let mut table = vec![0; sealed.entries as usize * ENTRY_BYTES];
                 log.device.read(log.start_of(segment) + u64::from(sealed.table_offset), &mut table)?;
                 if crc32c::crc32c(&table) == sealed.table_crc {
                     return Ok(table.chunks_exact(ENTRY_BYTES).filter_map(Entry::decode).collect());
@@ -237,7 +261,8 @@ fn scan(log: &Log, segment: usize, page: &SegmentPage) -> io::Result<Vec<Entry>>
     while offset + UNIT_BYTES <= end {
         let header = Header::decode(window.from(offset)?);
         let ours = |header: &Header| {
-            header.incarnation == page.incarnation && offset + header.record_bytes() <= end && header.sequence < 1 << 48
+            let fits = offset + header.record_bytes() <= end && header.sequence < SEQUENCE_END;
+            header.incarnation == page.incarnation && fits
         };
         match header.filter(ours) {
             Some(header) => {
@@ -285,6 +310,9 @@ fn used((at, segment): (usize, &Segment)) -> Option<(usize, SegmentPage)> {
 
 /// Fewest segments of a device: two open, two free, and some that hold something.
 pub const SEGMENTS_MIN: u64 = 8;
+
+/// Most segments of a device, 72 bytes of RAM each: 8 TiB of 8 MiB, the segments of a store that began with 8 GiB.
+pub const SEGMENTS_MAX: u64 = 1 << 20;
 
 /// Tables that are on their way from the device while one is taken in: without, each waits for the disk in pieces of
 /// a few pages.

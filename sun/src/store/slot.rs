@@ -152,6 +152,13 @@ impl Slot {
     /// Recovers, then writes until the device fails too often or the store is closed.
     fn serve(&self, shared: &Shared, mut log: Log, recovery: Recovery) {
         self.recover(&log, &recovery);
+        if recovery.left() > 0 {
+            // A log that is not known whole must not be written: room would be made of records and tombstones that the
+            // index has not heard of yet. What waits is lost, as in a crash.
+            tracing::info!(store = %self.name, "stopped before its index was read: what was offered is not kept");
+            return;
+        }
+        drop(recovery);
         self.state.store(State::Ready as u8, Ordering::Release);
         let (mut errors, mut since) = (self.counts.errors.load(Ordering::Relaxed), Instant::now());
         let mut synced = Instant::now();
@@ -202,7 +209,8 @@ impl Slot {
             let appended = match job {
                 Job::Write(item) => {
                     let record = Record { key: item.key, meta: &item.meta, body: &item.body };
-                    let appended = if self.pending.wants(&item) { log.append(record, item.queue) } else { Ok(()) };
+                    let wanted = self.pending.wants(&item);
+                    let appended = if wanted { log.append(record, item.sequence, item.queue) } else { Ok(()) };
                     batch.push(item);
                     appended
                 }

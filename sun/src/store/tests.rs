@@ -1,15 +1,22 @@
 //! The store as its callers see it, on files and on simulated devices.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use geo::ContentId;
 use prometheus::Registry;
 
-use crate::store::format::{CHUNK_BYTES, Entry, Header, Key, Kind, Opening, SegmentPage, Superblock};
-use crate::store::log;
-use crate::store::policy::{Admission, Queue, Settings};
-use crate::store::slot::State;
+use crate::store::device::Device;
+use crate::store::format::{CHUNK_BYTES, Entry, Header, Key, Kind, Opening, Sealed, SegmentPage, Superblock};
+use crate::store::index::Index;
+use crate::store::log::{self, Parts, Shared};
+use crate::store::pending::Item;
+use crate::store::policy::{Admission, Policy, Queue, Settings};
+use crate::store::recover::{self, OpenError};
+use crate::store::simulated::Simulated;
+use crate::store::slot::{Opener, Slot, State};
 use crate::store::{Offered, Store, StoreConfig, StoredHead};
 
 #[tokio::test]
@@ -127,6 +134,110 @@ async fn a_device_that_cannot_be_opened_is_left_alone() {
     assert_eq!(std::fs::read(&path).unwrap(), [b'x'; 100], "it is as it was");
 }
 
+/// What begins behind a first page of zeros: (where, its magic).
+#[test]
+fn a_device_with_anything_in_its_first_mib_is_not_blank() {
+    let others: [(usize, &[u8]); 5] = [
+        (0x1_0040, b"_BHRfS_M"),                     // btrfs
+        (128 << 10, &0x00ba_b10c_u64.to_le_bytes()), // an uberblock of ZFS
+        (4096, &0xa92b_4efc_u32.to_le_bytes()),      // mdraid 1.2
+        (256 << 10, b"\0\0\0\0ZFS"),
+        ((1 << 20) - 1, b"x"),
+    ];
+    for (at, magic) in others {
+        let mut bytes = vec![0; 4 << 20];
+        bytes[at..at + magic.len()].copy_from_slice(magic);
+        assert_eq!(Opening::decode(&bytes[..1 << 20]), Opening::Foreign, "{at}");
+
+        let device = Arc::new(Simulated::new(bytes.len()));
+        device.overwrite(0, &bytes);
+        let opened = recover::open(0, Arc::clone(&device) as _, 64 << 10, parts());
+        assert!(matches!(opened, Err(OpenError::Foreign)), "{at}");
+        let mut now = vec![0; bytes.len()];
+        device.read(0, &mut now).unwrap();
+        assert!(now == bytes, "{at}: it is as it was");
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image");
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(open(&path, Admission::Always).0.slots[0].state(), State::Aside, "{at}");
+        assert!(std::fs::read(&path).unwrap() == bytes, "{at}: it is as it was");
+    }
+    assert_eq!(Opening::decode(&[0; 1 << 20]), Opening::Blank);
+}
+
+/// Numbers that no sun writes, with the right checksums: none of them panics, overflows or is believed.
+#[test]
+fn a_hostile_store_is_refused_or_scanned() {
+    for segment_bytes in [0, 1, 64, 4096, (64 << 10) - 1, (64 << 10) + 1, 1 << 31, u32::MAX] {
+        let page = Superblock { device: 5, segment_bytes }.encode();
+        assert_eq!(Opening::decode(&page), Opening::Foreign, "segments of {segment_bytes}");
+    }
+    let segment = 64 << 10;
+    let sealed = Sealed { table_offset: segment - 4096 - 48, entries: 1, table_crc: 0, last_sequence: 9 };
+    assert!(sealed.fits(segment.into()));
+    let hostile = [
+        Sealed { entries: u32::MAX, ..sealed },
+        Sealed { entries: 0, ..sealed },
+        Sealed { table_offset: 0, entries: (segment - 4096) / 48, ..sealed },
+        Sealed { table_offset: u32::MAX, entries: u32::MAX, ..sealed },
+        Sealed { last_sequence: u64::MAX, ..sealed },
+        Sealed { last_sequence: (1 << 48) - 1, ..sealed },
+    ];
+    for (sealed, sequence) in hostile.map(|sealed| (sealed, 3)).into_iter().chain([(sealed, u64::MAX)]) {
+        let page = SegmentPage { device: 5, incarnation: 6, sequence, queue: Queue::Main, sealed: Some(sealed) };
+        let device = Arc::new(Simulated::new((1 << 20) + 12 * segment as usize));
+        device.overwrite(0, &Superblock { device: 5, segment_bytes: segment }.encode());
+        device.overwrite(1 << 20, &SegmentPage { sealed: None, ..page }.encode());
+        device.overwrite((1 << 20) + segment as usize - 4096, &page.encode());
+        let parts = parts();
+        let (mut log, recovery) = recover::open(0, device, segment, parts.clone()).unwrap();
+        while recovery.step(&log) {}
+        let key = Key { kind: Kind::Head, content: id(1), generation: 0, index: 0 };
+        let record = log::Record { key, meta: &[], body: b"x" };
+        let next = parts.shared.sequence.load(Ordering::Relaxed);
+        assert!(next < 1 << 32, "{page:?}: {next}");
+        log.append(record, next, Queue::Probation).unwrap();
+        log.sync().unwrap();
+        assert_eq!(parts.shared.index.entries(), 1, "{page:?}");
+    }
+}
+
+/// Segments that recovery has not read yet hold what the index does not know: no room is made of them.
+#[test]
+fn a_stop_while_the_index_is_read_writes_nothing() {
+    let segment = 64 << 10;
+    let device = Arc::new(Simulated::new((1 << 20) + 12 * segment as usize));
+    let parts = parts();
+    let (mut log, _) = recover::open(0, Arc::clone(&device) as _, segment, parts.clone()).unwrap();
+    for at in 0..20 {
+        let key = Key { kind: Kind::Head, content: id(at), generation: 0, index: 0 };
+        let record = log::Record { key, meta: &[], body: &pattern(1, 20_000) };
+        log.append(record, u64::from(at) + 1, Queue::Probation).unwrap();
+    }
+    log.close().unwrap();
+    let bytes = || {
+        let mut bytes = vec![0; usize::try_from(device.bytes()).unwrap()];
+        device.read(0, &mut bytes).unwrap();
+        bytes
+    };
+    let before = bytes();
+    let opened = Arc::clone(&device);
+    let opener: Opener = Box::new(move || Ok(Arc::clone(&opened) as Arc<dyn Device>));
+    let slot =
+        Slot::new(0, "simulated".to_owned(), device.bytes(), segment, Policy::new(Settings::default(), 0), opener);
+    let shared = self::parts().shared;
+    let begun = slot.open(&shared);
+    let key = Key { kind: Kind::Head, content: id(99), generation: 0, index: 0 };
+    let (hash, body) = (shared.index.hash(&key), pattern(2, 20_000));
+    let item = Item { key, hash, meta: Bytes::new(), body, queue: Queue::Probation, sequence: 0 };
+    assert!(slot.pending.offer(item, &shared.sequence));
+    slot.pending.stop();
+    slot.run(&shared, begun);
+    assert!(slot.recovery_left.load(Ordering::Relaxed) > 0);
+    assert!(bytes() == before);
+}
+
 #[test]
 fn a_store_without_devices_has_nothing() {
     let store = Store::open(&[], Settings::default(), &Registry::new()).unwrap();
@@ -187,6 +298,13 @@ fn open(path: &Path, admission: Admission) -> Store {
     let config = StoreConfig { path: path.to_owned(), bytes: 40 << 20 };
     let settings = Settings { admission, ..Settings::default() };
     Store::open(&[config], settings, &Registry::new()).unwrap()
+}
+
+fn parts() -> Parts {
+    let shared =
+        Shared { index: Arc::new(Index::new(7)), forgotten: Arc::default(), sequence: Arc::new(AtomicU64::new(1)) };
+    let policy = Arc::new(Mutex::new(Policy::new(Settings::default(), 0)));
+    Parts { shared, policy, counts: Arc::default(), random: || 5 }
 }
 
 /// Waits for the recovery, which runs on a thread of its own.

@@ -6,7 +6,7 @@ use tests::client::{Answer, Client};
 use tests::origin::{Gate, Script};
 use tests::poll;
 use tests::process::Daemon;
-use tests::world::World;
+use tests::world::{API, World};
 use tokio::task::JoinSet;
 
 use crate::CacheStatus;
@@ -204,9 +204,56 @@ async fn what_a_site_keeps_is_not_served_under_c() {
     assert_eq!(world.fetches("c1/a.jpg"), 2);
 }
 
+/// What a cache carries it keeps for good, so nothing that says for itself how long it lasts is ever rated.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_says_for_itself_how_long_it_lasts_is_not_reported_as_downloaded() {
+    let (world, sun) = world_of(World::with_api(&[SUN])).await;
+    let _api = world.start(API).await;
+    world.put("c1/a.jpg", Script::file(SIZE).header("cache-control", "max-age=60"));
+    world.put("c2/b.jpg", Script::file(SIZE));
+    for _ in 0..5 {
+        world.check_whole("c1/a.jpg", SIZE, &get(visitor(&world), url("a.jpg")).await);
+    }
+    let sent = sun.metrics().await.find("edge_sent_bytes_total");
+    assert_eq!(sent, [5000.0], "it is traffic like any other");
+    // A batch is in order of names: what came before this is counted when this is.
+    world.check_whole("c2/b.jpg", SIZE, &world.client().get(&world.https(SUN, "c2/b.jpg")).await.unwrap());
+    let rated = poll::until("a rating", || async {
+        let files = crate::carrying::top(&world, 1).await.files;
+        (!files.is_empty()).then_some(files)
+    })
+    .await
+    .0;
+    assert_eq!(rated.iter().map(|rated| rated.file.as_str()).collect::<Vec<_>>(), ["c2/b.jpg"]);
+}
+
+/// An origin may know its sites by their names alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_server_is_asked_by_its_sites_name() {
+    let (world, _sun) = world().await;
+    let hosts = |path: &str| {
+        let host = |seen: &tests::origin::Seen| seen.headers["host"].to_str().unwrap().to_owned();
+        world.origin.requests_for(path).iter().map(host).collect::<Vec<_>>()
+    };
+    for file in ["c1/a", "c1/b.jpg", "c2/b.jpg"] {
+        world.put(file, Script::file(SIZE).any_method());
+    }
+    get(visitor(&world), url("a")).await;
+    send(&world, "POST", &url("a")).await;
+    assert_eq!(hosts("/cs1/a"), [SITE, SITE]);
+    for file in ["c1/b.jpg", "c2/b.jpg"] {
+        assert_eq!(world.client().get(&world.https(SUN, file)).await.unwrap().status, 200);
+    }
+    assert_eq!(hosts("/cs1/b.jpg"), [SITE], "a file is one, whoever asks for it");
+    assert_eq!(hosts("/cs2/b.jpg"), [world.origin.address().to_string()], "it has no site");
+}
+
 /// A sun whose other hostname is a site of content server 1.
 async fn world() -> (World, Daemon) {
-    let mut world = World::new(&[SUN]);
+    world_of(World::new(&[SUN])).await
+}
+
+async fn world_of(mut world: World) -> (World, Daemon) {
     world.topology.classes = format!(
         "[[site]]\nhost = \"{SITE}\"\ncontent_server = 1\n\
          [[site.class]]\nname = \"all\"\npaths = [\"*\"]\nnegative_ttl = {{ \"404\" = 60 }}\n"

@@ -35,7 +35,7 @@ async fn link(world: &World, region: u8, file: &str) -> (String, String) {
 }
 
 /// What the API thinks is best in a region.
-async fn top(world: &World, region: u8) -> Top {
+pub(crate) async fn top(world: &World, region: u8) -> Top {
     let client = world.client().with("authorization", &format!("Bearer {}", token("operator")));
     let answer = client.get(&format!("http://{}/v1/regions/{region}/top", world.api())).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());

@@ -12,6 +12,8 @@ use tokio::task::JoinSet;
 use crate::until_hit;
 
 const SUN: &str = "sun1-1-1";
+const SUNS: [&str; 2] = [SUN, "sun1-1-2"];
+const SITE: &str = "www.site.test";
 const SIZE: u64 = 10_000;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,4 +309,67 @@ async fn requests_that_are_given_up_at_once_cost_one_fetch() {
     gate.open();
     until_hit(&world, &client, &url, "c1/held.jpg", SIZE).await;
     assert_eq!(world.fetches("c1/held.jpg"), 1);
+}
+
+/// Two suns that a site's host leads to; every file has one that does not own it.
+fn site_of_two() -> World {
+    let mut world = World::new(&SUNS);
+    world.topology.classes = format!("[[site]]\nhost = \"{SITE}\"\ncontent_server = 1\n");
+    world.write_topology(&world.topology);
+    world
+}
+
+fn site_url(path: &str) -> String {
+    format!("http://{SITE}:{}/{path}", tests::topology::HTTP_PORT)
+}
+
+/// What a client says of itself and of the host it means is not believed by the sun that it asks, nor by the owner,
+/// nor told to the content server; what the servers tell each other stays among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_is_asked_for_in_this_cdns_own_words() {
+    let world = site_of_two();
+    let (_first, _second) = (world.start(SUNS[0]).await, world.start(SUNS[1]).await);
+    let internal = ["cache-tag", "surrogate-key", "sun-purge-tags", "sun-purge-mark"];
+    let claims = [
+        ("sun-site", "evil.test"),
+        ("x-forwarded-host", "evil.test"),
+        ("x-forwarded-for", "192.0.2.1"),
+        ("forwarded", "host=evil.test"),
+    ];
+    for owner in SUNS {
+        let file = world.files_owned_by(owner, "site", 1).remove(0);
+        let script = Script::file(SIZE).header("cache-control", "max-age=60");
+        world.put(&file, internal.iter().fold(script, |script, name| script.header(name, "1")));
+        let client = world.client().name(SITE, world.server(SUN).address.into());
+        let client = claims.iter().fold(client, |client, (name, value)| client.with(name, value));
+        for _ in 0..2 {
+            let answer = client.get(&site_url(file.strip_prefix("c1/").unwrap())).await.unwrap();
+            world.check_whole(&file, SIZE, &answer);
+            for name in internal {
+                assert!(!answer.headers.contains_key(name), "{owner}: {name} in {:?}", answer.headers);
+            }
+        }
+        let seen = world.origin.requests_for(&World::upstream(&file));
+        assert_eq!(seen.len(), 1, "{owner}: kept as the site's class says");
+        let headers = &seen[0].headers;
+        assert_eq!(headers["x-forwarded-host"], SITE, "{owner}");
+        assert!(headers["x-forwarded-for"].to_str().unwrap().starts_with("127."), "{owner}: {headers:?}");
+        assert!(!headers.contains_key("sun-site") && !headers.contains_key("forwarded"), "{owner}: {headers:?}");
+    }
+}
+
+/// Whoever finds a request that the content server fails at has it alone to fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_that_a_client_provokes_are_its_own() {
+    let world = site_of_two();
+    let _sun = world.start(SUN).await;
+    world.put("c1/form", Script::status(500).any_method());
+    world.put("c1/a", Script::file(SIZE));
+    let client = world.client().name(SITE, world.server(SUN).address.into());
+    for _ in 0..10 {
+        let failed = client.start(Method::POST, &site_url("form")).await.unwrap().finish().await.unwrap();
+        assert_eq!(failed.status, 500);
+    }
+    let answer = client.get(&site_url("a")).await.unwrap();
+    world.check_whole("c1/a", SIZE, &answer);
 }

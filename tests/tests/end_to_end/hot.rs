@@ -7,8 +7,8 @@ use hyper::Method;
 use tests::client::{Answer, Connection};
 use tests::origin::Script;
 use tests::poll;
-use tests::process::Daemon;
-use tests::settings::token;
+use tests::process::{Daemon, run};
+use tests::settings::{token, token_file};
 use tests::world::{API, World, owner};
 
 use crate::carrying::links;
@@ -48,6 +48,13 @@ async fn a_hot_file_is_shared_by_all_suns_also_for_links_already_out() {
     // Five files at most are hot, the viral one and one of each sun.
     let copies = sum(&suns, "edge_hot_copies").await as usize;
     assert!((SUNS.len() - 1..=5 * (SUNS.len() - 1)).contains(&copies), "{copies} extra copies");
+    // The operator sees the file and who shares it.
+    let (api, token_file) = (format!("http://{}", world.api()), token_file(world.folder(), "operator"));
+    let asked = ["hot", "1", "--api", &api, "--token-file", token_file.to_str().unwrap()];
+    let told = tokio::task::block_in_place(|| run("sunctl", &asked));
+    let line = told.out.lines().find(|line| line.contains(viral.as_str()));
+    let line = line.unwrap_or_else(|| panic!("{}{} has no line of {viral}", told.out, told.err));
+    assert!(SUNS.iter().all(|sun| line.contains(sun)), "{line}");
     // Servers are never sent on.
     let internal = format!("http://{}/{viral}", world.server(SUNS[0]).internal());
     let server = world.client().with("authorization", &format!("Bearer {}", token(SUNS[1])));

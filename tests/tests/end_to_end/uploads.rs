@@ -173,6 +173,7 @@ async fn a_site_is_its_content_server() {
     assert_eq!((taken.method.as_str(), taken.target.as_str()), ("ODD", "/cs1//a%2Fb/?q=/x&%zz"));
     assert_eq!((taken.headers["cookie"].to_str().unwrap(), taken.headers["x-any"].to_str().unwrap()), ("a=b", "c"));
     assert_eq!(taken.headers["x-forwarded-host"], SITE);
+    assert_eq!(taken.headers["host"], SITE);
 
     // A file is one whether the site's URL or /c... asks for it, and the query makes it another.
     assert_eq!(body_until_hit(&client, &url("/kept/a")).await, "1");

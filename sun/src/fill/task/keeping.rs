@@ -17,7 +17,7 @@ use crate::fill::rfc::{self, Understood};
 use crate::fill::{self, Opened};
 use crate::headers;
 use crate::meta::{self, Meta, Storable};
-use crate::purge::{Stamp, Verdict};
+use crate::purge::{self, Stamp, Verdict};
 use crate::ram::Note;
 use crate::sources::Source;
 
@@ -52,7 +52,9 @@ impl Writer<'_> {
             negative_ttl: &class.negative_ttl,
             file_bytes_max: class.file_bytes_max,
         };
-        let headers = update::end_to_end(response.headers());
+        let mut headers = update::end_to_end(response.headers());
+        // Tags and marks are read from the response itself (`stamped`).
+        purge::headers::strip(&mut headers);
         let length = match self.fill.plan {
             // Its body would have that length, and has none.
             Plan::Head => headers::text(&headers, &header::CONTENT_LENGTH).and_then(|length| length.parse().ok()),
@@ -147,9 +149,10 @@ impl Writer<'_> {
         !matches!(self.fill.plan, Plan::Part) && opened.meta.status == StatusCode::OK
     }
 
-    /// Whether no purge has overtaken this fill.
+    /// Whether neither a purge nor a change through this server has overtaken this fill.
     pub(super) fn is_current(&self, meta: &Meta) -> bool {
-        self.edge.purges.of(&self.errand.name, self.errand.content, meta) == Verdict::Current
+        self.epoch == self.edge.epochs.of(self.errand.content)
+            && self.edge.purges.of(&self.errand.name, self.errand.content, meta) == Verdict::Current
     }
 }
 /// How long it is remembered that an answer was for one client alone, seconds: so long whoever asks next asks for

@@ -65,10 +65,30 @@ fn nobody_is_sent_to_a_sun_that_is_down() {
 #[test]
 fn while_the_api_is_away_the_sun_goes_by_what_it_sees() {
     let away = Case { heard_ms_ago: WORD_S * 1000, spread: 1, ..Case::default() };
-    // 800 requests/s of 1,000 are 16 times 5 % of what it carries: all four, a quarter each.
+    // 800 requests/s of 1,000 are far more than 1.25 % of what it would carry: all four, a quarter each.
     check(&away, "0.75 to second third fourth");
-    check(&Case { file: 90.0, ..away }, "0.50 to second");
+    // Three quarters of 24 taken off 1,000: 1.25 % of what is left is 12.3.
+    check(&Case { file: 24.0, ..away }, "0.50 to second");
     check(&Case { file: 10.0, ..away }, "nothing");
+}
+
+#[test]
+fn the_mean_is_guessed_without_what_others_would_take() {
+    // Asked for 2,000 requests/s, of four suns.
+    check_mean(2000.0, &[], 2000.0);
+    check_mean(2000.0, &[100.0, 90.0], 2000.0); // At most 5 %: not hot.
+    check_mean(2000.0, &[1200.0], 1100.0); // A quarter of it stays here.
+    check_mean(2000.0, &[60.0, 1200.0], 1055.0); // Beside that one, 60 of 1,100 are hot as well.
+    check_mean(2000.0, &[50.0, 1200.0], 1100.0);
+    check_mean(2000.0, &[2000.0], 500.0);
+    check_mean(100.0, &[19.0], 100.0); // Little is never hot.
+    check_mean(0.0, &[], 0.0);
+}
+
+#[track_caller]
+fn check_mean(asked: f64, owned: &[f64], expected: f64) {
+    let mean = mean_guessed(&Rule::default(), asked, owned.to_vec(), 4);
+    assert!((mean - expected).abs() < 1e-9, "{owned:?} of {asked}: {mean}, expected {expected}");
 }
 
 #[track_caller]

@@ -78,7 +78,7 @@ fn a_file_of_purges_that_grew_is_made_shorter_and_says_the_same() {
     purges.directly(direct("d", 1, "c1/d")).unwrap();
     let long = std::fs::metadata(place.path().join("purges")).unwrap().len();
     purges.log.raise_floor(3);
-    purges.shorten(&mut purges.writer()).unwrap();
+    purges.shorten(&mut purges.writer(), FILE_BYTES_MAX).unwrap();
     purges.follow(&answer(&[(6, "c1/6", None)])).unwrap();
     assert!(std::fs::metadata(place.path().join("purges")).unwrap().len() < long);
     for purges in [purges, open(&place)] {
@@ -89,6 +89,53 @@ fn a_file_of_purges_that_grew_is_made_shorter_and_says_the_same() {
         check(&purges, "c1/any", (2, 1), Verdict::Gone);
         check(&purges, "c1/any", (3, 1), Verdict::Current);
     }
+}
+
+#[test]
+fn a_file_of_purges_keeps_what_there_is_room_for_and_drops_what_was_held_before() {
+    let place = tempfile::tempdir().unwrap();
+    let purges = open(&place);
+    for number in 1..=4 {
+        purges.directly(direct(&format!("d-{number}"), number, &format!("c1/{number}"))).unwrap();
+        purges.follow(&answer(&[(number + 10, &format!("c1/{number}"), None)])).unwrap();
+    }
+    let room = 2 * (Line::Direct(direct("d-1", 1, "c1/1")).bytes() + 40) + 400;
+    purges.shorten(&mut purges.writer(), room).unwrap();
+    for purges in [purges, open(&place)] {
+        assert_eq!((purges.log.floor(), purges.direct.floor(), purges.position()), (12, 2, 14));
+        check(&purges, "c1/any", (14, 1), Verdict::Gone);
+        check(&purges, "c1/any", (11, 4), Verdict::Gone);
+        check(&purges, "c1/any", (12, 2), Verdict::Current);
+        check(&purges, "c1/3", (14, 2), Verdict::Gone);
+    }
+}
+
+#[test]
+fn damage_that_is_found_while_the_file_is_made_shorter_costs_what_was_held() {
+    let place = tempfile::tempdir().unwrap();
+    let purges = open(&place);
+    purges.follow(&answer(&[(7, "c1/a", None), (8, "c1/b", None)])).unwrap();
+    purges.directly(direct("d", 1, "c1/d")).unwrap();
+    let path = place.path().join("purges");
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap().replacen("c1/a", "c1/x", 1)).unwrap();
+    purges.shorten(&mut purges.writer(), FILE_BYTES_MAX).unwrap();
+    for purges in [purges, open(&place)] {
+        check(&purges, "c1/any", (7, 1), Verdict::Gone);
+        check(&purges, "c1/any", (8, 0), Verdict::Gone);
+        check(&purges, "c1/any", (8, 1), Verdict::Current);
+    }
+}
+
+#[test]
+fn a_number_that_leaps_is_refused_and_blocks_nobody() {
+    let place = tempfile::tempdir().unwrap();
+    let purges = open(&place);
+    purges.directly(direct("a", 3, "c1/a")).unwrap();
+    for number in [u64::MAX, 3 + LEAP_MAX + 1] {
+        assert!(matches!(purges.directly(direct("b", number, "c1/b")), Err(Refused::Far(3))), "{number}");
+    }
+    purges.directly(direct("b", 4, "c1/b")).unwrap();
+    purges.directly(direct("c", 4 + LEAP_MAX, "c1/c")).unwrap();
 }
 
 #[test]

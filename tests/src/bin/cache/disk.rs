@@ -66,8 +66,8 @@ impl Disk {
     pub(crate) fn new(bytes_max: u64, file_bytes: u64, settings: Settings, names: Names) -> Self {
         let rules = Rules {
             admission: settings.admission,
-            // Twice what the disk holds of files of the trace's mean size.
-            ghost_entries: usize::try_from(2 * bytes_max / file_bytes.max(1)).unwrap_or(usize::MAX).max(64),
+            // What the disk holds of files of the trace's mean size.
+            ghost_entries: usize::try_from(bytes_max / file_bytes.max(1)).unwrap_or(usize::MAX).max(64),
             write_bytes_per_day: if settings.turnover > 0.0 { bytes_max } else { 0 },
             ..Rules::default()
         };
@@ -97,19 +97,23 @@ impl Disk {
         self.held.get_mut(&key).map(|held| held.hits = (held.hits + 1).min(7)).is_some()
     }
 
-    /// A file that it does not have is at hand.
-    pub(crate) fn offer(&mut self, request: Request) {
+    /// A file that it does not have is at hand; `again`: RAM has answered with it.
+    pub(crate) fn offer(&mut self, request: Request, again: bool) {
         if request.size > self.bytes_max / 4 {
             return;
         }
-        let verdict = self.policy.offered(self.hash(request.key), request.size, self.now_ms());
+        let (hash, now_ms) = (self.hash(request.key), self.now_ms());
+        let verdict = match again {
+            true => self.policy.offered_again(hash, request.size, now_ms),
+            false => self.policy.offered(hash, request.size, now_ms),
+        };
         if let Verdict::Store(queue) = verdict {
             while self.used_bytes + self.segment_bytes.max(request.size) > self.bytes_max && self.reclaim() {}
-            self.append(queue, request.key, request.size);
+            self.append(queue, request.key, request.size, 0);
         }
     }
 
-    fn append(&mut self, queue: Queue, key: u32, bytes: u64) {
+    fn append(&mut self, queue: Queue, key: u32, bytes: u64, hits: u8) {
         let segments = &mut self.queues[at(queue)];
         if segments.back().is_none_or(|open| open.bytes + bytes > self.segment_bytes) {
             segments.push_back(Segment::default());
@@ -121,7 +125,7 @@ impl Disk {
         }
         self.used_bytes += bytes;
         self.written_bytes += bytes;
-        self.held.insert(key, Held { record: self.records, bytes, hits: 0 });
+        self.held.insert(key, Held { record: self.records, bytes, hits });
     }
 
     /// Gives back a segment, less what is kept of it; whether there was one.
@@ -138,9 +142,9 @@ impl Disk {
             let live = Live { hash: self.hash(key), queue, hits: held.hits, bytes: held.bytes };
             match self.policy.reclaimed(live, kept) {
                 Fate::Drop => drop(self.held.remove(&key)),
-                Fate::Keep(to) => {
+                Fate::Keep { queue, hits } => {
                     kept.kept_bytes += held.bytes;
-                    self.append(to, key, held.bytes);
+                    self.append(queue, key, held.bytes, hits);
                 }
             }
         }
@@ -162,7 +166,7 @@ impl Policy for Disk {
         self.served(request.size);
         let hit = self.hit(request.key);
         if !hit {
-            self.offer(request);
+            self.offer(request, false);
         }
         hit
     }
@@ -194,14 +198,14 @@ impl Policy for Both {
         if self.ram.holds(request) {
             self.hits += 1;
             if self.hits.is_multiple_of(HITS_PER_TOUCH) && !self.disk.hit(request.key) {
-                self.disk.offer(request);
+                self.disk.offer(request, true);
             }
             return true;
         }
         self.ram.keep(request);
         let hit = self.disk.hit(request.key);
         if !hit {
-            self.disk.offer(request);
+            self.disk.offer(request, false);
         }
         hit
     }
@@ -260,9 +264,9 @@ mod tests {
         let free = written(0.0);
         assert!(free > 0.3, "without a budget it writes {free}");
         for turnover in [5.0, 20.0] {
-            // Two hours of bytes, a reclaimed segment and a record may come on top.
-            let hours = 2.0 / 24.0 + 2.0 / SEGMENTS as f64;
-            let most = 1.0 / turnover + hours * bytes_max as f64 / trace.bytes() as f64;
+            // A day's bytes and an hour's, a reclaimed segment and a record may come on top.
+            let days = 1.0 + 1.0 / 24.0 + 2.0 / SEGMENTS as f64;
+            let most = 1.0 / turnover + days * bytes_max as f64 / trace.bytes() as f64;
             let written = written(turnover);
             assert!(written <= most && written > most / 2.0, "{written}, at most {most}");
         }

@@ -75,7 +75,7 @@ struct SimulatedSun {
 }
 
 impl Region {
-    pub(crate) fn new(hot: &str, links: Links, redirect: bool, api: bool) -> Self {
+    pub(crate) fn new(hot: &str, links: Links, redirect: bool, api: bool, seed: u64) -> Self {
         let topology = topology();
         let region = topology.region(RegionId(4)).expect("it is in the document");
         let suns: Vec<SimulatedSun> = region.suns.iter().map(|sun| SimulatedSun::new(&sun.server.name)).collect();
@@ -92,12 +92,12 @@ impl Region {
             late: VecDeque::new(),
             holders: vec![false; suns.len()],
             suns,
-            files: (0..FILES).map(|file| format!("c1/{file}.jpg")).collect(),
+            files: (0..FILES).map(|file| format!("c1/{seed}/{file}.jpg")).collect(),
             sums,
             hot: hot.to_owned(),
             links,
             redirect,
-            random: 0x9e37_79b9_7f4a_7c15,
+            random: 0x9e37_79b9_7f4a_7c15 ^ (seed << 1),
             now_ms: 10_000,
             fame_s: 0.0,
             topology,
