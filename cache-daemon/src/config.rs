@@ -89,7 +89,18 @@ impl Config {
             ("prefill.absent_ms", prefill.absent_ms, 1..=86_400_000),
         ];
         let outside = bounds.into_iter().filter(|(_, value, allowed)| !allowed.contains(value));
-        outside.map(|(key, value, allowed)| format!("{key} = {value}: must be {allowed:?}")).collect()
+        let mut problems: Vec<String> =
+            outside.map(|(key, value, allowed)| format!("{key} = {value}: must be {allowed:?}")).collect();
+        let (edge, usual) = (&self.edge, sun::Config::default());
+        let of_suns = [
+            ("edge.store", edge.store == usual.store),
+            ("edge.store_write_bytes_per_day", edge.store_write_bytes_per_day == usual.store_write_bytes_per_day),
+            ("edge.store_admission", edge.store_admission == usual.store_admission),
+            ("edge.hot", edge.hot == usual.hot),
+        ];
+        let set = of_suns.into_iter().filter(|(_, usual)| !usual);
+        problems.extend(set.map(|(key, _)| format!("{key}: only a sun has it; a cache keeps files in its vault")));
+        problems
     }
 }
 
@@ -103,6 +114,10 @@ mod tests {
     #[test]
     fn bounds_are_told_with_key_and_value() {
         assert_eq!(Config::default().problems(), Vec::<String>::new());
+        check(
+            |config| config.edge.hot.redirect = false,
+            "edge.hot: only a sun has it; a cache keeps files in its vault",
+        );
         check(|config| config.plan_ms = 0, "plan_ms = 0: must be 10..=3600000");
         check(|config| config.candidates_max = 10_001, "candidates_max = 10001: must be 1..=10000");
         check(|config| config.prefill.parallel = 0, "prefill.parallel = 0: must be 1..=1024");
@@ -131,7 +146,8 @@ mod tests {
         let known = serde_json::to_value(Config { edge, ..Config::default() }).unwrap();
         let shown: serde_json::Value = daemon::config::parse(&all_options_used(), "cache-daemon.toml").unwrap();
         let shown = options("", &shown);
-        for option in options("", &known) {
+        let of_a_cache = |option: &String| ![".edge.store", ".edge.hot"].iter().any(|suns| option.starts_with(suns));
+        for option in options("", &known).into_iter().filter(of_a_cache) {
             assert!(shown.contains(&option), "{option} is not shown");
         }
     }

@@ -349,7 +349,7 @@ fn what_was_forgotten_stays_so_until_both_queues_gave_it_up() {
         assert!(harness.read(7, Some(1), 0..10).is_some());
         harness.forget(7);
         for round in 0..200_u32 {
-            harness.offer((20 + round % 100) as u8, Some(1), 9000);
+            harness.offer_to((20 + round % 100) as u8, Some(1), 9000, Queue::Probation);
             if crash && round == 100 {
                 harness.step(&Step::Sync);
                 harness.log = None;

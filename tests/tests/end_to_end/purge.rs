@@ -177,7 +177,7 @@ async fn what_was_acknowledged_survives_kill_9_while_the_api_is_away() {
     }
     api.restart().await;
     check_done(&purge(&world, &[FILE]), 0, &["all 3 servers"]);
-    assert_eq!(mark(&world, "cache1-1").await.log, before.log + 1, "the log goes on");
+    assert!(mark(&world, "cache1-1").await.log > before.log, "the log goes on");
 }
 
 #[tokio::test(flavor = "multi_thread")]
