@@ -97,7 +97,8 @@
 //!
 //! `tests/bench/restart`: 10 million records (13.8 GB), kill -9 while it is written, page cache dropped, on the same
 //! machine with others at work: offers taken after 0.05 to 0.5 s, first hit after 0.1 to 0.7 s, whole index after 3.4 to
-//! 4.7 s; 42 bytes of RAM a record; of what was offered in the last 66 ms, 209 records were lost at most.
+//! 4.7 s; 42 bytes of RAM a record; of what was offered in the last 66 ms, 209 records were lost at most. Those are starts
+//! after the first, which also walks over the open segments; the first took longer when it was last measured.
 //!
 //! # RAM
 //!
