@@ -1,8 +1,9 @@
-use popularity_api::wire::{PurgeMode, PurgeWhat};
+//! What a server goes by: rules in RAM and on disk, what they make of fills and answers.
 
 use std::sync::Arc;
 
 use http::HeaderMap;
+use popularity_api::wire::{PurgeMode, PurgeWhat};
 
 use super::*;
 use crate::fill::answer::Answer;
