@@ -13,8 +13,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use daemon::telemetry::causes;
 use geo::CanonicalName;
 use reqwest::header;
 use sun::held::HELD_BLOCK_BYTES;
@@ -158,7 +159,7 @@ impl Prefill {
         // The address is left out of reqwest's message: the name says which file, and the log which source.
         let passing = |error: reqwest::Error| FetchError::Passing(format!("{name}: {}", causes(&error.without_url())));
         let mut response = request.send().await.map_err(passing)?;
-        let offer = offer::judge(response.status(), response.headers(), order.size_max, now())
+        let offer = offer::judge(response.status(), response.headers(), order.size_max, sun::unix_now())
             .map_err(|refusal| refused(name, &refusal))?;
         let told = Told::of(response.headers(), ours);
         let mark = told.mark.map_or(began, |told| told.min(began));
@@ -220,20 +221,4 @@ async fn blocking<T: Send + 'static>(
         Ok(result) => Ok(result?),
         Err(error) => Err(FetchError::Passing(format!("the disk's thread ended: {error}"))),
     }
-}
-
-/// An error with its causes, in one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

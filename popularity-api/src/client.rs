@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use daemon::telemetry::causes;
 use geo::RegionId;
 use reqwest::Url;
 use serde::Serialize;
@@ -230,18 +231,6 @@ async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
         body.extend_from_slice(&chunk);
     }
     Ok(body)
-}
-
-/// reqwest's own text says only that something failed; the causes say what.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Longest answer that is read: holdings of several caches of a million files each.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use daemon::telemetry::causes;
 use http::header::{self, HeaderName};
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::Empty;
@@ -135,7 +136,7 @@ impl Upstream {
         };
         match tokio::time::timeout(limit, exchange).await {
             Err(_) => Err(AskError::TimedOut(limit)),
-            Ok(Err(error)) => Err(AskError::Unreachable(chain(&error))),
+            Ok(Err(error)) => Err(AskError::Unreachable(causes(&error))),
             Ok(Ok(response)) => Ok(response),
         }
     }
@@ -255,18 +256,6 @@ const CDN_LOOP: header::HeaderName = header::HeaderName::from_static("cdn-loop")
 #[must_use]
 pub fn range_header(start: u64, end: u64) -> String {
     if end == u64::MAX { format!("bytes={start}-") } else { format!("bytes={start}-{}", end - 1) }
-}
-
-/// An error with its causes: hyper's own text names only the outermost.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

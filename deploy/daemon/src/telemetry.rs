@@ -7,6 +7,19 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::ConfigError;
 
+/// An error with its causes, in one line: the outermost alone often says only that something failed.
+#[must_use]
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 /// How a daemon logs.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
