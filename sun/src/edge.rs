@@ -325,7 +325,7 @@ impl Edge {
         // First, so that no fill that asked before keeps anything after this.
         self.epochs.raise(content);
         for slot in [content, vary::slot(content)] {
-            self.fills.outdate(slot);
+            self.fills.part(slot, |_| true);
             self.forget(slot);
         }
         self.distrust(content);

@@ -32,7 +32,6 @@ pub mod slots;
 pub mod task;
 pub mod window;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use geo::ContentId;
@@ -57,8 +56,6 @@ pub struct Fill {
     pub plan: Plan,
     /// It is one request's: nobody else reads it.
     pub alone: bool,
-    /// What it brings is not to be kept: the file was changed through this server meanwhile.
-    outdated: AtomicBool,
     /// Whom it asks, in order.
     pub sources: Vec<Source>,
     /// The last purge that was gone by when it began to ask.
@@ -243,7 +240,6 @@ impl Fill {
             direct: !sources.iter().any(Source::is_sun),
             plan,
             alone: false,
-            outdated: AtomicBool::new(false),
             sources,
             began: OnceLock::new(),
             state: Mutex::new(state),
@@ -277,17 +273,6 @@ impl Fill {
     #[must_use]
     pub fn for_one(self) -> Self {
         Self { alone: true, ..self }
-    }
-
-    /// The file was changed: what comes is not kept.
-    pub fn outdate(&self) {
-        self.outdated.store(true, Ordering::Release);
-    }
-
-    /// Whether what comes is not kept.
-    #[must_use]
-    pub fn outdated(&self) -> bool {
-        self.outdated.load(Ordering::Acquire)
     }
 
     /// A 1xx response came; beyond [`INTERIM_MAX`] they are dropped.

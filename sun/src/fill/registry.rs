@@ -116,13 +116,6 @@ impl Registry {
         }
     }
 
-    /// The file was changed through this server: what is under way is not kept and is joined no more.
-    pub fn outdate(&self, content: ContentId) {
-        for fill in self.lock().remove(&content).unwrap_or_default() {
-            fill.outdate();
-        }
-    }
-
     /// Leaves the rest from `position` on to another fill that brings it soon, if there is one that was answered
     /// and that all readers of this one may join. The fill leaves the registry in the same breath, so that of two fills that meet,
     /// one goes on.

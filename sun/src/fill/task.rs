@@ -382,7 +382,7 @@ impl Writer<'_> {
     fn complete(&mut self, opened: &Opened) {
         let (received, last) = self.fill.finish(opened);
         if let Some((start, meta)) = self.piece.take() {
-            if self.fill.outdated() || !self.is_current(&meta) {
+            if !self.is_current(&meta) {
                 return;
             }
             let body = last.map_or_else(|| self.fill.whole_extent(received), |(_, body)| body);
@@ -390,7 +390,7 @@ impl Writer<'_> {
             return;
         }
         let too_large = received > self.file_bytes_max();
-        if !opened.stored || too_large || self.fill.outdated() || !self.is_current(&opened.meta) {
+        if !opened.stored || too_large || !self.is_current(&opened.meta) {
             return;
         }
         let mut meta = Arc::clone(&opened.meta);
