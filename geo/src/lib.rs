@@ -26,6 +26,8 @@ mod file;
 pub mod name;
 pub mod placement;
 pub mod resolver;
+pub mod route;
+pub mod table;
 pub mod topology;
 pub mod watch;
 
