@@ -16,12 +16,14 @@
 //! - [`placement`]: the order of servers for a file, a pure function of names and weights.
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
+//! - [`feed`]: what routers (BMP) and dumps (MRT) say, decoded.
 //! - [`resolver`]: which region a client's address is in, and what says so.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
 //! know. Nothing here opens a connection or listens to one, and nothing here is random: every server
 //! that reads the same files comes to the same answers.
 
+pub mod feed;
 mod file;
 pub mod name;
 pub mod placement;
