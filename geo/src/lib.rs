@@ -16,6 +16,7 @@
 //! - [`placement`]: the order of servers for a file, a pure function of names and weights.
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
+//! - [`feed`]: what routers (BMP) and dumps (MRT) say, decoded.
 //! - [`rib`]: what all routers hear, prefix by prefix, and what of it counts now.
 //! - [`resolver`]: which region a client's address is in, and what says so.
 //!
