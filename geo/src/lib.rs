@@ -16,14 +16,16 @@
 //! - [`placement`]: the order of servers for a file, a pure function of names and weights.
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
+//! - [`bmp`]: routers connect and tell their routes.
 //! - [`feed`]: what routers (BMP) and dumps (MRT) say, decoded.
 //! - [`rib`]: what all routers hear, prefix by prefix, and what of it counts now.
 //! - [`resolver`]: which region a client's address is in, and what says so.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
-//! know. Nothing here opens a connection or listens to one, and nothing here is random: every server
+//! know. Nothing here but [`bmp`] opens a connection or listens to one, and nothing here is random: every server
 //! that reads the same files comes to the same answers.
 
+pub mod bmp;
 pub mod feed;
 mod file;
 pub mod name;
