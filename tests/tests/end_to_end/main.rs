@@ -17,6 +17,7 @@
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
 //! - [`purge`]: what was purged is served by nobody any more.
 //! - [`restarts`]: kill -9 and drain.
+//! - [`geo_bmp`]: real routers, and what they tell.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`shipped`]: the config files that are shipped start the daemons.
 //! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
@@ -30,6 +31,7 @@ mod conformance;
 mod crowds;
 mod demo;
 mod fills;
+mod geo_bmp;
 mod hostile;
 mod hot;
 mod parts;
