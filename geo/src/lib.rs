@@ -16,6 +16,8 @@
 //! - [`placement`]: the order of servers for a file, a pure function of names and weights.
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
+//! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
+//! - [`lists`]: prefix lists in text, CSV and JSON.
 //! - [`resolver`]: which region a client's address is in, and what says so.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
@@ -23,8 +25,10 @@
 //! that reads the same files comes to the same answers.
 
 mod file;
+pub mod lists;
 pub mod name;
 pub mod placement;
+pub mod regions;
 pub mod resolver;
 pub mod route;
 pub mod table;
