@@ -20,6 +20,7 @@
 //! - [`lists`]: prefix lists in text, CSV and JSON.
 //! - [`rules`]: what the operator says: pin, deny, prefer; which AS is in which region.
 //! - [`choice`]: the order of regions for a prefix, from routes and rules, and why.
+//! - [`damping`]: how long a change of region has to be wished for before clients are moved.
 //! - [`resolver`]: which region a client's address is in, and what says so.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
@@ -27,6 +28,7 @@
 //! that reads the same files comes to the same answers.
 
 pub mod choice;
+pub mod damping;
 mod file;
 pub mod lists;
 pub mod name;
