@@ -17,17 +17,27 @@
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
 //! - [`table`]: every address's regions, looked up in nanoseconds and changed while it is read.
+//! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
+//! - [`lists`]: prefix lists in text, CSV and JSON.
+//! - [`rules`]: what the operator says: pin, deny, prefer; which AS is in which region.
+//! - [`choice`]: the order of regions for a prefix, from routes and rules, and why.
+//! - [`damping`]: how long a change of region has to be wished for before clients are moved.
 //! - [`resolver`]: which region a client's address is in, and what says so.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
 //! know. Nothing here opens a connection or listens to one, and nothing here is random: every server
 //! that reads the same files comes to the same answers.
 
+pub mod choice;
+pub mod damping;
 mod file;
+pub mod lists;
 pub mod name;
 pub mod placement;
+pub mod regions;
 pub mod resolver;
 pub mod route;
+pub mod rules;
 pub mod table;
 pub mod topology;
 pub mod watch;
