@@ -22,6 +22,7 @@
 //! - [`rules`]: what the operator says: pin, deny, prefer; which AS is in which region.
 //! - [`choice`]: the order of regions for a prefix, from routes and rules, and why.
 //! - [`damping`]: how long a change of region has to be wished for before clients are moved.
+//! - [`feed`]: what routers (BMP) and dumps (MRT) say, decoded.
 //! - [`resolver`]: which region a client's address is in, and what says so.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
@@ -30,6 +31,7 @@
 
 pub mod choice;
 pub mod damping;
+pub mod feed;
 mod file;
 pub mod lists;
 pub mod name;
