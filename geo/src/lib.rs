@@ -22,15 +22,18 @@
 //! - [`rules`]: what the operator says: pin, deny, prefer; which AS is in which region.
 //! - [`choice`]: the order of regions for a prefix, from routes and rules, and why.
 //! - [`damping`]: how long a change of region has to be wished for before clients are moved.
+//! - [`bmp`]: routers connect and tell their routes.
 //! - [`feed`]: what routers (BMP) and dumps (MRT) say, decoded.
+//! - [`rib`]: what all routers hear, prefix by prefix, and what of it counts now.
 //! - [`resolver`]: which region a client's address is in, and what says so.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
-//! know. Nothing here opens a connection or listens to one, and nothing here is random: every server
+//! know. Nothing here but [`bmp`] opens a connection or listens to one, and nothing here is random: every server
 //! that reads the same files comes to the same answers.
 
 pub mod choice;
 pub mod damping;
+pub mod bmp;
 pub mod feed;
 mod file;
 pub mod lists;
@@ -38,6 +41,7 @@ pub mod name;
 pub mod placement;
 pub mod regions;
 pub mod resolver;
+pub mod rib;
 pub mod route;
 pub mod rules;
 pub mod table;
