@@ -16,6 +16,12 @@
 //! - [`placement`]: the order of servers for a file, a pure function of names and weights.
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
+//! - [`table`]: every address's regions, looked up in nanoseconds and changed while it is read.
+//! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
+//! - [`lists`]: prefix lists in text, CSV and JSON.
+//! - [`rules`]: what the operator says: pin, deny, prefer; which AS is in which region.
+//! - [`choice`]: the order of regions for a prefix, from routes and rules, and why.
+//! - [`damping`]: how long a change of region has to be wished for before clients are moved.
 //! - [`bmp`]: routers connect and tell their routes.
 //! - [`feed`]: what routers (BMP) and dumps (MRT) say, decoded.
 //! - [`rib`]: what all routers hear, prefix by prefix, and what of it counts now.
@@ -26,13 +32,18 @@
 //! that reads the same files comes to the same answers.
 
 pub mod bmp;
+pub mod choice;
+pub mod damping;
 pub mod feed;
 mod file;
+pub mod lists;
 pub mod name;
 pub mod placement;
+pub mod regions;
 pub mod resolver;
 pub mod rib;
 pub mod route;
+pub mod rules;
 pub mod table;
 pub mod topology;
 pub mod watch;

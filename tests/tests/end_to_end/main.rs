@@ -19,6 +19,7 @@
 //! - [`restarts`]: kill -9 and drain.
 //! - [`geo_bmp`]: real routers, and what they tell.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
+//! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
 //! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
 //!
@@ -32,6 +33,7 @@ mod crowds;
 mod demo;
 mod fills;
 mod geo_bmp;
+mod geo_oracle;
 mod hostile;
 mod hot;
 mod parts;
