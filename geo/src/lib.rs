@@ -31,9 +31,9 @@
 //! know. Nothing here but [`bmp`] opens a connection or listens to one, and nothing here is random: every server
 //! that reads the same files comes to the same answers.
 
+pub mod bmp;
 pub mod choice;
 pub mod damping;
-pub mod bmp;
 pub mod feed;
 mod file;
 pub mod lists;

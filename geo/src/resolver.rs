@@ -41,8 +41,9 @@ use prefixes::Prefixes;
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sources {
-    /// Prefix lists: a line `prefix region` or `prefix,region`, `#` begins a comment. Default none. A prefix
-    /// that is listed twice with two regions is an error, in one file or in two.
+    /// Prefix lists: a line `prefix region` or `prefix,region`, `#` begins a comment; or another format of
+    /// [`crate::lists`] with regions. Default none. A prefix that is listed twice with two regions is an error, in one
+    /// file or in two.
     pub prefixes: Vec<PathBuf>,
     /// A city or country file in MaxMind's format. Default none.
     pub geoip: Option<PathBuf>,

@@ -28,7 +28,10 @@ impl Prefixes {
         for path in files {
             let bytes = lists::read_bytes(path).map_err(refuse)?;
             let mut insert = |entry| table.insert(&entry);
-            lists::each(path, &bytes, None, &|_| None, regions, &mut insert).map_err(refuse)?;
+            if lists::each(path, &bytes, None, &|_| None, regions, &mut insert).map_err(refuse)? > 0 {
+                let why = "it lists ASes, and only a geo server has their regions";
+                return Err(ResolverError(format!("{}: {why}", path.display())));
+            }
         }
         Ok(table)
     }
