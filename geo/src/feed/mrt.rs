@@ -301,7 +301,7 @@ fn bgp4mp(mut body: Reader<'_>, subtype: u16, events: &mut Vec<Event>) -> Result
     let outcome = if is_state {
         state_change(body, peer, events)
     } else {
-        tell(body, Terms { width, add_path: Families::default() }, peer, view, events)
+        tell(body, Terms { width, add_path: Families::default(), own_as: None }, peer, view, events)
     };
     outcome.map_err(|fault| (fault, Some(peer)))
 }
