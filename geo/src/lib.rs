@@ -23,8 +23,10 @@
 //! that reads the same files comes to the same answers.
 
 mod file;
+pub mod geoip;
 pub mod name;
 pub mod placement;
+pub mod regions;
 pub mod resolver;
 pub mod route;
 pub mod table;

@@ -16,8 +16,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
 use super::ResolverError;
-use super::regions::Regions;
 use crate::file;
+use crate::regions::Regions;
 use crate::topology::RegionId;
 
 /// The table.
@@ -79,16 +79,18 @@ impl Prefixes {
         }
     }
 
-    /// The most specific prefix that holds the address.
-    pub(super) fn longest(&self, address: IpAddr) -> Option<(IpNet, RegionId)> {
-        match address {
+    /// The prefixes that hold the address, most specific first.
+    pub(super) fn covering(&self, address: IpAddr) -> Vec<(IpNet, RegionId)> {
+        let mut found: Vec<(IpNet, RegionId)> = match address {
             IpAddr::V4(address) => {
-                self.v4.get_lpm(&address.into()).map(|(prefix, &region)| (IpNet::V4(prefix), region))
+                self.v4.cover(&address.into()).map(|(prefix, &region)| (IpNet::V4(prefix), region)).collect()
             }
             IpAddr::V6(address) => {
-                self.v6.get_lpm(&address.into()).map(|(prefix, &region)| (IpNet::V6(prefix), region))
+                self.v6.cover(&address.into()).map(|(prefix, &region)| (IpNet::V6(prefix), region)).collect()
             }
-        }
+        };
+        found.reverse();
+        found
     }
 }
 

@@ -6,7 +6,7 @@ use crate::topology::{RegionId, Topology};
 
 /// What of a topology decides about regions; equal for two topologies that differ in weights alone.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Regions {
+pub struct Regions {
     default: RegionId,
     places: BTreeMap<RegionId, Place>,
 }
@@ -21,7 +21,8 @@ struct Place {
 
 impl Regions {
     /// The regions of a topology.
-    pub(super) fn of(topology: &Topology) -> Self {
+    #[must_use]
+    pub fn of(topology: &Topology) -> Self {
         let places = topology.regions.iter().map(|region| {
             let served_by = std::iter::once(region.id).chain(region.neighbours.iter().copied());
             let served_by = served_by.take(REGIONS_PER_CLIENT_MAX).collect();
@@ -31,22 +32,38 @@ impl Regions {
     }
 
     /// The region of clients about whom nothing is known.
-    pub(super) const fn default(&self) -> RegionId {
+    #[must_use]
+    pub const fn default(&self) -> RegionId {
         self.default
     }
 
     /// Whether the topology has it.
-    pub(super) fn contains(&self, region: RegionId) -> bool {
+    #[must_use]
+    pub fn contains(&self, region: RegionId) -> bool {
         self.places.contains_key(&region)
     }
 
     /// The region, then those that take its clients over.
-    pub(super) fn from(&self, region: RegionId) -> &[RegionId] {
+    #[must_use]
+    pub fn from(&self, region: RegionId) -> &[RegionId] {
         self.places.get(&region).map_or(&[], |place| &place.served_by)
     }
 
+    /// All of them, in order of id.
+    pub fn iter(&self) -> impl Iterator<Item = RegionId> {
+        self.places.keys().copied()
+    }
+
+    /// Kilometres between a position, degrees north and east, and a region.
+    #[must_use]
+    pub fn distance_km(&self, region: RegionId, position: (f64, f64)) -> Option<f64> {
+        let half = haversine(position, self.places.get(&region)?.position).clamp(0.0, 1.0);
+        Some(2.0 * EARTH_RADIUS_KM * half.sqrt().asin())
+    }
+
     /// The region that is nearest to a position by great circle; of several, the lowest id.
-    pub(super) fn nearest(&self, position: (f64, f64)) -> RegionId {
+    #[must_use]
+    pub fn nearest(&self, position: (f64, f64)) -> RegionId {
         let distances = self.places.iter().map(|(&id, place)| (haversine(position, place.position), id));
         distances.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(self.default, |(_, id)| id)
     }
@@ -61,4 +78,7 @@ fn haversine(a: (f64, f64), b: (f64, f64)) -> f64 {
     half(a.0 - b.0) + a.0.to_radians().cos() * b.0.to_radians().cos() * half(a.1 - b.1)
 }
 
-const REGIONS_PER_CLIENT_MAX: usize = 4;
+/// Mean radius (IUGG), kilometres.
+const EARTH_RADIUS_KM: f64 = 6371.0088;
+/// Regions of one answer.
+pub const REGIONS_PER_CLIENT_MAX: usize = 4;
