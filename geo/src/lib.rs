@@ -22,14 +22,19 @@
 //! know. Nothing here opens a connection or listens to one, and nothing here is random: every server
 //! that reads the same files comes to the same answers.
 
+pub mod client;
+pub mod diff;
 mod file;
+pub mod follow;
 pub mod name;
 pub mod placement;
 pub mod resolver;
 pub mod route;
+pub mod serve;
 pub mod table;
 pub mod topology;
 pub mod watch;
+pub mod wire;
 
 pub use name::{CanonicalName, ContentId, NameError};
 pub use placement::Weight;
