@@ -17,11 +17,14 @@
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
 //! - [`resolver`]: which region a client's address is in, and what says so.
+//! - [`wire`], [`client`]: what a geo server is asked. [`serve`]: the daemon. [`follow`]: those who follow its table.
+//! - [`diff`]: what moves between two tables. [`answer`]: columns for people, JSON for programs.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
 //! know. Nothing here opens a connection or listens to one, and nothing here is random: every server
 //! that reads the same files comes to the same answers.
 
+pub mod answer;
 pub mod client;
 pub mod diff;
 mod file;
