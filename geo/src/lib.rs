@@ -16,22 +16,32 @@
 //! - [`placement`]: the order of servers for a file, a pure function of names and weights.
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
-//! - [`resolver`]: which region a client's address is in, and what says so.
+//! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
+//! - [`geoip`]: what a file in MaxMind's format says of every address.
+//! - [`resolver`]: which regions serve a client, and what says so.
+//! - [`wire`], [`client`]: what a geo server is asked. [`serve`]: the daemon. [`follow`]: those who follow its table.
+//! - [`diff`]: what moves between two tables. [`answer`]: columns for people, JSON for programs.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
 //! know. Nothing here opens a connection or listens to one, and nothing here is random: every server
 //! that reads the same files comes to the same answers.
 
+pub mod answer;
+pub mod client;
+pub mod diff;
 mod file;
+pub mod follow;
 pub mod geoip;
 pub mod name;
 pub mod placement;
 pub mod regions;
 pub mod resolver;
 pub mod route;
+pub mod serve;
 pub mod table;
 pub mod topology;
 pub mod watch;
+pub mod wire;
 
 pub use name::{CanonicalName, ContentId, NameError};
 pub use placement::Weight;

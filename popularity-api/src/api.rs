@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::http::StatusCode;
+use daemon::problem::Refusal;
 use daemon::tokens::Tokens;
 use geo::topology::{Region, Server, Watched};
 use geo::{CanonicalName, RegionId, Resolver, Topology};
@@ -18,7 +19,6 @@ use crate::engine::table::{Mark, Ranked};
 use crate::engine::{CountError, Engine};
 use crate::holdings::{Checked, Held, Holdings};
 use crate::links::{self, Visitor};
-use crate::problem::Refusal;
 use crate::purge::log::PostError;
 use crate::purge::{Ledger, Target, target};
 use crate::status::Registry;

@@ -15,7 +15,7 @@
 //!   Pure.
 //! - [`wanted`], [`links`]: what follows for caches and clients. Pure.
 //! - [`purge`]: what must no longer be handed out; the log that servers follow.
-//! - [`api`]: the state, a method a call. [`routes`], [`problem`]: HTTP around it.
+//! - [`api`]: the state, a method a call. [`routes`]: HTTP around it.
 //! - [`config`], [`server`]: settings and the beginning.
 //!
 //! # What it is not
@@ -31,7 +31,6 @@ pub mod engine;
 pub mod holdings;
 pub mod hot;
 pub mod links;
-pub mod problem;
 pub mod purge;
 pub mod routes;
 pub mod saturation;
