@@ -228,7 +228,7 @@ struct Following {
 
 impl Following {
     fn of(sources: Sources, topology: Watched) -> Self {
-        let prefixes = sources.prefixes.iter().map(|path| Followed::new(path.clone(), prefixes::FILE_BYTES_MAX));
+        let prefixes = sources.prefixes.iter().map(|path| Followed::new(path.clone(), crate::lists::FILE_BYTES_MAX));
         let geoip = sources.geoip.iter().map(|path| Followed::new(path.clone(), geoip::FILE_BYTES_MAX));
         let files = prefixes.chain(geoip).collect();
         let regions = Regions::of(&topology.borrow());
