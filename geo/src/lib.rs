@@ -20,6 +20,7 @@
 //! - [`route`]: a route as it was heard.
 //! - [`lists`]: prefix lists in text, CSV and JSON.
 //! - [`geoip`]: what a file in MaxMind's format says of every address.
+//! - [`rib`]: what all routers hear, prefix by prefix, and what of it counts now.
 //! - [`rules`]: what the operator says: pin, deny, prefer; which AS is in which region.
 //! - [`choice`]: the order of regions for a prefix, from routes and rules, and why.
 //! - [`damping`]: how long a change of region has to be wished for before clients are moved.
@@ -36,6 +37,7 @@ pub mod choice;
 pub mod client;
 pub mod damping;
 pub mod diff;
+pub mod feed;
 mod file;
 pub mod follow;
 pub mod geoip;
@@ -44,6 +46,7 @@ pub mod name;
 pub mod placement;
 pub mod regions;
 pub mod resolver;
+pub mod rib;
 pub mod route;
 pub mod rules;
 pub mod serve;
