@@ -18,6 +18,7 @@
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
 //! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
 //! - [`route`]: a route as it was heard.
+//! - [`feed`]: what routers (BMP) and dumps (MRT) say, decoded.
 //! - [`lists`]: prefix lists in text, CSV and JSON.
 //! - [`geoip`]: what a file in MaxMind's format says of every address.
 //! - [`rib`]: what all routers hear, prefix by prefix, and what of it counts now.
