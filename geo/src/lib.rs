@@ -16,12 +16,11 @@
 //! - [`placement`]: the order of servers for a file, a pure function of names and weights.
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
+//! - [`table`]: every address's regions, looked up in nanoseconds and changed while it is read.
 //! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
-//! - [`route`]: a route as it was heard.
-//! - [`feed`]: what routers (BMP) and dumps (MRT) say, decoded.
-//! - [`lists`]: prefix lists in text, CSV and JSON.
-//! - [`geoip`]: what a file in MaxMind's format says of every address.
-//! - [`rib`]: what all routers hear, prefix by prefix, and what of it counts now.
+//! - [`lists`]: prefix lists in text, CSV and JSON. [`geoip`]: what a file in MaxMind's format says of every address.
+//! - [`bmp`]: routers connect and tell their routes. [`feed`]: what they (BMP) and dumps (MRT) say, decoded.
+//! - [`route`]: a route as it was heard. [`rib`]: what all routers hear, prefix by prefix, and what of it counts now.
 //! - [`rules`]: what the operator says: pin, deny, prefer; which AS is in which region.
 //! - [`choice`]: the order of regions for a prefix, from routes and rules, and why.
 //! - [`damping`]: how long a change of region has to be wished for before clients are moved.
@@ -30,10 +29,11 @@
 //! - [`diff`]: what moves between two tables. [`answer`]: columns for people, JSON for programs.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
-//! know. Nothing here opens a connection or listens to one, and nothing here is random: every server
-//! that reads the same files comes to the same answers.
+//! know. Nothing here but [`bmp`], [`serve`], [`client`] and [`follow`] opens a connection or listens to one, and nothing
+//! that decides is random: every server that reads the same files comes to the same answers.
 
 pub mod answer;
+pub mod bmp;
 pub mod choice;
 pub mod client;
 pub mod damping;

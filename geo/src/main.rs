@@ -24,7 +24,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Lookup {
-    /// IPv4 or IPv6 addresses of clients.
+    /// IPv4 or IPv6 addresses of clients; `-` reads them from the standard input, one a line.
     #[arg(required = true, value_name = "ADDRESS")]
     addresses: Vec<String>,
     /// The topology's file.
@@ -65,12 +65,27 @@ fn run(lookup: Lookup) -> anyhow::Result<String> {
     let countries = lookup.countries.iter().map(|pair| country(pair)).collect::<anyhow::Result<_>>()?;
     let sources = Sources { prefixes: lookup.prefixes, geoip: lookup.geoip, countries };
     let resolver = Resolver::load(&sources, &topology)?;
-    let mut answers = Vec::with_capacity(lookup.addresses.len());
-    for address in &lookup.addresses {
+    let addresses = addresses(lookup.addresses)?;
+    let mut answers = Vec::with_capacity(addresses.len());
+    for address in &addresses {
         let parsed: IpAddr = address.parse().with_context(|| format!("{address:?}: give 192.0.2.1 or 2001:db8::1"))?;
         answers.push((address.as_str(), resolver.resolve(parsed)));
     }
     if lookup.json { json(&answers) } else { Ok(table(&answers)) }
+}
+
+/// The addresses asked about, those of the standard input in the place of `-`.
+fn addresses(told: Vec<String>) -> anyhow::Result<Vec<String>> {
+    let mut addresses = Vec::with_capacity(told.len());
+    for address in told {
+        if address != "-" {
+            addresses.push(address);
+            continue;
+        }
+        let lines = std::io::read_to_string(std::io::stdin()).context("standard input")?;
+        addresses.extend(lines.split_whitespace().map(str::to_owned));
+    }
+    Ok(addresses)
 }
 
 fn country(pair: &str) -> anyhow::Result<(String, RegionId)> {

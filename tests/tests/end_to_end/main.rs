@@ -18,6 +18,7 @@
 //! - [`purge`]: what was purged is served by nobody any more.
 //! - [`restarts`]: kill -9 and drain.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
+//! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
 //! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
 //!
@@ -30,6 +31,7 @@ mod conformance;
 mod crowds;
 mod demo;
 mod fills;
+mod geo_oracle;
 mod hostile;
 mod hot;
 mod parts;
