@@ -24,6 +24,7 @@
 //! - [`rules`]: what the operator says: pin, deny, prefer; which AS is in which region.
 //! - [`choice`]: the order of regions for a prefix, from routes and rules, and why.
 //! - [`damping`]: how long a change of region has to be wished for before clients are moved.
+//! - [`engine`]: what is heard becomes a table, and stays one while it changes.
 //! - [`resolver`]: which regions serve a client, and what says so.
 //! - [`wire`], [`client`]: what a geo server is asked. [`serve`]: the daemon. [`follow`]: those who follow its table.
 //! - [`diff`]: what moves between two tables. [`answer`]: columns for people, JSON for programs.
@@ -38,6 +39,7 @@ pub mod choice;
 pub mod client;
 pub mod damping;
 pub mod diff;
+pub mod engine;
 pub mod feed;
 mod file;
 pub mod follow;
