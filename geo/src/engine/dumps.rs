@@ -176,9 +176,9 @@ mod tests {
             Ok("10.0.0.0/8: 4 AS64510 (peer 0), 5 AS64511 (peer 1); 10.1.0.0/16: 5 AS64511 (peer 0)"),
         );
         // The peer says that another AS announces it now, then that a third one does, which is nowhere.
-        let later = [whole(), vec![rib([10, 0, 0, 0], 8, &[(0, 64_511)])].concat()].concat();
+        let later = [whole(), rib([10, 0, 0, 0], 8, &[(0, 64_511)])].concat();
         check(None, &later, Ok("10.0.0.0/8: 5 AS64511 (peer 0), 5 AS64511 (peer 1); 10.1.0.0/16: 5 AS64511 (peer 0)"));
-        let later = [whole(), vec![rib([10, 0, 0, 0], 8, &[(0, 64_999)])].concat()].concat();
+        let later = [whole(), rib([10, 0, 0, 0], 8, &[(0, 64_999)])].concat();
         check(None, &later, Ok("10.0.0.0/8: 5 AS64511 (peer 1); 10.1.0.0/16: 5 AS64511 (peer 0)"));
     }
 

@@ -95,7 +95,7 @@ fn followers_hear_every_change_until_there_is_another_table() {
     let told = |world: &World, after: Position| {
         let changes = world.engine().changes_since(after, 9)?.changes;
         let line = |change: &crate::wire::Change| {
-            format!("{} {}", change.prefix, change.leaf.as_ref().map_or("-".to_owned(), |leaf| firsts_of(leaf)))
+            format!("{} {}", change.prefix, change.leaf.as_ref().map_or("-".to_owned(), firsts_of))
         };
         Some(changes.iter().map(line).collect::<Vec<_>>())
     };
