@@ -9,9 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use geo::Topology;
+use geo::answer::Answer;
 use serde_json::json;
-
-use crate::table::Answer;
 
 /// Checks each file; the answer is bad when one of them is.
 #[must_use]

@@ -1,0 +1,2 @@
+//! Following a geo server's table.
+mod course;
