@@ -172,6 +172,11 @@ impl Client {
         self.unreachable(format!("{} {}: {}", status.as_u16(), problem.title, problem.detail))
     }
 
+    /// The error of an answer that was waited for long enough.
+    pub(crate) fn late(&self, after: Duration) -> ClientError {
+        self.unreachable(format!("no answer within {} s", after.as_secs()))
+    }
+
     fn unreachable(&self, why: String) -> ClientError {
         ClientError::Unreachable { url: self.base.as_str().trim_end_matches('/').to_owned(), why }
     }
