@@ -16,6 +16,11 @@
 //! - [`placement`]: the order of servers for a file, a pure function of names and weights.
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
+//! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
+//! - [`lists`]: prefix lists in text, CSV and JSON.
+//! - [`rules`]: what the operator says: pin, deny, prefer; which AS is in which region.
+//! - [`choice`]: the order of regions for a prefix, from routes and rules, and why.
+//! - [`damping`]: how long a change of region has to be wished for before clients are moved.
 //! - [`resolver`]: which region a client's address is in, and what says so.
 //! - [`wire`], [`client`]: what a geo server is asked. [`serve`]: the daemon. [`follow`]: those who follow its table.
 //! - [`diff`]: what moves between two tables. [`answer`]: columns for people, JSON for programs.
@@ -25,14 +30,19 @@
 //! that reads the same files comes to the same answers.
 
 pub mod answer;
+pub mod choice;
 pub mod client;
+pub mod damping;
 pub mod diff;
 mod file;
 pub mod follow;
+pub mod lists;
 pub mod name;
 pub mod placement;
+pub mod regions;
 pub mod resolver;
 pub mod route;
+pub mod rules;
 pub mod serve;
 pub mod table;
 pub mod topology;

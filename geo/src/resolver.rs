@@ -20,7 +20,6 @@
 
 mod geoip;
 mod prefixes;
-mod regions;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,10 +32,10 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use crate::file::{Followed, Look};
+use crate::regions::Regions;
 use crate::topology::{RegionId, Topology, Watched};
 use geoip::Geoip;
 use prefixes::Prefixes;
-use regions::Regions;
 
 /// Where the resolver's evidence is.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -188,7 +187,7 @@ struct Following {
 
 impl Following {
     fn of(sources: Sources, topology: Watched) -> Self {
-        let prefixes = sources.prefixes.iter().map(|path| Followed::new(path.clone(), prefixes::FILE_BYTES_MAX));
+        let prefixes = sources.prefixes.iter().map(|path| Followed::new(path.clone(), crate::lists::FILE_BYTES_MAX));
         let geoip = sources.geoip.iter().map(|path| Followed::new(path.clone(), geoip::FILE_BYTES_MAX));
         let files = prefixes.chain(geoip).collect();
         let regions = Regions::of(&topology.borrow());

@@ -20,8 +20,8 @@ use maxminddb::{LookupResult, MaxMindDbError, Reader, WithinOptions};
 use serde::Deserialize;
 
 use super::ResolverError;
-use super::regions::Regions;
 use crate::file;
+use crate::regions::Regions;
 use crate::topology::RegionId;
 
 /// The file and where its records lead.
