@@ -21,6 +21,7 @@
 //! - [`rules`]: what the operator says: pin, deny, prefer; which AS is in which region.
 //! - [`choice`]: the order of regions for a prefix, from routes and rules, and why.
 //! - [`damping`]: how long a change of region has to be wished for before clients are moved.
+//! - [`rib`]: what all routers hear, prefix by prefix, and what of it counts now.
 //! - [`resolver`]: which region a client's address is in, and what says so.
 //! - [`wire`], [`client`]: what a geo server is asked. [`serve`]: the daemon. [`follow`]: those who follow its table.
 //! - [`diff`]: what moves between two tables. [`answer`]: columns for people, JSON for programs.
@@ -34,6 +35,7 @@ pub mod choice;
 pub mod client;
 pub mod damping;
 pub mod diff;
+pub mod feed;
 mod file;
 pub mod follow;
 pub mod lists;
@@ -41,6 +43,7 @@ pub mod name;
 pub mod placement;
 pub mod regions;
 pub mod resolver;
+pub mod rib;
 pub mod route;
 pub mod rules;
 pub mod serve;
