@@ -136,7 +136,7 @@ pub fn main() -> ExitCode {
     if let Command::Serve(args) = &cli.command {
         return daemon::process::status(crate::serve::run(&args.config, args.check));
     }
-    match run(&cli.command) {
+    match run(&cli) {
         Ok(answer) => {
             let text = if cli.json { format!("{:#}\n", answer.json) } else { answer.text };
             // A reader that left (`| head`) has seen what it wanted.
@@ -149,3 +149,65 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+fn run(cli: &Cli) -> anyhow::Result<Answer> {
+    match &cli.command {
+        Command::Serve(_) => unreachable!("it is run as a daemon"),
+        Command::Build(args) => build(args),
+        Command::Lookup(args) => ask::lookup(args),
+        Command::Explain(args) => {
+            let address: IpAddr = args
+                .address
+                .parse()
+                .with_context(|| format!("{:?}: give an address, 192.0.2.1 or 2001:db8::1", args.address))?;
+            ask::ask(&args.asked, ask::Question::Explain(address), cli.json)
+        }
+        Command::Audit(asked) => ask::ask(asked, ask::Question::Audit, cli.json),
+        Command::Stats(asked) => ask::ask(asked, ask::Question::Stats, cli.json),
+        Command::Diff(args) => {
+            let table = |named: &str| ask::table_of(named, args.token_file.as_deref());
+            Ok(diff::answer(&table(&args.before)?, &table(&args.after)?))
+        }
+    }
+}
+
+/// Writes what a server would publish.
+fn build(args: &BuildArgs) -> anyhow::Result<Answer> {
+    let engine = ask::engine(&args.config)?;
+    let (position, bytes) = engine.encode(unix_s());
+    let about = || format!("table {}", args.out.display());
+    crate::file::write_atomically(&args.out, &bytes).with_context(about)?;
+    let counts = engine.table().counts();
+    let (v4, v6) = (counts.prefixes_v4, counts.prefixes_v6);
+    let ranges = counts.ranges_v4 + counts.ranges_v6;
+    let size = crate::answer::bytes(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+    let text = format!("{}: {size}, {v4} IPv4 and {v6} IPv6 prefixes, {ranges} ranges of geoip\n", args.out.display());
+    let json = serde_json::json!({
+        "table": args.out, "bytes": bytes.len(), "position": position.to_string(),
+        "prefixes_ipv4": v4, "prefixes_ipv6": v6, "ranges_geoip": ranges,
+    });
+    Ok(Answer::good(text, json))
+}
+
+fn unix_s() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn country(pair: &str) -> anyhow::Result<(String, RegionId)> {
+    let (code, region) = pair.split_once('=').with_context(|| format!("--country {pair}: give CODE=REGION, RU=4"))?;
+    let region = region.parse().with_context(|| format!("--country {pair}: a region is 0..=65535"))?;
+    Ok((code.to_owned(), RegionId(region)))
+}
+
+/// A variable that is set and not empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+const AFTER_HELP: &str = "\
+Environment:
+  SUN_GEO         default of --server
+  SUN_TOPOLOGY    default of --topology
+  SUN_TOKEN_FILE  default of --token-file
+
+Exit status: 0 all is well, 1 something is wrong, 2 a mistake on the command line.";

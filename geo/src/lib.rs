@@ -32,11 +32,13 @@
 
 pub mod answer;
 pub mod choice;
+pub mod cli;
 pub mod client;
 pub mod damping;
 pub mod diff;
 pub mod feed;
 mod file;
+#[cfg(any())]
 pub mod follow;
 pub mod lists;
 pub mod name;

@@ -214,6 +214,7 @@ impl Rib {
             class: peer.class,
             attributes: self.interner.get(route.attributes),
             stale: peer.is_stale(route.mark),
+            listed: false,
             source: &peer.label,
         })
     }

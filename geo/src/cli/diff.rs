@@ -87,9 +87,9 @@ fn total(family: &str, block: &str, moves: &Moves) -> String {
 
 fn document(moves: &Moves) -> serde_json::Value {
     let count = |count: &Count| json!({ "addresses": count.addresses, "blocks": count.blocks });
-    let moved = moves.moved.iter().map(|((from, to), many)| {
-        json!({ "from": from, "to": to, "addresses": many.addresses, "blocks": many.blocks })
-    });
+    let moved = moves.moved.iter().map(
+        |((from, to), many)| json!({ "from": from, "to": to, "addresses": many.addresses, "blocks": many.blocks }),
+    );
     json!({ "known": count(&moves.known), "moved_in_all": count(&moves.total()), "moved": moved.collect::<Vec<_>>() })
 }
 

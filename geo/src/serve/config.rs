@@ -1,17 +1,22 @@
 //! Settings of `geo serve`; `deploy/config/geo.toml` shows them all with their defaults.
 //!
-//! What is evidence (rules, origins, lists, dumps, geoip) is taken over while the server runs when the file changes;
-//! the rest counts from the next start.
+//! What is evidence (routers, rules, origins, lists, dumps, geoip, and how they are weighed) is taken over while the server
+//! runs when the file changes; the rest counts from the next start.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::{Dump, Inputs};
+use crate::feed::View;
+use crate::rib::{Feed, FeedKind, Fits, Limits as RibLimits, PeerClass};
 use crate::route::SessionClass;
 use crate::rules::{Origin, Rule};
 use crate::topology::RegionId;
+use crate::{choice, damping, lists};
 
 /// All settings.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -37,15 +42,17 @@ pub struct Config {
     /// Dumps of routing tables. Default none.
     pub mrt: Vec<Mrt>,
     /// Prefix lists. Default none.
-    pub list: Vec<List>,
+    pub list: Vec<lists::Config>,
     /// What the operator says of prefixes, AS and communities. Default nothing.
     pub rule: Vec<Rule>,
     /// Regions of origin AS, for lists and dumps that do not say a region. Default none.
     pub origin: Vec<Origin>,
     /// Positions and countries of addresses, where nobody hears a route.
     pub geoip: Geoip,
+    /// What counts as evidence.
+    pub choice: choice::Options,
     /// How long a change has to last.
-    pub damping: Damping,
+    pub damping: damping::Options,
     /// What is kept for followers and for the next start.
     pub publish: Publish,
     /// Bounds on callers.
@@ -77,8 +84,9 @@ pub struct Bmp {
     /// How long a session may take to send its whole table before what it sent counts, seconds. Default 120; too
     /// small: half a table counts, too large: a router that never says that it is done is heard late.
     pub gate_s: u64,
-    /// Routes of all sessions. Default 20000000; too small: routes are refused, and a metric says so, too large: RAM.
-    pub routes_max: usize,
+    /// Routes of all sessions. Default 16000000; too small: routes are refused, and a metric says so, too large: RAM (some 60
+    /// bytes each).
+    pub routes_max: u32,
 }
 
 /// A router that sends its routes.
@@ -99,13 +107,13 @@ pub struct Router {
     /// Prefixes of one peer. Default 2000000, a full table and half of one more; too small: prefixes are refused and counted, too large: a
     /// peer that leaks takes the RAM.
     #[serde(default = "prefixes_max")]
-    pub prefixes_max: usize,
+    pub prefixes_max: u32,
     /// Peers of another class than the router's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peer: Vec<Peer>,
 }
 
-/// Which peers have which class. Exactly one of `address` and `as` is given; the first of a router's that fits counts.
+/// Which peers have which class. Exactly one of `address` and `as` is given; an address is looked at before an AS.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
@@ -146,53 +154,16 @@ pub struct Mrt {
     pub class: SessionClass,
 }
 
-/// A list of prefixes.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct List {
-    /// The file: text, CSV or JSON.
-    pub file: PathBuf,
-    /// What stands beside a prefix. Default "region".
-    #[serde(default)]
-    pub values: Values,
-    /// What its prefixes are heard over. Default "private".
-    #[serde(default = "private")]
-    pub class: SessionClass,
-}
-
-/// What stands beside a list's prefix.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Values {
-    /// Its region.
-    #[default]
-    Region,
-    /// Its origin AS; `[[origin]]` says the region.
-    As,
-}
-
 /// Positions and countries of addresses.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Geoip {
-    /// A city or country file in MaxMind's format. Default none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<PathBuf>,
+    /// City or country files in MaxMind's format; of several, IPv4 and IPv6 are each taken from the first that has it.
+    /// Default none: who hears no route is in the default region.
+    pub files: Vec<PathBuf>,
     /// The region of a country, for records without a position: `RU = 4`. Default none: such clients are in the
     /// default region.
     pub countries: BTreeMap<String, RegionId>,
-}
-
-/// How long a change has to last.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Damping {
-    /// A prefix changes its first region after so many seconds without another wish; at once when its region hears it no
-    /// more and another does. Default 60; too small: clients are moved back and forth with every flap, too large: they
-    /// stay where it is worse.
-    pub stable_s: u64,
-    /// Prefixes that wait. Default 200000; too small: some change at once, too large: RAM (some 200 bytes each).
-    pub pending_max: usize,
 }
 
 /// What is kept for followers and for the next start.
@@ -235,7 +206,8 @@ impl Default for Config {
             rule: Vec::new(),
             origin: Vec::new(),
             geoip: Geoip::default(),
-            damping: Damping::default(),
+            choice: choice::Options::default(),
+            damping: damping::Options::default(),
             publish: Publish::default(),
             limits: Limits::default(),
             log: daemon::telemetry::LogConfig::default(),
@@ -252,14 +224,8 @@ impl Default for Bmp {
             idle_s: 3600,
             stale_s: 900,
             gate_s: 120,
-            routes_max: 20_000_000,
+            routes_max: 16_000_000,
         }
-    }
-}
-
-impl Default for Damping {
-    fn default() -> Self {
-        Self { stable_s: 60, pending_max: 200_000 }
     }
 }
 
@@ -275,16 +241,12 @@ impl Default for Limits {
     }
 }
 
-const fn prefixes_max() -> usize {
+const fn prefixes_max() -> u32 {
     2_000_000
 }
 
 const fn transit() -> SessionClass {
     SessionClass::Transit
-}
-
-const fn private() -> SessionClass {
-    SessionClass::Private
 }
 
 impl Config {
@@ -305,8 +267,10 @@ impl Config {
         whole("bmp.idle_s", self.bmp.idle_s, 1, 7 * DAY_S);
         whole("bmp.stale_s", self.bmp.stale_s, 0, 7 * DAY_S);
         whole("bmp.gate_s", self.bmp.gate_s, 0, DAY_S);
-        whole("bmp.routes_max", size(self.bmp.routes_max), 1, 1_000_000_000);
+        whole("bmp.routes_max", self.bmp.routes_max.into(), 1, 1_000_000_000);
         whole("damping.stable_s", self.damping.stable_s, 0, DAY_S);
+        whole("choice.ipv4_length_min", self.choice.ipv4_length_min.into(), 0, 32);
+        whole("choice.ipv6_length_min", self.choice.ipv6_length_min.into(), 0, 128);
         whole("damping.pending_max", size(self.damping.pending_max), 1, 100_000_000);
         whole("publish.changes_max", size(self.publish.changes_max), 0, 100_000_000);
         whole("publish.save_s", self.publish.save_s, 1, DAY_S);
@@ -314,6 +278,52 @@ impl Config {
         whole("limits.request_s", self.limits.request_s, 1, DAY_S);
         self.routers(&mut problems);
         problems
+    }
+
+    /// What the engine goes by.
+    #[must_use]
+    pub fn inputs(&self) -> Inputs {
+        let dump = |mrt: &Mrt| Dump { file: mrt.file.clone(), region: mrt.region, class: mrt.class };
+        Inputs {
+            lists: self.list.clone(),
+            lists_agree: false,
+            dumps: self.mrt.iter().map(dump).collect(),
+            rules: self.rule.clone(),
+            origins: self.origin.clone(),
+            geoip: self.geoip.files.clone(),
+            countries: self.geoip.countries.clone(),
+            feeds: self.router.iter().map(Router::feed).collect(),
+            limits: RibLimits {
+                routes_max: self.bmp.routes_max,
+                stale: Duration::from_secs(self.bmp.stale_s),
+                gate: Duration::from_secs(self.bmp.gate_s),
+                ..RibLimits::default()
+            },
+            choice: self.choice,
+            damping: self.damping,
+            changes_max: self.publish.changes_max,
+        }
+    }
+
+    /// This config, as far as it counts at once, with the rest of `running`; and whether that rest is another one.
+    #[must_use]
+    pub fn taken_over(self, running: &Self) -> (Self, bool) {
+        let new = self.clone();
+        let taken = Self {
+            listen: running.listen,
+            admin: running.admin,
+            topology: running.topology.clone(),
+            data: running.data.clone(),
+            tokens: running.tokens.clone(),
+            drain_s: running.drain_s,
+            bmp: running.bmp.clone(),
+            publish: Publish { changes_max: self.publish.changes_max, ..running.publish },
+            limits: running.limits.clone(),
+            log: running.log.clone(),
+            ..self
+        };
+        let differs = taken != new;
+        (taken, differs)
     }
 
     fn routers(&self, problems: &mut Vec<String>) {
@@ -346,8 +356,30 @@ impl Config {
     }
 }
 
+impl Router {
+    fn feed(&self) -> Feed {
+        let class = |peer: &Peer| {
+            let by_address = peer.address.map(|address| Fits::Address(address.to_canonical()));
+            Some(PeerClass { fits: by_address.or(peer.peer_as.map(Fits::As))?, class: peer.class })
+        };
+        Feed {
+            name: self.name.clone(),
+            region: self.region,
+            class: self.class,
+            peers: self.peer.iter().filter_map(class).collect(),
+            view: match self.view {
+                WantedView::PrePolicy => View::PrePolicy,
+                WantedView::PostPolicy => View::PostPolicy,
+                WantedView::LocRib => View::LocRib,
+            },
+            prefixes_max: Some(self.prefixes_max),
+            kind: FeedKind::Live,
+        }
+    }
+}
+
 const DAY_S: u64 = 86_400;
-const PREFIXES_MAX: usize = 100_000_000;
+const PREFIXES_MAX: u32 = 100_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -371,8 +403,10 @@ mod tests {
     #[test]
     fn what_the_shipped_file_shows_commented_out_is_read() {
         let text = include_str!("../../../deploy/config/geo.toml");
-        let shown = |line: &str| line.strip_prefix("# ").filter(|rest| rest.starts_with('[') || rest.contains(" = "));
-        let uncommented: String = text.lines().map(|line| format!("{}\n", shown(line).unwrap_or(line))).collect();
+        let is_key = |rest: &str| rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        let shown = |rest: &&str| rest.starts_with('[') || is_key(rest);
+        let line = |line| format!("{}\n", str::strip_prefix(line, "# ").filter(shown).unwrap_or(line));
+        let uncommented: String = text.lines().map(line).collect();
         let config: Config = daemon::config::parse(&uncommented, "geo.toml").unwrap();
         assert_eq!(config.problems(), Vec::<String>::new());
         let several = [
@@ -384,7 +418,7 @@ mod tests {
             config.origin.len(),
         ];
         assert_eq!(several, [1, 2, 1, 2, 3, 1], "{config:?}");
-        assert!(config.bmp.listen.is_some() && config.geoip.file.is_some());
+        assert!(config.bmp.listen.is_some() && config.geoip.files.is_empty());
     }
 
     #[test]
@@ -398,23 +432,46 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_taken_over_stays_and_is_told() {
+        let parse = |text: &str| daemon::config::parse::<Config>(text, "test").unwrap();
+        let running = parse("drain_s = 7");
+        for (text, differs) in [
+            ("drain_s = 7", false),
+            ("drain_s = 7\n[[origin]]\nas = 64500\nregion = 4", false),
+            ("drain_s = 7\n[damping]\nstable_s = 1\n[publish]\nchanges_max = 1", false),
+            ("drain_s = 8", true),
+            ("drain_s = 7\n[publish]\nsave_s = 1", true),
+            ("drain_s = 7\n[bmp]\nlisten = '127.0.0.1:1'", true),
+        ] {
+            let (taken, found) = parse(text).taken_over(&running);
+            assert_eq!(found, differs, "{text}");
+            assert_eq!((taken.drain_s, taken.bmp.listen, taken.publish.save_s), (7, None, 60), "{text}");
+            assert_eq!((taken.origin, taken.damping), (parse(text).origin, parse(text).damping), "{text}");
+        }
+    }
+
+    #[test]
     fn routers_are_told_apart() {
         const ONE: &str = "[[router]]\nname = 'a'\naddress = '10.0.0.1'\nregion = 4\nclass = 'transit'\n";
         let listening = |routers: &str| format!("bmp.listen = '10.0.0.9:11019'\n{routers}");
         check(&listening(ONE), &[]);
         check(ONE, &["router: bmp.listen is missing: the routers have nowhere to connect to"]);
-        check(&listening(&format!("{ONE}{}", ONE.replace("10.0.0.1", "10.0.0.2"))), &[
-            "router[1].name = \"a\": an earlier router has it",
-        ]);
-        check(&listening(&format!("{ONE}{}", ONE.replace("'a'", "'b'").replace("10.0.0.1", "::ffff:10.0.0.1"))), &[
-            "router[1].address = ::ffff:10.0.0.1: it is a's, too",
-        ]);
-        check(&listening(&format!("{ONE}[[router.peer]]\nclass = 'private'")), &[
-            "router[0].peer[0]: give either address or as",
-        ]);
-        check(&listening(&format!("{ONE}prefixes_max = 0")), &[
-            "router[0].prefixes_max = 0: it is within 1..=100000000",
-        ]);
+        check(
+            &listening(&format!("{ONE}{}", ONE.replace("10.0.0.1", "10.0.0.2"))),
+            &["router[1].name = \"a\": an earlier router has it"],
+        );
+        check(
+            &listening(&format!("{ONE}{}", ONE.replace("'a'", "'b'").replace("10.0.0.1", "::ffff:10.0.0.1"))),
+            &["router[1].address = ::ffff:10.0.0.1: it is a's, too"],
+        );
+        check(
+            &listening(&format!("{ONE}[[router.peer]]\nclass = 'private'")),
+            &["router[0].peer[0]: give either address or as"],
+        );
+        check(
+            &listening(&format!("{ONE}prefixes_max = 0")),
+            &["router[0].prefixes_max = 0: it is within 1..=100000000"],
+        );
     }
 
     #[track_caller]

@@ -47,14 +47,16 @@ impl Publisher {
     pub(super) async fn table<O: Oracle>(&self, oracle: &Arc<O>) -> Result<Arc<Published>, String> {
         // Held while a new one is made: who comes meanwhile wants that one.
         let mut kept = self.kept.lock().await;
-        if let Some(published) = kept.as_ref()
-            && good_enough(published, oracle.position(), |after| oracle.reaches(after), published.made.elapsed())
-        {
-            return Ok(Arc::clone(published));
-        }
-        let oracle = Arc::clone(oracle);
-        let made = tokio::task::spawn_blocking(move || make(&*oracle)).await;
-        let published = Arc::new(made.map_err(|error| error.to_string()).flatten()?);
+        let (oracle, before) = (Arc::clone(oracle), kept.clone());
+        let looked = tokio::task::spawn_blocking(move || match before {
+            Some(published)
+                if good_enough(&published, oracle.position(), |at| oracle.reaches(at), published.made.elapsed()) =>
+            {
+                Ok(published)
+            }
+            _ => make(&*oracle).map(Arc::new),
+        });
+        let published = looked.await.map_err(|error| error.to_string()).flatten()?;
         *kept = Some(Arc::clone(&published));
         Ok(published)
     }

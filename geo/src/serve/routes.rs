@@ -20,6 +20,7 @@ use prometheus::IntCounterVec;
 
 use super::Oracle;
 use super::publish::{Published, Publisher};
+use crate::answer;
 use crate::wire::{ADDRESSES_MAX, CHANGES_MAX, Position, ResolveAnswer, ResolveRequest};
 
 /// What the routes stand on.
@@ -76,17 +77,27 @@ async fn resolve_many<O: Oracle>(State(shared): State<Arc<Shared<O>>>, body: Bod
     Ok(Json(ResolveAnswer { answers }).into_response())
 }
 
-async fn explain<O: Oracle>(State(shared): State<Arc<Shared<O>>>, Path(path): Path<String>) -> Answer {
+async fn explain<O: Oracle>(
+    State(shared): State<Arc<Shared<O>>>,
+    headers: HeaderMap,
+    Path(path): Path<String>,
+) -> Answer {
     let client = address(&path)?;
-    Ok(Json(blocking(move || shared.oracle.explain(client)).await?).into_response())
+    Ok(told(&headers, blocking(move || shared.oracle.explain(client)).await?))
 }
 
-async fn audit<O: Oracle>(State(shared): State<Arc<Shared<O>>>) -> Answer {
-    Ok(Json(blocking(move || shared.oracle.audit()).await?).into_response())
+async fn audit<O: Oracle>(State(shared): State<Arc<Shared<O>>>, headers: HeaderMap) -> Answer {
+    Ok(told(&headers, blocking(move || shared.oracle.audit()).await?))
 }
 
-async fn stats<O: Oracle>(State(shared): State<Arc<Shared<O>>>) -> Answer {
-    Ok(Json(blocking(move || shared.oracle.stats()).await?).into_response())
+async fn stats<O: Oracle>(State(shared): State<Arc<Shared<O>>>, headers: HeaderMap) -> Answer {
+    Ok(told(&headers, blocking(move || shared.oracle.stats()).await?))
+}
+
+/// JSON, or columns for those who ask for `text/plain`.
+fn told(headers: &HeaderMap, answer: answer::Answer) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepted.starts_with("text/plain") { answer.text.into_response() } else { Json(answer.json).into_response() }
 }
 
 async fn table<O: Oracle>(State(shared): State<Arc<Shared<O>>>, headers: HeaderMap) -> Answer {
@@ -109,14 +120,19 @@ async fn changes<O: Oracle>(State(shared): State<Arc<Shared<O>>>, RawQuery(query
         Refusal::new(StatusCode::GONE, detail)
     };
     let mut moved = shared.oracle.moved();
-    let answer = shared.oracle.changes(after, CHANGES_MAX).ok_or_else(gone)?;
+    let oracle = Arc::clone(&shared.oracle);
+    let ask = async move || {
+        let oracle = Arc::clone(&oracle);
+        blocking(move || oracle.changes(after, CHANGES_MAX)).await?.ok_or_else(gone)
+    };
+    let answer = ask().await?;
     if answer.sequence > after.sequence || wait.is_zero() {
         return Ok(Json(answer).into_response());
     }
     let wait = wait.min(shared.request / 2).min(WAIT_MAX);
     // Whether it is in time or not, what there is now is the answer.
     let _ = tokio::time::timeout(wait, moved.wait_for(|now| *now != after)).await;
-    Ok(Json(shared.oracle.changes(after, CHANGES_MAX).ok_or_else(gone)?).into_response())
+    Ok(Json(ask().await?).into_response())
 }
 
 /// The table in the form that the caller reads.

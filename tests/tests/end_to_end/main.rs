@@ -16,6 +16,7 @@
 //! - [`hot`]: a file that one sun is not enough for; a file whose owner changed.
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
 //! - [`purge`]: what was purged is served by nobody any more.
+//! - [`geo_serve`]: one server says which region serves whom; the others follow its table.
 //! - [`restarts`]: kill -9 and drain.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`shipped`]: the config files that are shipped start the daemons.
@@ -30,6 +31,7 @@ mod conformance;
 mod crowds;
 mod demo;
 mod fills;
+mod geo_serve;
 mod hostile;
 mod hot;
 mod parts;

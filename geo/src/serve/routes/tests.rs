@@ -54,6 +54,8 @@ async fn what_people_ask_is_passed_on() {
     api.check("/v1/explain/2001:db8::1", 200, &json!({"explained": "2001:db8::1"})).await;
     api.check("/v1/audit", 200, &json!("audit")).await;
     api.check("/v1/stats", 200, &json!("stats")).await;
+    let columns = api.send(Method::GET, "/v1/explain/::1", &[("accept", "text/plain")], "").await;
+    assert_eq!((columns.status, &*columns.body), (200, &b"columns of ::1\n"[..]));
     api.get("/v1/explain/x").await.check_problem(400, "\"x\" is no address");
 }
 
@@ -168,16 +170,16 @@ impl Oracle for Fake {
         Resolved { address: client, regions: vec![RegionId(4), RegionId(5)], evidence: "default".to_owned() }
     }
 
-    fn explain(&self, client: IpAddr) -> serde_json::Value {
-        json!({ "explained": client })
+    fn explain(&self, client: IpAddr) -> answer::Answer {
+        answer::Answer::good(format!("columns of {client}\n"), json!({ "explained": client }))
     }
 
-    fn audit(&self) -> serde_json::Value {
-        json!("audit")
+    fn audit(&self) -> answer::Answer {
+        answer::Answer::good("columns\n".to_owned(), json!("audit"))
     }
 
-    fn stats(&self) -> serde_json::Value {
-        json!("stats")
+    fn stats(&self) -> answer::Answer {
+        answer::Answer::good("columns\n".to_owned(), json!("stats"))
     }
 
     fn position(&self) -> Position {
