@@ -17,12 +17,16 @@
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
 //! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
+//! - [`route`]: a route as it was heard.
+//! - [`feed`]: what routers (BMP) and dumps (MRT) say, decoded.
 //! - [`lists`]: prefix lists in text, CSV and JSON.
+//! - [`geoip`]: what a file in MaxMind's format says of every address.
+//! - [`rib`]: what all routers hear, prefix by prefix, and what of it counts now.
 //! - [`rules`]: what the operator says: pin, deny, prefer; which AS is in which region.
 //! - [`choice`]: the order of regions for a prefix, from routes and rules, and why.
 //! - [`damping`]: how long a change of region has to be wished for before clients are moved.
-//! - [`rib`]: what all routers hear, prefix by prefix, and what of it counts now.
 //! - [`resolver`]: which region a client's address is in, and what says so.
+//! - [`resolver`]: which regions serve a client, and what says so.
 //! - [`wire`], [`client`]: what a geo server is asked. [`serve`]: the daemon. [`follow`]: those who follow its table.
 //! - [`diff`]: what moves between two tables. [`answer`]: columns for people, JSON for programs.
 //!
@@ -38,8 +42,8 @@ pub mod damping;
 pub mod diff;
 pub mod feed;
 mod file;
-#[cfg(any())]
 pub mod follow;
+pub mod geoip;
 pub mod lists;
 pub mod name;
 pub mod placement;

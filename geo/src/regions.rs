@@ -88,6 +88,11 @@ impl Regions {
         self.index.get(usize::from(region.0)).is_some_and(|&at| at != ABSENT)
     }
 
+    /// All of them, in order of id.
+    pub fn iter(&self) -> impl Iterator<Item = RegionId> {
+        self.places.iter().map(|(id, _)| *id)
+    }
+
     /// The region, then those that take its clients over; at most four, none when the topology does not have it.
     #[must_use]
     pub fn from(&self, region: RegionId) -> &[RegionId] {
@@ -114,7 +119,8 @@ impl Regions {
     }
 }
 
-const REGIONS_PER_CLIENT_MAX: usize = 4;
+/// Regions of one answer.
+pub const REGIONS_PER_CLIENT_MAX: usize = 4;
 
 /// No region is at this place: a topology has at most 1,024.
 const ABSENT: u16 = u16::MAX;

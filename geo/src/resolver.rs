@@ -3,11 +3,11 @@
 //! ```text
 //!   client --IPv4-mapped? as IPv4--> longest listed prefix --none--> geoip record --none--> default region
 //!                                        |                              |
-//!                                     its region            position: the nearest region
-//!                                        |                  country: as `countries` says
+//!                              its regions, then those      position: the nearest region
+//!                              of the prefixes around it    country: as `countries` says
 //!                                        +--------------+---------------+
 //!                                                       v
-//!                              that region, then its neighbours; at most four
+//!                 those regions, then neighbours of the first, as they stand; at most four
 //! ```
 //!
 //! Everything is read, checked and prepared when it is loaded, so that an answer is a lookup that cannot
@@ -18,7 +18,7 @@
 //! - An answer has 1..=4 regions of the topology that the table was made for, none twice.
 //! - More specific evidence wins over less specific, and listed prefixes over geoip.
 
-mod geoip;
+mod order;
 mod prefixes;
 
 use std::collections::BTreeMap;
@@ -32,9 +32,11 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
 use crate::file::{Followed, Look};
+use crate::geoip::{self, Geoip, GeoipError};
 use crate::regions::Regions;
+use crate::table::{Candidate, Leaf, Source};
 use crate::topology::{RegionId, Topology, Watched};
-use geoip::Geoip;
+pub use order::{RegionList, Standing};
 use prefixes::Prefixes;
 
 /// Where the resolver's evidence is.
@@ -56,39 +58,51 @@ pub struct Sources {
 #[derive(Debug)]
 pub struct Resolver {
     prefixes: Prefixes,
-    geoip: Option<Geoip>,
+    /// What a list says, by region.
+    listed: BTreeMap<RegionId, Leaf>,
+    geoip: Option<geoip::Baked>,
     regions: Regions,
 }
 
 /// The regions that serve a client, best first, and why.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Resolution {
     /// At least one, at most four.
-    pub regions: Vec<RegionId>,
+    pub regions: RegionList,
     /// What decided the first.
     pub evidence: Evidence,
 }
 
 /// What told the region.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Evidence {
-    /// The most specific listed prefix.
+    /// An operator's rule for the prefix.
+    Rule(IpNet),
+    /// The most specific prefix that is heard or listed and has a region to serve from.
     Prefix(IpNet),
-    /// A position or country of the geoip file: nearest region.
-    Geoip(String),
+    /// The geoip file: the nearest region, or that of the country. The country's code, where the file tells one.
+    Geoip(Option<[u8; 2]>),
     /// Nothing is known.
     Default,
 }
 
-/// "prefix 127.1.0.0/16", "geoip RU 55.75,37.62", "default".
+/// "rule 127.1.0.0/16", "prefix 127.1.0.0/16", "geoip RU", "geoip", "default".
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Rule(prefix) => write!(f, "rule {prefix}"),
             Self::Prefix(prefix) => write!(f, "prefix {prefix}"),
-            Self::Geoip(record) => write!(f, "geoip {record}"),
+            Self::Geoip(Some([a, b])) => write!(f, "geoip {}{}", char::from(*a), char::from(*b)),
+            Self::Geoip(None) => f.write_str("geoip"),
             Self::Default => f.write_str("default"),
         }
+    }
+}
+
+/// As it prints.
+impl serde::Serialize for Evidence {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -107,24 +121,45 @@ impl Resolver {
         geoip::check_countries(&sources.countries, &regions)?;
         let prefixes = Prefixes::load(&sources.prefixes, &regions)?;
         let geoip = match &sources.geoip {
-            Some(file) => Some(Geoip::load(file, &sources.countries, &regions)?),
+            Some(file) => {
+                let baked = Geoip::load(file)?.bake(&sources.countries, &regions);
+                Some(baked.map_err(|GeoipError(why)| ResolverError(format!("{}: {why}", file.display())))?)
+            }
             None => None,
         };
-        Ok(Self { prefixes, geoip, regions })
+        let leaf = |region| {
+            let candidates = vec![Candidate { region, rank: 0 }];
+            (region, Leaf { candidates, denied: Vec::new(), source: Source::List })
+        };
+        let listed = regions.iter().map(leaf).collect();
+        Ok(Self { prefixes, listed, geoip, regions })
     }
 
-    /// The regions of an address. An IPv4 address in IPv6's clothes (`::ffff:192.0.2.1`) is an IPv4 address.
+    /// The regions of an address, as if all of them were live. An IPv4 address in IPv6's clothes (`::ffff:192.0.2.1`)
+    /// is an IPv4 address.
     #[must_use]
     pub fn resolve(&self, client: IpAddr) -> Resolution {
+        self.resolve_with(client, |_| Standing::Live)
+    }
+
+    /// The regions of an address as they stand: those that are down are passed over, saturated ones come last. Where
+    /// nobody is live, the answer is that of [`Resolver::resolve`].
+    #[must_use]
+    pub fn resolve_with(&self, client: IpAddr, standing: impl Fn(RegionId) -> Standing) -> Resolution {
         let client = client.to_canonical();
-        let (region, evidence) = if let Some((prefix, region)) = self.prefixes.longest(client) {
-            (region, Evidence::Prefix(prefix))
-        } else if let Some((region, record)) = self.geoip.as_ref().and_then(|geoip| geoip.of(client)) {
-            (region, Evidence::Geoip(record.to_owned()))
-        } else {
-            (self.regions.default(), Evidence::Default)
+        let chain = self.prefixes.covering(client);
+        let chain = chain.iter().filter_map(|&(prefix, region)| Some((Some(prefix), self.listed.get(&region)?)));
+        let base = || Some((None, self.geoip.as_ref()?.leaf(client)?));
+        let chain = chain.map(|(prefix, leaf)| ((prefix, leaf), leaf));
+        let (regions, told) =
+            order::order(client, &self.regions, &chain, || base().map(|told| (told, told.1)), standing);
+        let evidence = match told {
+            Some((Some(prefix), Leaf { source: Source::Rule, .. })) => Evidence::Rule(prefix),
+            Some((Some(prefix), _)) => Evidence::Prefix(prefix),
+            Some((None, Leaf { source: Source::Geoip(country), .. })) => Evidence::Geoip(*country),
+            Some((None, _)) | None => Evidence::Default,
         };
-        Resolution { regions: self.regions.from(region).to_vec(), evidence }
+        Resolution { regions, evidence }
     }
 }
 
@@ -132,6 +167,12 @@ impl Resolver {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ResolverError(pub String);
+
+impl From<GeoipError> for ResolverError {
+    fn from(GeoipError(why): GeoipError) -> Self {
+        Self(why)
+    }
+}
 
 /// Loads the resolver and follows its files and the topology (every second); a source that turns bad is
 /// refused with one WARN and the running table stays. A changed file is in use within three seconds. The

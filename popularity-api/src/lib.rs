@@ -11,7 +11,8 @@
 //!
 //! - [`wire`]: every body, completely. [`client`]: how others call.
 //! - [`engine`]: ratings that fade, in RAM and on disk.
-//! - [`holdings`], [`status`], [`hot`], [`balance`]: what is known of servers, and which of them is next. Pure.
+//! - [`holdings`], [`status`], [`hot`], [`balance`], [`saturation`]: what is known of servers, and which of them is next.
+//!   Pure.
 //! - [`wanted`], [`links`]: what follows for caches and clients. Pure.
 //! - [`purge`]: what must no longer be handed out; the log that servers follow.
 //! - [`api`]: the state, a method a call. [`routes`]: HTTP around it.
@@ -32,6 +33,7 @@ pub mod hot;
 pub mod links;
 pub mod purge;
 pub mod routes;
+pub mod saturation;
 pub mod server;
 pub mod status;
 #[cfg(test)]

@@ -44,15 +44,17 @@ impl Prefixes {
         before.map_or(Ok(()), |before| lists::one_region(entry, before))
     }
 
-    /// The most specific prefix that holds the address.
-    pub(super) fn longest(&self, address: IpAddr) -> Option<(IpNet, RegionId)> {
-        match address {
+    /// The prefixes that hold the address, most specific first.
+    pub(super) fn covering(&self, address: IpAddr) -> Vec<(IpNet, RegionId)> {
+        let mut found: Vec<(IpNet, RegionId)> = match address {
             IpAddr::V4(address) => {
-                self.v4.get_lpm(&address.into()).map(|(prefix, &region)| (IpNet::V4(prefix), region))
+                self.v4.cover(&address.into()).map(|(prefix, &region)| (IpNet::V4(prefix), region)).collect()
             }
             IpAddr::V6(address) => {
-                self.v6.get_lpm(&address.into()).map(|(prefix, &region)| (IpNet::V6(prefix), region))
+                self.v6.cover(&address.into()).map(|(prefix, &region)| (IpNet::V6(prefix), region)).collect()
             }
-        }
+        };
+        found.reverse();
+        found
     }
 }

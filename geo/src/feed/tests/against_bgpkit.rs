@@ -1,0 +1,1 @@
+//! The same bytes read by bgpkit-parser, and bytes that it wrote.
