@@ -25,14 +25,13 @@
 //! - [`rules`]: what the operator says: pin, deny, prefer; which AS is in which region.
 //! - [`choice`]: the order of regions for a prefix, from routes and rules, and why.
 //! - [`damping`]: how long a change of region has to be wished for before clients are moved.
-//! - [`resolver`]: which region a client's address is in, and what says so.
 //! - [`resolver`]: which regions serve a client, and what says so.
 //! - [`wire`], [`client`]: what a geo server is asked. [`serve`]: the daemon. [`follow`]: those who follow its table.
-//! - [`diff`]: what moves between two tables. [`answer`]: columns for people, JSON for programs.
+//! - [`diff`]: what moves between two tables. [`answer`]: columns for people, JSON for programs. [`cli`]: the command `geo`.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
-//! know. Nothing here opens a connection or listens to one, and nothing here is random: every server
-//! that reads the same files comes to the same answers.
+//! know. Nothing here is random: every server that reads the same files comes to the same answers. Only [`serve`],
+//! [`client`] and [`follow`] open or take connections.
 
 pub mod answer;
 pub mod choice;
