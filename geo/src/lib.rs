@@ -39,6 +39,7 @@ pub mod cli;
 pub mod client;
 pub mod damping;
 pub mod diff;
+pub mod engine;
 pub mod feed;
 mod file;
 pub mod follow;

@@ -103,8 +103,8 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     tracing::info!(%listen, %admin, position = %live.position(), "the geo server listens");
 
     let (updates, queue) = mpsc::channel(config.bmp.queue_max);
-    let step = live::step(Arc::clone(&live), queue, metrics.clone(), readiness, drain.clone());
-    drain.spawn(step);
+    let queue = live::Queue { updates: queue, _open: updates };
+    drain.spawn(live::step(Arc::clone(&live), queue, metrics.clone(), readiness, drain.clone()));
     drain.spawn(live::follow(Arc::clone(&live), sources, routers, metrics.clone(), drain.clone()));
     drain.spawn(live::save(Arc::clone(&live), table, Duration::from_secs(config.publish.save_s), drain.clone()));
     let request = Duration::from_secs(config.limits.request_s);

@@ -225,26 +225,29 @@ async fn answer(State(state): State<Arc<Mutex<Script>>>, request: Request) -> Re
     };
     let asked = number("epoch=").zip(number("after="));
     for _ in 0..20 {
-        let mut state = lock(&state);
-        if state.away {
-            state.refused += 1;
-            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        if let Some(response) = answer_now(&mut lock(&state), asked) {
+            return response;
         }
-        let Some((epoch, after)) = asked else {
-            state.tables += 1;
-            return state.table.clone().into_response();
-        };
-        let Some(known) = after.checked_sub(state.first).filter(|_| epoch == state.epoch) else {
-            return StatusCode::GONE.into_response();
-        };
-        let changes = state.changes[usize::try_from(known).unwrap()..].to_vec();
-        if !changes.is_empty() {
-            let sequence = after + changes.len() as u64;
-            return axum::Json(Changes { epoch, sequence, changes }).into_response();
-        }
-        drop(state);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let (epoch, sequence) = asked.unwrap_or_default();
     axum::Json(Changes { epoch, sequence, changes: vec![] }).into_response()
+}
+
+/// None while there is nothing to tell.
+fn answer_now(state: &mut Script, asked: Option<(u64, u64)>) -> Option<Response> {
+    if state.away {
+        state.refused += 1;
+        return Some(StatusCode::SERVICE_UNAVAILABLE.into_response());
+    }
+    let Some((epoch, after)) = asked else {
+        state.tables += 1;
+        return Some(state.table.clone().into_response());
+    };
+    let Some(known) = after.checked_sub(state.first).filter(|_| epoch == state.epoch) else {
+        return Some(StatusCode::GONE.into_response());
+    };
+    let changes = state.changes[usize::try_from(known).unwrap()..].to_vec();
+    let sequence = after + changes.len() as u64;
+    (!changes.is_empty()).then(|| axum::Json(Changes { epoch, sequence, changes }).into_response())
 }

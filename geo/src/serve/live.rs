@@ -96,10 +96,18 @@ impl Oracle for Live {
     }
 }
 
+/// What routers say, on its way to the engine.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) updates: mpsc::Receiver<(FeedId, Update)>,
+    /// Keeps the queue open where no router can connect: one that is closed is never waited for.
+    pub(super) _open: mpsc::Sender<(FeedId, Update)>,
+}
+
 /// Steps the engine until the drain.
 pub(super) async fn step(
     live: Arc<Live>,
-    mut updates: mpsc::Receiver<(FeedId, Update)>,
+    Queue { mut updates, _open }: Queue,
     metrics: Metrics,
     readiness: Readiness,
     drain: Drain,
@@ -117,7 +125,7 @@ pub(super) async fn step(
             tokio::select! {
                 () = drain.wait() => {}
                 () = tokio::time::sleep_until(wakes.into()) => {}
-                _ = updates.recv_many(&mut batch, BATCH_MAX), if !updates.is_closed() => {}
+                _ = updates.recv_many(&mut batch, BATCH_MAX) => {}
             }
         }
         if drain.started() {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::answer::{Answer, Table, bytes};
 use crate::diff::Named;
-use crate::engine::{Audit, Evidence, Explanation, Link, Stats};
+use crate::engine::{Audit, Explanation, Link, Stats};
 use crate::table::Leaf;
 use crate::topology::RegionId;
 
@@ -77,7 +77,11 @@ fn leaf(leaf: &Leaf) -> String {
 
 /// What an operator should look at.
 pub(crate) fn audit(told: &Audit) -> Answer {
-    let mut text = format!("{}{}\n", shares("IPv4", &told.v4), shares("IPv6", &told.v6));
+    let mut text = format!(
+        "{}{}\n",
+        shares("IPv4", [told.v4.prefixes, told.v4.geoip, told.v4.nothing]),
+        shares("IPv6", [told.v6.prefixes, told.v6.geoip, told.v6.nothing])
+    );
     let mut regions = Table::new(&["REGION", "FIRST FOR", "ONLY FOR", "NEIGHBOURS", "NOTE"]);
     for region in &told.regions {
         let note = if region.without_alternative { "without an alternative" } else { "" };
@@ -110,11 +114,10 @@ pub(crate) fn audit(told: &Audit) -> Answer {
     good(text, told)
 }
 
-fn shares(family: &str, evidence: &Evidence) -> String {
-    let Evidence { prefixes, geoip, nothing, .. } = evidence;
-    let all = prefixes + geoip + nothing;
-    let share = |part: f64| if all == 0.0 { 0.0 } else { 100.0 * part / all };
-    let (prefixes, geoip, nothing) = (share(*prefixes), share(*geoip), share(*nothing));
+/// Of addresses by prefixes, by geoip alone, and unknown.
+fn shares(family: &str, counts: [f64; 3]) -> String {
+    let all: f64 = counts.iter().sum();
+    let [prefixes, geoip, nothing] = counts.map(|part| if all == 0.0 { 0.0 } else { 100.0 * part / all });
     format!(
         "{family}: {prefixes:.2}% of all addresses by prefixes, {geoip:.2}% by geoip alone, {nothing:.2}% not at all\n"
     )

@@ -129,8 +129,10 @@ async fn an_operator_asks_a_server_that_runs() {
     check_done(&ask(&world, &["explain", "127.200.2.7"]), 0, &["pin prefix 127.200.2.0/25 (until friday)"]);
     check_done(&ask(&world, &["lookup", "127.200.2.200"]), 0, &["prefix 127.200.2.0/24"]);
     tests::files::write(&config, &format!("{good}{}", rule.replace("region = 1", "region = 9")));
-    poll::until_true("the bad rule is refused", || async { geo.metrics().await.sum("geo_sources_refused", &[]) == Some(1.0) })
-        .await;
+    poll::until_true("the bad rule is refused", || async {
+        geo.metrics().await.sum("geo_sources_refused", &[]) == Some(1.0)
+    })
+    .await;
     check_done(&ask(&world, &["lookup", "127.200.2.7"]), 0, &["rule 127.200.2.0/25"]);
     assert_eq!(geo.log().matches("cannot be read anew").count(), 1, "it is said once");
     tests::files::write(&config, &good);
@@ -141,7 +143,8 @@ async fn an_operator_asks_a_server_that_runs() {
 
     check_done(&ask(&world, &["lookup", "here"]), 1, &["\"here\": give an address, 192.0.2.1 or 2001:db8::1"]);
     check_done(&run("geo", &["audit"]), 1, &["who is asked? Say --server URL, set SUN_GEO, or say --config FILE"]);
-    let away = ["audit", "--server", "http://127.0.0.1:9", "--token-file", text(&token_file(world.folder(), "operator"))];
+    let away =
+        ["audit", "--server", "http://127.0.0.1:9", "--token-file", text(&token_file(world.folder(), "operator"))];
     check_done(&run("geo", &away), 1, &["geo server at http://127.0.0.1:9: "]);
 }
 
