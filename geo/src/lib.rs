@@ -18,6 +18,7 @@
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
 //! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
 //! - [`route`]: a route as it was heard.
+//! - [`bmp`]: routers connect and tell their routes.
 //! - [`feed`]: what routers (BMP) and dumps (MRT) say, decoded.
 //! - [`lists`]: prefix lists in text, CSV and JSON.
 //! - [`geoip`]: what a file in MaxMind's format says of every address.
@@ -34,6 +35,7 @@
 //! [`client`] and [`follow`] open or take connections.
 
 pub mod answer;
+pub mod bmp;
 pub mod choice;
 pub mod cli;
 pub mod client;
@@ -57,6 +59,9 @@ pub mod table;
 pub mod topology;
 pub mod watch;
 pub mod wire;
+//! know. Nothing here but [`bmp`] opens a connection or listens to one, and nothing here is random: every server
+//! that reads the same files comes to the same answers.
+
 
 pub use name::{CanonicalName, ContentId, NameError};
 pub use placement::Weight;
