@@ -131,7 +131,7 @@ fn rules(regions: &Regions) -> anyhow::Result<Rules> {
     let rule = |index: u32| Rule {
         action: [Action::Pin, Action::Deny, Action::Prefer][index as usize % 3],
         region: RegionId((index % u32::from(REGIONS)) as u16),
-        prefix: (index % 3 == 0).then(|| format!("{}.{}.0.0/16", 1 + index % 150, index % 256)),
+        prefix: index.is_multiple_of(3).then(|| format!("{}.{}.0.0/16", 1 + index % 150, index % 256)),
         origin_as: (index % 3 == 1).then_some(index * 7),
         via: None,
         community: (index % 3 == 2).then(|| format!("{}:{index}", index * 5)),

@@ -34,6 +34,8 @@ mod explain;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -99,7 +101,7 @@ struct Entrant {
 }
 
 /// What regions are ordered by, most important first.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Key {
     /// [`Verdict::order`], or [`NO_RULE`].
     rule: u16,
@@ -108,7 +110,27 @@ struct Key {
     /// How many lower MEDs its neighbour AS has among routes that are equal so far.
     med_level: u16,
     /// Steps of [`KM_STEP`]; 0 while nobody needs it.
-    distance: u16,
+    distance: u8,
+}
+
+impl Key {
+    /// The fields in one number, which takes a third of the time to compare (`benches/choice.rs`).
+    fn packed(self) -> u64 {
+        let first = u64::from(self.rule) << 48 | u64::from(self.class as u8) << 40;
+        first | u64::from(self.path_length) << 24 | u64::from(self.med_level) << 8 | u64::from(self.distance)
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.packed().cmp(&other.packed())
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// A route whose MED may count.
@@ -173,13 +195,12 @@ impl<'a> Chooser<'a> {
         if with_med {
             self.compare_meds(heard);
         }
-        self.sort();
+        sort(&mut self.entrants);
         let equal = |pair: &[Entrant]| matches!(pair, [a, b] if a.key == b.key);
         if self.entrants.windows(2).any(equal)
             && let Some(position) = (self.position)(prefix)
         {
             self.compare_distances(&position);
-            self.sort();
         }
     }
 
@@ -263,16 +284,14 @@ impl<'a> Chooser<'a> {
         }
     }
 
+    /// Puts regions that are equal so far in the order of their distances.
     fn compare_distances(&mut self, position: &Position) {
-        for entrant in &mut self.entrants {
-            if let Some(km) = self.regions.km(entrant.region, position) {
-                entrant.key.distance = steps(km);
+        for equal in self.entrants.chunk_by_mut(|a, b| a.key == b.key).filter(|equal| equal.len() > 1) {
+            for entrant in &mut *equal {
+                entrant.key.distance = self.regions.km(entrant.region, position).map_or(u8::MAX, steps);
             }
+            sort(equal);
         }
-    }
-
-    fn sort(&mut self) {
-        self.entrants.sort_unstable_by_key(|entrant| (entrant.key, entrant.region));
     }
 
     fn fill_leaf(&mut self) -> Option<&Leaf> {
@@ -299,10 +318,15 @@ impl<'a> Chooser<'a> {
     }
 }
 
+/// Best first.
+fn sort(entrants: &mut [Entrant]) {
+    entrants.sort_unstable_by_key(|entrant| (entrant.key.packed(), entrant.region));
+}
+
 /// A distance as it is compared.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 200 fit")]
-fn steps(km: f64) -> u16 {
-    (km / f64::from(KM_STEP)).round() as u16
+fn steps(km: f64) -> u8 {
+    (km / f64::from(KM_STEP)).round() as u8
 }
 
 /// How exact distances are compared, kilometres: half around the globe is 200 steps. With smaller steps, noise of
