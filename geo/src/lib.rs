@@ -59,9 +59,6 @@ pub mod table;
 pub mod topology;
 pub mod watch;
 pub mod wire;
-//! know. Nothing here but [`bmp`] opens a connection or listens to one, and nothing here is random: every server
-//! that reads the same files comes to the same answers.
-
 
 pub use name::{CanonicalName, ContentId, NameError};
 pub use placement::Weight;

@@ -35,6 +35,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::answer::Answer;
+use crate::bmp;
 use crate::client::TABLE_BYTES_MAX;
 use crate::engine::{Engine, Loaded};
 use crate::file;
@@ -89,23 +90,33 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
     readiness.expect("table");
     let metrics = Metrics::register(&registry)?;
-    let admin = admin::serve(config.admin, registry, readiness.clone(), &drain, axum::Router::new()).await?;
+    let admin = admin::serve(config.admin, registry.clone(), readiness.clone(), &drain, axum::Router::new()).await?;
     let listener = bind("listen", config.listen).await?;
     let listen = listener.local_addr()?;
+    let routers = match config.bmp.listen {
+        Some(address) => Some(bind("bmp.listen", address).await?),
+        None => None,
+    };
+    let bmp = routers.as_ref().map(TcpListener::local_addr).transpose()?;
+    let heard = bmp::Metrics::register(&registry)?;
 
     let table = config.data.join("table");
     let (begun, saved) = (config.clone(), table.clone());
     let begun = tokio::task::spawn_blocking(move || begin(file, begun, topology, &saved));
     let (sources, engine) = begun.await.context("reading the sources")??;
-    let (routers, _) = watch::channel(live::fed(&config, &engine));
+    let (known, of_known) = watch::channel(live::fed(&config, &engine));
     let live = Arc::new(Live::new(engine));
     readiness.hold("table");
-    tracing::info!(%listen, %admin, position = %live.position(), "the geo server listens");
+    tracing::info!(%listen, %admin, ?bmp, position = %live.position(), "the geo server listens");
 
-    let (updates, queue) = mpsc::channel(config.bmp.queue_max);
-    let queue = live::Queue { updates: queue, _open: updates };
+    let (sink, updates) = mpsc::channel(config.bmp.queue_max);
+    if let Some(routers) = routers {
+        let (options, drain) = (config.bmp.options(), drain.clone());
+        drain.clone().spawn(bmp::listen(routers, of_known, sink.clone(), options, heard, drain));
+    }
+    let queue = live::Queue { updates, _open: sink };
     drain.spawn(live::step(Arc::clone(&live), queue, metrics.clone(), readiness, drain.clone()));
-    drain.spawn(live::follow(Arc::clone(&live), sources, routers, metrics.clone(), drain.clone()));
+    drain.spawn(live::follow(Arc::clone(&live), sources, known, metrics.clone(), drain.clone()));
     drain.spawn(live::save(Arc::clone(&live), table, Duration::from_secs(config.publish.save_s), drain.clone()));
     let request = Duration::from_secs(config.limits.request_s);
     let limits = http::Limits {
@@ -118,7 +129,7 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     let routes = routes::routes(Arc::new(routes::Shared { oracle: live, tokens, publisher, calls, request }));
     let ending = drain.clone();
     drain.spawn(http::serve(listener, routes, limits, async move { ending.wait().await }));
-    Ok(Running { listen, admin, bmp: None, drain })
+    Ok(Running { listen, admin, bmp, drain })
 }
 
 async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

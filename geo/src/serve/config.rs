@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bmp::Options;
 use crate::engine::{Dump, Inputs};
 use crate::feed::View;
+use crate::feed::framing::MESSAGE_BYTES_MAX;
 use crate::rib::{Feed, FeedKind, Fits, Limits as RibLimits, PeerClass};
 use crate::route::SessionClass;
 use crate::rules::{Origin, Rule};
@@ -68,11 +70,11 @@ pub struct Bmp {
     /// Where routers connect to. Default none: nobody can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
-    /// Longest message, bytes. Default 1048576; too small: a router's long messages end its session, too large: each
+    /// Longest message, bytes. Default 262144; too small: a router's long messages end its session, too large: each
     /// session may take as much RAM.
     pub message_bytes_max: usize,
-    /// Messages that were read and wait to be taken in, of all routers. Default 1024; too small: nothing but more
-    /// switching, too large: RAM.
+    /// Batches of messages that were read and wait to be taken in, of all routers; beyond, routers wait. Default 64; too
+    /// small: more switching, too large: RAM (some 100 KB each).
     pub queue_max: usize,
     /// A session that says nothing for so long is closed, seconds; RFC 7854 has no keepalives, so this has to be above
     /// the router's interval of statistics reports. Default 3600; too small: quiet routers reconnect and send everything
@@ -219,13 +221,21 @@ impl Default for Bmp {
     fn default() -> Self {
         Self {
             listen: None,
-            message_bytes_max: 1 << 20,
-            queue_max: 1024,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            queue_max: 64,
             idle_s: 3600,
             stale_s: 900,
             gate_s: 120,
             routes_max: 16_000_000,
         }
+    }
+}
+
+impl Bmp {
+    /// Bounds of a connection.
+    #[must_use]
+    pub const fn options(&self) -> Options {
+        Options { idle: Duration::from_secs(self.idle_s), message_bytes_max: self.message_bytes_max }
     }
 }
 

@@ -29,6 +29,7 @@ use super::config::Config;
 use super::metrics::Metrics;
 use super::sources::Sources;
 use crate::answer::Answer;
+use crate::bmp::{Router, Routers, SessionEvent};
 use crate::engine::{Engine, Update};
 use crate::file;
 use crate::resolver::Resolver;
@@ -99,9 +100,9 @@ impl Oracle for Live {
 /// What routers say, on its way to the engine.
 #[derive(Debug)]
 pub(super) struct Queue {
-    pub(super) updates: mpsc::Receiver<(FeedId, Update)>,
+    pub(super) updates: mpsc::Receiver<(FeedId, SessionEvent)>,
     /// Keeps the queue open where no router can connect: one that is closed is never waited for.
-    pub(super) _open: mpsc::Sender<(FeedId, Update)>,
+    pub(super) _open: mpsc::Sender<(FeedId, SessionEvent)>,
 }
 
 /// Steps the engine until the drain.
@@ -134,7 +135,7 @@ pub(super) async fn step(
         let (live, metrics) = (Arc::clone(&live), metrics.clone());
         let stepped = tokio::task::spawn_blocking(move || {
             let (mut engine, now) = (live.engine(), Instant::now());
-            let stepped = engine.step(now, batch.drain(..));
+            let stepped = engine.step(now, batch.drain(..).map(update_of));
             metrics.stepped(stepped);
             if told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY) {
                 metrics.tell(&engine.stats(now));
@@ -157,7 +158,7 @@ pub(super) async fn step(
 pub(super) async fn follow(
     live: Arc<Live>,
     mut sources: Sources,
-    routers: watch::Sender<Vec<(IpAddr, FeedId)>>,
+    routers: watch::Sender<Arc<Routers>>,
     metrics: Metrics,
     drain: Drain,
 ) {
@@ -195,10 +196,23 @@ pub(super) async fn follow(
     }
 }
 
-/// Which feed the router at an address is.
-pub(super) fn fed(config: &Config, engine: &Engine) -> Vec<(IpAddr, FeedId)> {
-    let addresses = config.router.iter().map(|router| router.address.to_canonical());
-    addresses.zip(engine.feeds()).filter_map(|(address, feed)| Some((address, (*feed)?))).collect()
+/// Which routers may connect, and which feeds they are.
+pub(super) fn fed(config: &Config, engine: &Engine) -> Arc<Routers> {
+    let routers = config.router.iter().zip(engine.feeds()).filter_map(|(router, feed)| {
+        let known = Router { feed: (*feed)?, name: router.name.clone() };
+        Some((router.address.to_canonical(), known))
+    });
+    Arc::new(routers.collect())
+}
+
+/// What the engine takes of a connection.
+fn update_of((feed, event): (FeedId, SessionEvent)) -> (FeedId, Update) {
+    let update = match event {
+        SessionEvent::Connected => Update::Connected,
+        SessionEvent::Events(events) => Update::Events(events),
+        SessionEvent::Lost => Update::Lost,
+    };
+    (feed, update)
 }
 
 /// Saves the table when it changed, at most each `every`, and at the drain.
@@ -239,8 +253,8 @@ fn unix_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Updates of one step: some 10 ms.
-const BATCH_MAX: usize = 4096;
+/// Batches of routers' messages in one step: some 10 ms.
+const BATCH_MAX: usize = 64;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Metrics.
 const TELL_EVERY: Duration = Duration::from_secs(1);

@@ -19,7 +19,6 @@ pub(super) struct Metrics {
     routes: IntGauge,
     routes_bytes: IntGauge,
     topology: IntGauge,
-    connected: IntGaugeVec,
     peer_routes: IntGaugeVec,
     refused: IntGaugeVec,
     sources_refused: IntGauge,
@@ -53,7 +52,6 @@ impl Metrics {
             routes: gauge("geo_routes", "Routes of routers.")?,
             routes_bytes: gauge("geo_routes_bytes", "RAM of routes.")?,
             topology: gauge("geo_topology_version", "Version of the topology whose regions count.")?,
-            connected: gauges("geo_router_connected", "Whether a router is connected.", &["router"])?,
             peer_routes: gauges("geo_router_routes", "Routes of a router's peers.", &["router", "state"])?,
             refused: gauges("geo_router_refused_prefixes", "Prefixes refused because of a limit.", &["router"])?,
             sources_refused: gauge(
@@ -85,7 +83,6 @@ impl Metrics {
                 feed.peers.iter().map(|peer| i64::from(of(&peer.v4)) + i64::from(of(&peer.v6))).sum::<i64>()
             };
             let name = feed.name.as_str();
-            self.connected.with_label_values(&[name]).set(i64::from(feed.connected));
             self.peer_routes.with_label_values(&[name, "all"]).set(sum(|side| side.routes));
             self.peer_routes.with_label_values(&[name, "stale"]).set(sum(|side| side.stale));
             self.peer_routes.with_label_values(&[name, "held"]).set(sum(|side| side.held));
@@ -95,7 +92,7 @@ impl Metrics {
 
     /// Routers that are configured no more are not told any longer.
     pub(super) fn installed(&self) {
-        [&self.connected, &self.peer_routes, &self.refused].into_iter().for_each(IntGaugeVec::reset);
+        [&self.peer_routes, &self.refused].into_iter().for_each(IntGaugeVec::reset);
     }
 
     /// Whether what was changed last is refused.
