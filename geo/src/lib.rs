@@ -29,6 +29,8 @@
 //! - [`resolver`]: which regions serve a client, and what says so.
 //! - [`wire`], [`client`]: what a geo server is asked. [`serve`]: the daemon. [`follow`]: those who follow its table.
 //! - [`diff`]: what moves between two tables. [`answer`]: columns for people, JSON for programs. [`cli`]: the command `geo`.
+//! - [`table`]: every address's regions, looked up in nanoseconds and changed while it is read.
+//! - [`resolver`]: which region a client's address is in, and what says so.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
 //! know. Nothing here is random: every server that reads the same files comes to the same answers. Only [`serve`],
