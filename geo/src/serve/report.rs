@@ -96,19 +96,19 @@ pub(crate) fn audit(told: &Audit) -> Answer {
     text += &regions.text();
     let mut several = Table::new(&["PREFIX", "REGIONS"]);
     told.several.examples.iter().for_each(|one| several.row([one.prefix.to_string(), joined(&one.regions)]));
-    section(&mut text, "prefixes are heard in several regions", told.several.count, &several);
+    section(&mut text, "Prefixes heard in several regions", told.several.count, &several);
     let mut moved = Table::new(&["PREFIX", "FROM", "TO", "AGO"]);
     for one in &told.moved.examples {
         let (from, to) = (Named(&one.from).to_string(), Named(&one.to).to_string());
         moved.row([one.prefix.to_string(), from, to, format!("{} s", one.ago_s)]);
     }
-    section(&mut text, "prefixes moved during the last day", told.moved.count, &moved);
+    section(&mut text, "Prefixes moved during the last day", told.moved.count, &moved);
     for (family, evidence) in [("IPv4", &told.v4), ("IPv6", &told.v6)] {
         let mut ranges = Table::new(&["FIRST", "LAST", "REGIONS"]);
         for range in &evidence.geoip_only.examples {
             ranges.row([range.first.to_string(), range.last.to_string(), joined(&range.regions)]);
         }
-        let what = format!("ranges of {family} are known by geoip alone");
+        let what = format!("Ranges of {family} that geoip alone knows");
         section(&mut text, &what, evidence.geoip_only.count, &ranges);
     }
     good(text, told)
@@ -124,7 +124,7 @@ fn shares(family: &str, counts: [f64; 3]) -> String {
 }
 
 fn section(text: &mut String, what: &str, count: usize, examples: &Table) {
-    let _ = writeln!(text, "\n{count} {what}");
+    let _ = writeln!(text, "\n{what}: {count}");
     if count > 0 {
         text.push_str(&examples.text());
     }

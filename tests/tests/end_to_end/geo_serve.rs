@@ -114,7 +114,7 @@ async fn an_operator_asks_a_server_that_runs() {
     );
     let explained = json_of(&ask(&world, &["explain", "127.200.2.7", "--json"]));
     assert_eq!((&explained["chain"][0]["prefix"], &explained["regions"]), (&json!("127.200.2.0/24"), &json!([2, 1])));
-    check_done(&ask(&world, &["audit"]), 0, &["REGION  FIRST FOR", "0 prefixes are heard in several regions"]);
+    check_done(&ask(&world, &["audit"]), 0, &["REGION  FIRST FOR", "Prefixes heard in several regions: 0"]);
     check_done(&ask(&world, &["stats"]), 0, &["prefixes", "2 IPv4, 0 IPv6"]);
 
     // What is configured changes while it runs: a rule, and one that cannot be used.
