@@ -88,7 +88,7 @@ struct Asked {
 
 #[derive(Debug, Args)]
 struct LookupArgs {
-    /// IPv4 or IPv6 addresses of clients.
+    /// IPv4 or IPv6 addresses of clients; `-` reads them from the standard input, one a line.
     #[arg(required = true, value_name = "ADDRESS")]
     addresses: Vec<String>,
     #[command(flatten)]

@@ -35,8 +35,8 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+pub use crate::bmp::SessionEvent as Update;
 use crate::damping::{Damping, Decision};
-use crate::feed::Event;
 use crate::resolver::Resolver;
 use crate::rib::{FeedId, Rib};
 use crate::table::{Content, Leaf, Stamp, Table, Writer};
@@ -65,17 +65,6 @@ pub struct Engine {
     /// Whether the table is what is chosen from what is known now; else it is that of the last run, or all that is
     /// known before routers told theirs.
     settled: bool,
-}
-
-/// What a router's connection brings.
-#[derive(Clone, Debug)]
-pub enum Update {
-    /// It is there.
-    Connected,
-    /// It said something, in this order.
-    Events(Vec<Event>),
-    /// It is gone, with or without a word.
-    Lost,
 }
 
 /// What a step did.
@@ -287,7 +276,13 @@ impl Engine {
         changed
     }
 
-    fn note(&mut self, prefix: IpNet, from: Vec<crate::topology::RegionId>, to: Vec<crate::topology::RegionId>, now: Instant) {
+    fn note(
+        &mut self,
+        prefix: IpNet,
+        from: Vec<crate::topology::RegionId>,
+        to: Vec<crate::topology::RegionId>,
+        now: Instant,
+    ) {
         if from != to {
             self.moves.push(Move { at: now, prefix, from, to });
         }

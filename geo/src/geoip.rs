@@ -32,7 +32,7 @@ use serde::Deserialize;
 
 use crate::file;
 use crate::regions::Regions;
-use crate::table::{Candidate, Leaf, Source};
+use crate::table::{self, Candidate, Leaf, NOTHING, Source};
 use crate::topology::RegionId;
 
 /// What a file says of every address.
@@ -55,17 +55,6 @@ pub struct Place {
     pub position: Option<(f64, f64)>,
     /// ISO 3166-1 alpha-2.
     pub country: Option<[u8; 2]>,
-}
-
-/// Which leaf each range of addresses has.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Baked {
-    /// First address of each range, up to the next, and its index among the leaves. Empty: no address has any.
-    pub v4: Vec<(u32, Option<u32>)>,
-    /// As of IPv4.
-    pub v6: Vec<(u128, Option<u32>)>,
-    /// Each once.
-    pub leaves: Vec<Leaf>,
 }
 
 impl Geoip {
@@ -98,22 +87,23 @@ impl Geoip {
         self.place(address)?.position
     }
 
-    /// The leaf of every range: the region that is nearest to its position, else that of its country.
+    /// The leaf of every range: the region that is nearest to its position, else that of its country. A family in which
+    /// no address has one has no ranges.
     ///
     /// # Errors
     ///
     /// When no record leads to a region; the caller names the file.
-    pub fn bake(&self, countries: &BTreeMap<String, RegionId>, regions: &Regions) -> Result<Baked, GeoipError> {
+    pub fn bake(&self, countries: &BTreeMap<String, RegionId>, regions: &Regions) -> Result<table::Ranges, GeoipError> {
         let mut known = HashMap::new();
-        let mut baked = Baked::default();
+        let mut baked = table::Ranges::default();
         let mut index_of = |place: &Place| {
-            let leaf = leaf(place, countries, regions)?;
-            Some(*known.entry(leaf).or_insert_with_key(|leaf| {
+            let Some(leaf) = leaf(place, countries, regions) else { return NOTHING };
+            *known.entry(leaf).or_insert_with_key(|leaf| {
                 baked.leaves.push(leaf.clone());
                 u32::try_from(baked.leaves.len() - 1).expect("regions times countries are fewer")
-            }))
+            })
         };
-        let leaves: Vec<Option<u32>> = self.places.iter().map(&mut index_of).collect();
+        let leaves: Vec<u32> = self.places.iter().map(&mut index_of).collect();
         if baked.leaves.is_empty() {
             let have = if countries.is_empty() { "is empty" } else { "has none of its countries" };
             return Err(GeoipError(format!(
@@ -130,23 +120,6 @@ impl Geoip {
     pub const fn ranges(&self) -> (usize, usize) {
         (self.v4.starts.len(), self.v6.starts.len())
     }
-}
-
-impl Baked {
-    /// The leaf of an address, an IPv4 one as IPv4.
-    #[must_use]
-    pub fn leaf(&self, address: IpAddr) -> Option<&Leaf> {
-        let index = match address {
-            IpAddr::V4(v4) => of(&self.v4, v4.into()),
-            IpAddr::V6(v6) => of(&self.v6, v6.into()),
-        };
-        self.leaves.get(index? as usize)
-    }
-}
-
-fn of<A: Copy + Ord>(ranges: &[(A, Option<u32>)], address: A) -> Option<u32> {
-    let after = ranges.partition_point(|(start, _)| *start <= address);
-    ranges.get(after.checked_sub(1)?)?.1
 }
 
 /// Where addresses of a place are served.
@@ -190,16 +163,16 @@ impl<A: Copy + Ord> Ranges<A> {
         self.places.get(after.checked_sub(1)?).copied()
     }
 
-    fn mapped(&self, leaves: &[Option<u32>]) -> Vec<(A, Option<u32>)> {
-        let of = |&place: &u32| leaves.get(place as usize).copied().flatten();
-        let mut mapped: Vec<(A, Option<u32>)> = Vec::new();
+    fn mapped(&self, leaves: &[u32]) -> Vec<(A, u32)> {
+        let of = |&place: &u32| leaves.get(place as usize).copied().unwrap_or(NOTHING);
+        let mut mapped: Vec<(A, u32)> = Vec::new();
         for (&start, leaf) in self.starts.iter().zip(self.places.iter().map(of)) {
             if mapped.last().is_none_or(|last| last.1 != leaf) {
                 mapped.push((start, leaf));
             }
         }
         // What has no leaf at all is no ranges rather than one.
-        if mapped.iter().all(|(_, leaf)| leaf.is_none()) { Vec::new() } else { mapped }
+        if mapped.iter().all(|(_, leaf)| *leaf == NOTHING) { Vec::new() } else { mapped }
     }
 }
 

@@ -19,7 +19,7 @@
 //! - More specific evidence wins over less specific, and listed prefixes over geoip.
 
 mod order;
-mod prefixes;
+mod remote;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,13 +31,16 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use crate::client::{Client, Server};
+use crate::engine::{Inputs, InputsError, Loaded};
 use crate::file::{Followed, Look};
-use crate::geoip::{self, Geoip, GeoipError};
+use crate::geoip;
+use crate::lists::{self, Config as List};
 use crate::regions::Regions;
-use crate::table::{Candidate, Leaf, Source};
+use crate::route::SessionClass;
+use crate::table::{Found, Source, Table};
 use crate::topology::{RegionId, Topology, Watched};
 pub use order::{RegionList, Standing};
-use prefixes::Prefixes;
 
 /// Where the resolver's evidence is.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -52,15 +55,40 @@ pub struct Sources {
     /// none: such clients are in the default region. With too few, so are those of the countries
     /// left out; a position always comes first, so too many do no harm.
     pub countries: BTreeMap<String, RegionId>,
+    /// A geo server whose table is followed, instead of all of the above: `url`, `token_file`. Default none. While it is
+    /// away, its last table counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
+}
+
+impl Sources {
+    /// A server's table is all or nothing.
+    fn check(&self) -> Result<(), ResolverError> {
+        let files = !self.prefixes.is_empty() || self.geoip.is_some() || !self.countries.is_empty();
+        if self.server.is_some() && files {
+            let why =
+                "geo: a server is all the evidence there is: leave out prefixes, geoip and countries, or the server";
+            return Err(ResolverError(why.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn inputs(&self) -> Inputs {
+        let list = |file: &PathBuf| List { file: file.clone(), values: None, class: SessionClass::Private };
+        Inputs {
+            lists: self.prefixes.iter().map(list).collect(),
+            lists_agree: true,
+            geoip: self.geoip.iter().cloned().collect(),
+            countries: self.countries.clone(),
+            ..Inputs::default()
+        }
+    }
 }
 
 /// A table of evidence; cheap to share, replaced whole.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Resolver {
-    prefixes: Prefixes,
-    /// What a list says, by region.
-    listed: BTreeMap<RegionId, Leaf>,
-    geoip: Option<geoip::Baked>,
+    table: Arc<Table>,
     regions: Regions,
 }
 
@@ -108,31 +136,31 @@ impl serde::Serialize for Evidence {
 
 impl Resolver {
     /// Reads the sources. It reads files and takes up to seconds where they are large: not for an
-    /// async task.
+    /// async task. A server is not asked: nothing is known then.
     ///
     /// # Errors
     ///
     /// The file, the line and what is wrong there; a region the topology does not have.
     pub fn load(sources: &Sources, topology: &Topology) -> Result<Self, ResolverError> {
-        Self::load_for(sources, Regions::of(topology))
+        sources.check()?;
+        if let Some(server) = &sources.server {
+            Client::new(server).map_err(|error| ResolverError(error.to_string()))?;
+        }
+        let loaded = Loaded::read(&sources.inputs(), topology)?;
+        Ok(loaded.resolver())
     }
 
-    fn load_for(sources: &Sources, regions: Regions) -> Result<Self, ResolverError> {
-        geoip::check_countries(&sources.countries, &regions)?;
-        let prefixes = Prefixes::load(&sources.prefixes, &regions)?;
-        let geoip = match &sources.geoip {
-            Some(file) => {
-                let baked = Geoip::load(file)?.bake(&sources.countries, &regions);
-                Some(baked.map_err(|GeoipError(why)| ResolverError(format!("{}: {why}", file.display())))?)
-            }
-            None => None,
-        };
-        let leaf = |region| {
-            let candidates = vec![Candidate { region, rank: 0 }];
-            (region, Leaf { candidates, denied: Vec::new(), source: Source::List })
-        };
-        let listed = regions.iter().map(leaf).collect();
-        Ok(Self { prefixes, listed, geoip, regions })
+    /// Answers from a table, for the regions of a topology. Regions of the table that are not among them are passed
+    /// over.
+    #[must_use]
+    pub const fn new(table: Arc<Table>, regions: Regions) -> Self {
+        Self { table, regions }
+    }
+
+    /// The table.
+    #[must_use]
+    pub const fn table(&self) -> &Arc<Table> {
+        &self.table
     }
 
     /// The regions of an address, as if all of them were live. An IPv4 address in IPv6's clothes (`::ffff:192.0.2.1`)
@@ -146,17 +174,19 @@ impl Resolver {
     /// nobody is live, the answer is that of [`Resolver::resolve`].
     #[must_use]
     pub fn resolve_with(&self, client: IpAddr, standing: impl Fn(RegionId) -> Standing) -> Resolution {
+        let table = &*self.table;
         let client = client.to_canonical();
-        let chain = self.prefixes.covering(client);
-        let chain = chain.iter().filter_map(|&(prefix, region)| Some((Some(prefix), self.listed.get(&region)?)));
-        let base = || Some((None, self.geoip.as_ref()?.leaf(client)?));
-        let chain = chain.map(|(prefix, leaf)| ((prefix, leaf), leaf));
-        let (regions, told) =
-            order::order(client, &self.regions, &chain, || base().map(|told| (told, told.1)), standing);
-        let evidence = match told {
-            Some((Some(prefix), Leaf { source: Source::Rule, .. })) => Evidence::Rule(prefix),
+        let found = table.lookup(client);
+        let is_prefix = |found: &Found| table.prefix(*found).is_some();
+        let chain = std::iter::successors(found.filter(is_prefix), |found| table.covering(*found));
+        let chain = chain.map(|found| (found, table.leaf(found)));
+        let base = || table.base(client).map(|found| (found, table.leaf(found)));
+        let (regions, told) = order::order(client, &self.regions, &chain, base, standing);
+        let evidence = told.map(|found| (table.prefix(found), &table.leaf(found).source));
+        let evidence = match evidence {
+            Some((Some(prefix), Source::Rule)) => Evidence::Rule(prefix),
             Some((Some(prefix), _)) => Evidence::Prefix(prefix),
-            Some((None, Leaf { source: Source::Geoip(country), .. })) => Evidence::Geoip(*country),
+            Some((None, Source::Geoip(country))) => Evidence::Geoip(*country),
             Some((None, _)) | None => Evidence::Default,
         };
         Resolution { regions, evidence }
@@ -168,20 +198,28 @@ impl Resolver {
 #[error("{0}")]
 pub struct ResolverError(pub String);
 
-impl From<GeoipError> for ResolverError {
-    fn from(GeoipError(why): GeoipError) -> Self {
+impl From<InputsError> for ResolverError {
+    fn from(InputsError(why): InputsError) -> Self {
         Self(why)
     }
 }
 
 /// Loads the resolver and follows its files and the topology (every second); a source that turns bad is
 /// refused with one WARN and the running table stays. A changed file is in use within three seconds. The
-/// task ends when the table is dropped.
+/// task ends when the table is dropped. Of a server's table, `copy` is the file of the last good one.
 ///
 /// # Errors
 ///
 /// When the sources are bad at the start.
-pub async fn follow(sources: Sources, topology: Watched) -> Result<Arc<ArcSwap<Resolver>>, ResolverError> {
+pub async fn follow(
+    sources: Sources,
+    topology: Watched,
+    copy: Option<PathBuf>,
+) -> Result<Arc<ArcSwap<Resolver>>, ResolverError> {
+    sources.check()?;
+    if let Some(server) = &sources.server {
+        return remote::follow(server, copy, topology).await;
+    }
     let mut following = Following::of(sources, topology);
     let (following, resolver) = tokio::task::spawn_blocking(move || {
         let resolver = following.start();
@@ -228,7 +266,7 @@ struct Following {
 
 impl Following {
     fn of(sources: Sources, topology: Watched) -> Self {
-        let prefixes = sources.prefixes.iter().map(|path| Followed::new(path.clone(), crate::lists::FILE_BYTES_MAX));
+        let prefixes = sources.prefixes.iter().map(|path| Followed::new(path.clone(), lists::FILE_BYTES_MAX));
         let geoip = sources.geoip.iter().map(|path| Followed::new(path.clone(), geoip::FILE_BYTES_MAX));
         let files = prefixes.chain(geoip).collect();
         let regions = Regions::of(&topology.borrow());
@@ -240,12 +278,13 @@ impl Following {
             // What cannot be read is an error of the load, which names it.
             let _ = file.take();
         }
-        Resolver::load_for(&self.sources, self.regions.clone())
+        Resolver::load(&self.sources, &self.topology.borrow())
     }
 
     /// A new table, when a file or the topology's regions changed and all of it can be used.
     fn look(&mut self, now: SystemTime) -> Option<Resolver> {
-        let regions = Regions::of(&self.topology.borrow());
+        let topology = Arc::clone(&self.topology.borrow());
+        let regions = Regions::of(&topology);
         let mut changed = regions != self.regions;
         let mut unreadable = None;
         for file in &mut self.files {
@@ -258,8 +297,8 @@ impl Following {
         let loaded = match unreadable {
             Some(why) => Err(ResolverError(why)),
             None if changed => {
-                self.regions = regions.clone();
-                Resolver::load_for(&self.sources, regions)
+                self.regions = regions;
+                Resolver::load(&self.sources, &topology)
             }
             None => return None,
         };

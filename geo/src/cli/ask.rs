@@ -16,7 +16,7 @@ use crate::resolver::{Resolver, Sources};
 use crate::serve::{self, Config, report};
 use crate::table::{Stamp, Table, Writer};
 use crate::topology::Topology;
-use crate::wire::Resolved;
+use crate::wire::{ADDRESSES_MAX, Resolved};
 
 /// A question to whoever knows.
 #[derive(Clone, Copy, Debug)]
@@ -52,11 +52,17 @@ pub(super) fn lookup(args: &LookupArgs) -> anyhow::Result<Answer> {
     let parse = |text: &String| {
         text.parse::<IpAddr>().with_context(|| format!("{text:?}: give an address, 192.0.2.1 or 2001:db8::1"))
     };
-    let addresses = args.addresses.iter().map(parse).collect::<anyhow::Result<Vec<_>>>()?;
-    let named = args.topology.is_some() || args.asked.config.is_some();
-    if !named && let Some(client) = client(args.asked.server.as_deref(), args.asked.token_file.as_deref())? {
-        let answers = waiting(async { Ok(client.resolve(addresses).await?) })?;
-        return Ok(report::resolved(&answers.answers));
+    let addresses = named(&args.addresses)?.iter().map(parse).collect::<anyhow::Result<Vec<_>>>()?;
+    let local = args.topology.is_some() || args.asked.config.is_some();
+    if !local && let Some(client) = client(args.asked.server.as_deref(), args.asked.token_file.as_deref())? {
+        let answers = waiting(async {
+            let mut answers = Vec::with_capacity(addresses.len());
+            for some in addresses.chunks(ADDRESSES_MAX) {
+                answers.append(&mut client.resolve(some.to_vec()).await?.answers);
+            }
+            Ok(answers)
+        })?;
+        return Ok(report::resolved(&answers));
     }
     let resolver = resolver(args)?;
     let answer = |address: &IpAddr| {
@@ -64,6 +70,20 @@ pub(super) fn lookup(args: &LookupArgs) -> anyhow::Result<Answer> {
         Resolved { address: *address, regions: resolution.regions.to_vec(), evidence: resolution.evidence.to_string() }
     };
     Ok(report::resolved(&addresses.iter().map(answer).collect::<Vec<_>>()))
+}
+
+/// The addresses asked about, those of the standard input in the place of `-`.
+fn named(told: &[String]) -> anyhow::Result<Vec<String>> {
+    let mut addresses = Vec::with_capacity(told.len());
+    for address in told {
+        if address == "-" {
+            let lines = std::io::read_to_string(std::io::stdin()).context("standard input")?;
+            addresses.extend(lines.split_whitespace().map(str::to_owned));
+        } else {
+            addresses.push(address.clone());
+        }
+    }
+    Ok(addresses)
 }
 
 fn resolver(args: &LookupArgs) -> anyhow::Result<Arc<Resolver>> {

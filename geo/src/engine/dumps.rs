@@ -53,12 +53,7 @@ pub(super) struct Dumped {
 }
 
 /// Reads the dumps.
-pub(super) fn read(
-    dumps: &[Dump],
-    origins: &[Origin],
-    rules: &Rules,
-    limits: Limits,
-) -> Result<Dumped, InputsError> {
+pub(super) fn read(dumps: &[Dump], origins: &[Origin], rules: &Rules, limits: Limits) -> Result<Dumped, InputsError> {
     let mut rib = Rib::new(limits);
     let regions: BTreeSet<RegionId> = origins.iter().map(|origin| origin.region).collect();
     let of_dump = |dump: &Dump| match dump.region {
@@ -70,7 +65,8 @@ pub(super) fn read(
     let mut files = Vec::new();
     for (dump, feeds) in dumps.iter().zip(&feeds) {
         let ways = feeds.iter().zip(&mut ids).filter_map(|(feed, id)| Some(Way { region: feed.region, feed: id? }));
-        let mut reading = Reading { ways: ways.collect(), by_origin: dump.region.is_none(), seen: HashSet::new(), rules };
+        let mut reading =
+            Reading { ways: ways.collect(), by_origin: dump.region.is_none(), seen: HashSet::new(), rules };
         files.push(reading.read(dump, &mut rib)?);
     }
     rib.take_everything();
@@ -154,4 +150,127 @@ fn elsewhere(event: &Event) -> Event {
 
 fn problem(done: &mut DumpRead, error: &FeedError) {
     done.problem.get_or_insert_with(|| error.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::regions::Regions;
+    use crate::route::Heard;
+    use crate::topology::Topology;
+
+    #[test]
+    fn a_dump_of_a_router_is_of_its_region() {
+        check(
+            Some(5),
+            &whole(),
+            Ok("10.0.0.0/8: 5 AS64510 (peer 0), 5 AS64511 (peer 1); 10.1.0.0/16: 5 AS64511 (peer 0)"),
+        );
+    }
+
+    #[test]
+    fn a_dump_of_a_collector_is_of_the_regions_that_origin_rules_say() {
+        check(
+            None,
+            &whole(),
+            Ok("10.0.0.0/8: 4 AS64510 (peer 0), 5 AS64511 (peer 1); 10.1.0.0/16: 5 AS64511 (peer 0)"),
+        );
+        // The peer says that another AS announces it now, then that a third one does, which is nowhere.
+        let later = [whole(), rib([10, 0, 0, 0], 8, &[(0, 64_511)])].concat();
+        check(None, &later, Ok("10.0.0.0/8: 5 AS64511 (peer 0), 5 AS64511 (peer 1); 10.1.0.0/16: 5 AS64511 (peer 0)"));
+        let later = [whole(), rib([10, 0, 0, 0], 8, &[(0, 64_999)])].concat();
+        check(None, &later, Ok("10.0.0.0/8: 5 AS64511 (peer 1); 10.1.0.0/16: 5 AS64511 (peer 0)"));
+    }
+
+    #[test]
+    fn a_cut_dump_counts_as_far_as_it_goes() {
+        let whole = whole();
+        let (cut, read) = (&whole[..whole.len() - 1], read_one(Some(5), &whole[..whole.len() - 1]).unwrap());
+        check(Some(5), cut, Ok("10.0.0.0/8: 5 AS64510 (peer 0), 5 AS64511 (peer 1)"));
+        assert_eq!(read.files[0].routes, 2);
+        assert!(read.files[0].problem.as_ref().unwrap().starts_with("byte "), "{:?}", read.files[0].problem);
+        check(Some(5), b"no dump at all", Err("dump: byte "));
+    }
+
+    #[track_caller]
+    fn check(region: Option<u16>, bytes: &[u8], expected: Result<&str, &str>) {
+        let read = match (read_one(region, bytes), expected) {
+            (Ok(read), Ok(_)) => read,
+            (Err(InputsError(why)), Err(expected)) => {
+                assert!(why.rsplit('/').next().unwrap().starts_with(expected), "{why}");
+                return;
+            }
+            (read, _) => panic!("{read:?}"),
+        };
+        let line = |prefix: ipnet::IpNet| {
+            let mut heard: Vec<Heard<'_>> = Vec::new();
+            read.rib.heard(&prefix, &mut heard);
+            heard.sort_by_key(|route| (route.region, route.source));
+            let told = |route: &Heard<'_>| {
+                let peer = if route.source.contains("192.0.2.1 ") { 0 } else { 1 };
+                format!("{} AS{} (peer {peer})", route.region, route.attributes.origin_as.unwrap())
+            };
+            format!("{prefix}: {}", heard.iter().map(told).collect::<Vec<_>>().join(", "))
+        };
+        let told: Vec<String> = read.rib.prefixes().map(line).collect();
+        assert_eq!(told.join("; "), expected.unwrap());
+    }
+
+    fn read_one(region: Option<u16>, bytes: &[u8]) -> Result<Dumped, InputsError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dump");
+        std::fs::write(&file, bytes).unwrap();
+        let origin = |origin_as, region| Origin { origin_as, region: RegionId(region) };
+        let origins = [origin(64_510, 4), origin(64_511, 5)];
+        let document = r#"
+            version = 1
+            domain = "example.org"
+            default_region = 4
+            content_servers = { url = "http://cs{number}", numbers = ["1"] }
+            region = [
+                { id = 4, name = "Moscow", latitude = 55.75, longitude = 37.6 },
+                { id = 5, name = "Berlin", latitude = 52.5, longitude = 13.4 },
+            ]
+            group = [{ name = "sun4-1", subnet = "192.0.2.0/24" }]
+            sun = [{ name = "sun4-1-1", addresses = ["192.0.2.1"], internal = "10.0.0.1:81", weight = 1 }]
+        "#;
+        let regions = Regions::of(&Topology::parse(document).unwrap());
+        let rules = Rules::check(&[], &origins, &regions).unwrap();
+        let dump = Dump { file, region: region.map(RegionId), class: SessionClass::Transit };
+        read(&[dump], &origins, &rules, Limits::default())
+    }
+
+    /// Two peers; both have 10.0.0.0/8, one has 10.1.0.0/16.
+    fn whole() -> Vec<u8> {
+        let mut peers = vec![0, 0, 0, 0, 0, 0, 0, 2];
+        for (last, asn) in [(1, 64_500_u32), (2, 64_501)] {
+            // A peer with an IPv4 address and an AS of four bytes (RFC 6396, section 4.3.1).
+            peers.extend([2, 0, 0, 0, 0, 192, 0, 2, last]);
+            peers.extend(asn.to_be_bytes());
+        }
+        let both = rib([10, 0, 0, 0], 8, &[(0, 64_510), (1, 64_511)]);
+        [record(1, &peers), both, rib([10, 1, 0, 0], 16, &[(0, 64_511)])].concat()
+    }
+
+    /// Peers' routes to a prefix, with their origin AS.
+    fn rib(prefix: [u8; 4], length: u8, routes: &[(u16, u32)]) -> Vec<u8> {
+        let mut body = vec![0, 0, 0, 0, length];
+        body.extend(&prefix[..usize::from(length / 8)]);
+        body.extend(u16::try_from(routes.len()).unwrap().to_be_bytes());
+        for (peer, origin) in routes {
+            // ORIGIN, AS_PATH of one AS, NEXT_HOP.
+            let path = [&[0x40, 2, 6, 2, 1][..], &origin.to_be_bytes()].concat();
+            let attributes = [&[0x40, 1, 1, 0][..], &path, &[0x40, 3, 4, 192, 0, 2, 9]].concat();
+            body.extend(peer.to_be_bytes());
+            body.extend([0; 4]);
+            body.extend(u16::try_from(attributes.len()).unwrap().to_be_bytes());
+            body.extend(attributes);
+        }
+        record(2, &body)
+    }
+
+    fn record(subtype: u16, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        [&[0, 0, 0, 0, 0, 13][..], &subtype.to_be_bytes(), &length, body].concat()
+    }
 }

@@ -21,9 +21,9 @@ use crate::damping;
 use crate::geoip::{self, Geoip, GeoipError};
 use crate::lists;
 use crate::regions::Regions;
+use crate::resolver::Resolver;
 use crate::rib::{self, Feed, Rib};
 use crate::rules::{Origin, Rule, Rules};
-use crate::resolver::Resolver;
 use crate::table::{Base, NOTHING, Ranges, Writer};
 use crate::topology::{RegionId, Topology};
 

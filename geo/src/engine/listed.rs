@@ -46,12 +46,7 @@ struct Route {
 
 impl Listed {
     /// Reads the lists. With `agree`, a prefix that two of them have with two regions is an error.
-    pub(super) fn read(
-        configs: &[Config],
-        agree: bool,
-        rules: &Rules,
-        regions: &Regions,
-    ) -> Result<Self, InputsError> {
+    pub(super) fn read(configs: &[Config], agree: bool, rules: &Rules, regions: &Regions) -> Result<Self, InputsError> {
         let mut listed = Self::default();
         let mut known: HashMap<IpNet, RegionId> = HashMap::new();
         let mut of_origin: HashMap<Option<u32>, u32> = HashMap::new();
@@ -81,7 +76,8 @@ impl Listed {
                 Ok(())
             };
             let without_region =
-                lists::each(&config.file, &bytes, config.values, &|origin| rules.origin(origin), regions, &mut take).map_err(refuse)?;
+                lists::each(&config.file, &bytes, config.values, &|origin| rules.origin(origin), regions, &mut take)
+                    .map_err(refuse)?;
             let prefixes = listed.routes.len() - before;
             listed.files.push(File { file: config.file.display().to_string(), prefixes, without_region });
         }

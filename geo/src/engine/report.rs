@@ -254,7 +254,13 @@ impl Engine {
             let only = only.get(&region).copied().unwrap_or(0);
             let by_geoip = base.iter().any(|leaf| leaf.candidates.iter().any(|candidate| candidate.region == region));
             let without_alternative = neighbours.is_empty() && (only > 0 || by_geoip);
-            RegionAudit { region, first: first.get(&region).copied().unwrap_or(0), only, neighbours, without_alternative }
+            RegionAudit {
+                region,
+                first: first.get(&region).copied().unwrap_or(0),
+                only,
+                neighbours,
+                without_alternative,
+            }
         };
         regions.iter().map(audit).collect()
     }

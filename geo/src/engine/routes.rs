@@ -43,8 +43,13 @@ impl<'a> Routes<'a> {
     fn prefixes(self) -> Vec<IpNet> {
         let loaded = self.loaded;
         let ruled = loaded.ruled.iter().copied();
-        let mut all: Vec<IpNet> =
-            self.live.prefixes().chain(loaded.dumped.rib.prefixes()).chain(loaded.listed.prefixes()).chain(ruled).collect();
+        let mut all: Vec<IpNet> = self
+            .live
+            .prefixes()
+            .chain(loaded.dumped.rib.prefixes())
+            .chain(loaded.listed.prefixes())
+            .chain(ruled)
+            .collect();
         all.sort_unstable();
         all.dedup();
         all

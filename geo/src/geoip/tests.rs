@@ -120,9 +120,8 @@ fn record(position: Option<(f64, f64)>, country: &str) -> Value {
     Value::map([country].into_iter().chain(location))
 }
 
-fn printed(baked: &Baked, leaf: Option<u32>) -> String {
-    let Some(index) = leaf else { return "-".to_owned() };
-    let leaf = &baked.leaves[index as usize];
+fn printed(baked: &table::Ranges, leaf: u32) -> String {
+    let Some(leaf) = baked.leaves.get(leaf as usize) else { return "-".to_owned() };
     let Source::Geoip(Some(country)) = leaf.source else { return "?".to_owned() };
     format!("{} {}", leaf.candidates[0].region, std::str::from_utf8(&country).unwrap())
 }

@@ -19,6 +19,7 @@
 //! - [`geo_serve`]: one server says which region serves whom; the others follow its table.
 //! - [`restarts`]: kill -9 and drain.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
+//! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
 //! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
 //!
@@ -31,6 +32,7 @@ mod conformance;
 mod crowds;
 mod demo;
 mod fills;
+mod geo_oracle;
 mod geo_serve;
 mod hostile;
 mod hot;
