@@ -126,7 +126,14 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
         ..http::Limits::default()
     };
     let (publisher, calls) = (Publisher::default(), metrics.calls.clone());
-    let routes = routes::routes(Arc::new(routes::Shared { oracle: live, tokens, publisher, calls, request }));
+    let routes = routes::routes(Arc::new(routes::Shared {
+        oracle: live,
+        tokens,
+        publisher,
+        calls,
+        request,
+        drain: drain.clone(),
+    }));
     let ending = drain.clone();
     drain.spawn(http::serve(listener, routes, limits, async move { ending.wait().await }));
     Ok(Running { listen, admin, bmp, drain })

@@ -31,7 +31,7 @@ pub(crate) fn explanation(told: &Explanation) -> Answer {
                 route.map_or(String::new(), |route| joined(&route.as_path)),
                 route.and_then(|route| route.med).map_or(String::new(), |med| med.to_string()),
                 chosen.km.map_or(String::new(), |km| km.to_string()),
-                [rule, source].into_iter().flatten().collect::<Vec<_>>().join("; "),
+                source.or(rule).unwrap_or_default(),
             ]);
         }
     }
@@ -56,6 +56,12 @@ pub(crate) fn explanation(told: &Explanation) -> Answer {
 /// What put a prefix's regions in their order, and what does not count.
 fn reasons(link: &Link, text: &mut String) {
     let prefix = link.prefix;
+    // Of several candidates the steps tell it.
+    if let [only] = &*link.chosen.candidates
+        && let Some(rule) = &only.rule
+    {
+        let _ = writeln!(text, "{prefix}: region {} by {rule}", only.region);
+    }
     for step in &link.chosen.why {
         let _ = writeln!(text, "{prefix}: {step}");
     }

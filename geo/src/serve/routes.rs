@@ -14,6 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
+use daemon::drain::Drain;
 use daemon::problem::Refusal;
 use daemon::tokens::Tokens;
 use prometheus::IntCounterVec;
@@ -21,7 +22,7 @@ use prometheus::IntCounterVec;
 use super::Oracle;
 use super::publish::{Published, Publisher};
 use crate::answer;
-use crate::wire::{ADDRESSES_MAX, CHANGES_MAX, Position, ResolveAnswer, ResolveRequest};
+use crate::wire::{ADDRESSES_MAX, Position, ResolveAnswer, ResolveRequest};
 
 /// What the routes stand on.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Shared<O> {
     pub(super) calls: IntCounterVec,
     /// Deadline of one call.
     pub(super) request: Duration,
+    /// Ends waiting calls.
+    pub(super) drain: Drain,
 }
 
 type Answer = Result<Response, Refusal>;
@@ -120,19 +123,25 @@ async fn changes<O: Oracle>(State(shared): State<Arc<Shared<O>>>, RawQuery(query
         Refusal::new(StatusCode::GONE, detail)
     };
     let mut moved = shared.oracle.moved();
-    let oracle = Arc::clone(&shared.oracle);
-    let ask = async move || {
-        let oracle = Arc::clone(&oracle);
-        blocking(move || oracle.changes(after, CHANGES_MAX)).await?.ok_or_else(gone)
+    let ask = async || {
+        let shared = Arc::clone(&shared);
+        blocking(move || shared.publisher.changes(&*shared.oracle, after)).await?.ok_or_else(gone)
     };
     let answer = ask().await?;
-    if answer.sequence > after.sequence || wait.is_zero() {
-        return Ok(Json(answer).into_response());
+    if answer.moved || wait.is_zero() {
+        return Ok(json(answer.body));
     }
     let wait = wait.min(shared.request / 2).min(WAIT_MAX);
-    // Whether it is in time or not, what there is now is the answer.
-    let _ = tokio::time::timeout(wait, moved.wait_for(|now| *now != after)).await;
-    Ok(Json(ask().await?).into_response())
+    // However the wait ends, what there is now is the answer.
+    tokio::select! {
+        _ = tokio::time::timeout(wait, moved.wait_for(|now| *now != after)) => {}
+        () = shared.drain.wait() => {}
+    }
+    Ok(json(ask().await?.body))
+}
+
+fn json(body: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
 }
 
 /// The table in the form that the caller reads.

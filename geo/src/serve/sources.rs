@@ -31,6 +31,7 @@ pub(super) struct Sources {
 }
 
 impl Sources {
+    /// Of a config, and the file that it was read from. To be [read](Self::read) next.
     pub(super) fn of(file: Option<PathBuf>, config: Config, topology: Watched) -> Self {
         let regions = Regions::of(&topology.borrow());
         let file = file.map(|path| Followed::new(path, CONFIG_BYTES_MAX));
@@ -39,7 +40,6 @@ impl Sources {
             // It was read a moment ago; when it is away by now, the next look says so.
             drop(file.take());
         }
-        sources.begin();
         sources
     }
 
@@ -182,3 +182,135 @@ fn stamp(path: &Path) -> Option<file::Stamp> {
 const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// Longest list or geoip file that is followed, bytes; what is longer is refused when it is read.
 const FILE_BYTES_MAX: u64 = 1 << 30;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::engine::Engine;
+    use crate::topology::Topology;
+
+    #[test]
+    fn what_changes_is_read_anew_and_what_is_bad_is_not() {
+        let place = Place::new();
+        let mut sources = place.sources();
+        assert_eq!(answer(sources.read().unwrap()), "4 prefix 192.0.2.0/24");
+        assert!(settled(&mut sources).is_none(), "nothing changed");
+        place.write("list", "192.0.2.0/24 5");
+        assert_eq!(answer(settled(&mut sources).unwrap()), "5 prefix 192.0.2.0/24");
+        place.write("list", "192.0.2.0/24 9");
+        assert!(settled(&mut sources).is_none() && sources.refused());
+        assert!(sources.said.as_ref().unwrap().ends_with("list:1: region = 9: the topology has no such region"));
+        // The region that was missing comes.
+        place.topology.send_replace(Arc::new(topology(9)));
+        assert_eq!(answer(settled(&mut sources).unwrap()), "9 prefix 192.0.2.0/24");
+        assert!(!sources.refused());
+    }
+
+    #[test]
+    fn a_config_that_changes_is_taken_over_as_far_as_it_counts_at_once() {
+        let place = Place::new();
+        let mut sources = place.sources();
+        let rule = "[[rule]]\naction = 'pin'\nregion = 5\nprefix = '192.0.2.0/25'\n";
+        place.write("geo.toml", &format!("drain_s = 3\n{}{rule}", place.config()));
+        assert_eq!(answer(settled(&mut sources).unwrap()), "5 rule 192.0.2.0/25");
+        assert_eq!(sources.config().drain_s, Config::default().drain_s);
+        for bad in ["drain_s = ", "frobnicate = 1", "drain_s = 100000"] {
+            place.write("geo.toml", bad);
+            assert!(settled(&mut sources).is_none() && sources.refused(), "{bad}");
+        }
+        place.write("geo.toml", &place.config());
+        assert_eq!(answer(settled(&mut sources).unwrap()), "4 prefix 192.0.2.0/24");
+        fs::remove_file(place.path("geo.toml")).unwrap();
+        assert!(settled(&mut sources).is_none() && sources.refused());
+    }
+
+    #[test]
+    fn another_list_is_followed_from_then_on() {
+        let place = Place::new();
+        let mut sources = place.sources();
+        place.write("other", "192.0.2.0/24 5");
+        place.write("geo.toml", &place.config().replace("list'", "other'"));
+        assert_eq!(answer(settled(&mut sources).unwrap()), "5 prefix 192.0.2.0/24");
+        place.write("list", "192.0.2.0/24 6");
+        assert!(settled(&mut sources).is_none());
+        place.write("other", "192.0.2.0/24 4");
+        assert_eq!(answer(settled(&mut sources).unwrap()), "4 prefix 192.0.2.0/24");
+    }
+
+    #[test]
+    fn a_dump_is_told_by_its_metadata_seen_twice() {
+        let place = Place::new();
+        let mut dump = Glanced::of(place.path("dump"));
+        assert!(!dump.look());
+        place.write("dump", "a");
+        assert!(!dump.look(), "perhaps it is being written");
+        assert!(dump.look());
+        assert!(!dump.look());
+        fs::remove_file(place.path("dump")).unwrap();
+        assert!(!dump.look() && !dump.look(), "what is away is as it was");
+        place.write("dump", "ab");
+        assert!(!dump.look() && dump.look());
+    }
+
+    struct Place {
+        folder: tempfile::TempDir,
+        topology: watch::Sender<Arc<Topology>>,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let (topology, _) = watch::channel(Arc::new(topology(4)));
+            let place = Self { folder: tempfile::tempdir().unwrap(), topology };
+            place.write("list", "192.0.2.0/24 4");
+            place.write("geo.toml", &place.config());
+            place
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            fs::write(self.path(name), text).unwrap();
+        }
+
+        fn config(&self) -> String {
+            format!("[[list]]\nfile = '{}'\n", self.path("list").display())
+        }
+
+        fn sources(&self) -> Sources {
+            let config = daemon::config::parse(&self.config(), "geo.toml").unwrap();
+            Sources::of(Some(self.path("geo.toml")), config, self.topology.subscribe())
+        }
+    }
+
+    /// Looks until nothing is left to settle; what was read last.
+    fn settled(sources: &mut Sources) -> Option<Loaded> {
+        let looks: Vec<_> = (0..3).map(|_| sources.look(SystemTime::now())).collect();
+        looks.into_iter().flatten().last()
+    }
+
+    /// The first region of an address, and what told it.
+    fn answer(loaded: Loaded) -> String {
+        let engine = Engine::start(loaded, None, 1, std::time::Instant::now());
+        let resolution = engine.resolver().load().resolve([192, 0, 2, 1].into());
+        format!("{} {}", resolution.regions[0], resolution.evidence)
+    }
+
+    /// Regions 5 and `region`.
+    fn topology(region: u16) -> Topology {
+        let document = format!(
+            "version = 1\ndomain = 'example.org'\ndefault_region = 5\n\
+             content_servers = {{ url = 'http://cs{{number}}', numbers = ['1'] }}\n\
+             region = [{{ id = 5, name = 'a', latitude = 1, longitude = 1 }}, {{ id = {region}, name = 'b', latitude = 2, longitude = 2 }}]\n\
+             group = [{{ name = 'sun5-1', subnet = '192.0.2.0/24' }}]\n\
+             sun = [{{ name = 'sun5-1-1', addresses = ['192.0.2.1'], internal = '10.0.0.1:81', weight = 1 }}]\n"
+        );
+        Topology::parse(&document).unwrap()
+    }
+}

@@ -109,6 +109,10 @@ async fn changes_are_those_after_a_position() {
     let answer = api.get("/v1/table/changes?epoch=7&after=1").await;
     let changes: Changes = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!((changes.epoch, changes.sequence, changes.changes.len()), (7, 3, 2));
+    assert_eq!(api.get("/v1/table/changes?epoch=7&after=2").await.json()["changes"].as_array().unwrap().len(), 1);
+    api.shared.oracle.change(4);
+    assert_eq!(api.get("/v1/table/changes?epoch=7&after=2").await.json()["sequence"], 4);
+    api.shared.oracle.change(3);
     let none = api.get("/v1/table/changes?epoch=7&after=3").await;
     assert_eq!(none.json(), json!({"epoch": 7, "sequence": 3, "changes": []}));
     let gone = "is not known here: take the whole table, GET /v1/table";
@@ -139,6 +143,13 @@ async fn a_question_waits_for_a_change() {
     }
     api.shared.oracle.forget();
     assert_eq!(waiting.await.unwrap().status, 410);
+    // The server ends, and does not wait for those who wait.
+    let waiting = tokio::spawn(api.question("/v1/table/changes?epoch=7&after=3&wait_ms=60000"));
+    while api.shared.oracle.moved.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    api.shared.drain.start();
+    assert_eq!(waiting.await.unwrap().json(), json!({"epoch": 7, "sequence": 3, "changes": []}));
 }
 
 /// A table of changes that are all alike.
@@ -234,6 +245,7 @@ impl Api {
             publisher: Publisher::default(),
             calls,
             request: Duration::from_secs(120),
+            drain: Drain::new(),
         });
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let listen = listener.local_addr().unwrap();
