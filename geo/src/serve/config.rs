@@ -83,6 +83,9 @@ pub struct Bmp {
     /// How long routes are kept after their session was lost, seconds. Default 900; too small: a restart of a router
     /// throws its clients back on geoip, too large: what is no longer so is gone by.
     pub stale_s: u64,
+    /// A peer that told routes and then none for so long has told its whole table, seconds. Default 10; too small: with a router
+    /// that pauses half a table counts, too large: routers that never say that they are done are heard late.
+    pub quiet_s: u64,
     /// How long a session may take to send its whole table before what it sent counts, seconds. Default 120; too
     /// small: half a table counts, too large: a router that never says that it is done is heard late.
     pub gate_s: u64,
@@ -225,6 +228,7 @@ impl Default for Bmp {
             queue_max: 64,
             idle_s: 3600,
             stale_s: 900,
+            quiet_s: 10,
             gate_s: 120,
             routes_max: 16_000_000,
         }
@@ -276,6 +280,7 @@ impl Config {
         whole("bmp.queue_max", size(self.bmp.queue_max), 1, 1 << 20);
         whole("bmp.idle_s", self.bmp.idle_s, 1, 7 * DAY_S);
         whole("bmp.stale_s", self.bmp.stale_s, 0, 7 * DAY_S);
+        whole("bmp.quiet_s", self.bmp.quiet_s, 0, DAY_S);
         whole("bmp.gate_s", self.bmp.gate_s, 0, DAY_S);
         whole("bmp.routes_max", self.bmp.routes_max.into(), 1, 1_000_000_000);
         whole("damping.stable_s", self.damping.stable_s, 0, DAY_S);
@@ -306,6 +311,7 @@ impl Config {
             limits: RibLimits {
                 routes_max: self.bmp.routes_max,
                 stale: Duration::from_secs(self.bmp.stale_s),
+                quiet: Duration::from_secs(self.bmp.quiet_s),
                 gate: Duration::from_secs(self.bmp.gate_s),
                 ..RibLimits::default()
             },

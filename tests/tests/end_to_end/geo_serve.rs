@@ -1,6 +1,7 @@
 //! `geo serve` and those who follow its table: what it is told reaches links and ratings, and stays while it is away.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use popularity_api::wire::Top;
@@ -9,6 +10,7 @@ use tests::client::{Answer, Client};
 use tests::origin::Script;
 use tests::poll;
 use tests::process::{Daemon, Done, run};
+use tests::routers::{Announced, BMP_PORT, Bird, Relay, Speaker, gobgpd};
 use tests::settings::{token, token_file};
 use tests::world::{API, GEO, World};
 
@@ -245,6 +247,62 @@ async fn tables_are_built_asked_and_compared_without_a_server() {
     check_done(&moves, 0, &["IPv4: 0 of 2 /24 move (0.00%)"]);
     tests::files::write(&before, "no table");
     check_done(&run("geo", &["diff", text(&before), text(&after)]), 1, &[text(&before)]);
+}
+
+/// BIRD announces, gobgpd hears it and tells the geo server, whose answers change.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_router_hears_is_where_clients_go_and_stays_over_a_restart() {
+    const CLIENT: &str = "192.0.2.7";
+    let world = World::with_geo(&["sun1-1-1", "sun2-1-1"]);
+    let bird = Speaker { address: world.address(10), asn: 64_511 };
+    let router = Speaker { address: world.address(11), asn: 64_521 };
+    let bmp = SocketAddr::from((world.geo().ip(), BMP_PORT));
+    let evidence = format!(
+        "publish.save_s = 1\ndamping.stable_s = 0\n[bmp]\nlisten = \"{bmp}\"\nquiet_s = 1\ngate_s = 600\n\
+         [[router]]\nname = \"r2\"\naddress = \"{}\"\nregion = 2\nclass = \"transit\"\n\
+         [[router.peer]]\nas = 64511\nclass = \"private\"\n",
+        router.address
+    );
+    let mut geo = world.start_with(GEO, |settings| settings.more = evidence).await;
+    let relay = Relay::start((world.address(12), BMP_PORT).into(), bmp, router.address).await;
+    let _router = gobgpd(world.folder(), router, &[bird], (world.address(12), BMP_PORT).into());
+    let heard = [Announced::with_path("192.0.2.0/24", &[64_600]), Announced::new("198.51.100.0/24")];
+    let announcing = Bird::start(world.folder(), bird, &[router], &heard).await;
+
+    let until = |what: &'static str| {
+        let client = with_token(&world, "operator");
+        let url = url(&world, &format!("/v1/resolve/{CLIENT}"));
+        poll::until_true(what, move || {
+            let (client, url) = (client.clone(), url.clone());
+            async move {
+                let answer = client.get(&url).await.ok().filter(|answer| answer.status == 200);
+                answer.is_some_and(|answer| json_in(&answer)["evidence"] == what)
+            }
+        })
+    };
+    until("prefix 192.0.2.0/24").await;
+    check_done(
+        &ask(&world, &["explain", CLIENT]),
+        0,
+        &["192.0.2.7: regions 2 1, by prefix 192.0.2.0/24", "private", "64511 64600", "r2"],
+    );
+    check_done(&ask(&world, &["stats"]), 0, &["r2", "connected", "64511"]);
+    announcing.announce(&heard[1..]);
+    println!("a withdrawal changes the answer within {:?}", until("default").await);
+    announcing.announce(&heard);
+    println!("an announcement changes the answer within {:?}", until("prefix 192.0.2.0/24").await);
+
+    // The server is killed, and its router cannot be reached when it starts anew: what was heard last still counts.
+    poll::until_true("the table is saved", || async {
+        let table = world.path("geo.data/table");
+        let asked = ["lookup", CLIENT, "--table", text(&table), "--topology", text(&world.topology_file())];
+        run("geo", &asked).out.contains("prefix 192.0.2.0/24")
+    })
+    .await;
+    relay.cut();
+    geo.restart().await;
+    check_done(&ask(&world, &["lookup", CLIENT]), 0, &["prefix 192.0.2.0/24"]);
+    check_done(&ask(&world, &["stats"]), 0, &["settled               false", "away"]);
 }
 
 /// Asks the world's server as an operator.
