@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::route::SessionClass;
+use crate::feed::PeerId;
+use crate::route::{Attributes, SessionClass};
 use crate::topology::RegionId;
 
 mod model;
