@@ -1,4 +1,5 @@
-//! Real routers tell their routes: BIRD announces and withdraws, gobgpd and FRR tell it by BMP, and the RIB knows.
+//! Real routers tell their routes: BIRD announces and withdraws, gobgpd and FRR tell it by BMP, and the RIB knows; then
+//! the same in front of `geo serve`, whose answers change.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,9 +13,12 @@ use geo::bmp::{self, Metrics, Options, SessionEvent};
 use geo::feed::View;
 use geo::rib::{Feed, FeedKind, FeedState, Limits, Rib};
 use geo::route::SessionClass;
+use serde_json::{Value, json};
 use tests::addresses::Block;
 use tests::poll;
 use tests::routers::{self, Announced, BMP_PORT, Bird, Relay, Router, Speaker};
+use tests::settings::token;
+use tests::world::{GEO, World};
 use tokio::sync::{mpsc, watch};
 
 /// A listener with a RIB behind it.
@@ -94,6 +98,19 @@ impl Station {
             async move { is }
         });
         connected.await;
+    }
+
+    /// Waits, for minutes if need be, until the only peer has so many routes.
+    async fn until_routes(&self, routes: usize) -> Duration {
+        let began = Instant::now();
+        loop {
+            let peers = &self.states()[0].peers;
+            if peers.first().is_some_and(|peer| peer.v4.routes as usize == routes) {
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < Duration::from_secs(600), "not within ten minutes: {peers:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     fn states(&self) -> Vec<FeedState> {
@@ -205,6 +222,65 @@ async fn frr_tells_what_it_hears() {
     tells_what_it_hears(routers::frr).await;
 }
 
+/// The routers of two regions tell the same prefix to `geo serve`; one of them dies, and comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_go_to_another_region_when_the_routes_of_a_dead_router_are_over() {
+    let world = World::with_geo(&["sun1-1-1", "sun2-1-1"]);
+    let speaker = |host, asn| Speaker { address: world.address(host), asn };
+    let (bird, one, two) = (speaker(10, 64_511), speaker(11, 64_521), speaker(12, 64_522));
+    let bmp = SocketAddr::from((world.geo().ip(), BMP_PORT));
+    let routers = [(one, 1, "transit"), (two, 2, "private")].map(|(router, region, class)| {
+        let address = router.address;
+        format!("[[router]]\nname = \"r{region}\"\naddress = \"{address}\"\nregion = {region}\nclass = \"{class}\"\n")
+    });
+    let bmp_options = format!("[bmp]\nlisten = \"{bmp}\"\nquiet_s = 1\nstale_s = 3\n");
+    let more = format!("damping.stable_s = 0\n{bmp_options}{}", routers.concat());
+    let geo = world.start_with(GEO, |settings| settings.more = more).await;
+    let at = |host| SocketAddr::from((world.address(host), BMP_PORT));
+    let _relays = (Relay::start(at(21), bmp, one.address).await, Relay::start(at(22), bmp, two.address).await);
+    let _one = routers::frr(world.folder(), one, &[bird], at(21));
+    let mut two_runs = routers::gobgpd(world.folder(), two, &[bird], at(22));
+    let both = [Announced::new(V4), Announced::new(V6)];
+    let announcing = Bird::start(world.folder(), bird, &[one, two], &both).await;
+
+    for client in ["192.0.2.7", "2001:db8:1::7"] {
+        until_resolved(&world, client, &[2, 1], "prefix").await;
+    }
+    two_runs.kill();
+    let moved = until_resolved(&world, "192.0.2.7", &[1, 2], "prefix").await;
+    println!("a dead router's clients are elsewhere after {moved:?}, with stale_s = 3");
+    two_runs.restart();
+    until_resolved(&world, "192.0.2.7", &[2, 1], "prefix").await;
+    announcing.announce(&both[1..]);
+    let gone = until_resolved(&world, "192.0.2.7", &[1, 2], "default").await;
+    println!("a withdrawal from both is the answer after {gone:?}");
+    until_resolved(&world, "2001:db8:1::7", &[2, 1], "prefix").await;
+    let metrics = geo.metrics().await;
+    for (router, connections) in [("r1", 1.0), ("r2", 2.0)] {
+        let label = format!("router=\"{router}\"");
+        assert_eq!(metrics.sum("geo_bmp_connections_total", &[&label]), Some(connections), "{router}");
+        assert_eq!(metrics.sum("geo_bmp_malformed_total", &[&label]).unwrap_or(0.0), 0.0, "{router}");
+    }
+}
+
+/// Waits until the geo server gives a client these regions, by evidence of this kind.
+async fn until_resolved(world: &World, client: &str, regions: &[u16], evidence: &str) -> Duration {
+    let operator = world.client().with("authorization", &format!("Bearer {}", token("operator")));
+    let url = format!("http://{}/v1/resolve/{client}", world.geo());
+    let resolved = poll::until_true(&format!("{client} in {regions:?} by {evidence}"), || {
+        let (operator, url) = (operator.clone(), url.clone());
+        async move {
+            let answer = operator.get(&url).await.ok().filter(|answer| answer.status == 200);
+            let answer: Option<Value> = answer.and_then(|answer| serde_json::from_slice(&answer.body).ok());
+            answer.is_some_and(|answer| {
+                let says = answer["evidence"].as_str().is_some_and(|says| says.starts_with(evidence));
+                says && answer["regions"] == json!(regions)
+            })
+        }
+    });
+    resolved.await
+}
+
 #[tokio::test]
 async fn a_router_that_dies_leaves_stale_routes_until_their_time_is_over() {
     let lab = Lab::new();
@@ -220,4 +296,22 @@ async fn a_router_that_dies_leaves_stale_routes_until_their_time_is_over() {
     one.kill();
     station.until(V4, &["1: 64511~", "2: 64511"]).await;
     station.until(V4, &["2: 64511"]).await;
+}
+
+/// How long a whole table takes on its way through real routers.
+#[tokio::test]
+#[ignore = "takes a minute or more and prints: cargo test -p tests --test end_to_end whole_table -- --ignored --nocapture"]
+async fn a_whole_table_of_gobgpd_arrives_and_goes() {
+    let lab = Lab::new();
+    let station = Station::start(lab.station(), &[lab.router(1).address], Limits::default()).await;
+    let (at, _relay) = lab.relay(1).await;
+    let _router = routers::gobgpd(lab.folder(), lab.router(1), &[lab.bird()], at);
+    let prefix = |number: u32| format!("{}/24", std::net::Ipv4Addr::from(0x0100_0000 + (number << 8)));
+    let table: Vec<Announced> = (0..512_621).map(|number| Announced::new(&prefix(number))).collect();
+    let bird = Bird::start(lab.folder(), lab.bird(), &[lab.router(1)], &table).await;
+    let told = station.until_routes(table.len()).await;
+    println!("{} prefixes are told {told:?} after BIRD is up", table.len());
+    bird.session("disable", 0);
+    let gone = station.until_routes(0).await;
+    println!("they are gone {gone:?} after the session's end");
 }
