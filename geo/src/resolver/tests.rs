@@ -333,6 +333,17 @@ async fn a_followed_table_is_replaced_while_it_is_used() {
     tokio::time::timeout(Duration::from_secs(60), replaced).await.expect("a new table in time");
 }
 
+#[test]
+fn a_server_is_all_the_evidence_there_is() {
+    let server = "[server]\nurl = 'http://127.0.0.1:1'\ntoken_file = '/nonexistent/token'\n";
+    let sources: Sources = toml::from_str(server).unwrap();
+    let error = Resolver::load(&sources, &topology()).unwrap_err().0;
+    assert!(error.starts_with("/nonexistent/token: cannot be read"), "{error}");
+    let both: Sources = toml::from_str(&format!("prefixes = ['list']\n{server}")).unwrap();
+    let error = Resolver::load(&both, &topology()).unwrap_err().0;
+    assert!(error.starts_with("geo: a server is all the evidence there is"), "{error}");
+}
+
 #[tokio::test]
 async fn bad_sources_are_an_error_of_the_start() {
     let (_sender, watched) = tokio::sync::watch::channel(Arc::new(topology()));
