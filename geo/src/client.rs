@@ -13,6 +13,7 @@ use daemon::telemetry::causes;
 use reqwest::{StatusCode, Url, header};
 use serde::de::DeserializeOwned;
 
+use crate::answer;
 use crate::wire::{Changes, Position, ResolveAnswer, ResolveRequest};
 
 /// Where a geo server is and who asks. Cheap to clone.
@@ -118,13 +119,19 @@ impl Client {
         self.read(&self.send(request, ANSWER_BYTES_MAX).await?)
     }
 
-    /// `GET` of a call whose answer is JSON: `&["explain", "192.0.2.1"]`.
+    /// `GET` of a call whose answer is for people, `&["explain", "192.0.2.1"]`: its JSON, or else its columns.
     ///
     /// # Errors
     ///
     /// [`ClientError`], as every call.
-    pub async fn ask<A: DeserializeOwned>(&self, path: &[&str]) -> Result<A, ClientError> {
-        self.read(&self.send(self.http.get(self.call(path)).timeout(CALL), ANSWER_BYTES_MAX).await?)
+    pub async fn told(&self, path: &[&str], json: bool) -> Result<answer::Answer, ClientError> {
+        let accept = if json { "application/json" } else { "text/plain" };
+        let request = self.http.get(self.call(path)).header(header::ACCEPT, accept).timeout(CALL);
+        let answer = self.send(request, ANSWER_BYTES_MAX).await?;
+        if json || !answer.status.is_success() {
+            return Ok(answer::Answer::good(String::new(), self.read(&answer)?));
+        }
+        Ok(answer::Answer::good(String::from_utf8_lossy(&answer.body).into_owned(), serde_json::Value::Null))
     }
 
     /// The address of a call; what a segment must not have is percent-encoded.
@@ -170,6 +177,11 @@ impl Client {
             return ClientError::Refused(problem);
         }
         self.unreachable(format!("{} {}: {}", status.as_u16(), problem.title, problem.detail))
+    }
+
+    /// The error of an answer that was waited for long enough.
+    pub(crate) fn late(&self, after: Duration) -> ClientError {
+        self.unreachable(format!("no answer within {} s", after.as_secs()))
     }
 
     fn unreachable(&self, why: String) -> ClientError {

@@ -19,6 +19,7 @@
 //! - More specific evidence wins over less specific, and listed prefixes over geoip.
 
 mod order;
+mod remote;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,6 +31,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use crate::client::{Client, Server};
 use crate::engine::{Inputs, InputsError, Loaded};
 use crate::file::{Followed, Look};
 use crate::geoip;
@@ -54,9 +56,24 @@ pub struct Sources {
     /// none: such clients are in the default region. With too few, so are those of the countries
     /// left out; a position always comes first, so too many do no harm.
     pub countries: BTreeMap<String, RegionId>,
+    /// A geo server whose table is followed, instead of all of the above: `url`, `token_file`. Default none. While it is
+    /// away, its last table counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
 }
 
 impl Sources {
+    /// A server's table is all or nothing.
+    fn check(&self) -> Result<(), ResolverError> {
+        let files = !self.prefixes.is_empty() || self.geoip.is_some() || !self.countries.is_empty();
+        if self.server.is_some() && files {
+            let why =
+                "geo: a server is all the evidence there is: leave out prefixes, geoip and countries, or the server";
+            return Err(ResolverError(why.to_owned()));
+        }
+        Ok(())
+    }
+
     fn inputs(&self) -> Inputs {
         let list = |file: &PathBuf| List { file: file.clone(), values: None, class: SessionClass::Private };
         Inputs {
@@ -120,12 +137,16 @@ impl serde::Serialize for Evidence {
 
 impl Resolver {
     /// Reads the sources. It reads files and takes up to seconds where they are large: not for an
-    /// async task.
+    /// async task. A server is not asked: nothing is known then.
     ///
     /// # Errors
     ///
     /// The file, the line and what is wrong there; a region the topology does not have.
     pub fn load(sources: &Sources, topology: &Topology) -> Result<Self, ResolverError> {
+        sources.check()?;
+        if let Some(server) = &sources.server {
+            Client::new(server).map_err(|error| ResolverError(error.to_string()))?;
+        }
         let loaded = Loaded::read(&sources.inputs(), topology)?;
         Ok(loaded.resolver())
     }
@@ -186,12 +207,20 @@ impl From<InputsError> for ResolverError {
 
 /// Loads the resolver and follows its files and the topology (every second); a source that turns bad is
 /// refused with one WARN and the running table stays. A changed file is in use within three seconds. The
-/// task ends when the table is dropped.
+/// task ends when the table is dropped. Of a server's table, `copy` is the file of the last good one.
 ///
 /// # Errors
 ///
 /// When the sources are bad at the start.
-pub async fn follow(sources: Sources, topology: Watched) -> Result<Arc<ArcSwap<Resolver>>, ResolverError> {
+pub async fn follow(
+    sources: Sources,
+    topology: Watched,
+    copy: Option<PathBuf>,
+) -> Result<Arc<ArcSwap<Resolver>>, ResolverError> {
+    sources.check()?;
+    if let Some(server) = &sources.server {
+        return remote::follow(server, copy, topology).await;
+    }
     let mut following = Following::of(sources, topology);
     let (following, resolver) = tokio::task::spawn_blocking(move || {
         let resolver = following.start();

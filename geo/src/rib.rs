@@ -15,8 +15,9 @@
 //!
 //! - **What counts is known at once, what is told comes in slices.** [`Rib::heard`] is right after every event; no call
 //!   but [`Rib::take_everything`]'s reader does work for a whole table.
-//! - A peer's routes count only when its table was told to the end once (end-of-RIB of RFC 4724 by family, or
-//!   [`Limits::gate`]): half a table would send clients by its covering prefixes. What is said again of a stale route counts at once:
+//! - A peer's routes count only when its table was told to the end once: half a table would send clients by its covering
+//!   prefixes. The end is an end-of-RIB (RFC 4724, by family), or a pause of [`Limits::quiet`], or
+//!   [`Limits::gate`]: gobgpd 3.10 sends no end-of-RIB at all, FRR 8.4 none for a peer that comes up while it is connected. What is said again of a stale route counts at once:
 //!   it is the same peer's newer word.
 //! - A lost feed makes its routes stale, not gone, for [`Limits::stale`]. A peer that its router says is down has none. Routes that
 //!   never counted do not begin to because their session broke.
@@ -33,6 +34,7 @@ mod store;
 mod tests;
 mod walk;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -132,7 +134,7 @@ impl Rib {
         for index in indices {
             let Some(peer) = self.peers.get_mut(index) else { continue };
             let mut changed = peer.expire(now, self.limits.stale);
-            if peer.up && now.saturating_sub(peer.since) >= self.limits.gate {
+            if peer.up && peer.is_told(now, &self.limits) {
                 changed |= peer.open(Family::V4, false) | peer.open(Family::V6, false);
             }
             let over = !peer.up && peer.kept == 0 && now.saturating_sub(peer.since) >= self.limits.stale;
@@ -305,6 +307,9 @@ impl Rib {
         now: Duration,
     ) {
         let Some(index) = self.session_of(feed, id, now) else { return self.skip(feed) };
+        if let Some(peer) = self.peers.get_mut(index) {
+            peer.heard_at = Some(now);
+        }
         for prefix in withdrawn {
             self.withdraw(index, Key::from(prefix));
         }
@@ -312,9 +317,10 @@ impl Rib {
             announced.iter().for_each(|prefix| self.withdraw(index, Key::from(prefix)));
             return;
         };
-        match self.interner.hold(attributes, self.limits.attribute_bytes_max) {
+        let attributes = without_own_as(attributes, id);
+        match self.interner.hold(&attributes, self.limits.attribute_bytes_max) {
             Some(id) => {
-                let bytes = interner::bytes_of(attributes);
+                let bytes = interner::bytes_of(&attributes);
                 announced.iter().for_each(|prefix| self.announce(index, Key::from(prefix), id, bytes));
                 self.interner.release(id);
             }
@@ -444,6 +450,20 @@ impl Rib {
             let is_over = now.saturating_sub(slot.configured_at) >= self.limits.gate;
             (is_over || up.peek().is_some()) && up.all(|peer| peer.session > 1 || peer.is_settled())
         });
+    }
+}
+
+/// FRR (8.4.4) puts its own AS before the path that a peer sent, which makes it one longer than others' and of another
+/// neighbour. Nobody else's path has the peer's AS in the second place and not in the first: a peer begins its paths
+/// with its own AS, except a route server, which is in none.
+fn without_own_as<'a>(attributes: &'a Attributes, peer: &PeerId) -> Cow<'a, Attributes> {
+    match &*attributes.as_path {
+        [first, path @ ..] if *first != peer.asn && path.first() == Some(&peer.asn) => Cow::Owned(Attributes {
+            as_path: path.into(),
+            path_length: attributes.path_length.saturating_sub(1),
+            ..attributes.clone()
+        }),
+        _ => Cow::Borrowed(attributes),
     }
 }
 

@@ -170,6 +170,7 @@ fn a_listed_prefix_comes_before_geoip() {
         prefixes: vec![write(&place, "list", b"81.2.69.128/25 3")],
         geoip: Some(write(&place, "geoip", &file.to_bytes().unwrap())),
         countries: BTreeMap::from([("GB".to_owned(), RegionId(1))]),
+        server: None,
     };
     let resolver = Resolver::load(&sources, &topology()).unwrap();
     check(&resolver, "81.2.69.1", "1 2 3 4 geoip GB");
@@ -328,7 +329,7 @@ async fn a_followed_table_is_replaced_while_it_is_used() {
     let list = write(&place, "list", b"127.0.0.0/8 1");
     let (_sender, watched) = tokio::sync::watch::channel(Arc::new(topology()));
     let sources = Sources { prefixes: vec![list.clone()], ..Sources::default() };
-    let shared = follow(sources, watched).await.unwrap();
+    let shared = follow(sources, watched, None).await.unwrap();
     check(&shared.load(), "127.0.0.1", "1 2 3 4 prefix 127.0.0.0/8");
     fs::write(&list, "127.0.0.0/8 2").unwrap();
     let replaced = async {
@@ -339,11 +340,22 @@ async fn a_followed_table_is_replaced_while_it_is_used() {
     tokio::time::timeout(Duration::from_secs(60), replaced).await.expect("a new table in time");
 }
 
+#[test]
+fn a_server_is_all_the_evidence_there_is() {
+    let server = "[server]\nurl = 'http://127.0.0.1:1'\ntoken_file = '/nonexistent/token'\n";
+    let sources: Sources = toml::from_str(server).unwrap();
+    let error = Resolver::load(&sources, &topology()).unwrap_err().0;
+    assert!(error.starts_with("/nonexistent/token: cannot be read"), "{error}");
+    let both: Sources = toml::from_str(&format!("prefixes = ['list']\n{server}")).unwrap();
+    let error = Resolver::load(&both, &topology()).unwrap_err().0;
+    assert!(error.starts_with("geo: a server is all the evidence there is"), "{error}");
+}
+
 #[tokio::test]
 async fn bad_sources_are_an_error_of_the_start() {
     let (_sender, watched) = tokio::sync::watch::channel(Arc::new(topology()));
     let sources = Sources { prefixes: vec!["/nonexistent/list".into()], ..Sources::default() };
-    assert!(follow(sources, watched).await.is_err());
+    assert!(follow(sources, watched, None).await.is_err());
 }
 
 proptest! {

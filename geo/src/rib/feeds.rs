@@ -88,7 +88,10 @@ pub struct Limits {
     pub attribute_bytes_max: u64,
     /// How long routes of a lost feed count.
     pub stale: Duration,
-    /// How long a peer's routes wait for its end-of-RIB before they count without.
+    /// A peer that told routes and then none for so long has told its table, also without an end-of-RIB. Too small: a router
+    /// that pauses is believed with half a table. Too large: with routers that send no end-of-RIB, peers that come up wait for so long.
+    pub quiet: Duration,
+    /// How long a peer's routes wait for its end-of-RIB, or such a pause, before they count without.
     pub gate: Duration,
 }
 
@@ -102,6 +105,7 @@ impl Default for Limits {
             peer_attribute_bytes_max: 1 << 30,
             attribute_bytes_max: 2 << 30,
             stale: Duration::from_secs(900),
+            quiet: Duration::from_secs(10),
             gate: Duration::from_secs(120),
         }
     }

@@ -1,7 +1,7 @@
 //! The life of a peer: which of its routes count.
 //!
 //! ```text
-//!              Up                      end-of-RIB, or `gate` later
+//!              Up                      end-of-RIB, or `quiet` after the last route, or `gate` later
 //!   (nothing) ----> up, gate shut ----------------------------------> up, gate open <--+
 //!                    | routes are held; what is said again of              |           | further sessions go the
 //!                    | a stale route counts at once                        |           | same way, with the stale
@@ -24,7 +24,7 @@ use crate::feed::{Family, PeerId};
 use crate::route::SessionClass;
 use crate::topology::RegionId;
 
-use super::feeds::FeedId;
+use super::feeds::{FeedId, Limits};
 use super::store::{Mark, PeerIndex};
 
 /// A peer of one of the feeds.
@@ -42,6 +42,8 @@ pub(super) struct Peer {
     pub(super) session: u32,
     /// When it came up or ceased to be.
     pub(super) since: Duration,
+    /// When it told routes last, in this session.
+    pub(super) heard_at: Option<Duration>,
     pub(super) sides: [Side; 2],
     /// Routes that are kept, those that no longer count included.
     pub(super) kept: u32,
@@ -93,6 +95,7 @@ impl Peer {
             up: false,
             session: 0,
             since: Duration::ZERO,
+            heard_at: None,
             sides: [Side { floor: 1, ..Side::default() }; 2],
             kept: 0,
             attribute_bytes: 0,
@@ -120,10 +123,16 @@ impl Peer {
     /// A session begins.
     pub(super) fn begin(&mut self, now: Duration, open: bool) {
         self.session += 1;
-        (self.up, self.since, self.refused) = (true, now, 0);
+        (self.up, self.since, self.heard_at, self.refused) = (true, now, None, 0);
         for side in &mut self.sides {
             (side.open, side.ended) = (open, false);
         }
+    }
+
+    /// Whether its table counts as told without an end-of-RIB: it paused after it began, or had time enough.
+    pub(super) fn is_told(&self, now: Duration, limits: &Limits) -> bool {
+        let paused = self.heard_at.is_some_and(|at| now.saturating_sub(at) >= limits.quiet);
+        paused || now.saturating_sub(self.since) >= limits.gate
     }
 
     /// The gate opens; with `ended` because the table is told whole, so that what it did not repeat is gone.

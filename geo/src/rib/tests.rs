@@ -113,8 +113,14 @@ fn a_table_counts_when_it_is_told_to_the_end() {
     check(&told, &[]);
     check(&then(&[End(ROUTER, 1, Family::V4)]), &["10.0.0.0/8 1/7"]);
     check(&then(&[End(ROUTER, 1, Family::V6)]), &["2001:db8::/32 1/7"]);
-    check(&then(&[Tick(119)]), &[]);
-    check(&then(&[Tick(120)]), &["10.0.0.0/8 1/7", "2001:db8::/32 1/7"]);
+    // Or when the peer paused, or had time enough.
+    check(&then(&[Tick(9)]), &[]);
+    check(&then(&[Tick(10)]), &["10.0.0.0/8 1/7", "2001:db8::/32 1/7"]);
+    let goes_on = |until: u64| (1..=until / 9).flat_map(|step| [Tick(step * 9), Announce(ROUTER, 1, B, 7)]);
+    let slow = |until: u64| then(&goes_on(until).collect::<Vec<_>>());
+    check(&slow(117), &[]);
+    check(&slow(126), &["10.0.0.0/8 1/7", "10.1.0.0/16 1/7", "2001:db8::/32 1/7"]);
+    check(&[Up(ROUTER, 1), Tick(100), Announce(ROUTER, 1, A, 7), Tick(109)], &[]);
     check(&then(&[End(ROUTER, 1, Family::V4), Announce(ROUTER, 1, B, 8)]), &["10.0.0.0/8 1/7", "10.1.0.0/16 1/8"]);
     check(&then(&[Withdraw(ROUTER, 1, A), End(ROUTER, 1, Family::V4)]), &[]);
 }
@@ -159,15 +165,16 @@ fn a_lost_feed_leaves_stale_routes_for_a_while() {
     check(&back, &["10.0.0.0/8 1/7~", "10.1.0.0/16 1/8"]);
     check(&and(&[End(ROUTER, 1, Family::V4)]), &["10.1.0.0/16 1/8", "10.2.0.0/16 1/8"]);
     check(&and(&[End(ROUTER, 1, Family::V6)]), &["10.0.0.0/8 1/7~", "10.1.0.0/16 1/8"]);
-    // The gate's time lets the new one in; what was not said again keeps its own time.
-    check(&and(&[Tick(1620)]), &["10.0.0.0/8 1/7~", "10.1.0.0/16 1/8", "10.2.0.0/16 1/8"]);
-    check(&and(&[Tick(1620), Tick(1900)]), &["10.1.0.0/16 1/8", "10.2.0.0/16 1/8"]);
+    // A pause lets the new one in; what was not said again keeps its own time.
+    check(&and(&[Tick(1509)]), &["10.0.0.0/8 1/7~", "10.1.0.0/16 1/8"]);
+    check(&and(&[Tick(1510)]), &["10.0.0.0/8 1/7~", "10.1.0.0/16 1/8", "10.2.0.0/16 1/8"]);
+    check(&and(&[Tick(1510), Tick(1900)]), &["10.1.0.0/16 1/8", "10.2.0.0/16 1/8"]);
     // Lost again before it was told to the end: what never counted does not begin to.
     check(&and(&[Lost(ROUTER)]), &["10.0.0.0/8 1/7~", "10.1.0.0/16 1/8~"]);
     check(&and(&[Lost(ROUTER), Tick(1900)]), &[]);
     check(&and(&[Lost(ROUTER), Up(ROUTER, 1), Lost(ROUTER)]), &["10.0.0.0/8 1/7~", "10.1.0.0/16 1/8~"]);
-    // Lost after the gate's time: now the stale ones of before had theirs.
-    check(&and(&[Tick(1620), Lost(ROUTER)]), &["10.1.0.0/16 1/8~", "10.2.0.0/16 1/8~"]);
+    // Lost after such a pause: now the stale ones of before had theirs.
+    check(&and(&[Tick(1510), Lost(ROUTER)]), &["10.1.0.0/16 1/8~", "10.2.0.0/16 1/8~"]);
     // An Up without an end before it is an end, too.
     check(&then(&[Up(ROUTER, 1), Announce(ROUTER, 1, A, 9), Up(ROUTER, 1)]), &[]);
 }
@@ -211,6 +218,29 @@ fn a_prefix_withdrawn_and_announced_in_one_message_is_announced() {
     assert_eq!(heard(&rib), ["10.0.0.0/8 1/7"], "and host bits are none of a prefix");
     rib.apply(ROUTER, &routes(1, &[A], &[], None), now);
     assert_eq!(heard(&rib), [""; 0], "announced without attributes: treated as withdrawn");
+}
+
+#[test]
+fn a_routers_own_as_is_no_part_of_what_its_peer_told() {
+    let (mut rib, mut now) = (two_routers(Limits::default()), Duration::ZERO);
+    let cases: [(&[u32], &[u32]); 6] = [
+        (&[64_999, 64_501, 7], &[64_501, 7]),
+        (&[64_501, 7], &[64_501, 7]),
+        (&[64_501, 64_501, 7], &[64_501, 64_501, 7]),
+        (&[7, 8], &[7, 8]),
+        (&[7], &[7]),
+        (&[], &[]),
+    ];
+    act(&mut rib, &Up(ROUTER, 1), &mut now);
+    act(&mut rib, &End(ROUTER, 1, Family::V4), &mut now);
+    for (told, kept) in cases {
+        let length = |path: &[u32]| u16::try_from(path.len()).unwrap();
+        let attributes = Attributes { as_path: told.into(), path_length: length(told), ..Attributes::default() };
+        rib.apply(ROUTER, &routes(1, &[A], &[], Some(attributes)), now);
+        let mut heard = Vec::new();
+        rib.heard(&net(A), &mut heard);
+        assert_eq!((&*heard[0].attributes.as_path, heard[0].attributes.path_length), (kept, length(kept)));
+    }
 }
 
 #[test]

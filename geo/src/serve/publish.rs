@@ -11,19 +11,33 @@
 //! follower that starts.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use tokio::sync::Mutex;
 
 use super::Oracle;
-use crate::wire::Position;
+use crate::wire::{CHANGES_MAX, Position};
 
 /// The last table that was handed out.
 #[derive(Debug, Default)]
 pub(super) struct Publisher {
     kept: Mutex<Option<Arc<Published>>>,
+    /// What the last question for changes was answered: after a change, all followers ask the same.
+    told: std::sync::Mutex<Option<Told>>,
+}
+
+/// An answer to a question for changes.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    after: Position,
+    /// Where the table was.
+    at: Position,
+    /// Whether there are changes in it.
+    pub(super) moved: bool,
+    /// [`crate::wire::Changes`], as JSON.
+    pub(super) body: Bytes,
 }
 
 /// A table, ready to be sent.
@@ -47,16 +61,35 @@ impl Publisher {
     pub(super) async fn table<O: Oracle>(&self, oracle: &Arc<O>) -> Result<Arc<Published>, String> {
         // Held while a new one is made: who comes meanwhile wants that one.
         let mut kept = self.kept.lock().await;
-        if let Some(published) = kept.as_ref()
-            && good_enough(published, oracle.position(), |after| oracle.reaches(after), published.made.elapsed())
-        {
-            return Ok(Arc::clone(published));
-        }
-        let oracle = Arc::clone(oracle);
-        let made = tokio::task::spawn_blocking(move || make(&*oracle)).await;
-        let published = Arc::new(made.map_err(|error| error.to_string()).flatten()?);
+        let (oracle, before) = (Arc::clone(oracle), kept.clone());
+        let looked = tokio::task::spawn_blocking(move || match before {
+            Some(published)
+                if good_enough(&published, oracle.position(), |at| oracle.reaches(at), published.made.elapsed()) =>
+            {
+                Ok(published)
+            }
+            _ => make(&*oracle).map(Arc::new),
+        });
+        let published = looked.await.map_err(|error| error.to_string()).flatten()?;
         *kept = Some(Arc::clone(&published));
         Ok(published)
+    }
+}
+
+impl Publisher {
+    /// What changed after a position; none when that is not known. Not from an async task.
+    pub(super) fn changes<O: Oracle>(&self, oracle: &O, after: Position) -> Option<Told> {
+        // Held while it is made: who comes meanwhile most likely wants the same.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = oracle.position();
+        if let Some(told) = told.as_ref().filter(|told| (told.after, told.at) == (after, at)) {
+            return Some(told.clone());
+        }
+        let changes = oracle.changes(after, CHANGES_MAX)?;
+        let body = serde_json::to_vec(&changes).unwrap_or_default().into();
+        let answer = Told { after, at, moved: changes.sequence > after.sequence, body };
+        *told = Some(answer.clone());
+        Some(answer)
     }
 }
 

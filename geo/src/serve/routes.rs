@@ -14,13 +14,15 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
+use daemon::drain::Drain;
 use daemon::problem::Refusal;
 use daemon::tokens::Tokens;
 use prometheus::IntCounterVec;
 
 use super::Oracle;
 use super::publish::{Published, Publisher};
-use crate::wire::{ADDRESSES_MAX, CHANGES_MAX, Position, ResolveAnswer, ResolveRequest};
+use crate::answer;
+use crate::wire::{ADDRESSES_MAX, Position, ResolveAnswer, ResolveRequest};
 
 /// What the routes stand on.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub(super) struct Shared<O> {
     pub(super) calls: IntCounterVec,
     /// Deadline of one call.
     pub(super) request: Duration,
+    /// Ends waiting calls.
+    pub(super) drain: Drain,
 }
 
 type Answer = Result<Response, Refusal>;
@@ -76,17 +80,27 @@ async fn resolve_many<O: Oracle>(State(shared): State<Arc<Shared<O>>>, body: Bod
     Ok(Json(ResolveAnswer { answers }).into_response())
 }
 
-async fn explain<O: Oracle>(State(shared): State<Arc<Shared<O>>>, Path(path): Path<String>) -> Answer {
+async fn explain<O: Oracle>(
+    State(shared): State<Arc<Shared<O>>>,
+    headers: HeaderMap,
+    Path(path): Path<String>,
+) -> Answer {
     let client = address(&path)?;
-    Ok(Json(blocking(move || shared.oracle.explain(client)).await?).into_response())
+    Ok(told(&headers, blocking(move || shared.oracle.explain(client)).await?))
 }
 
-async fn audit<O: Oracle>(State(shared): State<Arc<Shared<O>>>) -> Answer {
-    Ok(Json(blocking(move || shared.oracle.audit()).await?).into_response())
+async fn audit<O: Oracle>(State(shared): State<Arc<Shared<O>>>, headers: HeaderMap) -> Answer {
+    Ok(told(&headers, blocking(move || shared.oracle.audit()).await?))
 }
 
-async fn stats<O: Oracle>(State(shared): State<Arc<Shared<O>>>) -> Answer {
-    Ok(Json(blocking(move || shared.oracle.stats()).await?).into_response())
+async fn stats<O: Oracle>(State(shared): State<Arc<Shared<O>>>, headers: HeaderMap) -> Answer {
+    Ok(told(&headers, blocking(move || shared.oracle.stats()).await?))
+}
+
+/// JSON, or columns for those who ask for `text/plain`.
+fn told(headers: &HeaderMap, answer: answer::Answer) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accepted.starts_with("text/plain") { answer.text.into_response() } else { Json(answer.json).into_response() }
 }
 
 async fn table<O: Oracle>(State(shared): State<Arc<Shared<O>>>, headers: HeaderMap) -> Answer {
@@ -109,14 +123,25 @@ async fn changes<O: Oracle>(State(shared): State<Arc<Shared<O>>>, RawQuery(query
         Refusal::new(StatusCode::GONE, detail)
     };
     let mut moved = shared.oracle.moved();
-    let answer = shared.oracle.changes(after, CHANGES_MAX).ok_or_else(gone)?;
-    if answer.sequence > after.sequence || wait.is_zero() {
-        return Ok(Json(answer).into_response());
+    let ask = async || {
+        let shared = Arc::clone(&shared);
+        blocking(move || shared.publisher.changes(&*shared.oracle, after)).await?.ok_or_else(gone)
+    };
+    let answer = ask().await?;
+    if answer.moved || wait.is_zero() {
+        return Ok(json(answer.body));
     }
     let wait = wait.min(shared.request / 2).min(WAIT_MAX);
-    // Whether it is in time or not, what there is now is the answer.
-    let _ = tokio::time::timeout(wait, moved.wait_for(|now| *now != after)).await;
-    Ok(Json(shared.oracle.changes(after, CHANGES_MAX).ok_or_else(gone)?).into_response())
+    // However the wait ends, what there is now is the answer.
+    tokio::select! {
+        _ = tokio::time::timeout(wait, moved.wait_for(|now| *now != after)) => {}
+        () = shared.drain.wait() => {}
+    }
+    Ok(json(ask().await?.body))
+}
+
+fn json(body: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
 }
 
 /// The table in the form that the caller reads.

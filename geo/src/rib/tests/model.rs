@@ -9,6 +9,7 @@ use super::*;
 struct Known {
     up: bool,
     since: u64,
+    heard_at: Option<u64>,
     sides: [KnownSide; 2],
 }
 
@@ -41,7 +42,7 @@ impl Model {
                 if known.up {
                     *known = Known::default();
                 }
-                (known.up, known.since) = (true, now);
+                (known.up, known.since, known.heard_at) = (true, now, None);
                 for side in &mut known.sides {
                     side.open = false;
                     side.routes.values_mut().for_each(|route| route.fresh = false);
@@ -52,6 +53,7 @@ impl Model {
             }
             Announce(feed, number, prefix, first) => {
                 let Some(known) = self.up(feed, number) else { return };
+                known.heard_at = Some(now);
                 let count: usize = known.sides.iter().map(|side| side.routes.len()).sum();
                 let side = known.side(prefix);
                 let had = side.routes.get(prefix).map(|route| route.held);
@@ -62,6 +64,7 @@ impl Model {
             }
             Withdraw(feed, number, prefix) => {
                 let Some(known) = self.up(feed, number) else { return };
+                known.heard_at = Some(now);
                 known.side(prefix).routes.remove(prefix);
             }
             End(feed, number, family) => {
@@ -125,7 +128,8 @@ impl Known {
                 side.routes.retain(|_, route| self.up && route.fresh);
                 side.stale_since = None;
             }
-            if self.up && now >= self.since + 120 {
+            let paused = self.heard_at.is_some_and(|at| now >= at + 10);
+            if self.up && (paused || now >= self.since + 120) {
                 side.let_in();
             }
         }
@@ -166,7 +170,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => (feed(), 1..3_u8, prefix()).prop_map(|(feed, number, prefix)| Step::Act(Withdraw(feed, number, prefix))),
         3 => (feed(), 1..3_u8, family).prop_map(|(feed, number, family)| Step::Act(End(feed, number, family))),
         3 => feed().prop_map(|feed| Step::Act(Lost(feed))),
-        3 => (1..400_u64).prop_map(Step::Wait),
+        2 => (1..400_u64).prop_map(Step::Wait),
+        3 => (1..12_u64).prop_map(Step::Wait),
         8 => (0..4_usize).prop_map(Step::Take),
         1 => Just(Step::Everything),
     ];

@@ -54,6 +54,8 @@ async fn what_people_ask_is_passed_on() {
     api.check("/v1/explain/2001:db8::1", 200, &json!({"explained": "2001:db8::1"})).await;
     api.check("/v1/audit", 200, &json!("audit")).await;
     api.check("/v1/stats", 200, &json!("stats")).await;
+    let columns = api.send(Method::GET, "/v1/explain/::1", &[("accept", "text/plain")], "").await;
+    assert_eq!((columns.status, &*columns.body), (200, &b"columns of ::1\n"[..]));
     api.get("/v1/explain/x").await.check_problem(400, "\"x\" is no address");
 }
 
@@ -107,6 +109,10 @@ async fn changes_are_those_after_a_position() {
     let answer = api.get("/v1/table/changes?epoch=7&after=1").await;
     let changes: Changes = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!((changes.epoch, changes.sequence, changes.changes.len()), (7, 3, 2));
+    assert_eq!(api.get("/v1/table/changes?epoch=7&after=2").await.json()["changes"].as_array().unwrap().len(), 1);
+    api.shared.oracle.change(4);
+    assert_eq!(api.get("/v1/table/changes?epoch=7&after=2").await.json()["sequence"], 4);
+    api.shared.oracle.change(3);
     let none = api.get("/v1/table/changes?epoch=7&after=3").await;
     assert_eq!(none.json(), json!({"epoch": 7, "sequence": 3, "changes": []}));
     let gone = "is not known here: take the whole table, GET /v1/table";
@@ -137,6 +143,13 @@ async fn a_question_waits_for_a_change() {
     }
     api.shared.oracle.forget();
     assert_eq!(waiting.await.unwrap().status, 410);
+    // The server ends, and does not wait for those who wait.
+    let waiting = tokio::spawn(api.question("/v1/table/changes?epoch=7&after=3&wait_ms=60000"));
+    while api.shared.oracle.moved.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    api.shared.drain.start();
+    assert_eq!(waiting.await.unwrap().json(), json!({"epoch": 7, "sequence": 3, "changes": []}));
 }
 
 /// A table of changes that are all alike.
@@ -168,16 +181,16 @@ impl Oracle for Fake {
         Resolved { address: client, regions: vec![RegionId(4), RegionId(5)], evidence: "default".to_owned() }
     }
 
-    fn explain(&self, client: IpAddr) -> serde_json::Value {
-        json!({ "explained": client })
+    fn explain(&self, client: IpAddr) -> answer::Answer {
+        answer::Answer::good(format!("columns of {client}\n"), json!({ "explained": client }))
     }
 
-    fn audit(&self) -> serde_json::Value {
-        json!("audit")
+    fn audit(&self) -> answer::Answer {
+        answer::Answer::good("columns\n".to_owned(), json!("audit"))
     }
 
-    fn stats(&self) -> serde_json::Value {
-        json!("stats")
+    fn stats(&self) -> answer::Answer {
+        answer::Answer::good("columns\n".to_owned(), json!("stats"))
     }
 
     fn position(&self) -> Position {
@@ -232,6 +245,7 @@ impl Api {
             publisher: Publisher::default(),
             calls,
             request: Duration::from_secs(120),
+            drain: Drain::new(),
         });
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let listen = listener.local_addr().unwrap();
