@@ -44,8 +44,9 @@ pub use order::{RegionList, Standing};
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sources {
-    /// Prefix lists: a line `prefix region` or `prefix,region`, `#` begins a comment. Default none. A prefix
-    /// that is listed twice with two regions is an error, in one file or in two.
+    /// Prefix lists: a line `prefix region` or `prefix,region`, `#` begins a comment; or another format of
+    /// [`crate::lists`] with regions. Default none. A prefix that is listed twice with two regions is an error, in one
+    /// file or in two.
     pub prefixes: Vec<PathBuf>,
     /// A city or country file in MaxMind's format. Default none.
     pub geoip: Option<PathBuf>,
@@ -126,6 +127,9 @@ impl Resolver {
     /// The file, the line and what is wrong there; a region the topology does not have.
     pub fn load(sources: &Sources, topology: &Topology) -> Result<Self, ResolverError> {
         let loaded = Loaded::read(&sources.inputs(), topology)?;
+        if let Some(list) = loaded.list_of_origins() {
+            return Err(ResolverError(format!("{list}: it lists ASes, and only a geo server has their regions")));
+        }
         Ok(loaded.resolver())
     }
 

@@ -52,6 +52,13 @@ fn a_list_is_text_or_csv() {
 }
 
 #[test]
+fn a_list_is_json_too_but_not_one_of_ases() {
+    check(&with_list("{\"127.1.0.0/16\": 2}").unwrap(), "127.1.2.3", "2 prefix 127.1.0.0/16");
+    let error = with_list("127.1.0.0/16 2\n127.2.0.0/16 AS64500").unwrap_err().0;
+    assert!(error.ends_with("list: it lists ASes, and only a geo server has their regions"), "{error}");
+}
+
+#[test]
 fn a_wrong_line_is_told_with_its_file_and_line() {
     let form = "a line is `prefix region` or `prefix,region`";
     check_list("127.1.0.0/16", &[&format!("1: \"127.1.0.0/16\": {form}")]);
