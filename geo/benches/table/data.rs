@@ -11,14 +11,14 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 /// Prefixes in order, and the number of an origin AS or allocation for each.
-pub struct Full {
-    pub v4: Vec<(Ipv4Net, u32)>,
-    pub v6: Vec<(Ipv6Net, u32)>,
+pub(crate) struct Full {
+    pub(crate) v4: Vec<(Ipv4Net, u32)>,
+    pub(crate) v6: Vec<(Ipv6Net, u32)>,
 }
 
 impl Full {
     /// Grown from the prefixes of a file (`prefix AS` a line, gzip or plain), or from made-up allocations.
-    pub fn of(file: Option<&str>) -> Self {
+    pub(crate) fn of(file: Option<&str>) -> Self {
         let mut random = SmallRng::seed_from_u64(1);
         let known = file.map_or_else(|| allocations_v4(&mut random), read);
         println!("IPv4: {} prefixes {}, grown to {V4}", known.len(), file.map_or("made up", |_| "from the file"));
@@ -27,7 +27,7 @@ impl Full {
 
     /// With as many leaves as the neighbour regions of a big network come to, and a base of ranges a part of which is
     /// shorter than a /24.
-    pub fn content(&self) -> Content {
+    pub(crate) fn content(&self) -> Content {
         let mut leaves = Leaves::default();
         let numbers: Vec<u32> = (0..LEAVES).map(|number| leaves.intern(&leaf(number, Source::Bgp))).collect();
         let number = |origin: u32| numbers[(origin.wrapping_mul(2_654_435_761) >> 16) as usize % numbers.len()];
@@ -40,7 +40,7 @@ impl Full {
     }
 }
 
-pub fn leaf(number: u32, source: Source) -> Leaf {
+pub(crate) fn leaf(number: u32, source: Source) -> Leaf {
     let candidates = (0..1 + number % 4)
         .map(|rank| Candidate { region: RegionId((number / 4 + rank * 7) as u16 % 200), rank: rank as u8 });
     Leaf { candidates: candidates.collect(), denied: Vec::new(), source }
@@ -220,7 +220,7 @@ fn v6(address: u128, len: u8) -> Ipv6Net {
 }
 
 /// Any addresses: of IPv4 those that hosts have, of IPv6 those that are handed out (2000::/3).
-pub fn anywhere(ipv6: bool) -> Vec<IpAddr> {
+pub(crate) fn anywhere(ipv6: bool) -> Vec<IpAddr> {
     let mut random = SmallRng::seed_from_u64(3);
     let v4 = |random: &mut SmallRng| IpAddr::V4(Ipv4Addr::from(random.random_range(1 << 24..224_u32 << 24)));
     let v6 = |random: &mut SmallRng| IpAddr::V6((1 << 125 | random.random::<u128>() >> 3).into());
@@ -228,7 +228,7 @@ pub fn anywhere(ipv6: bool) -> Vec<IpAddr> {
 }
 
 /// Any addresses of any of the prefixes.
-pub fn within<N: Copy + Into<IpNet>>(prefixes: &[(N, u32)]) -> Vec<IpAddr> {
+pub(crate) fn within<N: Copy + Into<IpNet>>(prefixes: &[(N, u32)]) -> Vec<IpAddr> {
     let mut random = SmallRng::seed_from_u64(4);
     let mut inside = || match prefixes[random.random_range(0..prefixes.len())].0.into() {
         IpNet::V4(net) => {
@@ -242,7 +242,7 @@ pub fn within<N: Copy + Into<IpNet>>(prefixes: &[(N, u32)]) -> Vec<IpAddr> {
 }
 
 /// Prefixes that are not among these: /24 and /48 of any prefixes that are shorter.
-pub fn absent<N: Copy + Into<IpNet>>(prefixes: &[(N, u32)], len: u8, count: usize) -> Vec<IpNet> {
+pub(crate) fn absent<N: Copy + Into<IpNet>>(prefixes: &[(N, u32)], len: u8, count: usize) -> Vec<IpNet> {
     let there: HashSet<IpNet> = prefixes.iter().map(|(net, _)| (*net).into()).collect();
     let nets = within(prefixes).into_iter().map(|address| IpNet::new(address, len).expect("a length").trunc());
     let absent: HashSet<IpNet> = nets.filter(|net| !there.contains(net)).take(count).collect();
@@ -253,4 +253,4 @@ pub fn absent<N: Copy + Into<IpNet>>(prefixes: &[(N, u32)], len: u8, count: usiz
 const V4: usize = 1_042_325;
 const V6: usize = 246_175;
 const LEAVES: u32 = 2_000;
-pub const ADDRESSES: usize = 1 << 20;
+pub(crate) const ADDRESSES: usize = 1 << 20;

@@ -13,7 +13,7 @@ use std::time::Instant;
 use data::Full;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use geo::table::{Stamp, Writer};
+use geo::table::{Base, Content, Stamp, Writer};
 
 fn main() {
     // `cargo bench` adds a flag of its own.
@@ -32,7 +32,7 @@ fn build_and_load(full: &Full) -> Writer {
     let mut last = None;
     row("rebuild, ms", || copies.pop().expect("one for each round"), |copy| drop(last.replace(Writer::build(copy))));
     let writer = last.expect("there were rounds");
-    row("what a table says, for a rebuild, ms", || (), |()| drop(black_box(writer.content())));
+    row("what a table says, for a rebuild, ms", || (), |()| used(writer.content()));
     let mut bytes = Vec::new();
     row("encode, ms", || (), |()| bytes = writer.encode(&Stamp::default()));
     let mut zipped = Vec::new();
@@ -45,10 +45,14 @@ fn build_and_load(full: &Full) -> Writer {
             zipped = gzip.finish().expect("to RAM");
         },
     );
-    row("load: decode and build, ms", || (), |()| drop(black_box(Writer::decode(&bytes)).expect("a table")));
+    row("load: decode and build, ms", || (), |()| used(Writer::decode(&bytes).expect("a table")));
+    let bare = Writer::build(Content { base: Base::default(), ..content.clone() }).encode(&Stamp::default());
+    row("load without a base, ms", || (), |()| used(Writer::decode(&bare).expect("a table")));
     let counts = writer.table().counts();
     println!("| file, bytes | {} | gzip {} |", bytes.len(), zipped.len());
-    println!("| RAM, MiB | {:.1} | {counts:?} |\n", counts.bytes as f64 / f64::from(1 << 20));
+    let prefixes = Writer::build(Content { base: Base::default(), ..content }).table().counts().bytes;
+    println!("| RAM of the prefixes, MiB | {:.1} | |", prefixes as f64 / f64::from(1 << 20));
+    println!("| RAM with the base, MiB | {:.1} | {counts:?} |\n", counts.bytes as f64 / f64::from(1 << 20));
     writer
 }
 
@@ -64,6 +68,11 @@ fn row<T>(what: &str, mut prepare: impl FnMut() -> T, mut run: impl FnMut(T)) {
         .collect();
     times.sort_unstable_by(f64::total_cmp);
     println!("| {what} | {:.1} | {:.1} .. {:.1} |", times[ROUNDS / 2], times[0], times[ROUNDS - 1]);
+}
+
+/// What is computed and not looked at.
+fn used<T>(what: T) {
+    black_box(what);
 }
 
 const ROUNDS: usize = 7;
