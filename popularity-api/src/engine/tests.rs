@@ -1,7 +1,5 @@
 //! The engine as a whole: its thread, on a simulated disk and on a real one.
 
-use geo::RegionId;
-
 use super::batch::Entry;
 use super::folder::Disk;
 use super::folder::simulated::Simulated;
@@ -154,6 +152,22 @@ async fn closing_leaves_a_snapshot_and_nothing_to_replay() {
     assert!(recovered.snapshot.is_some());
     assert_eq!(recovered.groups, 0);
     assert_eq!(engine.table().mark("sun4-1-1"), Mark { boot: 1, sequence: 1 });
+}
+
+#[tokio::test]
+async fn what_a_cache_says_it_holds_is_noted() {
+    let engine = open(&Arc::new(Simulated::default()));
+    engine.count(batch("sun4-1-1", 1)).await.unwrap();
+    let held = |engine: &Engine| engine.table().carried(RegionId(4), "cache4-1", 0.5, 9, |_| true).held.len();
+    for (complete, added, removed, expected) in [
+        (true, &["c1/a", "c1/b"][..], &[][..], 1),
+        (false, &[], &["c1/a"], 0),
+        (false, &["c1/a"], &[], 1),
+        (true, &[], &[], 0),
+    ] {
+        engine.note_held(RegionId(4), "cache4-1", complete, added.iter().copied(), removed.iter().copied());
+        assert_eq!(held(&engine), expected, "{complete} {added:?} {removed:?}");
+    }
 }
 
 #[tokio::test]
