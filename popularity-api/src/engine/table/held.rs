@@ -15,6 +15,7 @@ use super::best::{Best, worth};
 use super::count::{shard_of, tag};
 use super::{Ranked, Table};
 use crate::engine::files::{FileIndex, RatedFile};
+use crate::engine::pairs::Pairs;
 
 /// What a cache is to carry, and what that which it holds is worth.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,7 +86,7 @@ impl Table {
         let Some(&place) = self.places.get(&region) else { return Carried { best: Vec::new(), held } };
         let bit = self.cache_bit(place, cache).unwrap_or(0);
         for (shard, part) in (0..=u8::MAX).zip(&self.shards) {
-            for pair in part.regions.get(usize::from(place)).into_iter().flat_map(|pairs| pairs.iter()) {
+            for pair in part.regions.get(usize::from(place)).into_iter().flat_map(Pairs::iter) {
                 let rating = self.now.unpack(pair.rating);
                 let score = worth(pair, self.decay.score(rating), exponent);
                 if pair.held & bit != 0 {
