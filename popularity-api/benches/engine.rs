@@ -70,6 +70,7 @@ fn rates() -> anyhow::Result<()> {
 
 /// The same as a table of redb: name to two numbers, a transaction for 10,000 updates, not even written to disk.
 fn redb(groups: &[Group]) -> anyhow::Result<()> {
+    use redb::ReadableTable;
     let ratings = redb::TableDefinition::<&str, (f64, f64)>::new("ratings");
     let place = tempfile::tempdir()?;
     let database = redb::Database::create(place.path().join("ratings"))?;
