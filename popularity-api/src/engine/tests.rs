@@ -117,6 +117,34 @@ async fn a_full_disk_refuses_batches_and_answers_reads() {
 }
 
 #[tokio::test]
+async fn a_disk_too_full_for_a_snapshot_keeps_the_binlog_until_there_is_room() {
+    let disk = Arc::new(Simulated::default());
+    let often = Settings { snapshot_binlog_bytes: 1, snapshot_every: Duration::ZERO, ..settings() };
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let folder = Arc::clone(&disk) as Arc<dyn Folder>;
+    let (engine, _) = Engine::open(folder, &often, metrics.clone()).unwrap();
+    let entry = |n| Entry { file: format!("c1/{n}{}", "x".repeat(3000)).into(), ..batch("", 1).entries.remove(0) };
+    let many = Batch { entries: (0..200).map(entry).collect(), ..batch("sun4-1-2", 1) };
+    // A frame fits, and a second file of all names does not.
+    disk.fill_up(Some(1_200_000));
+    engine.count(many).await.unwrap();
+    let mut sequence = 0;
+    while metrics.snapshot_failures.get() == 0 {
+        sequence += 1;
+        engine.count(batch("sun4-1-1", sequence)).await.unwrap();
+    }
+    assert!(disk.list().unwrap().iter().all(|name| snapshot::offset_of(name).is_none()));
+    disk.fill_up(None);
+    while disk.list().unwrap().iter().all(|name| snapshot::offset_of(name).is_none()) {
+        sequence += 1;
+        engine.count(batch("sun4-1-1", sequence)).await.unwrap();
+    }
+    let found = open(&Arc::new(disk.crash(0)));
+    assert_eq!(found.table().mark("sun4-1-1").sequence, sequence);
+    assert_eq!((found.table().file_count(), found.table().mark("sun4-1-2").sequence), (201, 1));
+}
+
+#[tokio::test]
 async fn a_queue_that_is_full_says_busy() {
     let disk = Arc::new(Simulated::default());
     let bytes = batch("sun4-1-1", 1).bytes();
