@@ -67,7 +67,7 @@ impl Default for Options {
 
 impl Options {
     /// Whether routes to this prefix are default routes.
-    fn is_default_route(&self, prefix: IpNet) -> bool {
+    pub(crate) fn is_default_route(&self, prefix: IpNet) -> bool {
         let length_min = match prefix {
             IpNet::V4(_) => self.ipv4_length_min,
             IpNet::V6(_) => self.ipv6_length_min,
@@ -114,7 +114,7 @@ struct Key {
 }
 
 impl Key {
-    /// The fields in one number, which takes a third of the time to compare (`benches/choice.rs`).
+    /// The fields in one number: comparing them one by one was a fifth of the time of `benches/choice.rs`.
     fn packed(self) -> u64 {
         let first = u64::from(self.rule) << 48 | u64::from(self.class as u8) << 40;
         first | u64::from(self.path_length) << 24 | u64::from(self.med_level) << 8 | u64::from(self.distance)

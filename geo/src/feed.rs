@@ -32,12 +32,12 @@
 
 pub mod attributes;
 pub mod bmp;
-mod capabilities;
 pub mod framing;
 pub mod fuzz;
 mod input;
 pub mod mrt;
 mod nlri;
+mod open;
 mod reader;
 mod update;
 
@@ -161,7 +161,7 @@ pub enum Event {
         /// Of which family.
         family: Family,
     },
-    /// Attributes were malformed. If routes were announced with them, an event before or after this withdraws them.
+    /// Attributes were malformed. If routes were announced with them, the event after this withdraws them.
     Malformed {
         /// By whom.
         peer: PeerId,

@@ -46,8 +46,9 @@ pub use order::{RegionList, Standing};
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sources {
-    /// Prefix lists: a line `prefix region` or `prefix,region`, `#` begins a comment. Default none. A prefix
-    /// that is listed twice with two regions is an error, in one file or in two.
+    /// Prefix lists: a line `prefix region` or `prefix,region`, `#` begins a comment; or another format of
+    /// [`crate::lists`] with regions. Default none. A prefix that is listed twice with two regions is an error, in one
+    /// file or in two.
     pub prefixes: Vec<PathBuf>,
     /// A city or country file in MaxMind's format. Default none.
     pub geoip: Option<PathBuf>,
@@ -147,6 +148,9 @@ impl Resolver {
             Client::new(server).map_err(|error| ResolverError(error.to_string()))?;
         }
         let loaded = Loaded::read(&sources.inputs(), topology)?;
+        if let Some(list) = loaded.list_of_origins() {
+            return Err(ResolverError(format!("{list}: it lists ASes, and only a geo server has their regions")));
+        }
         Ok(loaded.resolver())
     }
 

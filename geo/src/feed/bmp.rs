@@ -6,13 +6,13 @@
 //!            V 0x80: IPv6, L 0x40: post-policy, A 0x20: 2-byte AS_PATH, O 0x10: what is sent (RFC 8671)
 //! ```
 //!
-//! A [`Decoder`] belongs to one connection of one router. It remembers only which peers have add-path.
+//! A [`Decoder`] belongs to one connection of one router. It remembers of each peer that is up what its OPEN messages said.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::attributes::AsWidth;
-use super::capabilities;
+use super::open;
 use super::reader::{Fault, Reader};
 use super::update::{Families, Terms, tell};
 use super::{Event, FeedError, Ignored, PeerId, View};
@@ -20,8 +20,8 @@ use super::{Event, FeedError, Ignored, PeerId, View};
 /// Characters of a text that a router sends; more are cut off.
 pub const TEXT_CHARS_MAX: usize = 256;
 
-/// Peers with add-path that one router may have; a Peer Up beyond is an error.
-pub const ADD_PATH_PEERS_MAX: usize = 4_096;
+/// Peers of one router that may be up at once, at about 50 bytes each; a Peer Up beyond is an error.
+pub const PEERS_MAX: usize = 16_384;
 
 /// Version of the protocol.
 pub(super) const VERSION: u8 = 3;
@@ -32,15 +32,18 @@ pub(super) const HEADER_BYTES: usize = 6;
 /// Decodes what one router sends over one connection.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    add_path: HashMap<Session, Directions>,
+    sessions: HashMap<Session, Agreed>,
 }
 
 /// What a Peer Up is of: the router's own table or a session with a neighbour, whatever the view.
 type Session = ((IpAddr, u64), bool);
 
-/// Families with path identifiers in what the router receives and in what it sends.
+/// What the OPEN messages of a session said.
 #[derive(Clone, Copy, Debug, Default)]
-struct Directions {
+struct Agreed {
+    /// The router's.
+    own_as: u32,
+    /// Families with path identifiers in what the router receives and in what it sends.
     inbound: Families,
     outbound: Families,
 }
@@ -69,38 +72,32 @@ impl Decoder {
 
     /// RFC 7854 4.6
     fn monitoring(&mut self, peer: &PeerHeader, body: Reader<'_>, events: &mut Vec<Event>) -> Result<(), Fault> {
-        let directions = self.add_path.get(&peer.session()).copied().unwrap_or_default();
-        let add_path = if peer.view == View::AdjOut { directions.outbound } else { directions.inbound };
-        tell(body, Terms { width: peer.width, add_path }, peer.id, peer.view, events)
+        let agreed = self.sessions.get(&peer.session()).copied().unwrap_or_default();
+        let heard = matches!(peer.view, View::PrePolicy | View::PostPolicy);
+        let own_as = Some(agreed.own_as).filter(|own| heard && *own != 0 && *own != peer.id.asn);
+        let add_path = if peer.view == View::AdjOut { agreed.outbound } else { agreed.inbound };
+        tell(body, Terms { width: peer.width, add_path, own_as }, peer.id, peer.view, events)
     }
 
     /// RFC 7854 4.10: local address and ports, the OPEN sent, the OPEN received, information.
     fn up(&mut self, peer: &PeerHeader, mut body: Reader<'_>, events: &mut Vec<Event>) -> Result<(), Fault> {
         let start = body;
         body.part(20, "a Peer Up is cut")?;
-        let sent = capabilities::open(&mut body)?;
-        let received = capabilities::open(&mut body)?;
-        let directions = Directions { inbound: received.towards(sent), outbound: sent.towards(received) };
+        let sent = open::read(&mut body)?;
+        let received = open::read(&mut body)?;
+        let agreed = Agreed { own_as: sent.asn, inbound: received.towards(sent), outbound: sent.towards(received) };
         let session = peer.session();
-        self.add_path.remove(&session);
-        if directions.inbound != Families::default() || directions.outbound != Families::default() {
-            if self.add_path.len() >= ADD_PATH_PEERS_MAX {
-                return Err(start.fault("more peers with add-path than 4096"));
-            }
-            self.add_path.insert(session, directions);
+        if self.sessions.len() >= PEERS_MAX && !self.sessions.contains_key(&session) {
+            return Err(start.fault("more peers are up than 16384"));
         }
-        events.push(Event::Up {
-            peer: peer.id,
-            view: peer.view,
-            bgp_id: peer.bgp_id,
-            add_path: directions.inbound.list(),
-        });
+        self.sessions.insert(session, agreed);
+        events.push(Event::Up { peer: peer.id, view: peer.view, bgp_id: peer.bgp_id, add_path: agreed.inbound.list() });
         Ok(())
     }
 
     /// RFC 7854 4.9, RFC 9069 5.3
     fn down(&mut self, peer: &PeerHeader, mut body: Reader<'_>, events: &mut Vec<Event>) -> Result<(), Fault> {
-        self.add_path.remove(&peer.session());
+        self.sessions.remove(&peer.session());
         let reason = match body.u8("a Peer Down has no reason")? {
             1 => "the router closed the session with a notification",
             2 => "the router closed the session",
@@ -115,7 +112,7 @@ impl Decoder {
     }
 }
 
-/// One message without what others before it said of add-path: for tools and tests; connections use a [`Decoder`].
+/// One message without what others before it said of the session: for tools and tests; connections use a [`Decoder`].
 ///
 /// # Errors
 /// As [`Decoder::decode`].

@@ -138,14 +138,10 @@ impl Mrt<'_> {
         Ok(Some((kind, subtype)))
     }
 
-    /// Reads so many bytes into the body, fewer when the file ends or its packing is cut. Room grows as bytes come.
+    /// Reads so many bytes into the body, fewer when the file ends. Room grows as bytes come.
     fn fill(&mut self, bytes: usize, start: u64) -> Result<(), FeedError> {
-        match self.input.by_ref().take(bytes as u64).read_to_end(&mut self.body) {
-            // A cut packed file: what was unpacked counts, and the end is reported as of a plain one, unless it falls between records.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !self.body.is_empty() => Ok(()),
-            Err(error) => Err(unreadable(&error, start)),
-            Ok(_) => Ok(()),
-        }
+        let read = self.input.by_ref().take(bytes as u64).read_to_end(&mut self.body);
+        read.map(|_| ()).map_err(|error| unreadable(&error, start))
     }
 
     fn record(&mut self, kind: u16, subtype: u16) {
@@ -186,11 +182,11 @@ impl Mrt<'_> {
 }
 
 fn unreadable(error: &io::Error, offset: u64) -> FeedError {
-    let kind = match error.kind() {
-        io::ErrorKind::UnexpectedEof => FeedErrorKind::Cut,
-        _ => FeedErrorKind::Read,
+    let (kind, what) = match error.kind() {
+        io::ErrorKind::UnexpectedEof => (FeedErrorKind::Cut, format!("the packed dump is cut: {error}")),
+        _ => (FeedErrorKind::Read, error.to_string()),
     };
-    FeedError { kind, what: Cow::Owned(error.to_string()), offset, peer: None }
+    FeedError { kind, what: Cow::Owned(what), offset, peer: None }
 }
 
 /// A fault, and in whose routes.
@@ -301,7 +297,7 @@ fn bgp4mp(mut body: Reader<'_>, subtype: u16, events: &mut Vec<Event>) -> Result
     let outcome = if is_state {
         state_change(body, peer, events)
     } else {
-        tell(body, Terms { width, add_path: Families::default() }, peer, view, events)
+        tell(body, Terms { width, add_path: Families::default(), own_as: None }, peer, view, events)
     };
     outcome.map_err(|fault| (fault, Some(peer)))
 }

@@ -19,6 +19,8 @@ use crate::route::Attributes;
 pub(super) struct Terms {
     pub(super) width: AsWidth,
     pub(super) add_path: Families,
+    /// The router's own AS, if its neighbour is another one's and this is what came in: see [`without_own`].
+    pub(super) own_as: Option<u32>,
 }
 
 /// A set of families.
@@ -110,7 +112,7 @@ impl Update {
             let announced = std::mem::take(&mut update.announced);
             update.withdrawn.extend(announced);
         }
-        update.attributes = std::mem::take(&mut said.attributes);
+        update.attributes = without_own(std::mem::take(&mut said.attributes), terms.own_as);
         Ok(update)
     }
 
@@ -192,6 +194,20 @@ impl Update {
             events.push(Event::Ignored(ignored));
         }
     }
+}
+
+/// The path as the neighbour sent it. FRR (8.4) writes routes for BMP as if it sent them on, with its own AS in front. No neighbour
+/// of another AS can have sent such a path: it would be a loop (RFC 4271 9.1.2).
+fn without_own(mut attributes: Attributes, own_as: Option<u32>) -> Attributes {
+    let Some(own_as) = own_as else { return attributes };
+    if let [first, rest @ ..] = &*attributes.as_path
+        && *first == own_as
+    {
+        attributes.as_path = rest.into();
+        attributes.path_length = attributes.path_length.saturating_sub(1);
+        attributes.origin_as = attributes.origin_as.filter(|_| !attributes.as_path.is_empty());
+    }
+    attributes
 }
 
 /// The family that an AFI and a SAFI name, if it is one of ours.

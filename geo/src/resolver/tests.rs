@@ -52,6 +52,13 @@ fn a_list_is_text_or_csv() {
 }
 
 #[test]
+fn a_list_is_json_too_but_not_one_of_ases() {
+    check(&with_list("{\"127.1.0.0/16\": 2}").unwrap(), "127.1.2.3", "2 prefix 127.1.0.0/16");
+    let error = with_list("127.1.0.0/16 2\n127.2.0.0/16 AS64500").unwrap_err().0;
+    assert!(error.ends_with("list: it lists ASes, and only a geo server has their regions"), "{error}");
+}
+
+#[test]
 fn a_wrong_line_is_told_with_its_file_and_line() {
     let form = "a line is `prefix region` or `prefix,region`";
     check_list("127.1.0.0/16", &[&format!("1: \"127.1.0.0/16\": {form}")]);
@@ -257,10 +264,15 @@ fn what_is_no_geoip_file_is_refused() {
 }
 
 #[test]
-fn regions_are_at_most_four_and_none_is_there_twice() {
-    let regions = Regions::of(&topology());
-    assert_eq!(regions.from(RegionId(1)), [1, 2, 3, 4].map(RegionId));
-    assert_eq!(regions.from(RegionId(5)), [5, 1].map(RegionId));
+fn regions_are_at_most_four_and_all_neighbours_are_asked() {
+    let resolver = with_list("127.0.0.0/8 1\n").unwrap();
+    check(&resolver, "127.0.0.1", "1 2 3 4 prefix 127.0.0.0/8");
+    let down = |region| if [1, 2, 4].map(RegionId).contains(&region) { Standing::Down } else { Standing::Live };
+    let resolution = resolver.resolve_with([127, 0, 0, 1].into(), down);
+    assert_eq!(
+        (&*resolution.regions, resolution.evidence.to_string().as_str()),
+        (&[3, 5].map(RegionId)[..], "prefix 127.0.0.0/8")
+    );
 }
 
 #[test]

@@ -124,5 +124,5 @@ impl Rib {
     }
 }
 
-/// Prefixes that are looked at in one go: about a millisecond.
-pub(super) const SLICE: usize = 8192;
+/// Prefixes that are looked at in one go: one to two milliseconds (`benches/rib.rs`, a machine with other work).
+pub(super) const SLICE: usize = 2048;

@@ -168,7 +168,7 @@ fn index(made: &mut Rules, known: &BTreeMap<(Condition, RegionId), Verdict>) {
             Condition::Prefix(IpNet::V6(prefix)) => insert::<Ipv6Net>(&mut made.v6, prefix, verdicts),
             Condition::Origin(origin) => insert_loose(&mut made.origin, origin, verdicts),
             Condition::Via(hop) => insert_loose(&mut made.via, hop, verdicts),
-            Condition::Community(community) => insert_loose(&mut made.community, community, verdicts),
+            Condition::Community(community) => insert_loose(&mut made.community, super::packed(&community), verdicts),
         }
     }
 }

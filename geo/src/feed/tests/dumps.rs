@@ -77,6 +77,12 @@ fn packed_dumps_are_known_by_their_magic() {
     let (events, errors) = read(&packed[..packed.len() - 8]);
     assert_eq!((lines(&events), errors.len()), (TABLE.iter().map(ToString::to_string).collect(), 1));
     assert_eq!((errors[0].kind, errors[0].offset), (FeedErrorKind::Cut, table().len() as u64));
+    // Within the last record.
+    let last = records()[2].len();
+    let cut = gzip(&table()[..table().len() - 1]);
+    let (events, errors) = read(&cut[..cut.len() - 8]);
+    assert_eq!((events.len(), errors.len(), errors[0].kind), (2, 1, FeedErrorKind::Cut));
+    assert_eq!(errors[0].offset, (table().len() - last) as u64);
     let (_, errors) = read(&[0x1f, 0x8b, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
     assert_eq!(errors.iter().map(|error| error.kind).collect::<Vec<_>>(), [FeedErrorKind::Read]);
 }

@@ -121,6 +121,44 @@ fn routes_with_path_identifiers_are_ignored_and_not_misread() {
 }
 
 #[test]
+fn the_routers_own_as_in_front_of_a_path_is_none_of_the_neighbours() {
+    // An AS of four bytes is in a capability, whatever the OPEN's two bytes say.
+    let own = 4_200_000_000_u32;
+    let opens = [open(&[(65, &own.to_be_bytes())]), open(&[])];
+    let check = |flags, neighbour: u32, path: &[u32], expected: &str| {
+        let (mut decoder, mut events) = (Decoder::default(), Vec::new());
+        let peer = PeerId { asn: neighbour, ..peer() };
+        decoder.decode(&up(peer, &opens[0], &opens[1]), &mut events).unwrap();
+        let message = update(&[], &plain(path), &prefixes(&["10.0.0.0/8"]));
+        decoder.decode(&monitoring(flags, peer, &message), &mut events).unwrap();
+        assert_eq!(lines(&events)[1], format!("+10.0.0.0/8 {expected}"));
+    };
+    check(0, 64_501, &[own, 64_501, 7], "[64501, 7]/2 AS7");
+    check(0x40, 64_501, &[own, 64_501, 7], "[64501, 7]/2 AS7");
+    check(0, 64_501, &[own], "[]/0");
+    check(0, 64_501, &[64_501, own], "[64501, 4200000000]/2 AS4200000000");
+    // Within an AS, and in what a router sends, it belongs there.
+    check(0, own, &[own, 7], "[4200000000, 7]/2 AS7");
+    check(0x10, 64_501, &[own, 7], "[4200000000, 7]/2 AS7");
+}
+
+#[test]
+fn more_peers_than_a_router_can_have_are_refused() {
+    let (mut decoder, mut events) = (Decoder::default(), Vec::new());
+    let peer = |number: usize| PeerId { distinguisher: number as u64, ..peer() };
+    let most = super::super::bmp::PEERS_MAX;
+    for number in 0..most {
+        decoder.decode(&up(peer(number), &open(&[]), &open(&[])), &mut events).unwrap();
+    }
+    let error = decoder.decode(&up(peer(most), &open(&[]), &open(&[])), &mut events).unwrap_err();
+    assert_eq!(error.what, "more peers are up than 16384");
+    // Those that are up may come up again, and who leaves makes room.
+    decoder.decode(&up(peer(0), &open(&[]), &open(&[])), &mut events).unwrap();
+    decoder.decode(&bmp(2, &[peer_header(0, 0, peer(1)), vec![1]].concat()), &mut events).unwrap();
+    decoder.decode(&up(peer(most), &open(&[]), &open(&[])), &mut events).unwrap();
+}
+
+#[test]
 fn extended_parameters_of_an_open_are_read_too() {
     // RFC 9072: 255, 255, length 2, then parameters with lengths of two bytes.
     let capability = [69, 4, 0, 1, 1, 3];
@@ -163,7 +201,6 @@ fn a_stream_out_of_step_is_refused_at_its_offset() {
             }
         };
         assert_eq!((error.to_string().as_str(), error.in_step()), (expected, false));
-        assert!(buffer.capacity() <= 64 * 1_024, "room for what was only promised: {}", buffer.capacity());
     };
     let hello = bmp(4, b"");
     check(&[&hello[..], &[2]].concat(), "byte 6: BMP version 2, not 3");
@@ -171,6 +208,14 @@ fn a_stream_out_of_step_is_refused_at_its_offset() {
     check(&[3, 0, 0, 3, 233, 0], "byte 0: a BMP message of 1001 bytes; 6 to 1000 can be");
     check(&[3, 255, 255, 255, 255, 0], "byte 0: a BMP message of 4294967295 bytes; 6 to 1000 can be");
     check(&[&hello[..], &hello[..3]].concat(), "byte 6: the stream ends within a message");
+}
+
+#[test]
+fn room_is_made_for_what_came_and_not_for_what_was_promised() {
+    let mut framing = Framing::new(64 * 1_024 * 1_024);
+    let mut buffer = BytesMut::from(&[3, 3, 0, 0, 0, 0][..]);
+    assert_eq!(framing.decode(&mut buffer), Ok(None));
+    assert!(buffer.capacity() <= 64 * 1_024, "{}", buffer.capacity());
 }
 
 #[test]
