@@ -1,11 +1,13 @@
 //! What a full table of routes costs the engine: `cargo bench -p geo --bench engine`. Three routers of three regions,
-//! each with 1.04 million IPv4 and 246 thousand IPv6 prefixes; then one of them flaps, changes, and is gone.
+//! each with 1.04 million IPv4 and 246 thousand IPv6 prefixes; then one of them changes, and is gone. Arguments are geoip
+//! files with positions.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use geo::engine::{Engine, Inputs, Loaded, Stepped, Update};
 use geo::feed::{Event, Family, PeerId, View};
+use geo::resolver::Standing;
 use geo::rib::{Feed, FeedKind};
 use geo::route::{Attributes, SessionClass};
 use geo::{RegionId, Topology};
@@ -13,8 +15,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 fn main() {
     let prefixes = prefixes();
-    let inputs = Inputs { feeds: (0..3).map(feed).collect(), changes_max: 200_000, ..Inputs::default() };
+    let files = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let geoip = files.map(Into::into).collect();
+    let inputs = Inputs { feeds: (0..3).map(feed).collect(), geoip, changes_max: 200_000, ..Inputs::default() };
+    let start = Instant::now();
     let loaded = Loaded::read(&inputs, &topology()).expect("good inputs");
+    println!("inputs read in {:.1?}", start.elapsed());
     let mut now = Instant::now();
     let mut engine = Engine::start(loaded, None, 1, now);
     let say = |engine: &mut Engine, now, router: usize, events: Vec<Event>| {
@@ -41,6 +47,7 @@ fn main() {
     timed("encoding", || engine.encode(0).1.len());
     timed("auditing", || engine.audit(now).several.count);
     timed("explaining", || engine.explain([193, 7, 7, 7].into()).chain.len());
+    resolve(&engine);
     let small: Vec<IpNet> = prefixes.iter().copied().step_by(1000).collect();
     timed("1,287 prefixes change their path", || say(&mut engine, now, 0, vec![announced(0, 7, &small)]));
     now += Duration::from_secs(61);
@@ -63,6 +70,22 @@ fn main() {
         );
         now += Duration::from_secs(61);
         stepped = Stepped { changed: 0, more: true };
+    }
+}
+
+/// Addresses all over IPv4, most of them of some prefix.
+fn resolve(engine: &Engine) {
+    const COUNT: u32 = 4_000_000;
+    let resolver = engine.resolver().load_full();
+    for (what, saturated) in [("all live", None), ("region 0 saturated", Some(RegionId(0)))] {
+        let standing = |region| if Some(region) == saturated { Standing::Saturated } else { Standing::Live };
+        let start = Instant::now();
+        let mut sum = 0;
+        for index in 0..COUNT {
+            let client = Ipv4Addr::from(index.wrapping_mul(0x9e37_79b9));
+            sum += usize::from(resolver.resolve_with(client.into(), standing).regions[0].0);
+        }
+        println!("resolving, {what}: {:.0?} an address ({sum})", start.elapsed() / COUNT);
     }
 }
 

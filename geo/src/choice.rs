@@ -67,7 +67,7 @@ impl Default for Options {
 
 impl Options {
     /// Whether routes to this prefix are default routes.
-    fn is_default_route(&self, prefix: IpNet) -> bool {
+    pub(crate) fn is_default_route(&self, prefix: IpNet) -> bool {
         let length_min = match prefix {
             IpNet::V4(_) => self.ipv4_length_min,
             IpNet::V6(_) => self.ipv6_length_min,

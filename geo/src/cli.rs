@@ -152,7 +152,7 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<Answer> {
     match &cli.command {
-        Command::Serve(_) => unreachable!("it is run as a daemon"),
+        Command::Serve(args) => anyhow::bail!("{}: a daemon gives no answer", args.config.display()),
         Command::Build(args) => build(args),
         Command::Lookup(args) => ask::lookup(args),
         Command::Explain(args) => {

@@ -39,7 +39,7 @@ pub use crate::bmp::SessionEvent as Update;
 use crate::damping::{Damping, Decision};
 use crate::resolver::Resolver;
 use crate::rib::{FeedId, Rib};
-use crate::table::{Content, Leaf, Stamp, Table, Writer};
+use crate::table::{Content, Counts, Leaf, Stamp, Table, Writer};
 use crate::wire::{Changes, Position};
 pub use dumps::{Dump, DumpRead};
 pub use inputs::{Inputs, InputsError, Loaded};
@@ -145,7 +145,13 @@ impl Engine {
             self.follow(now)
         } else if self.live.settled() {
             self.settled = true;
-            self.refresh(true, now)
+            let Counts { prefixes_v4, prefixes_v6, .. } = self.table().counts();
+            let changed = self.refresh(true, now);
+            if prefixes_v4 + prefixes_v6 == 0 {
+                // The first table of all moves nobody.
+                self.moves = Moves::default();
+            }
+            changed
         } else {
             return Stepped::default();
         };

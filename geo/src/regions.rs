@@ -25,7 +25,7 @@ pub struct Regions {
 #[derive(Clone, Debug, PartialEq)]
 struct Place {
     position: Position,
-    /// The region and its neighbours, at most [`REGIONS_PER_CLIENT_MAX`].
+    /// The region and its neighbours.
     served_by: Vec<RegionId>,
 }
 
@@ -64,8 +64,7 @@ impl Regions {
     pub fn of(topology: &Topology) -> Self {
         let places = topology.regions.iter().map(|region| {
             let served_by = std::iter::once(region.id).chain(region.neighbours.iter().copied());
-            let served_by = served_by.take(REGIONS_PER_CLIENT_MAX).collect();
-            (region.id, Place { position: (region.latitude, region.longitude).into(), served_by })
+            (region.id, Place { position: (region.latitude, region.longitude).into(), served_by: served_by.collect() })
         });
         let mut places: Vec<(RegionId, Place)> = places.collect();
         places.sort_by_key(|(id, _)| *id);
@@ -93,7 +92,7 @@ impl Regions {
         self.places.iter().map(|(id, _)| *id)
     }
 
-    /// The region, then those that take its clients over; at most four, none when the topology does not have it.
+    /// The region, then those that take its clients over; none when the topology does not have it.
     #[must_use]
     pub fn from(&self, region: RegionId) -> &[RegionId] {
         self.place(region).map_or(&[], |place| &place.served_by)

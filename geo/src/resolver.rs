@@ -148,6 +148,9 @@ impl Resolver {
             Client::new(server).map_err(|error| ResolverError(error.to_string()))?;
         }
         let loaded = Loaded::read(&sources.inputs(), topology)?;
+        if let Some(list) = loaded.list_of_origins() {
+            return Err(ResolverError(format!("{list}: it lists ASes, and only a geo server has their regions")));
+        }
         Ok(loaded.resolver())
     }
 

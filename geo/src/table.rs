@@ -16,6 +16,13 @@
 //!   one changed prefix may differ for as long as the change takes (microseconds).
 //! - A [`Found`] stays good as long as its table: entries are never used for another prefix.
 //! - One writer. What it leaves behind grows slowly and is gone after a rebuild ([`Writer::wants_rebuild`]).
+//!
+//! # Figures
+//!
+//! `tests/bench/geo` with 1,042,325 IPv4 prefixes (half of them real) and 246,175 IPv6 ones, on two processors that others kept busy (load
+//! 13), so only ratios count: IPv4 addresses of prefixes are found in 1/3.4 of `prefix-trie`'s time, 32 to 58 ns (the slots
+//! of 56 MiB are in small pages there, and most lookups miss the TLB); a change takes 0.2 to 2 us in the
+//! median, a /8 120 us; a rebuild took 93 ms at best; prefixes take 70 MiB; the file has 6.9 MB, 2.8 MB by gzip.
 
 mod arena;
 mod base;
@@ -92,7 +99,11 @@ impl Table {
     #[inline]
     pub fn lookup(&self, client: IpAddr) -> Option<Found> {
         let client = client.to_canonical();
-        match self.prefixes(client).get(bits(client)) {
+        let entry = match client {
+            IpAddr::V4(client) => self.v4.get_v4(client.into()),
+            IpAddr::V6(client) => self.v6.get(client.into()),
+        };
+        match entry {
             0 => self.base_of(client),
             entry => Some(Found { client, at: At::Prefix(entry) }),
         }

@@ -115,8 +115,8 @@ mod tests {
         assert_eq!(
             text,
             "FAMILY  FROM  TO  BLOCKS   OF ALL  ADDRESSES   OF ALL\n\
-             IPv4       4   5     256    0.39%      65536    0.39%\n\
-             IPv6     4=5   5   65536  100.00%     7.9e28  100.00%\n\
+             IPv4    4      5     256    0.39%      65536    0.39%\n\
+             IPv6    4=5    5   65536  100.00%     7.9e28  100.00%\n\
              IPv4: 256 of 65536 /24 move (0.39%), 0.39% of all addresses that are known\n\
              IPv6: 65536 of 65536 /48 move (100.00%), 100.00% of all addresses that are known\n"
         );

@@ -111,6 +111,12 @@ impl Loaded {
         Resolver::new(Arc::clone(writer.table()), self.regions)
     }
 
+    /// A list with prefixes that were left out because no origin rule has their AS.
+    pub(crate) fn list_of_origins(&self) -> Option<&str> {
+        let file = self.listed.files.iter().find(|file| file.without_region > 0)?;
+        Some(&file.file)
+    }
+
     /// Degrees north and east of an address, if a file says.
     pub(super) fn position(&self, address: std::net::IpAddr) -> Option<(f64, f64)> {
         self.geoip.iter().find_map(|file| file.position(address))

@@ -35,6 +35,9 @@ impl<'a> Routes<'a> {
             && let Some(wider) = around.supernet()
         {
             self.heard(&wider, out);
+            if self.loaded.inputs.choice.is_default_route(wider) {
+                out.retain(|route| route.listed);
+            }
             around = wider;
         }
     }

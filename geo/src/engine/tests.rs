@@ -128,7 +128,13 @@ fn a_rule_inside_a_heard_prefix_goes_by_what_is_heard_there() {
     world.step(60, &[]);
     check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
     check(&world, "10.1.0.1", "5 4 rule 10.1.0.0/16");
-    // Nobody is left to prefer.
+    // A default route is nobody to prefer.
+    world.step(1, &[(1, "-10.0.0.0/8"), (1, "+0.0.0.0/0")]);
+    world.step(60, &[]);
+    check(&world, "10.1.0.1", "4 5 prefix 10.1.0.0/16");
+    world.step(1, &[(1, "+10.0.0.0/8")]);
+    world.step(60, &[]);
+    check(&world, "10.1.0.1", "5 4 rule 10.1.0.0/16");
     world.step(1, &[(1, "-10.0.0.0/8")]);
     world.step(60, &[]);
     check(&world, "10.1.0.1", "4 5 prefix 10.1.0.0/16");

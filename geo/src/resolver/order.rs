@@ -156,17 +156,20 @@ impl<'a, Told: Copy> Walk<'a, '_, Told> {
 /// The candidates by rank; equal ones by rendezvous hash, so that of two equal regions each has half of the
 /// networks, and one that goes leaves the others' networks where they are. What is beyond the candidates is filled up.
 fn ranked(client: IpAddr, candidates: &[Candidate]) -> [RegionId; CANDIDATES_MAX] {
+    let mut regions = [RegionId(0); CANDIDATES_MAX];
+    for (slot, candidate) in regions.iter_mut().zip(candidates) {
+        *slot = candidate.region;
+    }
+    // Leaves are sorted by rank.
+    if candidates.windows(2).all(|pair| pair[0].rank < pair[1].rank) {
+        return regions;
+    }
     let network = network(client);
     let mut scored = [(u8::MAX, 0, RegionId(0)); CANDIDATES_MAX];
-    let mut ties = false;
     for (slot, candidate) in scored.iter_mut().zip(candidates) {
-        ties |= candidates.iter().filter(|other| other.rank == candidate.rank).nth(1).is_some();
         *slot = (candidate.rank, u64::MAX - mix(network ^ mix(candidate.region.0.into())), candidate.region);
     }
-    if ties {
-        let count = candidates.len().min(CANDIDATES_MAX);
-        scored[..count].sort_unstable();
-    }
+    scored[..candidates.len().min(CANDIDATES_MAX)].sort_unstable();
     scored.map(|(_, _, region)| region)
 }
 

@@ -264,10 +264,15 @@ fn what_is_no_geoip_file_is_refused() {
 }
 
 #[test]
-fn regions_are_at_most_four_and_none_is_there_twice() {
-    let regions = Regions::of(&topology());
-    assert_eq!(regions.from(RegionId(1)), [1, 2, 3, 4].map(RegionId));
-    assert_eq!(regions.from(RegionId(5)), [5, 1].map(RegionId));
+fn regions_are_at_most_four_and_all_neighbours_are_asked() {
+    let resolver = with_list("127.0.0.0/8 1\n").unwrap();
+    check(&resolver, "127.0.0.1", "1 2 3 4 prefix 127.0.0.0/8");
+    let down = |region| if [1, 2, 4].map(RegionId).contains(&region) { Standing::Down } else { Standing::Live };
+    let resolution = resolver.resolve_with([127, 0, 0, 1].into(), down);
+    assert_eq!(
+        (&*resolution.regions, resolution.evidence.to_string().as_str()),
+        (&[3, 5].map(RegionId)[..], "prefix 127.0.0.0/8")
+    );
 }
 
 #[test]
@@ -338,6 +343,17 @@ async fn a_followed_table_is_replaced_while_it_is_used() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), replaced).await.expect("a new table in time");
+}
+
+#[test]
+fn a_server_is_all_the_evidence_there_is() {
+    let server = "[server]\nurl = 'http://127.0.0.1:1'\ntoken_file = '/nonexistent/token'\n";
+    let sources: Sources = toml::from_str(server).unwrap();
+    let error = Resolver::load(&sources, &topology()).unwrap_err().0;
+    assert!(error.starts_with("/nonexistent/token: cannot be read"), "{error}");
+    let both: Sources = toml::from_str(&format!("prefixes = ['list']\n{server}")).unwrap();
+    let error = Resolver::load(&both, &topology()).unwrap_err().0;
+    assert!(error.starts_with("geo: a server is all the evidence there is"), "{error}");
 }
 
 #[tokio::test]

@@ -6,7 +6,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::key::bits;
 use super::leaf::Leaf;
 use super::trie::{Builder, Trie};
 
@@ -43,8 +42,8 @@ impl Base {
     pub fn build(ranges: Ranges) -> Self {
         let known = ranges.leaves.len();
         let (v4, ranges_v4) =
-            trie(V4_ROOT_BITS, ranges.v4.iter().map(|(start, leaf)| (u128::from(*start) << 96, *leaf)), known);
-        let (v6, ranges_v6) = trie(V6_ROOT_BITS, ranges.v6.iter().copied(), known);
+            trie(ROOT_BITS, ranges.v4.iter().map(|(start, leaf)| (u128::from(*start) << 96, *leaf)), known);
+        let (v6, ranges_v6) = trie(ROOT_BITS, ranges.v6.iter().copied(), known);
         Self(Arc::new(Ground { v4, v6, leaves: ranges.leaves.into(), ranges_v4, ranges_v6 }))
     }
 
@@ -60,7 +59,10 @@ impl Base {
     /// The number of an address: its leaf's index + 1; 0: nothing.
     #[inline]
     pub(super) fn number(&self, client: IpAddr) -> u32 {
-        self.trie(client).get(bits(client))
+        match client {
+            IpAddr::V4(client) => self.0.v4.get_v4(client.into()),
+            IpAddr::V6(client) => self.0.v6.get(client.into()),
+        }
     }
 
     /// The trie of an address's family.
@@ -117,7 +119,6 @@ fn merged(trie: &Trie) -> impl Iterator<Item = (u128, u32)> {
     })
 }
 
-/// Slots for each /16: geoip ranges are anywhere, 64 MiB of slots for each /24 would be mostly equal.
-const V4_ROOT_BITS: u32 = 16;
-/// Allocations are in six pages.
-const V6_ROOT_BITS: u32 = 24;
+/// Slots for each /16: geoip ranges are anywhere, and one may go on to the last address, which would be 64 MiB of equal
+/// slots for each /24.
+const ROOT_BITS: u32 = 16;

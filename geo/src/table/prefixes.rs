@@ -77,6 +77,15 @@ impl Prefixes {
         }
     }
 
+    /// The same of an IPv4 address.
+    #[inline]
+    pub(super) fn get_v4(&self, address: u32) -> u32 {
+        match self.deep.get_v4(address) {
+            0 => self.top.get_v4(address),
+            entry => entry,
+        }
+    }
+
     /// The next shorter prefix that has the key; 0: none.
     pub(super) fn covering(&self, entry: u32, key: u128) -> u32 {
         let Some(found) = self.entry(entry) else { return 0 };

@@ -60,6 +60,13 @@ impl Trie {
         value
     }
 
+    /// The same of an IPv4 address, without arithmetic of 128 bits where it is not needed.
+    #[inline]
+    pub(super) fn get_v4(&self, address: u32) -> u32 {
+        let value = self.root((address >> (32 - self.root_bits)) as usize);
+        if value & NODE == 0 { value } else { self.get(u128::from(address) << 96) }
+    }
+
     /// The value of a slot, counted from the first of the first page.
     #[inline]
     fn root(&self, slot: usize) -> u32 {

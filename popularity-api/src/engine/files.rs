@@ -41,7 +41,7 @@ pub(super) struct Files {
     names: Vec<u8>,
     index: Vec<Slot>,
     count: usize,
-    /// Records that are free, by their units.
+    /// Records that are free, by their units; no list is empty.
     free: BTreeMap<usize, Vec<FileIndex>>,
 }
 
@@ -167,13 +167,15 @@ impl Files {
 
     /// Room for a record: one that is free and as long, a longer one that is cut, or new.
     fn allocate(&mut self, units: usize) -> Option<FileIndex> {
-        let fits = |&(&free, files): &(&usize, &Vec<FileIndex>)| {
-            !files.is_empty() && (free == units || free >= units + RECORD_UNITS_MIN)
-        };
-        let found = self.free.range(units..).find(fits).map(|(&free, _)| free);
+        let fits = |&free: &usize| free == units || free >= units + RECORD_UNITS_MIN;
+        let found = self.free.range(units..).map(|(&free, _)| free).find(fits);
         if let Some(free) = found
-            && let Some(file) = self.free.get_mut(&free).and_then(Vec::pop)
+            && let Some(files) = self.free.get_mut(&free)
+            && let Some(file) = files.pop()
         {
+            if files.is_empty() {
+                self.free.remove(&free);
+            }
             if free > units {
                 let rest = FileIndex(file.0 + units as u32);
                 self.free.entry(free - units).or_default().push(rest);

@@ -1,7 +1,7 @@
 //! The ratings of one region's files in one shard: 16 bytes each, in a table of open addressing.
 //!
 //! ```text
-//!   slots: | file u32 | hour u32 | days u32 | size u16, 0 u16 | ...    four to a line of the processor's cache
+//!   slots: | file u32 | hour u32 | days u32 | size u16, held u16 | ...   four to a line of the processor's cache
 //!          '------------------ 128 of them: a block -----------------'
 //!   peaks: | at least the best score in the block | ...
 //! ```
@@ -33,6 +33,8 @@ pub(super) struct Pair {
     pub(super) file: FileIndex,
     pub(super) rating: Packed,
     size: u16,
+    /// A bit for each cache of the region that is known to hold it; see `table/held.rs`.
+    pub(super) held: u16,
 }
 
 /// A score, rounded up to 256ths: an order for blocks.
@@ -41,7 +43,7 @@ pub(super) struct Peak(pub(super) i32);
 
 impl Pair {
     pub(super) fn new(file: FileIndex, rating: Packed, size: u64) -> Self {
-        let mut pair = Self { file, rating, size: 0 };
+        let mut pair = Self { file, rating, size: 0, held: 0 };
         pair.resize(size);
         pair
     }
@@ -108,6 +110,17 @@ impl Pairs {
         pair.rating = rating;
         pair.resize(size);
         self.raise(place, peak);
+    }
+
+    /// Sets a cache's bit of the pair in a slot that [`Pairs::find`] gave, or takes it away.
+    pub(super) fn set_held(&mut self, place: usize, bit: u16, held: bool) {
+        let bits = &mut self.slots[place].held;
+        *bits = if held { *bits | bit } else { *bits & !bit };
+    }
+
+    /// Takes a cache's bit away everywhere.
+    pub(super) fn clear_held(&mut self, bit: u16) {
+        self.slots.iter_mut().for_each(|pair| pair.held &= !bit);
     }
 
     /// A pair of a file that has none here.
@@ -202,7 +215,7 @@ const fn home(file: FileIndex, places: usize) -> usize {
     ((file.0.wrapping_mul(0x9e37_79b9) as u64 * places as u64) >> 32) as usize
 }
 
-const EMPTY: Pair = Pair { file: NO_FILE, rating: Packed { hour: 0, days: 0 }, size: 0 };
+const EMPTY: Pair = Pair { file: NO_FILE, rating: Packed { hour: 0, days: 0 }, size: 0, held: 0 };
 /// Slots of a block.
 const BLOCK: usize = 128;
 

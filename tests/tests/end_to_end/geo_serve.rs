@@ -128,7 +128,7 @@ async fn an_operator_asks_a_server_that_runs() {
         ask(&world, &["lookup", "127.200.2.7"]).out.contains("rule 127.200.2.0/25")
     })
     .await;
-    check_done(&ask(&world, &["explain", "127.200.2.7"]), 0, &["pin prefix 127.200.2.0/25 (until friday)"]);
+    check_done(&ask(&world, &["explain", "127.200.2.7"]), 0, &["pin region 1 prefix 127.200.2.0/25 (until friday)"]);
     check_done(&ask(&world, &["lookup", "127.200.2.200"]), 0, &["prefix 127.200.2.0/24"]);
     tests::files::write(&config, &format!("{good}{}", rule.replace("region = 1", "region = 9")));
     poll::until_true("the bad rule is refused", || async {
@@ -145,8 +145,8 @@ async fn an_operator_asks_a_server_that_runs() {
 
     check_done(&ask(&world, &["lookup", "here"]), 1, &["\"here\": give an address, 192.0.2.1 or 2001:db8::1"]);
     check_done(&run("geo", &["audit"]), 1, &["who is asked? Say --server URL, set SUN_GEO, or say --config FILE"]);
-    let away =
-        ["audit", "--server", "http://127.0.0.1:9", "--token-file", text(&token_file(world.folder(), "operator"))];
+    let secret = token_file(world.folder(), "operator");
+    let away = ["audit", "--server", "http://127.0.0.1:9", "--token-file", text(&secret)];
     check_done(&run("geo", &away), 1, &["geo server at http://127.0.0.1:9: "]);
 }
 
@@ -156,7 +156,11 @@ async fn who_asks_needs_a_token_and_asks_for_so_much_at_most() {
     let geo = world.start(GEO).await;
     for path in ["/v1/resolve/127.200.2.1", "/v1/table", "/v1/table/changes?epoch=1&after=1", "/v1/stats", "/none"] {
         let refused = world.client().get(&url(&world, path)).await.unwrap();
-        assert_eq!((refused.status, refused.header("content-type")), (401, "application/problem+json"), "{path}");
+        assert_eq!(
+            (refused.status, refused.header("content-type").as_str()),
+            (401, "application/problem+json"),
+            "{path}"
+        );
     }
     for bearer in ["sun2-1-1", "backend", "operator"] {
         let answer = with_token(&world, bearer).get(&url(&world, "/v1/resolve/127.200.2.1")).await.unwrap();
@@ -175,7 +179,7 @@ async fn who_asks_needs_a_token_and_asks_for_so_much_at_most() {
     let table = client.get(&url(&world, "/v1/table")).await.unwrap();
     let tag = table.header("etag").to_owned();
     let packed = client.clone().with("accept-encoding", "gzip").get(&url(&world, "/v1/table")).await.unwrap();
-    assert_eq!((packed.header("content-encoding"), packed.header("etag")), ("gzip", tag.as_str()));
+    assert_eq!((packed.header("content-encoding"), packed.header("etag")), ("gzip".to_owned(), tag.clone()));
     let same = client.clone().with("if-none-match", &tag).get(&url(&world, "/v1/table")).await.unwrap();
     assert_eq!((same.status, same.body.len()), (304, 0));
     let (epoch, sequence) = tag.trim_matches(['W', '/', '"']).split_once('-').unwrap();
@@ -236,7 +240,7 @@ async fn tables_are_built_asked_and_compared_without_a_server() {
         check_done(&found, 0, &[&format!("127.200.2.1  {regions}      prefix 127.200.2.0/24")]);
     }
     let moves = run("geo", &["diff", text(&before), text(&after)]);
-    check_done(&moves, 0, &["IPv4    2     1        1  50.00%        256  50.00%", "IPv4: 1 of 2 /24 move (50.00%)"]);
+    check_done(&moves, 0, &["IPv4       2   1       1  50.00%        256  50.00%", "IPv4: 1 of 2 /24 move (50.00%)"]);
     let moved = json_of(&run("geo", &["diff", text(&before), text(&after), "--json"]));
     assert_eq!(moved["ipv4"]["moved"], json!([{"from": [2], "to": [1], "addresses": 256.0, "blocks": 1}]));
 
@@ -294,8 +298,8 @@ async fn what_a_router_hears_is_where_clients_go_and_stays_over_a_restart() {
 
     // The server is killed, and its router cannot be reached when it starts anew: what was heard last still counts.
     poll::until_true("the table is saved", || async {
-        let table = world.path("geo.data/table");
-        let asked = ["lookup", CLIENT, "--table", text(&table), "--topology", text(&world.topology_file())];
+        let (table, topology) = (world.path("geo.data/table"), world.topology_file());
+        let asked = ["lookup", CLIENT, "--table", text(&table), "--topology", text(&topology)];
         run("geo", &asked).out.contains("prefix 192.0.2.0/24")
     })
     .await;

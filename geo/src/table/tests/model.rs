@@ -87,10 +87,14 @@ pub(super) fn probes(model: &Model) -> impl Iterator<Item = IpAddr> {
 /// Addresses of few different bytes, so that prefixes meet.
 pub(super) fn address() -> impl Strategy<Value = IpAddr> {
     let byte = || prop_oneof![Just(0_u8), Just(1), Just(127), Just(128), Just(255), any::<u8>()];
-    let v4 = prop::array::uniform4(byte()).prop_map(IpAddr::from);
-    let v6 = prop::array::uniform16(byte()).prop_map(|mut bytes: [u8; 16]| {
-        // Not an IPv4 address in disguise.
-        bytes[0] = bytes[0].max(1);
+    // Few first bytes: each that occurs is 65,536 slots to fill.
+    let first = |byte: u8| [32, 10, 255, 1][usize::from(byte % 4)];
+    let v4 = prop::array::uniform4(byte()).prop_map(move |bytes| {
+        let [a, b, c, d] = bytes;
+        IpAddr::from([first(a), b, c, d])
+    });
+    let v6 = prop::array::uniform16(byte()).prop_map(move |mut bytes: [u8; 16]| {
+        bytes[0] = first(bytes[0]);
         IpAddr::from(bytes)
     });
     prop_oneof![v4, v6]

@@ -230,11 +230,11 @@ fn scores(table: &Table) -> Vec<(String, f64)> {
     scores
 }
 
-fn table(pairs_max: usize) -> Table {
+pub(super) fn table(pairs_max: usize) -> Table {
     Table::new(Decay::new(3600, 172_800, 0.25).unwrap(), pairs_max)
 }
 
-fn group(after_ms: u64, sequence: u64, downloads: &[(u16, &str, f64)]) -> Group {
+pub(super) fn group(after_ms: u64, sequence: u64, downloads: &[(u16, &str, f64)]) -> Group {
     let entries = downloads
         .iter()
         .map(|&(region, file, downloads)| Entry { region: RegionId(region), file: file.into(), size: 1000, downloads })
