@@ -2,6 +2,8 @@
 //!
 //! Downloads and status go separately, so that a slow commit never makes this server look silent.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ use crate::hot::Passing;
 use crate::hot::turn::Turns;
 use crate::metrics::Outcome;
 use crate::report::Queue;
+use crate::tickets::Tickets;
 use crate::tls::Certificates;
 
 /// Reports downloads until the drain has ended all connections, then once more.
@@ -247,8 +250,27 @@ fn cpu_pressure() -> f64 {
     text.lines().find(|line| line.starts_with("some")).and_then(average).unwrap_or(0.0)
 }
 
-/// Rereads the certificates when one of their files changes; looked at every second.
+/// Rereads the certificates when one of their files changes.
 pub async fn follow_certificates(certificates: Arc<Certificates>, files: Vec<Certificate>, drain: Drain) {
+    let watched = files.iter().flat_map(|file| [file.chain.clone(), file.key.clone()]).collect();
+    follow_files(watched, drain, || match certificates.reload(&files) {
+        Ok(()) => tracing::info!("certificates reloaded"),
+        Err(error) => tracing::warn!(%error, "changed certificates are refused, the running ones stay"),
+    })
+    .await;
+}
+
+/// Rereads the secrets of session tickets when their file changes.
+pub async fn follow_tickets(tickets: Arc<Tickets>, file: PathBuf, drain: Drain) {
+    follow_files(vec![file.clone()], drain, || match tickets.reload(&file) {
+        Ok(()) => tracing::info!("the secret of session tickets is reloaded"),
+        Err(error) => tracing::warn!(%error, "a changed secret is refused, the running one stays"),
+    })
+    .await;
+}
+
+/// Calls `changed` when one of the files has changed; looked at every second.
+async fn follow_files(files: Vec<PathBuf>, drain: Drain, mut changed: impl FnMut()) {
     let mut seen = stamps(&files);
     loop {
         tokio::select! {
@@ -256,25 +278,22 @@ pub async fn follow_certificates(certificates: Arc<Certificates>, files: Vec<Cer
             () = drain.wait() => return,
         }
         let now = stamps(&files);
-        if now == seen {
-            continue;
+        if now != seen {
+            changed();
+            seen = now;
         }
-        match certificates.reload(&files) {
-            Ok(()) => tracing::info!("certificates reloaded"),
-            Err(error) => tracing::warn!(%error, "changed certificates are refused, the running ones stay"),
-        }
-        seen = now;
     }
 }
 
-type Stamp = Option<(std::time::SystemTime, u64)>;
+/// What tells that a file has changed: the time of that also when only its permissions did.
+type Stamp = Option<(i64, i64, u64)>;
 
-fn stamps(files: &[Certificate]) -> Vec<Stamp> {
-    let stamp = |path: &std::path::PathBuf| {
+fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
+    let stamp = |path: &PathBuf| {
         let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
+        Some((metadata.ctime(), metadata.ctime_nsec(), metadata.len()))
     };
-    files.iter().flat_map(|file| [stamp(&file.chain), stamp(&file.key)]).collect()
+    files.iter().map(stamp).collect()
 }
 
 /// Microseconds since 1970, and more than at the last start, also when the clock went back in between: the API

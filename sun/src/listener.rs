@@ -28,6 +28,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
 use prometheus::IntGauge;
+use rustls::HandshakeKind;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -218,6 +219,8 @@ async fn connection(
             let handshake = tokio::time::timeout(Duration::from_secs(limits.handshake_s), tls.accept(stream));
             match handshake.await {
                 Ok(Ok(stream)) => {
+                    let kind_of_handshake = stream.get_ref().1.handshake_kind();
+                    shared.edge.metrics.handshake(kind_of_handshake == Some(HandshakeKind::Resumed));
                     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                         let stream = Greeting::new(stream, Duration::from_secs(limits.head_s));
                         drive(&shared, &protocols.http2, stream, kind, peer).await;

@@ -22,6 +22,7 @@ use crate::purge::{Purges, follower};
 use crate::response::Signature;
 use crate::store::Store;
 use crate::store::policy::Settings;
+use crate::tickets::{Secrets, Tickets};
 use crate::tls::{self, Certificates};
 use crate::upstream::Upstream;
 
@@ -68,16 +69,18 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         known_name(&config, &topology)?;
         topology.domain.clone()
     };
-    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone()).await?;
+    let table = Some(config.data.join("geo.table"));
+    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table).await?;
     let purges = match parts.purges {
         Some(purges) => purges,
         None => purges(&config, &topology.borrow())?,
     };
     let token = tokens::read_secret(&config.token)?;
     let client = config.popularity.as_ref().map(Client::new).transpose()?;
-    let certificates = match config.https.is_empty() {
+    let metrics = Metrics::new(&parts.registry)?;
+    let secured = match config.https.is_empty() {
         true => None,
-        false => Some(Arc::new(Certificates::load(&config.certificates)?)),
+        false => Some(secured(&config, &metrics)?),
     };
     let workers = config.workers_count();
     let listeners = Listeners::bind(&addresses(&config), workers)?;
@@ -87,7 +90,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         resolver,
         tokens: Tokens::load(&config.tokens)?,
         upstream: Upstream::new(&config.upstream, &token, &config.name, &domain)?,
-        metrics: Metrics::new(&parts.registry)?,
+        metrics,
         signature: Signature::new(&config.name)?,
         held: parts.held,
         purges: Arc::clone(&purges),
@@ -101,7 +104,8 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         admin: admin::serve(config.admin, parts.registry, parts.readiness.clone(), &drain, axum::Router::new()).await?,
         drain: drain.clone(),
     };
-    let tls = certificates.clone().map(tls::server_config).transpose()?.map(TlsAcceptor::from);
+    let tls = secured.clone().map(|(certificates, tickets)| tls::server_config(certificates, tickets)).transpose()?;
+    let tls = tls.map(TlsAcceptor::from);
     let connections = TaskTracker::new();
     let edge = Arc::new(Edge::new(config, pieces));
     let shared = Shared { edge: Arc::clone(&edge), tls, drain: drain.clone(), connections: connections.clone() };
@@ -117,9 +121,12 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     if let Some(client) = client.clone() {
         drain.spawn(follower::follow(Arc::clone(&edge), client, !caught_up, drain.clone()));
     }
-    if let Some(certificates) = certificates {
+    if let Some((certificates, tickets)) = secured {
         let files = edge.config.certificates.clone();
         drain.spawn(control::follow_certificates(certificates, files, drain.clone()));
+        if let Some(file) = edge.config.ticket_secret.clone() {
+            drain.spawn(control::follow_tickets(tickets, file, drain.clone()));
+        }
     }
     drain.spawn(control::tell_topology(Arc::clone(&edge), drain.clone()));
     let ended = connections.clone();
@@ -127,6 +134,13 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     drain.spawn(close_store(Arc::clone(&edge), drain.clone(), ended));
     drain.spawn(control::report_status(edge, client, drain.clone()));
     Ok(running)
+}
+
+/// What TLS listeners need.
+fn secured(config: &Config, metrics: &Metrics) -> anyhow::Result<(Arc<Certificates>, Arc<Tickets>)> {
+    let certificates = Certificates::load(&config.certificates)?;
+    let tickets = Tickets::new(config.ticket_secret.as_deref(), metrics.unknown_tickets.clone())?;
+    Ok((Arc::new(certificates), Arc::new(tickets)))
 }
 
 /// Opens what is known of purges, in the edge's data folder. Blocks on the disk.
@@ -200,6 +214,8 @@ pub fn check(config: &Config) -> Vec<String> {
     }
     if !config.https.is_empty() {
         problems.extend(Certificates::load(&config.certificates).err().map(|error| error.to_string()));
+        let secrets = config.ticket_secret.as_deref().map(Secrets::load);
+        problems.extend(secrets.and_then(Result::err).map(|error| error.to_string()));
     }
     problems
 }

@@ -16,8 +16,11 @@
 //! - [`hot`]: a file that one sun is not enough for; a file whose owner changed.
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
 //! - [`purge`]: what was purged is served by nobody any more.
+//! - [`geo_serve`]: one server says which region serves whom; the others follow its table.
 //! - [`restarts`]: kill -9 and drain.
+//! - [`geo_bmp`]: real routers, and what they tell.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
+//! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
 //! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
 //!
@@ -30,6 +33,9 @@ mod conformance;
 mod crowds;
 mod demo;
 mod fills;
+mod geo_bmp;
+mod geo_oracle;
+mod geo_serve;
 mod hostile;
 mod hot;
 mod parts;
