@@ -13,7 +13,7 @@ use crate::topology::RegionId;
 use model::{Model, Step, address, prefix, probes, ranges, steps};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_table_answers_as_a_list_does(
