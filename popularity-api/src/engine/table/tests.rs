@@ -175,6 +175,20 @@ fn few_that_are_accepted_are_found_behind_thousands_and_nobody_is_asked_about_tw
 }
 
 #[test]
+fn of_many_of_one_worth_the_names_that_come_first_are_the_best() {
+    let mut table = table(1000);
+    let names: Vec<String> = (0..300_u32).map(|n| format!("c1/{:08x}", n.wrapping_mul(0x9e37_79b9))).collect();
+    let entries: Vec<(u16, &str, f64)> = names.iter().map(|name| (4, name.as_str(), 1.0)).collect();
+    table.apply(&group(0, 1, &entries));
+    let mut expected: Vec<&str> = names.iter().map(String::as_str).collect();
+    expected.sort_unstable();
+    for exponent in [0.0, 0.5] {
+        let best = table.best(RegionId(4), exponent, 40, |_| true);
+        assert_eq!(best.iter().map(|ranked| ranked.file.name).collect::<Vec<_>>(), expected[..40], "{exponent}");
+    }
+}
+
+#[test]
 fn a_hundred_thousand_of_one_worth_are_as_good_as_each_other() {
     let mut table = table(200_000);
     for n in 0..10_u64 {
