@@ -60,9 +60,10 @@ fn rates() -> anyhow::Result<()> {
     let mut boot = 1_000_000;
     per_second("pair updates, known files, from JSON as suns send it", bodies.len() * PER_BATCH, || {
         boot += 1;
-        for body in &bodies {
-            table.apply(&parsed(body, boot));
+        for (sequence, body) in (1..).zip(&bodies) {
+            table.apply(&parsed(body, Mark { boot, sequence }));
         }
+        table.mark("sun4-1-1")
     });
     redb(&groups)?;
     binlog(&groups)
@@ -352,7 +353,7 @@ fn json(batch: &Batch) -> serde_json::Result<Vec<u8>> {
 }
 
 /// A body as the table is given it.
-fn parsed(body: &[u8], boot: u64) -> Group {
+fn parsed(body: &[u8], mark: Mark) -> Group {
     let batch: DownloadsBatch = serde_json::from_slice(body).expect("it was written above");
     let entry = |one: Download| Entry {
         region: one.region,
@@ -362,7 +363,7 @@ fn parsed(body: &[u8], boot: u64) -> Group {
     };
     let entries = batch.downloads.into_iter().map(entry).collect();
     let mut group = group(1, entries);
-    group.batches[0].mark = Mark { boot, sequence: group.batches[0].mark.sequence };
+    group.batches[0].mark = mark;
     group
 }
 

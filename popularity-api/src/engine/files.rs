@@ -10,8 +10,8 @@
 //! A record stays where it is as long as a (region, file) pair names it; then its room goes to the next name of its
 //! length, or, cut, of a shorter one.
 //!
-//! Beside the name a file takes 10 bytes and 1.5 for the unit in `names`, and 8 in the index, of which 71 to 82 % are
-//! in use: it grows by 15 % at a time, so that neither much is empty nor growing takes long.
+//! Beside the name a file takes 10 bytes and 1.5 for the unit in `names`, and 8 in the index, of which 68 to 82 % are
+//! in use: it grows by a little at a time, so that neither much is empty nor growing takes long.
 //!
 //! The hash is the standard library's keyed one: paths come from clients, and whoever can choose names must not be
 //! able to choose collisions.
@@ -73,7 +73,7 @@ impl Files {
     pub(super) fn add(&mut self, name: &str, tag: Tag, size: u64) -> Option<FileIndex> {
         CanonicalName::from_written(name).ok()?;
         let bytes = u16::try_from(name.len()).ok()?;
-        let file = self.allocate(units(name.len()))?;
+        let file = self.allocate(units(name.len()), tag)?;
         let at = offset(file);
         let record = &mut self.names[at..at + HEADER_BYTES + name.len()];
         record[..2].copy_from_slice(&bytes.to_le_bytes());
@@ -166,7 +166,7 @@ impl Files {
     }
 
     /// Room for a record: one that is free and as long, a longer one that is cut, or new.
-    fn allocate(&mut self, units: usize) -> Option<FileIndex> {
+    fn allocate(&mut self, units: usize, tag: Tag) -> Option<FileIndex> {
         let fits = |&free: &usize| free == units || free >= units + RECORD_UNITS_MIN;
         let found = self.free.range(units..).map(|(&free, _)| free).find(fits);
         if let Some(free) = found
@@ -185,7 +185,7 @@ impl Files {
         let (at, end) = (self.names.len(), self.names.len() + units * UNIT_BYTES);
         let file = FileIndex(u32::try_from(at / UNIT_BYTES).ok().filter(|&index| index < NO_FILE.0)?);
         if end > self.names.capacity() {
-            self.names.reserve_exact(units * UNIT_BYTES + at * 15 / 100);
+            self.names.reserve_exact(units * UNIT_BYTES + grown(at, tag.0) - at);
         }
         self.names.resize(end, 0);
         Some(file)
@@ -208,7 +208,7 @@ impl Files {
 
     fn enter(&mut self, slot: Slot) {
         if (self.count + 1) * 100 > self.index.len() * FULL_PERCENT {
-            let larger = self.index.len() + self.index.len() * 15 / 100 + 8;
+            let larger = grown(self.index.len(), slot.tag.0) + 8;
             let old = std::mem::replace(&mut self.index, vec![EMPTY; larger]);
             old.into_iter().filter(|slot| !slot.is_empty()).for_each(|slot| self.put(slot));
         }
@@ -263,6 +263,13 @@ const fn units(name_bytes: usize) -> usize {
 
 const fn offset(file: FileIndex) -> usize {
     file.0 as usize * UNIT_BYTES
+}
+
+/// The next size of something that is full: 10 to 20 % more, drawn by any number that differs from shard to shard, for
+/// else all shards would grow in the same moment.
+pub(super) const fn grown(size: usize, draw: u32) -> usize {
+    let draw = draw.wrapping_mul(0x9e37_79b9) >> 24;
+    size + size / 10 + size * draw as usize / 2560
 }
 
 /// The first place of a hash of 32 bits among so many, evenly.

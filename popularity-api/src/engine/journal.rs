@@ -7,7 +7,8 @@
 //!                                        +--> cut back; the next commit begins a new segment; 503
 //!
 //!   snapshot:  a new segment begins at offset S; the table is written as snapshot-S, shard by shard, while commits go on
-//!              (another thread; snapshot.rs says why nothing is counted twice); then everything that the snapshot before it does not need is removed
+//!              (another thread; snapshot.rs says why nothing is counted twice); then everything that the snapshot
+//!              before it does not need is removed
 //!
 //!   snapshot-1000   snapshot-2000                       kept: the latest two,
 //!        binlog-1000     binlog-2000 .. binlog-2600     and the segments since the older one
@@ -65,8 +66,8 @@ pub enum RecoveryError {
     },
     /// Every snapshot is damaged, and so what came before the binlog's first segment is lost.
     #[error(
-        "{files}: damaged, and there is no other snapshot; restore one from a backup, or remove it to start with \
-         what the binlog has"
+        "{files}: damaged, or of a later build, and there is no other snapshot; restore one from a backup, or remove it \
+         to start with what the binlog has"
     )]
     Snapshots {
         /// Their names.
@@ -222,8 +223,8 @@ impl Journal {
     }
 }
 
-/// The table of the newest good snapshot and what it covers; an empty one and nothing when there never was any, or when none can
-/// be read and the binlog is still there from its beginning.
+/// The table of the newest good snapshot and what it covers; an empty one and nothing when there never was any, or when
+/// none can be read and the binlog is still there from its beginning.
 fn read_snapshot(
     folder: &dyn Folder,
     names: &[String],
@@ -238,7 +239,10 @@ fn read_snapshot(
             found.snapshot = Some(covered.offset);
             return Ok((table, covered));
         }
-        tracing::error!(file = name, "the snapshot is damaged: an older one or more of the binlog is needed");
+        tracing::error!(
+            file = name,
+            "the snapshot is damaged or of a later build: an older one or more of the binlog is needed"
+        );
         found.damaged_snapshots += 1;
         damaged.push(name.clone());
     }

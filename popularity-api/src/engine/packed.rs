@@ -85,6 +85,33 @@ impl Now {
     }
 }
 
+/// What kept ratings are ranked by, as of a moment: [`Decay::score`] in two multiplications.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scorer {
+    now: Now,
+    /// The score of one download at the moment.
+    base: f64,
+    /// Of a unit.
+    hour: f64,
+    days: f64,
+}
+
+impl Scorer {
+    pub(super) fn new(decay: &Decay, now: Now) -> Self {
+        let one = ONE as f64;
+        let of = |hour: f64, days: f64| decay.score(Rating { hour, days });
+        let base = of(now.hour as f64 / one, now.days as f64 / one);
+        Self { now, base, hour: of(1.0, 0.0) / one, days: of(0.0, 1.0) / one }
+    }
+
+    /// What ranks a rating; differs from [`Decay::score`] by the last bits.
+    pub(super) fn score(&self, packed: Packed) -> f64 {
+        let hour = f64::from(apart(packed.hour, self.now.hour as u32)) * self.hour;
+        let days = f64::from(apart(packed.days, self.now.days as u32)) * self.days;
+        self.base + (hour + days)
+    }
+}
+
 /// Adds kept ratings. Look it up once for many: [`Sums::table`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sums(&'static [u32; POINTS]);

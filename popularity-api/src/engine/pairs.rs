@@ -13,11 +13,12 @@
 //!   moved it takes its score along. It may be higher than that when the best pair has gone. So the best pairs of a
 //!   region are found by looking into few blocks, those with the highest peaks, and no other order is kept.
 //!
-//! Of the slots 71 to 82 % are in use, so a pair takes 19.5 to 22.5 bytes, peaks included.
+//! Of the slots 68 to 82 % are in use, so a pair takes 19.5 to 23.5 bytes, peaks included.
 
-use super::decay::Decay;
-use super::files::{FULL_PERCENT, FileIndex, NO_FILE, after, between};
-use super::packed::{Now, Packed};
+use std::sync::LazyLock;
+
+use super::files::{FULL_PERCENT, FileIndex, NO_FILE, after, between, grown};
+use super::packed::Packed;
 
 /// The pairs.
 #[derive(Debug, Default)]
@@ -50,17 +51,12 @@ impl Pair {
 
     /// Takes over the file's size, to 1,024ths of its `log2`; an empty file counts as one byte.
     pub(super) fn resize(&mut self, size: u64) {
-        self.size = ((size.max(1) as f64).log2() * 1024.0).min(f64::from(u16::MAX)).round() as u16;
+        self.size = log2_size(size.max(1));
     }
 
     /// `log2` of its size in bytes.
     pub(super) fn log2_size(&self) -> f64 {
         f64::from(self.size) / 1024.0
-    }
-
-    /// What ranks it.
-    pub(super) fn score(&self, decay: &Decay, now: Now) -> f64 {
-        decay.score(now.unpack(self.rating))
     }
 }
 
@@ -68,7 +64,8 @@ impl Peak {
     pub(super) const NONE: Self = Self(i32::MIN);
 
     pub(super) fn of(score: f64) -> Self {
-        Self((score * 256.0).ceil() as i32)
+        // What a score is computed from later differs in its last bits.
+        Self((score * 256.0 + 0.01).ceil() as i32)
     }
 
     /// No pair of the block scores more.
@@ -126,7 +123,7 @@ impl Pairs {
     /// A pair of a file that has none here.
     pub(super) fn insert(&mut self, pair: Pair, peak: Peak, of: impl Fn(&Pair) -> Peak) {
         if (self.count + 1) * 100 > self.slots.len() * FULL_PERCENT {
-            self.grow(of);
+            self.grow(pair.file, of);
         }
         self.put(pair, peak);
         self.count += 1;
@@ -185,8 +182,8 @@ impl Pairs {
         self.slots.capacity() * size_of::<Pair>() + self.peaks.capacity() * size_of::<Peak>()
     }
 
-    fn grow(&mut self, of: impl Fn(&Pair) -> Peak) {
-        let larger = self.slots.len() + self.slots.len() * 15 / 100 + 4;
+    fn grow(&mut self, new: FileIndex, of: impl Fn(&Pair) -> Peak) {
+        let larger = grown(self.slots.len(), new.0) + 4;
         let old = std::mem::replace(&mut self.slots, vec![EMPTY; larger]);
         self.peaks = vec![Peak::NONE; larger.div_ceil(BLOCK)];
         for pair in old.into_iter().filter(|pair| pair.file != NO_FILE) {
@@ -209,6 +206,18 @@ impl Pairs {
     }
 }
 
+/// `log2` of a number above 0 in 1,024ths.
+fn log2_size(size: u64) -> u16 {
+    let whole = size.ilog2();
+    // The ten bits after the first.
+    let rest = (size << (63 - whole) << 1) >> 54;
+    (whole * 1024) as u16 + LOG2[rest as usize]
+}
+
+/// `log2(1 + x)` in 1,024ths, for x = 0, 1/1024, 2/1024 ...
+static LOG2: LazyLock<[u16; 1024]> =
+    LazyLock::new(|| std::array::from_fn(|x| ((x as f64 / 1024.0).ln_1p() * std::f64::consts::LOG2_E * 1024.0) as u16));
+
 /// The first place of a file among so many: spread by Fibonacci hashing, as this process itself gave the number out, and
 /// nobody can choose collisions.
 const fn home(file: FileIndex, places: usize) -> usize {
@@ -230,6 +239,14 @@ mod tests {
     #[test]
     fn a_pair_takes_sixteen_bytes() {
         assert_eq!(size_of::<Pair>(), 16);
+    }
+
+    #[test]
+    fn sizes_are_kept_to_a_thousandth() {
+        for size in [0, 1, 2, 3, 1000, 1023, 1024, 1025, 123_456_789, u64::from(u32::MAX), 1 << 47, u64::MAX] {
+            let kept = Pair::new(FileIndex(1), packed(0), size).log2_size();
+            assert!((kept - (size.max(1) as f64).log2()).abs() < 0.0025, "{size} {kept}");
+        }
     }
 
     proptest! {

@@ -37,7 +37,7 @@ use super::batch::Group;
 use super::decay::{Decay, Rating};
 use super::files::{FileIndex, Files, RatedFile};
 use super::newcomers::Newcomers;
-use super::packed::{Now, Sums};
+use super::packed::{Now, Scorer, Sums};
 use super::pairs::{Pair, Pairs, Peak};
 use best::worth;
 use count::{Counting, shard_of, tag};
@@ -56,6 +56,7 @@ pub struct Table {
     /// The latest group's; see [`Table::advance`].
     pub(super) time_ms: u64,
     pub(super) now: Now,
+    scorer: Scorer,
     swept: i64,
     /// Where in the binlog the last group that was counted ends; the committer keeps it.
     pub(super) reached: u64,
@@ -155,6 +156,7 @@ impl Table {
             hash: RandomState::new(),
             time_ms: 0,
             now: Now::at(&decay, 0),
+            scorer: Scorer::new(&decay, Now::at(&decay, 0)),
             swept: 0,
             reached: 0,
             pairs_max: pairs_max.max(16),
@@ -210,7 +212,7 @@ impl Table {
         let pairs = shard.regions.get(usize::from(place))?;
         let file = shard.files.find(name, tag(&self.hash, name))?;
         let pair = pairs.at(pairs.find(file)?)?;
-        Some(worth(pair, pair.score(&self.decay, self.now), exponent))
+        Some(worth(pair, self.scorer.score(pair.rating), exponent))
     }
 
     /// Pairs of each region, in order of region.
@@ -263,13 +265,13 @@ impl Table {
     /// Puts back a pair of a snapshot; one that is there already stays as it is.
     pub(super) fn restore_pair(&mut self, region: RegionId, (shard, file): (u8, FileIndex), rating: Rating) {
         let Some(place) = self.place(region) else { return };
-        let (decay, now) = (self.decay, self.now);
+        let (scorer, now) = (self.scorer, self.now);
         let shard = &mut self.shards[usize::from(shard)];
         let size = shard.files.size(file);
         let pairs = shard.pairs(place);
         if pairs.find(file).is_none() {
             let pair = Pair::new(file, now.pack(rating), size);
-            let peak = |pair: &Pair| Peak::of(pair.score(&decay, now));
+            let peak = |pair: &Pair| Peak::of(scorer.score(pair.rating));
             pairs.insert(pair, peak(&pair), peak);
             shard.files.hold(file);
             self.regions[usize::from(place)].pairs += 1;

@@ -46,8 +46,8 @@ impl Table {
         if counting.written[usize::from(spot.shard)] > counting.offset {
             return;
         }
-        let (decay, now, arrival) = (self.decay, self.now, self.now.arrival(counting.of, entry.downloads));
-        let peak = |rating: Packed| Peak::of(decay.score(now.unpack(rating)));
+        let (scorer, arrival) = (self.scorer, self.now.arrival(counting.of, entry.downloads));
+        let peak = |rating: Packed| Peak::of(scorer.score(rating));
         let shard = &mut self.shards[usize::from(spot.shard)];
         let file = spot.file.or_else(|| shard.files.find(&entry.file, spot.tag));
         if let Some(file) = file {
@@ -63,8 +63,7 @@ impl Table {
             }
         }
         let region = &mut self.regions[usize::from(place)];
-        let Some(rating) =
-            region.admit(self.pairs_max, spot, entry, arrival, counting, |rating| decay.score(now.unpack(rating)))
+        let Some(rating) = region.admit(self.pairs_max, spot, entry, arrival, counting, |rating| scorer.score(rating))
         else {
             self.turned_away += 1;
             return;

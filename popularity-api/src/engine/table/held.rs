@@ -11,11 +11,9 @@
 
 use geo::RegionId;
 
-use super::best::{Best, worth};
 use super::count::{shard_of, tag};
 use super::{Ranked, Table};
 use crate::engine::files::{FileIndex, RatedFile};
-use crate::engine::pairs::Pairs;
 
 /// What a cache is to carry, and what that which it holds is worth.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +29,8 @@ pub struct Carried<'a> {
 pub struct HeldFile {
     /// What it is ranked by, as [`Ranked::score`].
     pub score: f64,
-    shard: u8,
-    file: FileIndex,
+    pub(super) shard: u8,
+    pub(super) file: FileIndex,
 }
 
 impl Table {
@@ -80,23 +78,13 @@ impl Table {
         cache: &str,
         exponent: f64,
         limit: usize,
-        mut accept: impl FnMut(&RatedFile<'_>) -> bool,
+        accept: impl FnMut(&RatedFile<'_>) -> bool,
     ) -> Carried<'_> {
-        let (mut best, mut held) = (Best::new(limit, exponent), Vec::new());
+        let mut held = Vec::new();
         let Some(&place) = self.places.get(&region) else { return Carried { best: Vec::new(), held } };
         let bit = self.cache_bit(place, cache).unwrap_or(0);
-        for (shard, part) in (0..=u8::MAX).zip(&self.shards) {
-            for pair in part.regions.get(usize::from(place)).into_iter().flat_map(Pairs::iter) {
-                let rating = self.now.unpack(pair.rating);
-                let score = worth(pair, self.decay.score(rating), exponent);
-                if pair.held & bit != 0 {
-                    held.push(HeldFile { score, shard, file: pair.file });
-                } else if limit > 0 && best.admits(score) {
-                    best.offer(Ranked { file: part.files.file(pair.file), rating, score }, &mut accept);
-                }
-            }
-        }
-        Carried { best: best.sorted(), held }
+        let best = self.best_worth(place, bit, exponent, limit, accept, &mut held);
+        Carried { best, held }
     }
 
     /// The canonical name of a held file that this table told of, as long as nothing was counted since.

@@ -2,7 +2,7 @@
 
 use super::count::tag;
 use super::{SHARDS, Table};
-use crate::engine::packed::{Now, SWEEP_HALF_LIVES};
+use crate::engine::packed::{Now, SWEEP_HALF_LIVES, Scorer};
 use crate::engine::pairs::{Pairs, Peak};
 
 impl Table {
@@ -18,6 +18,7 @@ impl Table {
         }
         self.time_ms = time_ms;
         self.now = now;
+        self.scorer = Scorer::new(&self.decay, now);
         let due = now.half_lives() / SWEEP_EVERY;
         while self.swept != due {
             let backwards_or_all = due < self.swept || due - self.swept > SHARDS as i64;
@@ -28,9 +29,9 @@ impl Table {
 
     /// Holds a shard's ratings, as of `self.now`, near to `now`.
     fn sweep(&mut self, shard: usize, now: Now) {
-        let (decay, before) = (self.decay, self.now);
+        let (scorer, before) = (Scorer::new(&self.decay, now), self.now);
         for pairs in &mut self.shards[shard].regions {
-            pairs.revise(|rating| now.hold(rating, before), |pair| Peak::of(pair.score(&decay, now)));
+            pairs.revise(|rating| now.hold(rating, before), |pair| Peak::of(scorer.score(pair.rating)));
         }
     }
 
@@ -55,7 +56,7 @@ impl Table {
 
     /// Takes the low pairs of a region in one shard, as many as there are too many, and goes on to the next shard.
     fn evict_some(&mut self, place: usize) {
-        let (decay, now, hash) = (self.decay, self.now, &self.hash);
+        let (scorer, hash) = (self.scorer, &self.hash);
         let region = &mut self.regions[place];
         let lowest = region.lowest.unwrap_or(f64::INFINITY);
         let (at, mut slot) = region.cursor;
@@ -69,7 +70,7 @@ impl Table {
                 region.cursor = (at, slot);
                 return;
             }
-            match pairs.at(slot).filter(|pair| pair.score(&decay, now) <= lowest).map(|pair| pair.file) {
+            match pairs.at(slot).filter(|pair| scorer.score(pair.rating) <= lowest).map(|pair| pair.file) {
                 // Another one may have moved up into the slot.
                 Some(file) => {
                     pairs.remove(slot);
@@ -94,7 +95,7 @@ impl Table {
         let mut slot = 0;
         for pairs in regions() {
             while slot < pairs.slots() {
-                scores.extend(pairs.at(slot).map(|pair| pair.score(&self.decay, self.now)));
+                scores.extend(pairs.at(slot).map(|pair| self.scorer.score(pair.rating)));
                 slot += step;
             }
             slot -= pairs.slots();

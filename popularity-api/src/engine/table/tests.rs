@@ -47,11 +47,14 @@ fn the_best_of_those_that_are_accepted_are_found_also_behind_many_others() {
     let accept = |name: &str| name.as_bytes()[5].is_multiple_of(3) && !name.ends_with("49");
     let mut model: Vec<(String, f64)> = downloads.iter().filter(|(name, _)| accept(name)).cloned().collect();
     model.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    for limit in [0, 1, 2, 7, 40, model.len(), 1000] {
-        let best = table.best(RegionId(4), 0.0, limit, |file| accept(file.name));
-        let best: Vec<&str> = best.iter().map(|ranked| ranked.file.name).collect();
-        let expected: Vec<&str> = model.iter().take(limit).map(|(name, _)| name.as_str()).collect();
-        assert_eq!(best, expected, "at most {limit}");
+    // All are of one size, so the exponent changes no order, only how the best are looked for.
+    for exponent in [0.0, 0.5] {
+        for limit in [0, 1, 2, 7, 40, model.len(), 1000] {
+            let best = table.best(RegionId(4), exponent, limit, |file| accept(file.name));
+            let best: Vec<&str> = best.iter().map(|ranked| ranked.file.name).collect();
+            let expected: Vec<&str> = model.iter().take(limit).map(|(name, _)| name.as_str()).collect();
+            assert_eq!(best, expected, "at most {limit}, exponent {exponent}");
+        }
     }
 }
 
@@ -149,6 +152,54 @@ fn the_best_are_those_of_a_scan_whatever_the_size_of_the_table() {
         let expected: Vec<&str> = model.iter().take(limit).map(|(name, _)| name.as_str()).collect();
         check_top(&table, 4, limit, &expected.join(" "));
     }
+}
+
+#[test]
+fn few_that_are_accepted_are_found_behind_thousands_and_nobody_is_asked_about_twice() {
+    let mut table = table(100_000);
+    let model: Vec<(String, f64)> = (0..20_000_u32).map(|n| (format!("c1/{n}"), spread(n))).collect();
+    for (n, names) in (1..).zip(model.chunks(1000)) {
+        let entries: Vec<(u16, &str, f64)> = names.iter().map(|(name, count)| (4, name.as_str(), *count)).collect();
+        table.apply(&group(0, n, &entries));
+    }
+    let mut accepted: Vec<&(String, f64)> = model.iter().filter(|(_, count)| *count < 1e5).collect();
+    accepted.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let mut asked = std::collections::HashSet::new();
+    let best = table.best(RegionId(4), 0.5, 5, |file| {
+        assert!(asked.insert(file.name.to_owned()), "{}", file.name);
+        accepted.iter().any(|(name, _)| name == file.name)
+    });
+    let best: Vec<&str> = best.iter().map(|ranked| ranked.file.name).collect();
+    assert_eq!(best, accepted[..5].iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>());
+    assert_eq!(asked.len(), 20_000 - accepted.len() + 5, "those before them and they themselves");
+}
+
+#[test]
+fn of_many_of_one_worth_the_names_that_come_first_are_the_best() {
+    let mut table = table(1000);
+    let names: Vec<String> = (0..300_u32).map(|n| format!("c1/{:08x}", n.wrapping_mul(0x9e37_79b9))).collect();
+    let entries: Vec<(u16, &str, f64)> = names.iter().map(|name| (4, name.as_str(), 1.0)).collect();
+    table.apply(&group(0, 1, &entries));
+    let mut expected: Vec<&str> = names.iter().map(String::as_str).collect();
+    expected.sort_unstable();
+    for exponent in [0.0, 0.5] {
+        let best = table.best(RegionId(4), exponent, 40, |_| true);
+        assert_eq!(best.iter().map(|ranked| ranked.file.name).collect::<Vec<_>>(), expected[..40], "{exponent}");
+    }
+}
+
+#[test]
+fn a_hundred_thousand_of_one_worth_are_as_good_as_each_other() {
+    let mut table = table(200_000);
+    for n in 0..10_u64 {
+        let names: Vec<String> = (0..10_000).map(|m| format!("c1/{n}-{m}")).collect();
+        let entries: Vec<(u16, &str, f64)> = names.iter().map(|name| (4, name.as_str(), 1.0)).collect();
+        table.apply(&group(0, n + 1, &entries));
+    }
+    table.apply(&group(0, 99, &[(4, "c1/better", 2.0)]));
+    let best = table.best(RegionId(4), 0.5, 5000, |_| true);
+    let names: std::collections::HashSet<&str> = best.iter().map(|ranked| ranked.file.name).collect();
+    assert_eq!((best[0].file.name, best.len(), names.len()), ("c1/better", 5000, 5000));
 }
 
 #[test]
