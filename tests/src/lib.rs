@@ -12,7 +12,7 @@
 //!
 //! In reading order: [`world`] (a system of a test's own), [`topology`] and [`settings`] (its documents), [`origin`] (the content server), [`intake`] (one that takes
 //! uploads), [`client`] and
-//! [`raw`] (who asks), [`process`] (programs), [`pattern`] (which byte belongs where), [`poll`] (waiting),
+//! [`raw`] and [`visitors`] (who asks), [`process`] (programs), [`pattern`] (which byte belongs where), [`poll`] (waiting),
 //! [`conformance`] (the public suite for HTTP caches), [`addresses`], [`certificates`], [`files`], [`metrics`].
 //!
 //! Not here: a mock of any part of Sun. Nor does anything sleep to wait for something: it polls with a deadline.
@@ -31,4 +31,5 @@ pub mod process;
 pub mod raw;
 pub mod settings;
 pub mod topology;
+pub mod visitors;
 pub mod world;

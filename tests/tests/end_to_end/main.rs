@@ -17,6 +17,7 @@
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
 //! - [`purge`]: what was purged is served by nobody any more.
 //! - [`restarts`]: kill -9 and drain.
+//! - [`upgrade`]: a new process takes over, and no client notices.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
@@ -43,6 +44,7 @@ mod shipped;
 mod store;
 mod tls;
 mod tools;
+mod upgrade;
 mod uploads;
 mod upstream;
 mod weights;
