@@ -123,11 +123,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         drain.spawn(follower::follow(Arc::clone(&edge), client, !caught_up, drain.clone()));
     }
     if let Some((certificates, tickets)) = secured {
-        let files = edge.config.certificates.clone();
-        drain.spawn(control::follow_certificates(certificates, files, drain.clone()));
-        if let Some(file) = edge.config.ticket_secret.clone() {
-            drain.spawn(control::follow_tickets(tickets, file, drain.clone()));
-        }
+        follow_files(&edge.config, certificates, tickets, &drain);
     }
     drain.spawn(control::tell_topology(Arc::clone(&edge), drain.clone()));
     let ended = connections.clone();
@@ -142,6 +138,14 @@ fn secured(config: &Config, metrics: &Metrics) -> anyhow::Result<(Arc<Certificat
     let certificates = Certificates::load(&config.certificates)?;
     let tickets = Tickets::new(config.ticket_secret.as_deref(), metrics.unknown_tickets.clone())?;
     Ok((Arc::new(certificates), Arc::new(tickets)))
+}
+
+/// Has the files that TLS comes from reread when they change.
+fn follow_files(config: &Config, certificates: Arc<Certificates>, tickets: Arc<Tickets>, drain: &Drain) {
+    drain.spawn(control::follow_certificates(certificates, config.certificates.clone(), drain.clone()));
+    if let Some(file) = config.ticket_secret.clone() {
+        drain.spawn(control::follow_tickets(tickets, file, drain.clone()));
+    }
 }
 
 /// Opens what is known of purges, in the edge's data folder. Blocks on the disk.

@@ -2,13 +2,14 @@
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tests::client::Client;
 use tests::origin::{Gate, Script};
 use tests::poll;
 use tests::process::admin_get;
-use tests::visitors::{Target, Visitors};
+use tests::visitors::{Kind, Target, Visitors};
 use tests::world::World;
 
 use crate::{CacheStatus, until_hit};
@@ -51,7 +52,13 @@ async fn no_request_fails_while_processes_config_and_certificate_change() {
     }
     let tally = visitors.end().await;
     assert_eq!(tally.failures(), [""; 0], "of {} requests", tally.total());
-    println!("{} requests, none failed", tally.total());
+    for (kind, (answered, connections)) in Kind::ALL.into_iter().zip(tally.answered.iter().zip(&tally.connections)) {
+        let (answered, connections) = (answered.load(Ordering::Relaxed), connections.load(Ordering::Relaxed));
+        println!("{}: {answered} requests on {connections} connections, none failed", kind.name());
+        // All were led over at least once, and those that are kept were kept.
+        assert!(connections >= if kind == Kind::New { answered } else { 40 }, "{kind:?}: {connections}");
+        assert!(kind == Kind::New || answered > 2 * connections, "{kind:?}: {answered} on {connections}");
+    }
     // All is as it was: the last process drains as any other.
     assert!(admin_get(sun.admin(), "/readyz").await.is_some_and(|(status, _)| status == 200));
     sun.terminate();
