@@ -49,9 +49,8 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let metrics = api::Metrics::register(&registry)?;
     let engine_metrics = engine::Metrics::register(&registry)?;
     let admin = admin::serve(config.admin, registry, readiness.clone(), &drain, axum::Router::new()).await?;
-    let listener = tokio::net::TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listener = drain.sockets().listener(config.listen).and_then(tokio::net::TcpListener::from_std);
+    let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
     let listen = listener.local_addr()?;
 
     let purges = config.data.join("purges");

@@ -63,7 +63,7 @@ pub struct Config {
     /// large (3000): this server counts as silent and is not linked.
     pub report_ms: u64,
     /// How long a drain may take, seconds. Default 30; too small: downloads are cut off, too large: a restart
-    /// waits for the slowest client.
+    /// waits for the slowest client. When a new process has taken over, idle HTTP/1.1 connections are kept for half of it.
     pub drain_s: u64,
     /// Logs.
     pub log: daemon::telemetry::LogConfig,

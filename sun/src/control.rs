@@ -23,7 +23,8 @@ use crate::report::Queue;
 use crate::tickets::Tickets;
 use crate::tls::Certificates;
 
-/// Reports downloads until the drain has ended all connections, then once more.
+/// Reports downloads until the drain has ended all connections, then once more. Nothing is reported before the process
+/// before this one has ended: the API takes what it has left for outdated once it has heard of a later start.
 pub async fn report_downloads(edge: Arc<Edge>, client: Option<Client>, drain: Drain, connections: TaskTracker) {
     let mut queue = Queue::new(edge.config.name.clone(), boot(&edge.config.data));
     let period = Duration::from_millis(edge.config.report_ms);
@@ -36,6 +37,12 @@ pub async fn report_downloads(edge: Arc<Edge>, client: Option<Client>, drain: Dr
             () = drain.wait(), if !draining => continue,
             () = connections.wait(), if draining => true,
         };
+        if !drain.is_alone() {
+            if !ended {
+                continue;
+            }
+            drain.alone().await;
+        }
         let batches = edge.downloads.take();
         let Some(client) = &client else {
             if ended {
@@ -101,7 +108,8 @@ pub async fn tell_topology(edge: Arc<Edge>, drain: Drain) {
     }
 }
 
-/// Reports status and hears the region's state until the drain; the last report says that it drains.
+/// Reports status and hears the region's state until the drain; the last report says that it drains, unless another
+/// process serves in its place: that one reports.
 pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, drain: Drain) {
     let period = Duration::from_millis(edge.config.report_ms);
     let mut rates = Rates::new(&edge);
@@ -111,6 +119,9 @@ pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, drain: Drain
         tokio::select! {
             () = tokio::time::sleep(period) => {}
             () = drain.wait() => {}
+        }
+        if drain.handed_over() {
+            return;
         }
         edge.draining.store(drain.started(), Ordering::Relaxed);
         let (running, queued) = edge.slots.busy();

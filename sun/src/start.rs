@@ -8,6 +8,7 @@ use anyhow::Context;
 use daemon::admin::{self, Readiness};
 use daemon::drain::Drain;
 use daemon::tokens::{self, Tokens};
+use daemon::upgrade::Stage;
 use popularity_api::Client;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -75,6 +76,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         Some(purges) => purges,
         None => purges(&config, &topology.borrow())?,
     };
+    lend(&drain, &purges);
     let token = tokens::read_secret(&config.token)?;
     let client = config.popularity.as_ref().map(Client::new).transpose()?;
     let metrics = Metrics::new(&parts.registry)?;
@@ -83,7 +85,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         false => Some(secured(&config, &metrics)?),
     };
     let workers = config.workers_count();
-    let listeners = Listeners::bind(&addresses(&config), workers)?;
+    let listeners = Listeners::bind(&addresses(&config), workers, drain.sockets())?;
     let store = open_store(&config, parts.registry.clone()).await?;
     let pieces = Pieces {
         topology,
@@ -122,11 +124,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         drain.spawn(follower::follow(Arc::clone(&edge), client, !caught_up, drain.clone()));
     }
     if let Some((certificates, tickets)) = secured {
-        let files = edge.config.certificates.clone();
-        drain.spawn(control::follow_certificates(certificates, files, drain.clone()));
-        if let Some(file) = edge.config.ticket_secret.clone() {
-            drain.spawn(control::follow_tickets(tickets, file, drain.clone()));
-        }
+        follow_files(&edge.config, certificates, tickets, &drain);
     }
     drain.spawn(control::tell_topology(Arc::clone(&edge), drain.clone()));
     let ended = connections.clone();
@@ -143,6 +141,14 @@ fn secured(config: &Config, metrics: &Metrics) -> anyhow::Result<(Arc<Certificat
     Ok((Arc::new(certificates), Arc::new(tickets)))
 }
 
+/// Has the files that TLS comes from reread when they change.
+fn follow_files(config: &Config, certificates: Arc<Certificates>, tickets: Arc<Tickets>, drain: &Drain) {
+    drain.spawn(control::follow_certificates(certificates, config.certificates.clone(), drain.clone()));
+    if let Some(file) = config.ticket_secret.clone() {
+        drain.spawn(control::follow_tickets(tickets, file, drain.clone()));
+    }
+}
+
 /// Opens what is known of purges, in the edge's data folder. Blocks on the disk.
 ///
 /// # Errors
@@ -154,6 +160,19 @@ pub fn purges(config: &Config, topology: &geo::Topology) -> anyhow::Result<Arc<P
     std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
     let purges = Purges::open(&config.data, region);
     Ok(Arc::new(purges.with_context(|| format!("data: {}: purges", config.data.display()))?))
+}
+
+/// What is known of purges is written by one process: a new one has the file as soon as it starts.
+fn lend(drain: &Drain, purges: &Arc<Purges>) {
+    let purges = Arc::clone(purges);
+    drain.on_upgrade(move |stage| match stage {
+        Stage::Lend => purges.lend(),
+        Stage::TakeBack => {
+            if let Err(error) = purges.take_back() {
+                tracing::error!(%error, "what is purged from now on is in force and not kept: restart this server");
+            }
+        }
+    });
 }
 
 /// Opens the devices: their segments' first and last pages are read before anything is served.
@@ -171,7 +190,8 @@ fn policy(config: &Config) -> Settings {
     Settings { admission, write_bytes_per_day, ghost_entries, ..Settings::default() }
 }
 
-/// Publishes what the store counts until the drain has ended all connections, then closes it.
+/// Publishes what the store counts until the drain has ended all connections, then closes it. When a new process has taken
+/// over it gets the devices at once; what is served until the end is still read from them.
 async fn close_store(edge: Arc<Edge>, drain: Drain, connections: TaskTracker) {
     if !edge.store.is_configured() {
         return;
@@ -183,9 +203,12 @@ async fn close_store(edge: Arc<Edge>, drain: Drain, connections: TaskTracker) {
             () = drain.wait() => break,
         }
     }
-    connections.wait().await;
-    let store = edge.store.clone();
-    if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+    let (store, handed_over) = (edge.store.clone(), drain.handed_over());
+    if !handed_over {
+        connections.wait().await;
+    }
+    let closing = move || if handed_over { store.hand_over() } else { store.close() };
+    if tokio::task::spawn_blocking(closing).await.is_err() {
         tracing::error!("the store was not closed");
     }
 }

@@ -19,6 +19,7 @@
 //! - [`geo_serve`]: one server says which region serves whom; the others follow its table.
 //! - [`restarts`]: kill -9 and drain.
 //! - [`geo_bmp`]: real routers, and what they tell.
+//! - [`upgrade`]: a new process takes over, and no client notices.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
@@ -47,6 +48,7 @@ mod shipped;
 mod store;
 mod tls;
 mod tools;
+mod upgrade;
 mod uploads;
 mod upstream;
 mod weights;
