@@ -141,6 +141,7 @@ mod tests {
                 token_file: "e".into(),
                 timeout_ms: 1,
             }),
+            ticket_secret: Some("f".into()),
             ..sun::Config::default()
         };
         let known = serde_json::to_value(Config { edge, ..Config::default() }).unwrap();

@@ -41,16 +41,16 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
     let tokens = Tokens::load(&config.tokens)?;
     let topology = geo::watch::follow(config.topology.clone(), Some(config.data.join("topology.toml"))).await?;
-    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone()).await?;
+    let table = Some(config.data.join("geo.table"));
+    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table).await?;
 
     let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
     readiness.expect("recovery");
     let metrics = api::Metrics::register(&registry)?;
     let engine_metrics = engine::Metrics::register(&registry)?;
     let admin = admin::serve(config.admin, registry, readiness.clone(), &drain, axum::Router::new()).await?;
-    let listener = tokio::net::TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listener = drain.sockets().listener(config.listen).and_then(tokio::net::TcpListener::from_std);
+    let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
     let listen = listener.local_addr()?;
 
     let purges = config.data.join("purges");

@@ -29,6 +29,9 @@ pub struct Config {
     /// Certificate chains and keys (PEM), reread when they change; SNI chooses by the names in them,
     /// the first is for clients without or with an unknown name.
     pub certificates: Vec<Certificate>,
+    /// File with the secret that the group's session tickets are sealed with, reread when it changes; see
+    /// [`crate::tickets`]. Default none: tickets end with this process, and no other sun opens them.
+    pub ticket_secret: Option<PathBuf>,
     /// The popularity API. Default none: nothing is reported, and owners are the topology's.
     pub popularity: Option<popularity_api::ClientConfig>,
     /// Tokens of those who may use the internal listener. Default /etc/sun/tokens.toml.
@@ -60,7 +63,7 @@ pub struct Config {
     /// large (3000): this server counts as silent and is not linked.
     pub report_ms: u64,
     /// How long a drain may take, seconds. Default 30; too small: downloads are cut off, too large: a restart
-    /// waits for the slowest client.
+    /// waits for the slowest client. When a new process has taken over, idle HTTP/1.1 connections are kept for half of it.
     pub drain_s: u64,
     /// Logs.
     pub log: daemon::telemetry::LogConfig,
@@ -205,6 +208,7 @@ impl Default for Config {
             data: "/var/lib/sun/edge".into(),
             geo: geo::resolver::Sources::default(),
             certificates: Vec::new(),
+            ticket_secret: None,
             popularity: None,
             tokens: "/etc/sun/tokens.toml".into(),
             token: "/etc/sun/token".into(),
@@ -259,6 +263,7 @@ mod tests {
             }),
             store: vec![StoreConfig { path: "f".into(), bytes: 1 << 30 }],
             store_write_bytes_per_day: Some(1 << 30),
+            ticket_secret: Some("g".into()),
             ..Config::default()
         };
         for line in toml::to_string(&all).unwrap().lines() {

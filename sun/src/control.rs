@@ -2,6 +2,8 @@
 //!
 //! Downloads and status go separately, so that a slow commit never makes this server look silent.
 
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,9 +20,11 @@ use crate::hot::Passing;
 use crate::hot::turn::Turns;
 use crate::metrics::Outcome;
 use crate::report::Queue;
+use crate::tickets::Tickets;
 use crate::tls::Certificates;
 
-/// Reports downloads until the drain has ended all connections, then once more.
+/// Reports downloads until the drain has ended all connections, then once more. Nothing is reported before the process
+/// before this one has ended: the API takes what it has left for outdated once it has heard of a later start.
 pub async fn report_downloads(edge: Arc<Edge>, client: Option<Client>, drain: Drain, connections: TaskTracker) {
     let mut queue = Queue::new(edge.config.name.clone(), boot(&edge.config.data));
     let period = Duration::from_millis(edge.config.report_ms);
@@ -33,6 +37,12 @@ pub async fn report_downloads(edge: Arc<Edge>, client: Option<Client>, drain: Dr
             () = drain.wait(), if !draining => continue,
             () = connections.wait(), if draining => true,
         };
+        if !drain.is_alone() {
+            if !ended {
+                continue;
+            }
+            drain.alone().await;
+        }
         let batches = edge.downloads.take();
         let Some(client) = &client else {
             if ended {
@@ -98,7 +108,8 @@ pub async fn tell_topology(edge: Arc<Edge>, drain: Drain) {
     }
 }
 
-/// Reports status and hears the region's state until the drain; the last report says that it drains.
+/// Reports status and hears the region's state until the drain; the last report says that it drains, unless another
+/// process serves in its place: that one reports.
 pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, drain: Drain) {
     let period = Duration::from_millis(edge.config.report_ms);
     let mut rates = Rates::new(&edge);
@@ -108,6 +119,9 @@ pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, drain: Drain
         tokio::select! {
             () = tokio::time::sleep(period) => {}
             () = drain.wait() => {}
+        }
+        if drain.handed_over() {
+            return;
         }
         edge.draining.store(drain.started(), Ordering::Relaxed);
         let (running, queued) = edge.slots.busy();
@@ -247,8 +261,27 @@ fn cpu_pressure() -> f64 {
     text.lines().find(|line| line.starts_with("some")).and_then(average).unwrap_or(0.0)
 }
 
-/// Rereads the certificates when one of their files changes; looked at every second.
+/// Rereads the certificates when one of their files changes.
 pub async fn follow_certificates(certificates: Arc<Certificates>, files: Vec<Certificate>, drain: Drain) {
+    let watched = files.iter().flat_map(|file| [file.chain.clone(), file.key.clone()]).collect();
+    follow_files(watched, drain, || match certificates.reload(&files) {
+        Ok(()) => tracing::info!("certificates reloaded"),
+        Err(error) => tracing::warn!(%error, "changed certificates are refused, the running ones stay"),
+    })
+    .await;
+}
+
+/// Rereads the secrets of session tickets when their file changes.
+pub async fn follow_tickets(tickets: Arc<Tickets>, file: PathBuf, drain: Drain) {
+    follow_files(vec![file.clone()], drain, || match tickets.reload(&file) {
+        Ok(()) => tracing::info!("the secret of session tickets is reloaded"),
+        Err(error) => tracing::warn!(%error, "a changed secret is refused, the running one stays"),
+    })
+    .await;
+}
+
+/// Calls `changed` when one of the files has changed; looked at every second.
+async fn follow_files(files: Vec<PathBuf>, drain: Drain, mut changed: impl FnMut()) {
     let mut seen = stamps(&files);
     loop {
         tokio::select! {
@@ -256,25 +289,22 @@ pub async fn follow_certificates(certificates: Arc<Certificates>, files: Vec<Cer
             () = drain.wait() => return,
         }
         let now = stamps(&files);
-        if now == seen {
-            continue;
+        if now != seen {
+            changed();
+            seen = now;
         }
-        match certificates.reload(&files) {
-            Ok(()) => tracing::info!("certificates reloaded"),
-            Err(error) => tracing::warn!(%error, "changed certificates are refused, the running ones stay"),
-        }
-        seen = now;
     }
 }
 
-type Stamp = Option<(std::time::SystemTime, u64)>;
+/// What tells that a file has changed: the time of that also when only its permissions did.
+type Stamp = Option<(i64, i64, u64)>;
 
-fn stamps(files: &[Certificate]) -> Vec<Stamp> {
-    let stamp = |path: &std::path::PathBuf| {
+fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
+    let stamp = |path: &PathBuf| {
         let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
+        Some((metadata.ctime(), metadata.ctime_nsec(), metadata.len()))
     };
-    files.iter().flat_map(|file| [stamp(&file.chain), stamp(&file.key)]).collect()
+    files.iter().map(stamp).collect()
 }
 
 /// Microseconds since 1970, and more than at the last start, also when the clock went back in between: the API

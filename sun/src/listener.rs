@@ -12,6 +12,13 @@
 //! Why a runtime a thread: a connection stays on the core that accepted it, and nothing steals its work. On
 //! drain every worker stays until the connections of all workers have ended, because a response on one may
 //! read a fill that runs on another.
+//!
+//! # When a new process has taken over
+//!
+//! A request that is on its way on a connection that is closed fails, and the client cannot know whether it was heard. HTTP/2
+//! has a word for that (GOAWAY, RFC 9113, section 6.8). On HTTP/1.1 the next answer says `Connection: close`
+//! (RFC 9112, section 9.6), and a connection on which nothing is asked for half the drain's time is closed then, as any
+//! connection is that is idle for long. When nobody takes over, idle connections are closed at once.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::drain::Drain;
+use daemon::sockets::Sockets;
 use geo::Scheme;
 use http::Request;
 use hyper::body::Incoming;
@@ -28,6 +36,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
 use prometheus::IntGauge;
+use rustls::HandshakeKind;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -59,23 +68,24 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Binds every address once a worker.
+    /// Takes over what was handed to this process of every address, and binds the others once a worker.
     ///
     /// # Errors
     ///
     /// Which address cannot be had, and why.
-    pub fn bind(addresses: &[(Kind, SocketAddr)], workers: usize) -> io::Result<Self> {
+    pub fn bind(addresses: &[(Kind, SocketAddr)], workers: usize, handed: &Sockets) -> io::Result<Self> {
         let mut bound = Vec::new();
         for &(kind, address) in addresses {
             let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"));
-            let first = bind(address).map_err(named)?;
-            // Port 0 is given once; the others share what was given.
-            let address = first.local_addr().map_err(named)?;
-            let mut sockets = vec![first];
-            for _ in 1..workers {
-                sockets.push(bind(address).map_err(named)?);
+            let inherited = handed.take(address);
+            let sockets = if inherited.is_empty() { bind_all(address, workers) } else { Ok(inherited) };
+            let mut sockets = sockets.map_err(named)?;
+            sockets.iter().try_for_each(|socket| handed.keep(socket)).map_err(named)?;
+            // Fewer than workers (another number of them before, or one of systemd): some share one.
+            for at in 0..workers.saturating_sub(sockets.len()) {
+                sockets.push(sockets[at].try_clone().map_err(named)?);
             }
-            bound.push((kind, address, sockets));
+            bound.push((kind, sockets[0].local_addr().map_err(named)?, sockets));
         }
         Ok(Self { bound })
     }
@@ -86,10 +96,23 @@ impl Listeners {
         self.bound.iter().filter(|(of, ..)| *of == kind).map(|(_, address, _)| *address).collect()
     }
 
-    /// Takes the sockets of one worker out.
-    fn take(&mut self) -> Vec<(Kind, std::net::TcpListener)> {
-        self.bound.iter_mut().filter_map(|(kind, _, sockets)| Some((*kind, sockets.pop()?))).collect()
+    /// Takes the sockets of one worker out; `left` have not taken theirs, this one among them. More than one of an address
+    /// where there were more workers before.
+    fn take(&mut self, left: usize) -> Vec<(Kind, std::net::TcpListener)> {
+        let mut taken = Vec::new();
+        for (kind, _, sockets) in &mut self.bound {
+            let stay = sockets.len() - sockets.len().div_ceil(left.max(1));
+            taken.extend(sockets.split_off(stay).into_iter().map(|socket| (*kind, socket)));
+        }
+        taken
     }
+}
+
+fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let first = bind(address)?;
+    // Port 0 is given once; the others share what was given.
+    let address = first.local_addr()?;
+    std::iter::once(Ok(first)).chain((1..workers).map(|_| bind(address))).collect()
 }
 
 fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -126,7 +149,7 @@ pub struct Shared {
 pub fn start(shared: &Shared, mut listeners: Listeners, workers: usize) -> io::Result<()> {
     for worker in 0..workers {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (shared, sockets) = (shared.clone(), listeners.take());
+        let (shared, sockets) = (shared.clone(), listeners.take(workers - worker));
         let hold = shared.drain.tracker().token();
         std::thread::Builder::new().name(format!("worker-{worker}")).spawn(move || {
             runtime.block_on(work(&shared, sockets));
@@ -218,6 +241,8 @@ async fn connection(
             let handshake = tokio::time::timeout(Duration::from_secs(limits.handshake_s), tls.accept(stream));
             match handshake.await {
                 Ok(Ok(stream)) => {
+                    let kind_of_handshake = stream.get_ref().1.handshake_kind();
+                    shared.edge.metrics.handshake(kind_of_handshake == Some(HandshakeKind::Resumed));
                     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
                         let stream = Greeting::new(stream, Duration::from_secs(limits.head_s));
                         drive(&shared, &protocols.http2, stream, kind, peer).await;
@@ -246,27 +271,40 @@ where
     let interim = Interim::default();
     let stream = Passing::new(stream, interim.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let edge = Arc::clone(edge);
+        let (edge, drain) = (Arc::clone(edge), shared.drain.clone());
         let interim = interim.clone();
         async move {
-            Ok::<_, Infallible>(match kind {
+            let is_http2 = request.version() == http::Version::HTTP_2;
+            let mut response = match kind {
                 Kind::Internal => serve::server(edge, request).await,
                 Kind::Https => serve::client(edge, peer.ip().to_canonical(), Scheme::Https, request, &interim).await,
                 Kind::Http => serve::client(edge, peer.ip().to_canonical(), Scheme::Http, request, &interim).await,
-            })
+            };
+            if drain.handed_over() && !is_http2 {
+                response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
         }
     });
     let connection = protocol.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = shared.drain.wait() => {
+        () = until_closing(shared, protocol) => {
             GracefulConnection::graceful_shutdown(connection.as_mut());
             connection.await
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+/// Resolves when a connection is to end after what is under way on it.
+async fn until_closing(shared: &Shared, protocol: &auto::Builder<TokioExecutor>) {
+    shared.drain.wait().await;
+    if shared.drain.handed_over() && protocol.is_http1_available() {
+        tokio::time::sleep(Duration::from_secs(shared.edge.config.drain_s) / 2).await;
     }
 }
 

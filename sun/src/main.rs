@@ -20,7 +20,7 @@ fn run() -> anyhow::Result<ExitCode> {
         return Ok(process::checked(&sun::check(&config)));
     }
     // The workers have threads of their own; two more carry reports, reloads and the admin port.
-    let process = Process::begin(&config.log, 2)?;
+    let process = Process::begin(&config.log, 2)?.upgradable();
     let (drain, drain_s) = (process.drain().clone(), config.drain_s);
     // The connections' deadline comes first; what is left then is reported before the process ends.
     process.run(sun::start(config, sun::Parts::default(), drain), drain_s + 5)

@@ -38,6 +38,12 @@ pub struct Metrics {
     pub refused_connections: IntCounter,
     /// TLS handshakes that failed.
     pub failed_handshakes: IntCounter,
+    /// TLS handshakes with a certificate and a key exchange.
+    full_handshakes: IntCounter,
+    /// TLS handshakes that resumed a session.
+    resumed_handshakes: IntCounter,
+    /// Session tickets that no key opened: too old, damaged, or of a sun with another secret.
+    pub unknown_tickets: IntCounter,
     /// Bytes in the RAM tier.
     pub ram_bytes: IntGauge,
     /// Batches of downloads that wait for the popularity API.
@@ -150,6 +156,8 @@ impl Metrics {
         };
         let requests = vector("edge_requests_total", "Requests of clients, by who answered.", "outcome")?;
         let found = vector("edge_purge_found_total", "Held files that a lookup found purged.", "verdict")?;
+        let handshakes =
+            vector("edge_handshakes_total", "TLS handshakes with clients that succeeded, by kind.", "kind")?;
         Ok(Self {
             responses: vector("edge_responses_total", "Responses to clients, by status.", "status")?,
             outcomes: Outcome::ALL.map(|outcome| (outcome, requests.with_label_values(&[outcome.name()]))),
@@ -167,6 +175,9 @@ impl Metrics {
             server_connections: gauge("edge_server_connections", "Open connections of other servers.")?,
             refused_connections: counter("edge_refused_connections_total", "Connections beyond the limit.")?,
             failed_handshakes: counter("edge_failed_handshakes_total", "TLS handshakes that failed.")?,
+            full_handshakes: handshakes.with_label_values(&["full"]),
+            resumed_handshakes: handshakes.with_label_values(&["resumed"]),
+            unknown_tickets: counter("edge_unknown_tickets_total", "TLS session tickets that no key opened.")?,
             ram_bytes: gauge("edge_ram_bytes", "Bytes in the RAM tier.")?,
             report_backlog: gauge("edge_report_backlog", "Batches of downloads that wait for the popularity API.")?,
             report_dropped: counter("edge_report_dropped_total", "Downloads dropped because too many waited.")?,
@@ -183,6 +194,11 @@ impl Metrics {
             purge_failures: counter("edge_purge_failures_total", "Questions to the purge log that failed.")?,
             totals: Arc::default(),
         })
+    }
+
+    /// A client's TLS handshake succeeded.
+    pub fn handshake(&self, resumed: bool) {
+        if resumed { &self.resumed_handshakes } else { &self.full_handshakes }.inc();
     }
 
     /// A client's request was answered with `status` by `outcome`.

@@ -8,6 +8,7 @@ use anyhow::Context;
 use daemon::admin::{self, Readiness};
 use daemon::drain::Drain;
 use daemon::tokens::{self, Tokens};
+use daemon::upgrade::Stage;
 use popularity_api::Client;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -22,6 +23,7 @@ use crate::purge::{Purges, follower};
 use crate::response::Signature;
 use crate::store::Store;
 use crate::store::policy::Settings;
+use crate::tickets::{Secrets, Tickets};
 use crate::tls::{self, Certificates};
 use crate::upstream::Upstream;
 
@@ -68,26 +70,29 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         known_name(&config, &topology)?;
         topology.domain.clone()
     };
-    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone()).await?;
+    let table = Some(config.data.join("geo.table"));
+    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table).await?;
     let purges = match parts.purges {
         Some(purges) => purges,
         None => purges(&config, &topology.borrow())?,
     };
+    lend(&drain, &purges);
     let token = tokens::read_secret(&config.token)?;
     let client = config.popularity.as_ref().map(Client::new).transpose()?;
-    let certificates = match config.https.is_empty() {
+    let metrics = Metrics::new(&parts.registry)?;
+    let secured = match config.https.is_empty() {
         true => None,
-        false => Some(Arc::new(Certificates::load(&config.certificates)?)),
+        false => Some(secured(&config, &metrics)?),
     };
     let workers = config.workers_count();
-    let listeners = Listeners::bind(&addresses(&config), workers)?;
+    let listeners = Listeners::bind(&addresses(&config), workers, drain.sockets())?;
     let store = open_store(&config, parts.registry.clone()).await?;
     let pieces = Pieces {
         topology,
         resolver,
         tokens: Tokens::load(&config.tokens)?,
         upstream: Upstream::new(&config.upstream, &token, &config.name, &domain)?,
-        metrics: Metrics::new(&parts.registry)?,
+        metrics,
         signature: Signature::new(&config.name)?,
         held: parts.held,
         purges: Arc::clone(&purges),
@@ -101,7 +106,8 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         admin: admin::serve(config.admin, parts.registry, parts.readiness.clone(), &drain, axum::Router::new()).await?,
         drain: drain.clone(),
     };
-    let tls = certificates.clone().map(tls::server_config).transpose()?.map(TlsAcceptor::from);
+    let tls = secured.clone().map(|(certificates, tickets)| tls::server_config(certificates, tickets)).transpose()?;
+    let tls = tls.map(TlsAcceptor::from);
     let connections = TaskTracker::new();
     let edge = Arc::new(Edge::new(config, pieces));
     let shared = Shared { edge: Arc::clone(&edge), tls, drain: drain.clone(), connections: connections.clone() };
@@ -117,9 +123,8 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     if let Some(client) = client.clone() {
         drain.spawn(follower::follow(Arc::clone(&edge), client, !caught_up, drain.clone()));
     }
-    if let Some(certificates) = certificates {
-        let files = edge.config.certificates.clone();
-        drain.spawn(control::follow_certificates(certificates, files, drain.clone()));
+    if let Some((certificates, tickets)) = secured {
+        follow_files(&edge.config, certificates, tickets, &drain);
     }
     drain.spawn(control::tell_topology(Arc::clone(&edge), drain.clone()));
     let ended = connections.clone();
@@ -127,6 +132,21 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     drain.spawn(close_store(Arc::clone(&edge), drain.clone(), ended));
     drain.spawn(control::report_status(edge, client, drain.clone()));
     Ok(running)
+}
+
+/// What TLS listeners need.
+fn secured(config: &Config, metrics: &Metrics) -> anyhow::Result<(Arc<Certificates>, Arc<Tickets>)> {
+    let certificates = Certificates::load(&config.certificates)?;
+    let tickets = Tickets::new(config.ticket_secret.as_deref(), metrics.unknown_tickets.clone())?;
+    Ok((Arc::new(certificates), Arc::new(tickets)))
+}
+
+/// Has the files that TLS comes from reread when they change.
+fn follow_files(config: &Config, certificates: Arc<Certificates>, tickets: Arc<Tickets>, drain: &Drain) {
+    drain.spawn(control::follow_certificates(certificates, config.certificates.clone(), drain.clone()));
+    if let Some(file) = config.ticket_secret.clone() {
+        drain.spawn(control::follow_tickets(tickets, file, drain.clone()));
+    }
 }
 
 /// Opens what is known of purges, in the edge's data folder. Blocks on the disk.
@@ -140,6 +160,19 @@ pub fn purges(config: &Config, topology: &geo::Topology) -> anyhow::Result<Arc<P
     std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
     let purges = Purges::open(&config.data, region);
     Ok(Arc::new(purges.with_context(|| format!("data: {}: purges", config.data.display()))?))
+}
+
+/// What is known of purges is written by one process: a new one has the file as soon as it starts.
+fn lend(drain: &Drain, purges: &Arc<Purges>) {
+    let purges = Arc::clone(purges);
+    drain.on_upgrade(move |stage| match stage {
+        Stage::Lend => purges.lend(),
+        Stage::TakeBack => {
+            if let Err(error) = purges.take_back() {
+                tracing::error!(%error, "what is purged from now on is in force and not kept: restart this server");
+            }
+        }
+    });
 }
 
 /// Opens the devices: their segments' first and last pages are read before anything is served.
@@ -157,7 +190,8 @@ fn policy(config: &Config) -> Settings {
     Settings { admission, write_bytes_per_day, ghost_entries, ..Settings::default() }
 }
 
-/// Publishes what the store counts until the drain has ended all connections, then closes it.
+/// Publishes what the store counts until the drain has ended all connections, then closes it. When a new process has taken
+/// over it gets the devices at once; what is served until the end is still read from them.
 async fn close_store(edge: Arc<Edge>, drain: Drain, connections: TaskTracker) {
     if !edge.store.is_configured() {
         return;
@@ -169,9 +203,12 @@ async fn close_store(edge: Arc<Edge>, drain: Drain, connections: TaskTracker) {
             () = drain.wait() => break,
         }
     }
-    connections.wait().await;
-    let store = edge.store.clone();
-    if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+    let (store, handed_over) = (edge.store.clone(), drain.handed_over());
+    if !handed_over {
+        connections.wait().await;
+    }
+    let closing = move || if handed_over { store.hand_over() } else { store.close() };
+    if tokio::task::spawn_blocking(closing).await.is_err() {
         tracing::error!("the store was not closed");
     }
 }
@@ -200,6 +237,8 @@ pub fn check(config: &Config) -> Vec<String> {
     }
     if !config.https.is_empty() {
         problems.extend(Certificates::load(&config.certificates).err().map(|error| error.to_string()));
+        let secrets = config.ticket_secret.as_deref().map(Secrets::load);
+        problems.extend(secrets.and_then(Result::err).map(|error| error.to_string()));
     }
     problems
 }

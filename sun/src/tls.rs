@@ -17,6 +17,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::config::Certificate;
+use crate::tickets::Tickets;
 
 /// All certificates of an edge; replaced whole.
 #[derive(Debug)]
@@ -111,18 +112,22 @@ fn at(file: &Path, why: &dyn std::fmt::Display) -> TlsError {
     TlsError(format!("{}: {why}", file.display()))
 }
 
-/// The TLS side of the public listeners: HTTP/2 and HTTP/1.1 by ALPN.
+/// The TLS side of the public listeners: HTTP/2 and HTTP/1.1 by ALPN. Early data (0-RTT) is neither offered nor taken.
 ///
 /// # Errors
 ///
 /// When the provider lacks a protocol version, which aws-lc-rs does not.
-pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig>, rustls::Error> {
+pub fn server_config(
+    certificates: Arc<Certificates>,
+    tickets: Arc<Tickets>,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.ticketer = tickets;
+    config.max_early_data_size = 0;
     config.send_tls13_tickets = 2;
     Ok(Arc::new(config))
 }

@@ -51,11 +51,21 @@ impl Authority {
     /// TLS settings of a client that trusts this authority alone; `alpn` is what it offers, best first.
     #[must_use]
     pub fn client(&self, alpn: &[&[u8]]) -> Arc<rustls::ClientConfig> {
+        self.client_of(alpn, rustls::DEFAULT_VERSIONS)
+    }
+
+    /// The same, of certain versions of TLS.
+    #[must_use]
+    pub fn client_of(
+        &self,
+        alpn: &[&[u8]],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Arc<rustls::ClientConfig> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.root.clone()).expect("our own root");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .expect("TLS 1.2 and 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();

@@ -55,7 +55,15 @@ impl Client {
         self
     }
 
-    /// Knows one more host.
+    /// Speaks this version of TLS alone, and has no session to resume.
+    #[must_use]
+    pub fn tls(mut self, authority: &Authority, version: &'static rustls::SupportedProtocolVersion) -> Self {
+        self.http1 = authority.client_of(&[b"http/1.1"], &[version]);
+        self.http2 = authority.client_of(&[b"h2"], &[version]);
+        self
+    }
+
+    /// Knows one more host, or one at another address.
     #[must_use]
     pub fn name(mut self, host: &str, address: IpAddr) -> Self {
         Arc::make_mut(&mut self.names).insert(host.to_owned(), address);
@@ -165,8 +173,10 @@ impl Client {
         let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.context("TLS")?;
         let certificate =
             stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec());
+        let resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
         let mut connection = self.handshake(stream).await?;
         connection.certificate = certificate;
+        connection.resumed = resumed;
         Ok(connection)
     }
 
@@ -202,7 +212,7 @@ impl Client {
             tokio::spawn(connection);
             Sender::Http1(sender)
         };
-        Ok(Connection { sender, certificate: None })
+        Ok(Connection { sender, certificate: None, resumed: false })
     }
 }
 
@@ -212,6 +222,8 @@ pub struct Connection {
     sender: Sender,
     /// The server's certificate (DER), when it spoke TLS.
     pub certificate: Option<Vec<u8>>,
+    /// A TLS session was resumed.
+    pub resumed: bool,
 }
 
 #[derive(Debug)]

@@ -58,10 +58,12 @@ pub struct Daemon {
     admin: SocketAddr,
     log: PathBuf,
     child: Child,
+    /// The process that took over, after [`Daemon::upgrade`].
+    successor: Option<Pid>,
 }
 
 impl Daemon {
-    /// Starts `program --config FILE` and waits until it is ready.
+    /// Starts `program --config FILE` and waits until it is ready. The program may have a command, `geo serve`.
     ///
     /// # Panics
     ///
@@ -71,7 +73,7 @@ impl Daemon {
         let log = config.with_extension("log");
         let child = spawn(program, config, &log);
         let (program, name, config) = (program.to_owned(), name.to_owned(), config.to_owned());
-        let mut daemon = Self { program, name, config, admin, log, child };
+        let mut daemon = Self { program, name, config, admin, log, child, successor: None };
         async move {
             daemon.until_ready().await;
             daemon
@@ -112,9 +114,58 @@ impl Daemon {
     }
 
     /// Its process id.
+    ///
+    /// # Panics
+    ///
+    /// When it has none.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.pid().as_raw_nonzero().get().cast_unsigned()
+    }
+
+    fn pid(&self) -> Pid {
+        let child = || i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+        self.successor.unwrap_or_else(child)
+    }
+
+    /// Asks it to start a new process in its place: SIGUSR2.
+    ///
+    /// # Panics
+    ///
+    /// When it is no more.
+    pub fn begin_upgrade(&self) {
+        kill_process(self.pid(), Signal::USR2).expect("it can be signalled");
+    }
+
+    /// Has a new process take over, waits until it serves, and says which process it took over from. That one may still
+    /// be ending.
+    ///
+    /// # Panics
+    ///
+    /// When that does not happen within [`poll::DEADLINE`].
+    pub async fn upgrade(&mut self) -> Pid {
+        let (before, count) = (self.pid(), self.successors().len());
+        self.begin_upgrade();
+        let (successor, _) = poll::until("a new process", || async { self.successors().get(count).copied() }).await;
+        self.successor = Some(successor);
+        before
+    }
+
+    /// The processes that took over, by the log.
+    fn successors(&self) -> Vec<Pid> {
+        let log = self.log();
+        let told = log.lines().filter(|line| line.contains("handed over to a new process"));
+        let number = |line: &str| line.rsplit_once("successor=")?.1.split(' ').next()?.parse().ok();
+        told.filter_map(number).filter_map(Pid::from_raw).collect()
+    }
+
+    /// Whether a process of this daemon, [`Daemon::upgrade`]'s, is still there.
+    #[must_use]
+    pub fn runs(&self, process: Pid) -> bool {
+        let config = self.config.display().to_string();
+        // A process that has ended and is not waited for has no command line.
+        let line = std::fs::read(format!("/proc/{}/cmdline", process.as_raw_nonzero())).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&config)
     }
 
     /// kill -9, without waiting for anything but the kernel.
@@ -133,8 +184,7 @@ impl Daemon {
     ///
     /// When it is no more.
     pub fn terminate(&self) {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
-        kill_process(id, Signal::TERM).expect("it can be signalled");
+        kill_process(self.pid(), Signal::TERM).expect("it can be signalled");
     }
 
     /// Waits for its end.
@@ -173,6 +223,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if let Some(successor) = self.successor.filter(|successor| self.runs(*successor)) {
+            let _ = kill_process(successor, Signal::KILL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -213,11 +266,12 @@ pub fn run(program: &str, arguments: &[&str]) -> Done {
 /// Starts a daemon with its log appended to a file.
 #[track_caller]
 fn spawn(program: &str, config: &Path, log: &Path) -> Child {
+    let (program, subcommand) = program.split_once(' ').map_or((program, None), |(name, rest)| (name, Some(rest)));
     let binary = binary(program);
     let log = File::options().create(true).append(true).open(log).expect("a log file");
     let out = log.try_clone().expect("a second handle");
     let mut command = Command::new(&binary);
-    command.arg("--config").arg(config).stdin(Stdio::null()).stdout(out).stderr(log);
+    command.args(subcommand).arg("--config").arg(config).stdin(Stdio::null()).stdout(out).stderr(log);
     command.spawn().unwrap_or_else(|error| panic!("{}: {error}", binary.display()))
 }
 

@@ -2,7 +2,7 @@
 //! `/readyz` (200 when ready, 503 with one reason a line when not, or draining).
 //!
 //! It outlives the listeners: while the daemon drains it still tells Prometheus how far that is, and stops
-//! when the last tracked task has ended. It is never bound where clients are.
+//! when the last tracked task has ended, or as soon as a new process has taken over. It is never bound where clients are.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,9 +62,9 @@ pub async fn serve(
     drain: &Drain,
     more: axum::Router,
 ) -> std::io::Result<SocketAddr> {
-    let listener = tokio::net::TcpListener::bind(listen)
-        .await
-        .map_err(|error| std::io::Error::new(error.kind(), format!("admin port {listen}: {error}")))?;
+    let listener = drain.sockets().listener(listen).and_then(tokio::net::TcpListener::from_std);
+    let listener =
+        listener.map_err(|error| std::io::Error::new(error.kind(), format!("admin port {listen}: {error}")))?;
     let bound = listener.local_addr()?;
     // Refused only when this registry has the process's figures already.
     drop(registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())));
@@ -72,7 +72,10 @@ pub async fn serve(
     let drain = drain.clone();
     let ended = async move {
         drain.wait().await;
-        drain.tracker().wait().await;
+        // The port is the new process's, which answers for the daemon from now on.
+        if !drain.handed_over() {
+            drain.tracker().wait().await;
+        }
     };
     // Not tracked: it waits for the tracker to be empty.
     tokio::spawn(http::serve(listener, routes, http::Limits::default(), ended));

@@ -46,7 +46,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T, ConfigE
 /// # Errors
 ///
 /// When it cannot be read, or when its permissions let its group or others in.
-pub(crate) fn read_private(file: &Path) -> Result<String, ConfigError> {
+pub fn read_private(file: &Path) -> Result<String, ConfigError> {
     let metadata = std::fs::metadata(file).map_err(|error| unreadable(file, &error))?;
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {

@@ -3,19 +3,43 @@
 //! ```text
 //!   SIGTERM/SIGINT --> Drain::start() --> listeners stop accepting, connections finish their requests
 //!                                     --> all trackers empty, or the deadline passes --> exit
+//!
+//!   SIGUSR2 --> a new process serves --> Drain::hand_over() --> the same, and clients never notice
 //! ```
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::sockets::Sockets;
+use crate::upgrade::Stage;
+
 /// Shared by all parts of a daemon; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
     token: CancellationToken,
     tasks: TaskTracker,
+    sockets: Sockets,
+    handed_over: Arc<AtomicBool>,
+    /// Cancelled when the process before this one has ended; unset without one.
+    predecessor: Arc<OnceLock<CancellationToken>>,
+    hooks: Arc<Mutex<Hooks>>,
+}
+
+/// What is to be lent to the next process, and taken back.
+#[derive(Default)]
+struct Hooks(Vec<Hook>);
+
+type Hook = Box<dyn Fn(Stage) + Send>;
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hooks({})", self.0.len())
+    }
 }
 
 impl Drain {
@@ -27,8 +51,59 @@ impl Drain {
 
     /// Begins the drain; later calls change nothing.
     pub fn start(&self) {
+        self.sockets.close();
         self.token.cancel();
         self.tasks.close();
+    }
+
+    /// Begins the drain of a process whose successor serves already.
+    pub fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Release);
+        self.start();
+    }
+
+    /// Whether another process serves in the place of this one: then clients are to be led there gently, and nobody is to
+    /// be told that this server goes away.
+    #[must_use]
+    pub fn handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Acquire)
+    }
+
+    /// The listening sockets.
+    #[must_use]
+    pub const fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    /// Has `hook` called, on a thread that may block, around the start of a new process: for what only one process may
+    /// write.
+    pub fn on_upgrade(&self, hook: impl Fn(Stage) + Send + 'static) {
+        self.hooks.lock().unwrap_or_else(PoisonError::into_inner).0.push(Box::new(hook));
+    }
+
+    pub(crate) fn stage(&self, stage: Stage) {
+        for hook in &self.hooks.lock().unwrap_or_else(PoisonError::into_inner).0 {
+            hook(stage);
+        }
+    }
+
+    /// Another process serves until this is cancelled.
+    pub(crate) fn after(&self, predecessor: CancellationToken) {
+        // Set once, before the daemon starts.
+        let _ = self.predecessor.set(predecessor);
+    }
+
+    /// Whether no process before this one is still ending.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.predecessor.get().is_none_or(CancellationToken::is_cancelled)
+    }
+
+    /// Resolves when the process before this one has ended; at once when there was none.
+    pub async fn alone(&self) {
+        if let Some(predecessor) = self.predecessor.get() {
+            predecessor.cancelled().await;
+        }
     }
 
     /// Whether the drain has begun.

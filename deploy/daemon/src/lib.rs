@@ -20,8 +20,9 @@
 //! - [`config`]: a TOML file into a checked value, or an error with line, column and key.
 //! - [`telemetry`]: one log line an event.
 //! - [`drain`]: one signal that everything listens to, and everything that the end waits for.
+//! - [`upgrade`], [`sockets`]: a new process takes over from a running one.
 //! - [`admin`]: the private port that operators and Prometheus ask.
-//! - [`http`]: serving axum's routes with bounds on connections and time.
+//! - [`http`]: serving axum's routes with bounds on connections and time. [`problem`]: how a call is refused.
 //! - [`tokens`]: bearer tokens, and whose they are.
 //!
 //! # What it is not
@@ -33,6 +34,9 @@ pub mod admin;
 pub mod config;
 pub mod drain;
 pub mod http;
+pub mod problem;
 pub mod process;
+pub mod sockets;
 pub mod telemetry;
 pub mod tokens;
+pub mod upgrade;

@@ -31,6 +31,9 @@
 //! | 2 | the command line is wrong |
 //! | 130 | a second signal ended it at once |
 //!
+//! SIGUSR2 has a new process take over ([`crate::upgrade`]), in daemons of which two can run at once
+//! ([`Process::upgradable`]); the others say that they cannot.
+//!
 //! A drain whose deadline passes is status 0 with a WARN: cutting the last long downloads is an ordinary end,
 //! and a service manager must not take it for a crash.
 
@@ -41,9 +44,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Arg, ArgAction, Command, value_parser};
 use serde::de::DeserializeOwned;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::drain::{self, Drain};
+use crate::sockets;
 use crate::telemetry::{self, LogConfig};
+use crate::upgrade::{self, Predecessor, Stage, Successor};
 
 /// A daemon's command line: `NAME --config FILE [--check]`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -81,6 +88,8 @@ impl Args {
 pub struct Process {
     runtime: tokio::runtime::Runtime,
     drain: Drain,
+    predecessor: Option<Predecessor>,
+    upgradable: bool,
 }
 
 impl Process {
@@ -88,15 +97,26 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// When the log level does not parse or the threads cannot be made.
+    /// When the log level does not parse, the threads cannot be made, or sockets that were to be handed over are not.
     pub fn begin(log: &LogConfig, threads: usize) -> anyhow::Result<Self> {
         telemetry::init(log)?;
+        let drain = Drain::new();
+        drain.sockets().inherit(sockets::of_systemd().context("LISTEN_FDS")?).context("LISTEN_FDS")?;
+        let predecessor = Predecessor::greet()
+            .context("the process before this one")?
+            .map(|(predecessor, handed)| drain.sockets().inherit(handed).map(|()| predecessor));
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         if threads > 0 {
             builder.worker_threads(threads);
         }
         let runtime = builder.enable_all().build().context("the runtime's threads cannot be made")?;
-        Ok(Self { runtime, drain: Drain::new() })
+        Ok(Self { runtime, drain, predecessor: predecessor.transpose()?, upgradable: false })
+    }
+
+    /// A new process may take over from this daemon (SIGUSR2): two of them can run at once.
+    #[must_use]
+    pub fn upgradable(self) -> Self {
+        Self { upgradable: true, ..self }
     }
 
     /// What SIGTERM and SIGINT begin; hand it to the daemon's library.
@@ -112,13 +132,22 @@ impl Process {
     ///
     /// What `start` says: the daemon did not start.
     pub fn run<R>(self, start: impl Future<Output = anyhow::Result<R>>, drain_s: u64) -> anyhow::Result<ExitCode> {
-        let Self { runtime, drain } = self;
-        runtime.block_on(async {
+        let Self { runtime, drain, predecessor, upgradable } = self;
+        let successor = runtime.block_on(async {
             drain::on_signals(&drain).context("signals cannot be listened to")?;
+            let mut upgrades = signal(SignalKind::user_defined2()).context("signals cannot be listened to")?;
+            if let Some(predecessor) = &predecessor {
+                drain.after(ended(predecessor.try_clone().context("the process before this one")?));
+            }
             // What `start` returned lives until the end: dropping it must not end anything early.
             let running = start.await?;
+            drain.sockets().drop_unclaimed();
+            match predecessor {
+                Some(predecessor) => predecessor.ready(),
+                None => upgrade::notify("READY=1"),
+            }
             tracing::info!("started");
-            drain.wait().await;
+            let successor = until_drain(&drain, &mut upgrades, upgradable).await;
             let limit = Duration::from_secs(drain_s);
             if drain.finished(limit).await {
                 tracing::info!("drained");
@@ -126,18 +155,101 @@ impl Process {
                 tracing::warn!(drain_s, "ending with unfinished work: the drain's deadline passed");
             }
             drop(running);
-            anyhow::Ok(())
+            anyhow::Ok(successor)
         })?;
         // Work on blocking threads (a read of a stuck disk) must not keep the process from ending.
         runtime.shutdown_background();
+        // The new process learns from this that the old one is no more.
+        drop(successor);
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Waits for the drain; whenever SIGUSR2 comes, tries to hand over, which is a drain when it succeeds.
+async fn until_drain(drain: &Drain, upgrades: &mut Signal, upgradable: bool) -> Option<Successor> {
+    loop {
+        tokio::select! {
+            () = drain.wait() => return None,
+            _ = upgrades.recv() => {}
+        }
+        if !upgradable {
+            tracing::warn!("this daemon is not upgraded by SIGUSR2: restart it");
+            continue;
+        }
+        match upgrade(drain).await {
+            Ok(successor) => {
+                upgrade::notify(&format!("MAINPID={}", successor.id()));
+                drain.hand_over();
+                tracing::info!(successor = successor.id(), "handed over to a new process; draining");
+                return Some(successor);
+            }
+            Err(_) if drain.started() => return None,
+            Err(reason) => tracing::error!(reason, "the upgrade failed: this process goes on"),
+        }
+    }
+}
+
+/// Starts a new process and waits until it serves, or the drain begins. An error is why this one has to go on.
+async fn upgrade(drain: &Drain) -> Result<Successor, String> {
+    tracing::info!("upgrading: a new process starts");
+    let lender = drain.clone();
+    let begun = on_thread(move || {
+        lender.stage(Stage::Lend);
+        let successor = lender.sockets().copies().and_then(|sockets| Successor::start(&sockets));
+        let successor = successor.and_then(|successor| Ok((successor.interrupter()?, successor)));
+        successor.map_err(|error| format!("it cannot be started: {error}"))
+    });
+    let result = match begun.await {
+        Err(reason) => Err(reason),
+        Ok((interrupter, successor)) => {
+            let ready = on_thread(move || successor.ready());
+            tokio::pin!(ready);
+            tokio::select! {
+                ready = &mut ready => ready,
+                () = drain.wait() => {
+                    interrupter.interrupt();
+                    drop(ready.await);
+                    Err("this process ends".to_owned())
+                }
+            }
+        }
+    };
+    if result.is_err() {
+        let lender = drain.clone();
+        on_thread(move || {
+            lender.stage(Stage::TakeBack);
+            Ok(())
+        })
+        .await?;
+    }
+    result
+}
+
+async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// Cancelled when the process before this one has ended.
+fn ended(predecessor: Predecessor) -> CancellationToken {
+    let token = CancellationToken::new();
+    let told = token.clone();
+    // A thread of its own: the pool's are for work, and this one only waits.
+    let waiting = std::thread::Builder::new().name("predecessor".to_owned()).spawn(move || {
+        predecessor.until_ended();
+        told.cancel();
+    });
+    if let Err(error) = waiting {
+        tracing::warn!(%error, "nobody waits for the end of the process before this one");
+        token.cancel();
+    }
+    token
 }
 
 /// The exit status of a `main`: an error is printed, with its causes, on standard error.
 #[must_use]
 pub fn status(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
+        upgrade::tell_failure(&format!("{error:#}"));
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })

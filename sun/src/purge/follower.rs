@@ -40,7 +40,8 @@ pub async fn follow(edge: Arc<Edge>, client: Client, mut away: bool, drain: Drai
             Ok(_) if std::mem::take(&mut away) => tracing::info!("the purge log is followed again"),
             Ok(_) => {}
             Err(error) => {
-                if !std::mem::replace(&mut away, true) {
+                // Not when another process has the file: it asks again what could not be kept here.
+                if !edge.purges.lent() && !std::mem::replace(&mut away, true) {
                     tracing::warn!(%error, "the purge log cannot be followed: purges do not arrive");
                 }
                 edge.metrics.purge_failures.inc();

@@ -46,6 +46,8 @@ pub struct Purges {
 struct Writer {
     lines: Lines,
     count: u64,
+    /// Another process writes the file now.
+    lent: bool,
     /// Numbers and ids of the last direct purges.
     recent: VecDeque<(u64, String)>,
 }
@@ -87,7 +89,7 @@ impl Purges {
     pub fn open(data: &Path, region: RegionId) -> io::Result<Self> {
         let path = data.join("purges");
         let (lines, found) = Lines::open::<Line>(&path)?;
-        let writer = Writer { lines, count: found.lines.len() as u64, recent: VecDeque::new() };
+        let writer = Writer { lines, count: found.lines.len() as u64, lent: false, recent: VecDeque::new() };
         let purges = Self {
             log: Rules::new(RULES_MAX),
             direct: Rules::new(RULES_MAX),
@@ -225,6 +227,31 @@ impl Purges {
         Ok(self.mark())
     }
 
+    /// Another process is about to take the file over: from now on purges are in force here, and neither kept nor
+    /// acknowledged.
+    pub fn lend(&self) {
+        self.writer().lent = true;
+    }
+
+    /// Whether another process has the file.
+    #[must_use]
+    pub fn lent(&self) -> bool {
+        self.writer().lent
+    }
+
+    /// The other process failed, and has ended: what it wrote counts here too. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says; then it stays lent.
+    pub fn take_back(&self) -> io::Result<()> {
+        let mut writer = self.writer();
+        let (lines, found) = Lines::open::<Line>(&self.path)?;
+        found.lines.iter().for_each(|line| self.take(line, &mut writer));
+        (writer.lines, writer.count, writer.lent) = (lines, found.lines.len() as u64, false);
+        Ok(())
+    }
+
     /// A line of the file.
     fn take(&self, line: &Line, writer: &mut Writer) {
         self.enforce(line, writer);
@@ -257,6 +284,9 @@ impl Purges {
     }
 
     fn write(&self, writer: &mut Writer, lines: &[Line]) -> io::Result<()> {
+        if writer.lent {
+            return Err(io::Error::other("another process takes over from this one"));
+        }
         writer.lines.append(lines)?;
         writer.count += lines.len() as u64;
         if writer.count > LINES_MAX || writer.lines.bytes() > FILE_BYTES_MAX {

@@ -45,6 +45,9 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     ///
     /// What the device says; what was written since the last sync may be lost, in any part.
     fn sync(&self) -> io::Result<()>;
+
+    /// Lets another process write it. This one reads it on.
+    fn unlock(&self) {}
 }
 
 /// A file or a block device.
@@ -136,6 +139,11 @@ impl Device for FileDevice {
 
     fn sync(&self) -> io::Result<()> {
         Ok(rustix::fs::fdatasync(&self.file)?)
+    }
+
+    fn unlock(&self) {
+        // What cannot be unlocked is when this process ends.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
     }
 }
 

@@ -63,6 +63,14 @@
 //! offers are taken and lookups find what the tables read so far tell, newest first. Nothing is written before all
 //! are read: a stop before that loses what was offered and forgotten meanwhile, as a crash does.
 //!
+//! # How a new process takes over
+//!
+//! A file or device is locked by the process that writes it. A new one that takes over from this one ([`daemon::upgrade`])
+//! finds it locked, serves without it, and tries again five times a second; this one seals its log as soon as the new one
+//! serves, unlocks it, and goes on reading for the requests that it has still to answer. So there are never two that write,
+//! and what a reader's index says of segments that the other one has reclaimed fails one of the three checks above. A block
+//! device cannot be opened by two: there the new one waits for the old one's end.
+//!
 //! # What an error costs
 //!
 //! A failed read: that record (it is forgotten). A failed write: the records in the buffer; the segment is
@@ -468,6 +476,13 @@ impl Store {
             metrics.up.with_label_values(&name).set(i64::from(slot.state() != State::Aside));
             metrics.recovering.with_label_values(&name).set(count(&slot.recovery_left));
         }
+    }
+
+    /// Writes what waits, seals the logs and lets another process write the devices. Blocks; afterwards what this one knew
+    /// of is read still, unless the other has overwritten it, which every read finds out.
+    pub fn hand_over(&self) {
+        self.0.slots.iter().for_each(|slot| slot.hand_over());
+        self.close();
     }
 
     /// Writes what waits, seals the logs and gives the devices back. Blocks; afterwards everything is absent.

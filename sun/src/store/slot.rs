@@ -5,11 +5,11 @@
 //!     | refused                  | stop                         ^
 //!     +--------------------------|------------------------------+
 //!                                v
-//!                              sealed, closed
+//!                              sealed, closed; or unlocked for another process, and read on
 //! ```
 
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,10 @@ pub struct Slot {
     device: ArcSwapOption<Opened>,
     state: AtomicU8,
     opener: Opener,
+    /// Another process has it, as was said once.
+    occupied: AtomicBool,
+    /// Its end is that another process writes it.
+    handing_over: AtomicBool,
 }
 
 /// A device that is in use.
@@ -85,6 +89,8 @@ impl Slot {
             device: ArcSwapOption::empty(),
             state: AtomicU8::new(State::Aside as u8),
             opener,
+            occupied: AtomicBool::new(false),
+            handing_over: AtomicBool::new(false),
         }
     }
 
@@ -92,12 +98,20 @@ impl Slot {
     pub fn open(&self, shared: &Shared) -> Begun {
         match self.try_open(shared) {
             Ok((log, recovery)) => {
+                self.occupied.store(false, Ordering::Relaxed);
                 self.recovery_left.store(recovery.left() as u64, Ordering::Relaxed);
                 self.state.store(State::Recovering as u8, Ordering::Release);
                 self.device.store(Some(Arc::new(Opened(Arc::clone(&log.device)))));
                 Some((log, recovery))
             }
+            Err(error) if is_occupied(&error) => {
+                if !self.occupied.swap(true, Ordering::Relaxed) {
+                    tracing::info!(store = %self.name, "another process has it: the store does without it until that ends");
+                }
+                None
+            }
             Err(error) => {
+                self.occupied.store(false, Ordering::Relaxed);
                 tracing::warn!(store = %self.name, %error, "the store does without it, tried again in {RETRY:?}");
                 None
             }
@@ -126,9 +140,14 @@ impl Slot {
             if let Some((log, recovery)) = begun.take() {
                 self.serve(shared, log, recovery);
             }
+            if self.handing_over.load(Ordering::Acquire) {
+                self.unlock();
+                return;
+            }
             self.step_aside();
+            let retry = if self.occupied.load(Ordering::Relaxed) { RETRY_OCCUPIED } else { RETRY };
             let since = Instant::now();
-            while since.elapsed() < RETRY {
+            while since.elapsed() < retry {
                 if self.pending.stopped() {
                     return;
                 }
@@ -253,6 +272,19 @@ impl Slot {
         }
     }
 
+    /// From now on, the end of the log ([`Pending::stop`]) leaves the device to another process.
+    pub fn hand_over(&self) {
+        self.handing_over.store(true, Ordering::Release);
+    }
+
+    /// The log is sealed: another process may write the device. It is read on here, and nothing is offered to it.
+    fn unlock(&self) {
+        self.state.store(State::Aside as u8, Ordering::Release);
+        if let Some(device) = self.device() {
+            device.0.unlock();
+        }
+    }
+
     fn step_aside(&self) {
         self.state.store(State::Aside as u8, Ordering::Release);
         self.device.store(None);
@@ -263,6 +295,15 @@ impl std::fmt::Debug for Slot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Slot").field("name", &self.name).field("state", &self.state()).finish_non_exhaustive()
     }
+}
+
+/// Whether another process has the device, as one has that this one takes over from.
+fn is_occupied(error: &OpenError) -> bool {
+    let kind = match error {
+        OpenError::Device(error) => error.kind(),
+        _ => return false,
+    };
+    matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy)
 }
 
 /// How long a small write waits for company.
@@ -277,6 +318,9 @@ const ERRORS_OVER: Duration = Duration::from_secs(60);
 
 /// A device that stepped aside is tried again after this.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// The same, of one that another process has.
+const RETRY_OCCUPIED: Duration = Duration::from_millis(200);
 
 /// Reads of one device that wait at the same time; one more is answered "absent" rather than queued behind them.
 const READS_MAX: usize = 64;

@@ -238,6 +238,32 @@ fn a_stop_while_the_index_is_read_writes_nothing() {
     assert!(bytes() == before);
 }
 
+#[tokio::test]
+async fn another_process_writes_a_store_when_this_one_has_sealed_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let before = open(directory.path(), Admission::Always);
+    let body = |number| Some(pattern(number, 5000));
+    let found = async |store: &Store, number| store.head(id(number)).wait().await.map(|head| head.body);
+    assert_eq!(before.offer_head(id(1), 7, Bytes::new(), pattern(1, 5000)), Offered::Stored);
+    let after = open(directory.path(), Admission::Always);
+    assert_eq!(found(&after, 1).await, None, "it is locked");
+    assert_eq!(after.offer_head(id(2), 7, Bytes::new(), pattern(2, 5000)), Offered::Nowhere);
+    assert_eq!(before.offer_head(id(3), 7, Bytes::new(), pattern(3, 5000)), Offered::Stored);
+    before.hand_over();
+    while !after.knows_all() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((found(&after, 1).await, found(&after, 3).await), (body(1), body(3)));
+    assert_eq!(after.offer_head(id(2), 7, Bytes::new(), pattern(2, 5000)), Offered::Stored);
+    // The one before reads on, and writes no more.
+    assert_eq!((found(&before, 1).await, found(&before, 3).await), (body(1), body(3)));
+    assert_eq!(before.offer_head(id(4), 7, Bytes::new(), pattern(4, 5000)), Offered::Nowhere);
+    after.close();
+    drop(before);
+    let last = ready(open(directory.path(), Admission::Always)).await;
+    assert_eq!((found(&last, 2).await, found(&last, 4).await), (body(2), None));
+}
+
 #[test]
 fn a_store_without_devices_has_nothing() {
     let store = Store::open(&[], Settings::default(), &Registry::new()).unwrap();

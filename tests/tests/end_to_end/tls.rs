@@ -1,10 +1,16 @@
-//! Which certificate a client sees, and when it changes.
+//! Which certificate a client sees, when it changes, and which sessions are resumed.
 
+use std::fs::File;
+use std::process::Command;
+
+use tests::client::Client;
 use tests::origin::Script;
 use tests::poll;
+use tests::process::Daemon;
 use tests::world::World;
 
 const SUN: &str = "sun1-1-1";
+const OTHER: &str = "sun1-1-2";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_is_used_without_a_restart() {
@@ -69,4 +75,117 @@ async fn the_best_protocol_both_speak_is_chosen() {
         assert_eq!(answer.version, version);
         world.check_whole("c1/a.jpg", 1000, &answer);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_begun_on_one_sun_is_resumed_on_another_and_after_a_restart() {
+    let world = World::new(&[SUN, OTHER]);
+    world.put("c1/a.jpg", Script::file(1000));
+    tests::files::write(&world.path("tickets"), &tests::process::run("sunctl", &["token"]).out);
+    let more = format!("ticket_secret = {:?}", world.path("tickets"));
+    let mut sun = world.start_with(SUN, |settings| settings.more.clone_from(&more)).await;
+    let other = world.start_with(OTHER, |settings| settings.more.clone_from(&more)).await;
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        for client in [world.client(), world.client().http2()] {
+            let client = client.tls(&world.authority, version);
+            assert!(!resumes(&world, &client).await, "{version:?}: nothing to resume yet");
+            assert!(resumes(&world, &client).await, "{version:?}: where it began");
+            // The address is taken over: the same name, and another machine.
+            let moved = client.clone().name(&world.server(SUN).host(), world.server(OTHER).address.into());
+            assert!(resumes(&world, &moved).await, "{version:?}: on the other sun");
+            sun.restart().await;
+            assert!(resumes(&world, &client).await, "{version:?}: after a restart");
+        }
+    }
+    assert_eq!(handshakes(&other).await, (0.0, 4.0, 0.0), "full, resumed, unknown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openssl_resumes_on_another_sun_too() {
+    let world = World::new(&[SUN, OTHER]);
+    tests::files::write(&world.path("tickets"), &tests::process::run("sunctl", &["token"]).out);
+    let more = format!("ticket_secret = {:?}", world.path("tickets"));
+    let _sun = world.start_with(SUN, |settings| settings.more.clone_from(&more)).await;
+    let _other = world.start_with(OTHER, |settings| settings.more.clone_from(&more)).await;
+    for version in ["-tls1_3", "-tls1_2"] {
+        let session = world.path("session").display().to_string();
+        let begun = openssl(&world, SUN, &[version, "-sess_out", &session]).await;
+        assert!(begun.contains("\nNew, TLSv1."), "{version}: {begun}");
+        let resumed = openssl(&world, OTHER, &[version, "-sess_in", &session]).await;
+        assert!(resumed.contains("\nReused, TLSv1."), "{version}: {resumed}");
+        assert!(!resumed.contains("Max Early Data: 1"), "0-RTT is off: {resumed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_group_s_secret_a_session_ends_with_its_process() {
+    let world = World::new(&[SUN]);
+    world.put("c1/a.jpg", Script::file(1000));
+    let mut sun = world.start(SUN).await;
+    let client = world.client();
+    assert!(!resumes(&world, &client).await);
+    assert!(resumes(&world, &client).await);
+    sun.restart().await;
+    assert!(!resumes(&world, &client).await, "another process has another secret");
+    assert_eq!(handshakes(&sun).await, (1.0, 0.0, 1.0), "full, resumed, unknown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_secret_is_taken_without_a_restart() {
+    let world = World::new(&[SUN]);
+    world.put("c1/a.jpg", Script::file(1000));
+    let (file, secret) = (world.path("tickets"), || tests::process::run("sunctl", &["token"]).out);
+    let (old, new) = (secret(), secret());
+    tests::files::write(&file, &old);
+    let sun = world.start_with(SUN, |settings| settings.more = format!("ticket_secret = {file:?}")).await;
+    let client = world.client();
+    assert!(!resumes(&world, &client).await);
+    let reloads = || sun.log().matches("the secret of session tickets is reloaded").count();
+
+    // The new one is added: what the old one sealed is opened still.
+    tests::files::write(&file, &format!("{new}{old}"));
+    poll::until_true("the new secret", || async { reloads() == 1 }).await;
+    assert!(resumes(&world, &client).await);
+
+    // One that is no secret, or that others may read, changes nothing.
+    tests::files::write(&file, "nonsense");
+    poll::until_true("a refusal", || async { sun.log().contains("a changed secret is refused") }).await;
+    assert!(resumes(&world, &client).await);
+
+    // The old one is removed, which the client notices only if it was away all the time.
+    tests::files::write(&file, &new);
+    poll::until_true("the new secret alone", || async { reloads() == 2 }).await;
+    assert!(resumes(&world, &client).await, "sealed by the new one since it came");
+}
+
+/// Asks for a file on a new connection; whether the session was resumed.
+async fn resumes(world: &World, client: &Client) -> bool {
+    let url = world.https(SUN, "c1/a.jpg");
+    let mut connection = client.connect(&url).await.unwrap();
+    // Tickets of TLS 1.3 come after the handshake.
+    let request = client.request(hyper::Method::GET, &url, "").unwrap();
+    let answer = connection.send(request).await.unwrap().finish().await.unwrap();
+    world.check_whole("c1/a.jpg", 1000, &answer);
+    connection.resumed
+}
+
+/// Full and resumed handshakes, and tickets that no key opened.
+async fn handshakes(sun: &Daemon) -> (f64, f64, f64) {
+    let metrics = sun.metrics().await;
+    let kind = |kind: &str| metrics.sum("edge_handshakes_total", &[kind]).unwrap_or_default();
+    let unknown = metrics.sum("edge_unknown_tickets_total", &[]).unwrap_or_default();
+    (kind("kind=\"full\""), kind("kind=\"resumed\""), unknown)
+}
+
+/// One request by `openssl s_client`; what it says.
+async fn openssl(world: &World, server: &str, options: &[&str]) -> String {
+    let (address, name) = (world.server(server).https().to_string(), world.server(SUN).host());
+    let request = world.path("request");
+    tests::files::write(&request, &format!("GET / HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\n\r\n"));
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-connect", &address, "-servername", &name, "-ign_eof"]).args(options);
+    command.stdin(File::open(request).expect("the request"));
+    let talk = tokio::task::spawn_blocking(move || command.output());
+    let output = poll::within("the end of openssl", talk).await.unwrap().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -236,6 +236,34 @@ fn nobody_joins_a_fill_that_a_purge_has_overtaken() {
     assert!(overtaken(&purges, Some(mark(9, 0))) && !overtaken(&purges, Some(mark(9, 1))));
 }
 
+#[test]
+fn a_file_that_is_lent_is_written_by_the_other_process_alone() {
+    let place = tempfile::tempdir().unwrap();
+    let purges = open(&place);
+    purges.directly(direct("a", 1, "c1/a")).unwrap();
+    purges.lend();
+    let other = open(&place);
+    // In force, and not acknowledged.
+    assert!(matches!(purges.directly(direct("b", 2, "c1/b")), Err(Refused::Disk(_))));
+    assert!(purges.follow(&answer(&[(7, "c1/c", None)])).is_err());
+    check(&purges, "c1/b", (0, 1), Verdict::Gone);
+    check(&purges, "c1/c", (0, 0), Verdict::Gone);
+    assert_eq!(purges.position(), 0);
+    other.follow(&answer(&[(7, "c1/c", None), (8, "c1/d", None)])).unwrap();
+    other.directly(direct("e", 3, "c1/e")).unwrap();
+    drop(other);
+    // It failed: what it kept counts, and this one keeps more.
+    purges.take_back().unwrap();
+    purges.directly(direct("f", 4, "c1/f")).unwrap();
+    for purges in [purges, open(&place)] {
+        assert_eq!((purges.position(), purges.mark()), (8, Mark { log: 8, direct: 4 }));
+        check(&purges, "c1/a", (8, 0), Verdict::Gone);
+        check(&purges, "c1/d", (7, 4), Verdict::Gone);
+        check(&purges, "c1/e", (8, 2), Verdict::Gone);
+        check(&purges, "c1/f", (8, 3), Verdict::Gone);
+    }
+}
+
 const FILE: &str = "c1/a/b.jpg";
 
 fn stamp(purges: &Purges, fill: &Fill, headers: &[(&'static str, &'static str)], ours: bool) -> Answer {
