@@ -5,8 +5,8 @@
 //! read it yet: it cannot know that its request was not processed. So the sending side is closed, and what still comes
 //! is read and dropped until the client closes its side, for a bounded time.
 //!
-//! With 10,000 connections on a machine that has far too much to do, an upgrade failed a thousand requests by resets without this
-//! (`tests/bench/upgrade`).
+//! With 10,000 connections on a machine that has far too much to do, an upgrade failed a thousand requests without this
+//! (`tests/bench/upgrade`); the ten that were shown were resets.
 
 use std::io;
 use std::pin::Pin;
