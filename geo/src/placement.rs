@@ -138,7 +138,7 @@ fn score(content: ContentId, candidate: Candidate) -> f64 {
 }
 
 /// Spreads a 64-bit key evenly: the finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-const fn mix(key: u64) -> u64 {
+pub(crate) const fn mix(key: u64) -> u64 {
     let key = key.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let key = (key ^ (key >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let key = (key ^ (key >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

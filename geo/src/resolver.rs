@@ -3,11 +3,11 @@
 //! ```text
 //!   client --IPv4-mapped? as IPv4--> longest listed prefix --none--> geoip record --none--> default region
 //!                                        |                              |
-//!                                     its region            position: the nearest region
-//!                                        |                  country: as `countries` says
+//!                              its regions, then those      position: the nearest region
+//!                              of the prefixes around it    country: as `countries` says
 //!                                        +--------------+---------------+
 //!                                                       v
-//!                              that region, then its neighbours; at most four
+//!                 those regions, then neighbours of the first, as they stand; at most four
 //! ```
 //!
 //! Everything is read, checked and prepared when it is loaded, so that an answer is a lookup that cannot
@@ -18,9 +18,8 @@
 //! - An answer has 1..=4 regions of the topology that the table was made for, none twice.
 //! - More specific evidence wins over less specific, and listed prefixes over geoip.
 
-mod geoip;
-mod prefixes;
-mod regions;
+mod order;
+mod remote;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,18 +31,24 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 
+use crate::client::{Client, Server};
+use crate::engine::{Inputs, InputsError, Loaded};
 use crate::file::{Followed, Look};
+use crate::geoip;
+use crate::lists::{self, Config as List};
+use crate::regions::Regions;
+use crate::route::SessionClass;
+use crate::table::{Found, Source, Table};
 use crate::topology::{RegionId, Topology, Watched};
-use geoip::Geoip;
-use prefixes::Prefixes;
-use regions::Regions;
+pub use order::{RegionList, Standing};
 
 /// Where the resolver's evidence is.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Sources {
-    /// Prefix lists: a line `prefix region` or `prefix,region`, `#` begins a comment. Default none. A prefix
-    /// that is listed twice with two regions is an error, in one file or in two.
+    /// Prefix lists: a line `prefix region` or `prefix,region`, `#` begins a comment; or another format of
+    /// [`crate::lists`] with regions. Default none. A prefix that is listed twice with two regions is an error, in one
+    /// file or in two.
     pub prefixes: Vec<PathBuf>,
     /// A city or country file in MaxMind's format. Default none.
     pub geoip: Option<PathBuf>,
@@ -51,81 +56,144 @@ pub struct Sources {
     /// none: such clients are in the default region. With too few, so are those of the countries
     /// left out; a position always comes first, so too many do no harm.
     pub countries: BTreeMap<String, RegionId>,
+    /// A geo server whose table is followed, instead of all of the above: `url`, `token_file`. Default none. While it is
+    /// away, its last table counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
+}
+
+impl Sources {
+    /// A server's table is all or nothing.
+    fn check(&self) -> Result<(), ResolverError> {
+        let files = !self.prefixes.is_empty() || self.geoip.is_some() || !self.countries.is_empty();
+        if self.server.is_some() && files {
+            let why =
+                "geo: a server is all the evidence there is: leave out prefixes, geoip and countries, or the server";
+            return Err(ResolverError(why.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn inputs(&self) -> Inputs {
+        let list = |file: &PathBuf| List { file: file.clone(), values: None, class: SessionClass::Private };
+        Inputs {
+            lists: self.prefixes.iter().map(list).collect(),
+            lists_agree: true,
+            geoip: self.geoip.iter().cloned().collect(),
+            countries: self.countries.clone(),
+            ..Inputs::default()
+        }
+    }
 }
 
 /// A table of evidence; cheap to share, replaced whole.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Resolver {
-    prefixes: Prefixes,
-    geoip: Option<Geoip>,
+    table: Arc<Table>,
     regions: Regions,
 }
 
 /// The regions that serve a client, best first, and why.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Resolution {
     /// At least one, at most four.
-    pub regions: Vec<RegionId>,
+    pub regions: RegionList,
     /// What decided the first.
     pub evidence: Evidence,
 }
 
 /// What told the region.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Evidence {
-    /// The most specific listed prefix.
+    /// An operator's rule for the prefix.
+    Rule(IpNet),
+    /// The most specific prefix that is heard or listed and has a region to serve from.
     Prefix(IpNet),
-    /// A position or country of the geoip file: nearest region.
-    Geoip(String),
+    /// The geoip file: the nearest region, or that of the country. The country's code, where the file tells one.
+    Geoip(Option<[u8; 2]>),
     /// Nothing is known.
     Default,
 }
 
-/// "prefix 127.1.0.0/16", "geoip RU 55.75,37.62", "default".
+/// "rule 127.1.0.0/16", "prefix 127.1.0.0/16", "geoip RU", "geoip", "default".
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Rule(prefix) => write!(f, "rule {prefix}"),
             Self::Prefix(prefix) => write!(f, "prefix {prefix}"),
-            Self::Geoip(record) => write!(f, "geoip {record}"),
+            Self::Geoip(Some([a, b])) => write!(f, "geoip {}{}", char::from(*a), char::from(*b)),
+            Self::Geoip(None) => f.write_str("geoip"),
             Self::Default => f.write_str("default"),
         }
     }
 }
 
+/// As it prints.
+impl serde::Serialize for Evidence {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl Resolver {
     /// Reads the sources. It reads files and takes up to seconds where they are large: not for an
-    /// async task.
+    /// async task. A server is not asked: nothing is known then.
     ///
     /// # Errors
     ///
     /// The file, the line and what is wrong there; a region the topology does not have.
     pub fn load(sources: &Sources, topology: &Topology) -> Result<Self, ResolverError> {
-        Self::load_for(sources, Regions::of(topology))
+        sources.check()?;
+        if let Some(server) = &sources.server {
+            Client::new(server).map_err(|error| ResolverError(error.to_string()))?;
+        }
+        let loaded = Loaded::read(&sources.inputs(), topology)?;
+        if let Some(list) = loaded.list_of_origins() {
+            return Err(ResolverError(format!("{list}: it lists ASes, and only a geo server has their regions")));
+        }
+        Ok(loaded.resolver())
     }
 
-    fn load_for(sources: &Sources, regions: Regions) -> Result<Self, ResolverError> {
-        geoip::check_countries(&sources.countries, &regions)?;
-        let prefixes = Prefixes::load(&sources.prefixes, &regions)?;
-        let geoip = match &sources.geoip {
-            Some(file) => Some(Geoip::load(file, &sources.countries, &regions)?),
-            None => None,
-        };
-        Ok(Self { prefixes, geoip, regions })
+    /// Answers from a table, for the regions of a topology. Regions of the table that are not among them are passed
+    /// over.
+    #[must_use]
+    pub const fn new(table: Arc<Table>, regions: Regions) -> Self {
+        Self { table, regions }
     }
 
-    /// The regions of an address. An IPv4 address in IPv6's clothes (`::ffff:192.0.2.1`) is an IPv4 address.
+    /// The table.
+    #[must_use]
+    pub const fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// The regions of an address, as if all of them were live. An IPv4 address in IPv6's clothes (`::ffff:192.0.2.1`)
+    /// is an IPv4 address.
     #[must_use]
     pub fn resolve(&self, client: IpAddr) -> Resolution {
+        self.resolve_with(client, |_| Standing::Live)
+    }
+
+    /// The regions of an address as they stand: those that are down are passed over, saturated ones come last. Where
+    /// nobody is live, the answer is that of [`Resolver::resolve`].
+    #[must_use]
+    pub fn resolve_with(&self, client: IpAddr, standing: impl Fn(RegionId) -> Standing) -> Resolution {
+        let table = &*self.table;
         let client = client.to_canonical();
-        let (region, evidence) = if let Some((prefix, region)) = self.prefixes.longest(client) {
-            (region, Evidence::Prefix(prefix))
-        } else if let Some((region, record)) = self.geoip.as_ref().and_then(|geoip| geoip.of(client)) {
-            (region, Evidence::Geoip(record.to_owned()))
-        } else {
-            (self.regions.default(), Evidence::Default)
+        let found = table.lookup(client);
+        let is_prefix = |found: &Found| table.prefix(*found).is_some();
+        let chain = std::iter::successors(found.filter(is_prefix), |found| table.covering(*found));
+        let chain = chain.map(|found| (found, table.leaf(found)));
+        let base = || table.base(client).map(|found| (found, table.leaf(found)));
+        let (regions, told) = order::order(client, &self.regions, &chain, base, standing);
+        let evidence = told.map(|found| (table.prefix(found), &table.leaf(found).source));
+        let evidence = match evidence {
+            Some((Some(prefix), Source::Rule)) => Evidence::Rule(prefix),
+            Some((Some(prefix), _)) => Evidence::Prefix(prefix),
+            Some((None, Source::Geoip(country))) => Evidence::Geoip(*country),
+            Some((None, _)) | None => Evidence::Default,
         };
-        Resolution { regions: self.regions.from(region).to_vec(), evidence }
+        Resolution { regions, evidence }
     }
 }
 
@@ -134,14 +202,28 @@ impl Resolver {
 #[error("{0}")]
 pub struct ResolverError(pub String);
 
+impl From<InputsError> for ResolverError {
+    fn from(InputsError(why): InputsError) -> Self {
+        Self(why)
+    }
+}
+
 /// Loads the resolver and follows its files and the topology (every second); a source that turns bad is
 /// refused with one WARN and the running table stays. A changed file is in use within three seconds. The
-/// task ends when the table is dropped.
+/// task ends when the table is dropped. Of a server's table, `copy` is the file of the last good one.
 ///
 /// # Errors
 ///
 /// When the sources are bad at the start.
-pub async fn follow(sources: Sources, topology: Watched) -> Result<Arc<ArcSwap<Resolver>>, ResolverError> {
+pub async fn follow(
+    sources: Sources,
+    topology: Watched,
+    copy: Option<PathBuf>,
+) -> Result<Arc<ArcSwap<Resolver>>, ResolverError> {
+    sources.check()?;
+    if let Some(server) = &sources.server {
+        return remote::follow(server, copy, topology).await;
+    }
     let mut following = Following::of(sources, topology);
     let (following, resolver) = tokio::task::spawn_blocking(move || {
         let resolver = following.start();
@@ -188,7 +270,7 @@ struct Following {
 
 impl Following {
     fn of(sources: Sources, topology: Watched) -> Self {
-        let prefixes = sources.prefixes.iter().map(|path| Followed::new(path.clone(), prefixes::FILE_BYTES_MAX));
+        let prefixes = sources.prefixes.iter().map(|path| Followed::new(path.clone(), lists::FILE_BYTES_MAX));
         let geoip = sources.geoip.iter().map(|path| Followed::new(path.clone(), geoip::FILE_BYTES_MAX));
         let files = prefixes.chain(geoip).collect();
         let regions = Regions::of(&topology.borrow());
@@ -200,12 +282,13 @@ impl Following {
             // What cannot be read is an error of the load, which names it.
             let _ = file.take();
         }
-        Resolver::load_for(&self.sources, self.regions.clone())
+        Resolver::load(&self.sources, &self.topology.borrow())
     }
 
     /// A new table, when a file or the topology's regions changed and all of it can be used.
     fn look(&mut self, now: SystemTime) -> Option<Resolver> {
-        let regions = Regions::of(&self.topology.borrow());
+        let topology = Arc::clone(&self.topology.borrow());
+        let regions = Regions::of(&topology);
         let mut changed = regions != self.regions;
         let mut unreadable = None;
         for file in &mut self.files {
@@ -218,8 +301,8 @@ impl Following {
         let loaded = match unreadable {
             Some(why) => Err(ResolverError(why)),
             None if changed => {
-                self.regions = regions.clone();
-                Resolver::load_for(&self.sources, regions)
+                self.regions = regions;
+                Resolver::load(&self.sources, &topology)
             }
             None => return None,
         };

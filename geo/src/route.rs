@@ -90,6 +90,8 @@ pub struct Heard<'a> {
     pub attributes: &'a Attributes,
     /// Whether the feed is lost and the route only kept for a while.
     pub stale: bool,
+    /// Whether a prefix list says it and no router or dump does.
+    pub listed: bool,
     /// Who told: the router and peer, or the file. For people.
     pub source: &'a str,
 }

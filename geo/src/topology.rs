@@ -422,9 +422,10 @@ impl Server {
     /// left out where it is the scheme's own. Nothing when the server has no port for the scheme.
     #[must_use]
     pub fn link(&self, scheme: Scheme, name: &CanonicalName) -> Option<String> {
-        let (scheme, port, usual) = match scheme {
-            Scheme::Https => ("https", self.https_port, 443),
-            Scheme::Http => ("http", self.http_port?, 80),
+        let port = self.port(scheme)?;
+        let (scheme, usual) = match scheme {
+            Scheme::Https => ("https", 443),
+            Scheme::Http => ("http", 80),
         };
         let host = &self.host;
         Some(if port == usual {
@@ -432,6 +433,15 @@ impl Server {
         } else {
             format!("{scheme}://{host}:{port}/{name}")
         })
+    }
+
+    /// Its port for links of a scheme; none when there are no such links.
+    #[must_use]
+    pub const fn port(&self, scheme: Scheme) -> Option<u16> {
+        match scheme {
+            Scheme::Https => Some(self.https_port),
+            Scheme::Http => self.http_port,
+        }
     }
 }
 

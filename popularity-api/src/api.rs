@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::http::StatusCode;
+use daemon::problem::Refusal;
 use daemon::tokens::Tokens;
 use geo::topology::{Region, Server, Watched};
 use geo::{CanonicalName, RegionId, Resolver, Topology};
@@ -18,7 +19,6 @@ use crate::engine::table::{Mark, Ranked};
 use crate::engine::{CountError, Engine};
 use crate::holdings::{Checked, Held, Holdings};
 use crate::links::{self, Visitor};
-use crate::problem::Refusal;
 use crate::purge::log::PostError;
 use crate::purge::{Ledger, Target, target};
 use crate::status::Registry;
@@ -112,7 +112,7 @@ impl Api {
     ) -> Self {
         Self {
             holdings: RwLock::new(Holdings::new(config.holdings())),
-            registry: RwLock::new(Registry::new(config.rule(), 0)),
+            registry: RwLock::new(Registry::new(config.rule(), 0).with_saturation(config.saturation())),
             bodies: Arc::new(Semaphore::new(config.limits.bodies_bytes_max.div_ceil(ROOM_UNIT_BYTES))),
             rankings: Arc::new(Semaphore::new(RANKINGS_MAX)),
             started: Instant::now(),
@@ -277,9 +277,9 @@ impl Api {
         }
         let topology = self.topology();
         let client = request.client.to_canonical();
-        let visitor = Visitor::new(client, request.scheme, &self.resolver.load(), &topology);
         let (holdings, registry) = (read(&self.holdings), read(&self.registry));
         let view = registry.at(self.now_ms());
+        let visitor = Visitor::new(client, request.scheme, &self.resolver.load(), &topology, view);
         let knowledge = links::Knowledge { topology: &topology, holdings: &holdings, view, purges: &self.purges };
         let mut draw = |below: usize| rand::random_range(0..below);
         let mut make = |file: &String| links::link(knowledge, &visitor, file, request.explain, &mut draw);

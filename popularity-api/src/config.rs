@@ -8,6 +8,7 @@ use crate::engine;
 use crate::engine::decay::Decay;
 use crate::holdings::Bounds;
 use crate::hot::Rule;
+use crate::saturation;
 
 /// All settings.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -39,6 +40,8 @@ pub struct Config {
     pub snapshots: Snapshots,
     /// When a file is spread over several suns.
     pub hot: Hot,
+    /// When links pass a region over because it is full.
+    pub saturation: Saturation,
     /// Logs.
     pub log: daemon::telemetry::LogConfig,
 }
@@ -65,8 +68,8 @@ pub struct Ratings {
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Rated files of one region; beyond, the lowest go. Default 5000000; too small: the tail is forgotten,
-    /// too large: RAM (about 100 bytes each, and the name once).
+    /// Rated files of one region; beyond, the lowest go, for files that are seen a second time. Default 5000000; too
+    /// small: the tail is forgotten, too large: RAM (24 bytes each, and every name once with 22 bytes beside it).
     pub pairs_max: usize,
     /// Files of one cache that are known to be held. Default 2000000; too small: held files are not linked,
     /// too large: RAM (about 100 bytes each).
@@ -122,11 +125,24 @@ pub struct Hot {
     pub copies_max: usize,
 }
 
+/// When links pass a region over because it is full.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Saturation {
+    /// Share of the network cards of a region's living suns, or of its living caches, above which its clients are sent
+    /// to their next region, 0..=2; 2 never. Default 0.9; too small: clients go far without need, too large: it is
+    /// noticed when downloads are slow already.
+    pub above: f64,
+    /// Share below which they come back, at most `above`. Default 0.75; too small: they are away for long, too large:
+    /// they come and go.
+    pub below: f64,
+}
+
 impl Config {
     /// Everything that is wrong with the numbers. What is let through cannot make a clock or a counter overflow.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        let Self { ratings, hot, limits, snapshots, .. } = self;
+        let Self { ratings, hot, limits, snapshots, saturation, .. } = self;
         let mut problems = Vec::new();
         let mut whole = |key: &str, value: u64, least: u64, most: u64| {
             if !(least..=most).contains(&value) {
@@ -165,6 +181,9 @@ impl Config {
         for (key, value) in [("hot.request_share", hot.request_share), ("hot.nic_share", hot.nic_share)] {
             fraction(key, value, value > 0.0 && value <= 1.0, "above 0 and at most 1");
         }
+        let Saturation { above, below } = *saturation;
+        fraction("saturation.above", above, above > 0.0 && above <= 2.0, "above 0 and at most 2");
+        fraction("saturation.below", below, below >= 0.0 && below <= above, "within 0..=saturation.above");
         let requests_min = hot.requests_min;
         fraction("hot.requests_min", requests_min, requests_min >= 0.0 && requests_min.is_finite(), "not negative");
         problems
@@ -188,6 +207,12 @@ impl Config {
     #[must_use]
     pub const fn holdings(&self) -> Bounds {
         Bounds { files_max: self.limits.held_max, log_max: self.limits.holdings_log_max }
+    }
+
+    /// The bounds of full regions.
+    #[must_use]
+    pub const fn saturation(&self) -> saturation::Bounds {
+        saturation::Bounds { above: self.saturation.above, below: self.saturation.below }
     }
 
     /// The rule for hot files.
@@ -219,6 +244,7 @@ impl Default for Config {
             limits: Limits::default(),
             snapshots: Snapshots::default(),
             hot: Hot::default(),
+            saturation: Saturation::default(),
             log: daemon::telemetry::LogConfig::default(),
         }
     }
@@ -248,6 +274,13 @@ impl Default for Limits {
 impl Default for Snapshots {
     fn default() -> Self {
         Self { every_s: 600, binlog_bytes: 256 << 20 }
+    }
+}
+
+impl Default for Saturation {
+    fn default() -> Self {
+        let saturation::Bounds { above, below } = saturation::Bounds::default();
+        Self { above, below }
     }
 }
 
@@ -286,6 +319,8 @@ mod tests {
             ("ratings.hour_share = 1.5", "ratings.hour_share = 1.5: it is within 0..=1"),
             ("ratings.half_life_hour_s = 0", "ratings.half_life_hour_s = 0: it is within 1..=315360000"),
             ("hot.nic_share = nan", "hot.nic_share = NaN: it is above 0 and at most 1"),
+            ("saturation.above = 2.5", "saturation.above = 2.5: it is above 0 and at most 2"),
+            ("saturation.below = 0.95", "saturation.below = 0.95: it is within 0..=saturation.above"),
             ("hot.requests_min = inf", "hot.requests_min = inf: it is not negative"),
             ("limits.connections_max = 0", "limits.connections_max = 0: it is within 1..=1000000"),
             ("limits.pairs_max = 15", "limits.pairs_max = 15: it is within 16..=100000000"),

@@ -7,18 +7,15 @@
 //!        +---- counted, or counted before --- table (RwLock; this thread alone writes) <--- table(): everybody reads
 //!                                               |  now and then
 //!                                               v
-//!                                             image of the table in RAM, by the committer: batches wait for it
-//!                                               v
-//!                                             snapshot thread: writes the file while the committer goes on
+//!                                             snapshot thread: a 256th of the table at a time, as of then; the committer
+//!                                             goes on in between
 //! ```
-//!
-//! The image is made between two commits, so that it is the table at one offset of the binlog. It takes as long as
-//! copying the ratings does; reads go on meanwhile.
 //!
 //! In reading order:
 //!
 //! - [`decay`]: what downloads are worth as time passes; the score.
-//! - [`table`], [`files`]: the ratings and the names.
+//! - [`table`] and its parts: `packed` (a rating in eight bytes), `pairs` (a region's ratings and their order), [`files`]
+//!   (the names), `newcomers` (who is let into a full region).
 //! - [`batch`], [`binlog`], [`snapshot`]: what is written, byte by byte.
 //! - [`folder`], [`journal`]: where it is written, and what a start finds there.
 //! - this file: the thread that waits and writes.
@@ -34,6 +31,9 @@ pub mod decay;
 pub mod files;
 pub mod folder;
 pub mod journal;
+mod newcomers;
+mod packed;
+mod pairs;
 pub mod snapshot;
 pub mod table;
 
@@ -42,6 +42,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use geo::RegionId;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -191,6 +192,26 @@ impl Engine {
         self.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes in the table what a cache of a region says it holds and no longer holds, by canonical name; with `complete`
+    /// it holds nothing else. It only makes [`Table::carried`] quick, see there. Commits wait as long as it takes: half a
+    /// microsecond a file, and for a complete list once through the region's ratings.
+    pub fn note_held<'a>(
+        &self,
+        region: RegionId,
+        cache: &str,
+        complete: bool,
+        added: impl Iterator<Item = &'a str>,
+        removed: impl Iterator<Item = &'a str>,
+    ) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if complete {
+            table.forget_held(region, cache);
+        }
+        for (name, held) in removed.map(|name| (name, false)).chain(added.map(|name| (name, true))) {
+            table.note_held(region, cache, name, held);
+        }
+    }
+
     /// Resolves when the committer thread has panicked: no batch is counted any more, and only a restart mends it.
     /// What was acknowledged is on disk. Never resolves when the thread ends as it should.
     pub fn failed(&self) -> impl Future<Output = ()> + use<> {
@@ -227,6 +248,8 @@ pub struct Metrics {
     pairs: IntGaugeVec,
     files: IntGauge,
     evicted: IntCounter,
+    turned_away: IntCounter,
+    table_bytes: IntGauge,
     counted_pairs: IntCounter,
     counted_batches: IntCounter,
     duplicate_batches: IntCounter,
@@ -269,6 +292,8 @@ impl Metrics {
             pairs,
             files: gauge("files", "Files that at least one region rates")?,
             evicted: counter("pairs_evicted_total", "Lowest-rated pairs dropped to keep a region's bound")?,
+            turned_away: counter("pairs_turned_away_total", "Reports of files that a full region did not let in")?,
+            table_bytes: gauge("table_bytes", "RAM of the ratings and names")?,
             counted_pairs: counter("pair_updates_total", "Downloads entries counted")?,
             counted_batches: counter("batches_counted_total", "Batches counted")?,
             duplicate_batches: counter("batches_duplicate_total", "Batches that had been counted before")?,
@@ -293,6 +318,9 @@ impl Metrics {
         }
         self.files.set(i64::try_from(table.file_count()).unwrap_or(i64::MAX));
         self.evicted.inc_by(table.evicted().saturating_sub(self.evicted.get()));
+        self.turned_away.inc_by(table.turned_away().saturating_sub(self.turned_away.get()));
+        let table::Bytes { pairs, names, index } = table.bytes();
+        self.table_bytes.set(i64::try_from(pairs + names + index).unwrap_or(i64::MAX));
     }
 }
 

@@ -11,10 +11,11 @@
 //!
 //! - [`wire`]: every body, completely. [`client`]: how others call.
 //! - [`engine`]: ratings that fade, in RAM and on disk.
-//! - [`holdings`], [`status`], [`hot`], [`balance`]: what is known of servers, and which of them is next. Pure.
+//! - [`holdings`], [`status`], [`hot`], [`balance`], [`saturation`]: what is known of servers, and which of them is next.
+//!   Pure.
 //! - [`wanted`], [`links`]: what follows for caches and clients. Pure.
 //! - [`purge`]: what must no longer be handed out; the log that servers follow.
-//! - [`api`]: the state, a method a call. [`routes`], [`problem`]: HTTP around it.
+//! - [`api`]: the state, a method a call. [`routes`]: HTTP around it.
 //! - [`config`], [`server`]: settings and the beginning.
 //!
 //! # What it is not
@@ -30,9 +31,9 @@ pub mod engine;
 pub mod holdings;
 pub mod hot;
 pub mod links;
-pub mod problem;
 pub mod purge;
 pub mod routes;
+pub mod saturation;
 pub mod server;
 pub mod status;
 #[cfg(test)]

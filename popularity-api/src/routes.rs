@@ -21,6 +21,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
+use daemon::problem::Refusal;
 use daemon::tokens::{Identity, Role};
 use geo::RegionId;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -28,7 +29,6 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::Api;
-use crate::problem::Refusal;
 use crate::wire::{DownloadsBatch, HoldingsReport, LinksRequest, PurgeRequest, StatusReport, WantedRequest};
 
 type Shared = State<Arc<Api>>;

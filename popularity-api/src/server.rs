@@ -41,7 +41,8 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
     let tokens = Tokens::load(&config.tokens)?;
     let topology = geo::watch::follow(config.topology.clone(), Some(config.data.join("topology.toml"))).await?;
-    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone()).await?;
+    let table = Some(config.data.join("geo.table"));
+    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table).await?;
 
     let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
     readiness.expect("recovery");

@@ -14,11 +14,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use geo::resolver::Standing;
 use geo::topology::{Region, Server, Topology};
-use geo::{CanonicalName, RegionId};
+use geo::{CanonicalName, RegionId, Scheme};
 
 use crate::balance::{Gauge, Sums};
 use crate::hot::{HotFiles, Rate, Rule, Suns};
+use crate::saturation::{Bounds, Carried, Saturated};
 use crate::wire::{HotFile, HotNow, SILENT_S, ServerState, StatusReport};
 
 /// The latest report of every server.
@@ -29,6 +31,7 @@ pub struct Registry {
     hot: HashMap<RegionId, HotRegion>,
     /// What the suns of a region carry together, as of the last report of one of them.
     sums: HashMap<RegionId, Sums>,
+    saturated: Saturated,
     rule: Rule,
 }
 
@@ -50,18 +53,28 @@ impl Registry {
     /// Nobody has reported.
     #[must_use]
     pub fn new(rule: Rule, now_ms: u64) -> Self {
-        Self { started_ms: now_ms, servers: HashMap::new(), hot: HashMap::new(), sums: HashMap::new(), rule }
+        let (servers, hot, sums) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { started_ms: now_ms, servers, hot, sums, saturated: Saturated::default(), rule }
+    }
+
+    /// The same with other bounds than the default.
+    #[must_use]
+    pub fn with_saturation(self, bounds: Bounds) -> Self {
+        Self { saturated: Saturated::new(bounds), ..self }
     }
 
     /// Takes a report in; its server stands in the topology.
     pub fn report(&mut self, topology: &Topology, report: StatusReport, now_ms: u64) {
-        let region = topology.sun(&report.server).map(|sun| sun.server.region);
+        let is_sun = topology.sun(&report.server).is_some();
+        let region = topology.server(&report.server).and_then(|server| topology.region(server.region));
         let gauge = self.gauge(&report, now_ms);
         self.servers.insert(report.server.clone(), Seen { at_ms: now_ms, report, gauge });
-        if let Some(region) = region.and_then(|region| topology.region(region)) {
+        let Some(region) = region else { return };
+        if is_sun {
             self.update_hot(region, now_ms);
             self.update_sums(region, now_ms);
         }
+        self.update_saturated(region, now_ms);
     }
 
     /// Forgets hot files, of one region or of all.
@@ -95,6 +108,13 @@ impl Registry {
             }
         }
         self.sums.insert(region.id, sums);
+    }
+
+    fn update_saturated(&mut self, region: &Region, now_ms: u64) {
+        let view = self.at(now_ms);
+        let suns = view.carried(region.suns.iter().map(|sun| &sun.server));
+        let caches = view.carried(region.caches.iter().map(|cache| &cache.server));
+        self.saturated.update(region.id, suns.share().max(caches.share()));
     }
 
     /// Sums what the region's live suns say of their hottest files, unless that was done a moment ago.
@@ -135,6 +155,31 @@ impl<'a> View<'a> {
             Some(seen) => seen.report.healthy,
             None => self.nothing_known(),
         }
+    }
+
+    /// How a region stands for links of a scheme: down when links may name nobody there. Servers that are draining are
+    /// named by none, so they neither keep a region alive nor count for what it can carry.
+    #[must_use]
+    pub fn standing(&self, region: &Region, scheme: Scheme) -> Standing {
+        let suns = region.suns.iter().map(|sun| &sun.server);
+        let mut servers = suns.chain(region.caches.iter().map(|cache| &cache.server));
+        let serves = |server: &Server| takes_content(server) && server.port(scheme).is_some() && self.linkable(server);
+        match servers.any(serves) {
+            false => Standing::Down,
+            true if self.registry.saturated.is(region.id) => Standing::Saturated,
+            true => Standing::Live,
+        }
+    }
+
+    /// What the living ones of some servers carry.
+    fn carried<'b>(&self, servers: impl Iterator<Item = &'b Server>) -> Carried {
+        let mut carried = Carried::default();
+        for server in servers.filter(|server| takes_content(server) && self.linkable(server)) {
+            if let Some(seen) = self.live(&server.name) {
+                carried.add(seen.gauge.bits, server.nic_gbps);
+            }
+        }
+        carried
     }
 
     /// How loaded the server is, as a share of its network card; 0 when it has not reported.
@@ -259,7 +304,11 @@ const HOT_EVERY_MS: u64 = 1000;
 
 /// Suns that keep files; draining ones do not.
 fn sun_count(region: &Region) -> usize {
-    region.suns.iter().filter(|sun| sun.server.weight.get() > 0).count()
+    region.suns.iter().filter(|sun| takes_content(&sun.server)).count()
+}
+
+const fn takes_content(server: &Server) -> bool {
+    server.weight.get() > 0
 }
 
 #[cfg(test)]
@@ -374,6 +423,42 @@ mod tests {
         let server = &topology.sun("sun4-1-1").unwrap().server;
         assert_eq!(registry.at(0).utilisation(server), 0.1);
         assert_eq!(registry.at(3000).utilisation(server), 0.0);
+    }
+
+    #[test]
+    fn a_region_stands_as_its_servers_do() {
+        let topology = topology();
+        let mut registry = Registry::new(RULE, 0).with_saturation(Bounds { above: 0.8, below: 0.6 });
+        let check = |registry: &Registry, now_ms, scheme, expected: &str| {
+            let standing =
+                |id| format!("{:?}", registry.at(now_ms).standing(topology.region(RegionId(id)).unwrap(), scheme));
+            assert_eq!([4, 5, 6].map(standing).join(" "), expected, "at {now_ms}");
+        };
+        let report = |registry: &mut Registry, server: &str, bits_per_second, now_ms| {
+            let load = Load { bits_per_second, ..Load::default() };
+            registry.report(&topology, StatusReport { load, ..healthy(server) }, now_ms);
+        };
+        // Nothing is known; the servers of region 6 have no port for plain links.
+        check(&registry, 0, Scheme::Https, "Live Live Live");
+        check(&registry, 0, Scheme::Http, "Live Live Down");
+        report(&mut registry, "sun4-1-1", 9e9, 5000);
+        check(&registry, 5000, Scheme::Https, "Saturated Down Down");
+        report(&mut registry, "sun4-1-2", 5e9, 5000);
+        check(&registry, 5000, Scheme::Https, "Saturated Down Down"); // 70 % is between the bounds.
+        report(&mut registry, "sun4-1-3", 3e9, 5000);
+        check(&registry, 5000, Scheme::Https, "Live Down Down");
+        // Caches are idle together, then one of them is full and the other one gone.
+        report(&mut registry, "cache4-1", 9e9, 5000);
+        check(&registry, 5000, Scheme::Https, "Saturated Down Down");
+        report(&mut registry, "cache4-2", 0.0, 5000);
+        check(&registry, 5000, Scheme::Https, "Live Down Down");
+        // A draining cache keeps no region alive, and one that is ill neither.
+        report(&mut registry, "cache6-1", 0.0, 5000);
+        registry.report(&topology, StatusReport { healthy: false, ..healthy("sun5-1-1") }, 5000);
+        check(&registry, 5000, Scheme::Https, "Live Down Down");
+        report(&mut registry, "cache5-1", 0.0, 5000);
+        check(&registry, 5000, Scheme::Https, "Live Live Down");
+        check(&registry, 9000, Scheme::Https, "Down Down Down");
     }
 
     #[test]

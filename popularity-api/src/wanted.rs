@@ -56,7 +56,7 @@ pub fn rank<'a>(
     let accept = |file: &RatedFile| {
         file.size <= request.bytes_max
             && !holds(file.content.prefix())
-            && !purges.unwanted(region.id, &file.name, file.content)
+            && !purges.unwanted(region.id, file.name, file.content)
             && region.cache_order(file.content).first().is_some_and(|first| first.server.name == cache)
     };
     table.best(region.id, exponent, request.limit.min(CANDIDATES_MAX), accept)
@@ -75,7 +75,7 @@ pub fn wanted(knowledge: Knowledge<'_>, ranked: Vec<Ranked<'_>>, region: &Region
             file: ranked.file.name.to_string(),
             size: ranked.file.size,
             score: ranked.score,
-            sources: sources(knowledge, region, cache, ranked.file),
+            sources: sources(knowledge, region, cache, &ranked.file),
         })
         .collect();
     let mut scores: Vec<HeldScore> = held
@@ -96,7 +96,7 @@ fn sources(knowledge: Knowledge<'_>, region: &Region, asker: &str, file: &RatedF
         .flat_map(|region| &region.caches)
         .map(|cache| &cache.server)
         .filter(|server| server.name != asker && knowledge.holdings.holds(&server.name, content.prefix()))
-        .filter(|server| !knowledge.purges.doubted(&server.name, server.region, &file.name, content))
+        .filter(|server| !knowledge.purges.doubted(&server.name, server.region, file.name, content))
         .filter(|server| knowledge.view.linkable(server))
         .take(SOURCES_MAX)
         .map(|server| server.name.clone())

@@ -541,16 +541,7 @@ pub struct PurgeMark {
 
 // ---- errors ------------------------------------------------------------------------------------
 
-/// What every refusal carries: problem details (RFC 9457).
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Problem {
-    /// Short, the same for every occurrence.
-    pub title: String,
-    /// The HTTP status.
-    pub status: u16,
-    /// What, where and what to do.
-    pub detail: String,
-}
+pub use daemon::problem::Problem;
 
 #[cfg(test)]
 mod tests;

@@ -70,7 +70,8 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         known_name(&config, &topology)?;
         topology.domain.clone()
     };
-    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone()).await?;
+    let table = Some(config.data.join("geo.table"));
+    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table).await?;
     let purges = match parts.purges {
         Some(purges) => purges,
         None => purges(&config, &topology.borrow())?,

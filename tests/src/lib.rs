@@ -10,9 +10,9 @@
 //!                          world: folder, addresses, certificates, tokens, topology, configs
 //! ```
 //!
-//! In reading order: [`world`] (a system of a test's own), [`topology`] and [`settings`] (its documents), [`origin`] (the content server), [`intake`] (one that takes
-//! uploads), [`client`] and
-//! [`raw`] and [`visitors`] (who asks), [`process`] (programs), [`pattern`] (which byte belongs where), [`poll`] (waiting),
+//! In reading order: [`world`] (a system of a test's own), [`topology`] and [`settings`] (its documents), [`origin`] (the content
+//! server), [`intake`] (one that takes uploads), [`client`], [`raw`] and [`visitors`] (who asks), [`routers`] (real ones),
+//! [`process`] (programs), [`pattern`] (which byte belongs where), [`poll`] (waiting),
 //! [`conformance`] (the public suite for HTTP caches), [`addresses`], [`certificates`], [`files`], [`metrics`].
 //!
 //! Not here: a mock of any part of Sun. Nor does anything sleep to wait for something: it polls with a deadline.
@@ -29,6 +29,7 @@ pub mod pattern;
 pub mod poll;
 pub mod process;
 pub mod raw;
+pub mod routers;
 pub mod settings;
 pub mod topology;
 pub mod visitors;

@@ -63,7 +63,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program --config FILE` and waits until it is ready.
+    /// Starts `program --config FILE` and waits until it is ready. The program may have a command, `geo serve`.
     ///
     /// # Panics
     ///
@@ -266,11 +266,12 @@ pub fn run(program: &str, arguments: &[&str]) -> Done {
 /// Starts a daemon with its log appended to a file.
 #[track_caller]
 fn spawn(program: &str, config: &Path, log: &Path) -> Child {
+    let (program, subcommand) = program.split_once(' ').map_or((program, None), |(name, rest)| (name, Some(rest)));
     let binary = binary(program);
     let log = File::options().create(true).append(true).open(log).expect("a log file");
     let out = log.try_clone().expect("a second handle");
     let mut command = Command::new(&binary);
-    command.arg("--config").arg(config).stdin(Stdio::null()).stdout(out).stderr(log);
+    command.args(subcommand).arg("--config").arg(config).stdin(Stdio::null()).stdout(out).stderr(log);
     command.spawn().unwrap_or_else(|error| panic!("{}: {error}", binary.display()))
 }
 

@@ -24,6 +24,8 @@ pub struct Settings {
     pub tokens: PathBuf,
     /// Prefix list.
     pub prefixes: PathBuf,
+    /// The geo server whose table is followed; without it the prefix list is evidence itself.
+    pub geo: Option<SocketAddr>,
     /// How much is logged.
     pub log_level: String,
     /// More keys at the top of the edge's table, `workers = 1`.
@@ -49,12 +51,12 @@ impl Settings {
     pub fn popularity_api(&self, listen: SocketAddr, admin: SocketAddr) -> String {
         format!(
             "listen = \"{listen}\"\nadmin = \"{admin}\"\ntopology = {:?}\ndata = {:?}\ntokens = {:?}\n{}\n\
-             [geo]\nprefixes = [{:?}]\n\n[log]\nlevel = \"{}\"\n",
+             {}\n[log]\nlevel = \"{}\"\n",
             self.topology,
             self.data,
             self.tokens.join("tokens.toml"),
             self.more,
-            self.prefixes,
+            self.evidence("", "operator"),
             self.log_level
         )
     }
@@ -82,12 +84,35 @@ impl Settings {
             let token = token_file(&self.tokens, &server.name);
             let _ = write!(text, "\n[{table}popularity]\nurl = \"http://{api}\"\ntoken_file = {token:?}\n");
         }
-        let _ = write!(
-            text,
-            "\n[{table}geo]\nprefixes = [{:?}]\n\n[{table}log]\nlevel = \"{}\"\n",
-            self.prefixes, self.log_level
-        );
+        let evidence = self.evidence(table, &server.name);
+        let _ = write!(text, "\n{evidence}\n[{table}log]\nlevel = \"{}\"\n", self.log_level);
         text
+    }
+
+    /// What tells the region of a client.
+    fn evidence(&self, table: &str, bearer: &str) -> String {
+        match self.geo {
+            None => format!("[{table}geo]\nprefixes = [{:?}]\n", self.prefixes),
+            Some(geo) => {
+                let token = token_file(&self.tokens, bearer);
+                format!("[{table}geo.server]\nurl = \"http://{geo}\"\ntoken_file = {token:?}\n")
+            }
+        }
+    }
+
+    /// `geo.toml`.
+    #[must_use]
+    pub fn geo_serve(&self, listen: SocketAddr, admin: SocketAddr) -> String {
+        format!(
+            "listen = \"{listen}\"\nadmin = \"{admin}\"\ntopology = {:?}\ndata = {:?}\ntokens = {:?}\n{}\n\
+             [[list]]\nfile = {:?}\n\n[log]\nlevel = \"{}\"\n",
+            self.topology,
+            self.data,
+            self.tokens.join("tokens.toml"),
+            self.more,
+            self.prefixes,
+            self.log_level
+        )
     }
 }
 

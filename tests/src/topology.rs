@@ -6,6 +6,7 @@
 //! ```text
 //!   127.x.y.1    content servers :9100
 //!   127.x.y.2    popularity API :8090, admin :9090
+//!   127.x.y.15   geo server :8095, admin :9095
 //!   127.x.y.16+  the first group's suns, 16 addresses a group     https :8443, http :8080,
 //!   127.x.y.128+ caches                                           internal :8081, admin :9081
 //! ```

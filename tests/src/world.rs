@@ -33,6 +33,7 @@ pub struct World {
     pub certificate: Files,
     block: Block,
     uses_api: bool,
+    uses_geo: bool,
     folder: tempfile::TempDir,
 }
 
@@ -55,7 +56,7 @@ impl World {
         let prefixes: String =
             topology.regions().iter().map(|region| format!("127.200.{region}.0/24 {region}\n")).collect();
         crate::files::write(&folder.path().join("prefixes.txt"), &prefixes);
-        let world = Self { authority, origin, topology, certificate, block, uses_api: false, folder };
+        let world = Self { authority, origin, topology, certificate, block, uses_api: false, uses_geo: false, folder };
         world.write_topology(&world.topology);
         world
     }
@@ -66,7 +67,13 @@ impl World {
         Self { uses_api: true, ..Self::new(names) }
     }
 
-    /// Starts `sun1-1-1`, `cache1-1` or `popularity-api`, and waits until it is ready.
+    /// As [`World::with_api`], and all follow the table of the geo server (which is to be started as well).
+    #[must_use]
+    pub fn with_geo(names: &[&str]) -> Self {
+        Self { uses_geo: true, ..Self::with_api(names) }
+    }
+
+    /// Starts `sun1-1-1`, `cache1-1`, `popularity-api` or `geo`, and waits until it is ready.
     #[track_caller]
     pub fn start(&self, name: &str) -> impl Future<Output = Daemon> {
         self.start_with(name, |_| {})
@@ -76,11 +83,13 @@ impl World {
     #[track_caller]
     pub fn start_with(&self, name: &str, change: impl FnOnce(&mut Settings)) -> impl Future<Output = Daemon> {
         let config = self.write_config(name, change);
-        let (program, admin) = if name == API {
-            (API, self.api_admin())
-        } else {
-            let server = self.server(name);
-            (if server.is_sun() { "sun" } else { "cache-daemon" }, server.admin())
+        let (program, admin) = match name {
+            API => (API, self.api_admin()),
+            GEO => ("geo serve", self.geo_admin()),
+            _ => {
+                let server = self.server(name);
+                (if server.is_sun() { "sun" } else { "cache-daemon" }, server.admin())
+            }
         };
         Daemon::start(program, name, &config, admin)
     }
@@ -97,12 +106,14 @@ impl World {
             ram_bytes: 256 << 20,
             tokens: self.folder.path().to_owned(),
             prefixes: self.path("prefixes.txt"),
+            geo: self.uses_geo.then(|| self.geo()),
             log_level: "debug,h2=info,hyper=info,hyper_util=info,rustls=info".to_owned(),
             more: String::new(),
         };
         change(&mut settings);
         let text = match name {
             API => settings.popularity_api(self.api(), self.api_admin()),
+            GEO => settings.geo_serve(self.geo(), self.geo_admin()),
             _ if self.server(name).is_sun() => settings.sun(self.server(name)),
             _ => settings.cache(self.server(name)),
         };
@@ -153,7 +164,19 @@ impl World {
         (self.block.address(2), 9090).into()
     }
 
-    /// An address of the world's own that none of its servers has: `host` 3 to 15.
+    /// Where the geo server listens.
+    #[must_use]
+    pub fn geo(&self) -> SocketAddr {
+        (self.block.address(15), 8095).into()
+    }
+
+    /// The geo server's admin port.
+    #[must_use]
+    pub fn geo_admin(&self) -> SocketAddr {
+        (self.block.address(15), 9095).into()
+    }
+
+    /// An address of the world's own that none of its servers has: `host` 3 to 14.
     #[must_use]
     pub const fn address(&self, host: u8) -> Ipv4Addr {
         self.block.address(host)
@@ -252,3 +275,6 @@ pub fn owner(topology: &geo::Topology, region: u16, file: &str) -> String {
 
 /// What the popularity API is called, as a program and in [`World::start`].
 pub const API: &str = "popularity-api";
+
+/// What the geo server is called in [`World::start`].
+pub const GEO: &str = "geo";

@@ -22,7 +22,7 @@
 //! - [`drain`]: one signal that everything listens to, and everything that the end waits for.
 //! - [`upgrade`], [`sockets`]: a new process takes over from a running one.
 //! - [`admin`]: the private port that operators and Prometheus ask.
-//! - [`http`]: serving axum's routes with bounds on connections and time.
+//! - [`http`]: serving axum's routes with bounds on connections and time. [`problem`]: how a call is refused.
 //! - [`tokens`]: bearer tokens, and whose they are.
 //!
 //! # What it is not
@@ -34,6 +34,7 @@ pub mod admin;
 pub mod config;
 pub mod drain;
 pub mod http;
+pub mod problem;
 pub mod process;
 pub mod sockets;
 pub mod telemetry;

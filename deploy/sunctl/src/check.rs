@@ -9,9 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use geo::Topology;
+use geo::answer::Answer;
 use serde_json::json;
-
-use crate::table::Answer;
 
 /// Checks each file; the answer is bad when one of them is.
 #[must_use]
@@ -84,6 +83,10 @@ fn check_config(file: &Path) -> (&'static str, Result<String, String>) {
             let config = daemon::config::parse::<popularity_api::server::Config>(&text, &origin);
             ("popularity-api", accepted(config.map(drop)))
         }
+        Daemon::Geo => {
+            let config = daemon::config::parse::<geo::serve::Config>(&text, &origin);
+            ("geo serve", accepted(config.map(drop)))
+        }
         Daemon::Sun => ("sun", accepted(daemon::config::parse::<sun::Config>(&text, &origin).map(drop))),
     }
 }
@@ -93,19 +96,26 @@ enum Daemon {
     Sun,
     Cache,
     Api,
+    Geo,
 }
 
-/// A cache-daemon's settings are in `[edge]`, the API has one `listen`, what is neither is a sun's.
+/// A cache-daemon's settings are in `[edge]`, a geo server's evidence is in tables that nobody else has, the API has one
+/// `listen`, what is none of these is a sun's.
 fn kind_of(table: &toml::Table) -> Daemon {
     let has = |key| table.contains_key(key);
     if has("edge") || has("vault") {
         Daemon::Cache
+    } else if GEO_TABLES.iter().any(|table| has(table)) {
+        Daemon::Geo
     } else if has("listen") || has("commit_ms") {
         Daemon::Api
     } else {
         Daemon::Sun
     }
 }
+
+/// A geo server that is told where nobody is has none of them, and is of no use.
+const GEO_TABLES: [&str; 9] = ["bmp", "router", "mrt", "list", "rule", "origin", "geoip", "damping", "publish"];
 
 #[cfg(test)]
 mod tests {
@@ -116,6 +126,10 @@ mod tests {
         check_kind("vault = '/v'\n[edge]\nname = 'cache4-1'", Daemon::Cache);
         check_kind("listen = '127.0.0.1:8090'", Daemon::Api);
         check_kind("name = 'sun4-2-1'\nhttps = []", Daemon::Sun);
+        check_kind("listen = '127.0.0.1:8095'\n[[list]]\nfile = '/l'", Daemon::Geo);
+        check_kind(include_str!("../../config/geo.toml"), Daemon::Geo);
+        check_kind(include_str!("../../config/popularity-api.toml"), Daemon::Api);
+        check_kind(include_str!("../../config/sun.toml"), Daemon::Sun);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use geo::answer::Answer;
 use geo::resolver::Sources;
 use geo::topology::Site;
 use geo::{CanonicalName, RegionId, Scheme, Topology};
@@ -17,7 +18,6 @@ use popularity_api::{Client, ClientConfig};
 
 use crate::locate::Question;
 use crate::purge::{self, Order};
-use crate::table::Answer;
 use crate::weight::Consent;
 use crate::{check, content, demo, hot, locate, token, top, weight};
 

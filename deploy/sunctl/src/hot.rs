@@ -1,11 +1,10 @@
 //! `sunctl hot`: the files of a region that several suns share now, how much they are asked for, and who shares them.
 
 use geo::RegionId;
+use geo::answer::{Answer, Table};
 use popularity_api::Client;
 use popularity_api::wire::Hot;
 use serde_json::json;
-
-use crate::table::{Answer, Table};
 
 /// Asks the API.
 ///

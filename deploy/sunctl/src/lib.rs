@@ -14,7 +14,6 @@
 //! In reading order:
 //!
 //! - [`cli`]: the command line and where its defaults come from.
-//! - [`table`]: a command's answer, as columns and as JSON.
 //! - [`check`], [`weight`], [`top`], [`hot`], [`locate`] (`sunctl where`), [`purge`], [`token`]: a command each.
 //! - [`demo`]: the whole system in one process. Its content server serves tests as well.
 //! - [`content`]: that content server alone, with a folder of the user's.
@@ -31,7 +30,6 @@ pub mod demo;
 pub mod hot;
 pub mod locate;
 pub mod purge;
-pub mod table;
 pub mod token;
 pub mod top;
 pub mod weight;

@@ -7,13 +7,12 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use anyhow::{Context, bail};
+use geo::answer::Answer;
 use geo::resolver::{Resolver, Sources};
 use geo::{CanonicalName, Scheme, Topology};
 use popularity_api::Client;
 use popularity_api::wire::{Explanation, Link, LinksRequest};
 use serde_json::json;
-
-use crate::table::Answer;
 
 /// A question: which file, for whom, over what.
 #[derive(Clone, Debug)]

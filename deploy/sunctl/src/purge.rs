@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use geo::answer::{Answer, Table};
 use geo::{RegionId, Topology};
 use popularity_api::purge::Target;
 use popularity_api::wire::{DirectPurge, PurgeMark, PurgeMode, PurgeRequest, PurgeState};
@@ -26,8 +27,6 @@ use rand::RngExt;
 use reqwest::StatusCode;
 use serde_json::json;
 use tokio::task::JoinSet;
-
-use crate::table::{Answer, Table};
 
 /// A purge that an operator wants.
 #[derive(Clone, Debug)]

@@ -1,11 +1,10 @@
 //! `sunctl top`: the best-rated files of a region.
 
 use geo::RegionId;
+use geo::answer::{Answer, Table, bytes};
 use popularity_api::Client;
 use popularity_api::wire::Top;
 use serde_json::json;
-
-use crate::table::{Answer, Table, bytes};
 
 /// Asks the API.
 ///

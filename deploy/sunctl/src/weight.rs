@@ -12,12 +12,11 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use geo::answer::{Answer, Table};
 use geo::topology::{Region, Server};
 use geo::{RegionId, Topology, Weight, placement};
 use serde_json::json;
 use toml_edit::{DocumentMut, Item, TableLike, Value};
-
-use crate::table::{Answer, Table};
 
 /// `sunctl weight list`: every server with its weight and share.
 #[must_use]

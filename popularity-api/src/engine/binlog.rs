@@ -85,10 +85,10 @@ pub struct Scanned {
     pub torn_bytes: u64,
 }
 
-/// Reads a segment and hands every good frame that stands at or after `from` to `group`, in order.
+/// Reads a segment and hands every good frame that stands at or after `from` to `group`, with its offset, in order.
 ///
 /// `start` is what its file is named by, `next` the start of the segment after it, if there is one.
-pub fn scan(bytes: &[u8], start: u64, next: Option<u64>, from: u64, mut group: impl FnMut(Group)) -> Scanned {
+pub fn scan(bytes: &[u8], start: u64, next: Option<u64>, from: u64, mut group: impl FnMut(u64, Group)) -> Scanned {
     let mut scanned = Scanned { end: start, ..Scanned::default() };
     let sound_header = bytes.get(..SEGMENT_HEADER_BYTES) == Some(&segment_header(start)[..]);
     let frames = bytes.get(SEGMENT_HEADER_BYTES..).unwrap_or_default();
@@ -102,7 +102,7 @@ pub fn scan(bytes: &[u8], start: u64, next: Option<u64>, from: u64, mut group: i
         let Some((at, bytes, found)) = next_frame(frames, position, start) else { break };
         scanned.damaged_bytes += lost(start + position as u64, start + at as u64, from);
         if start + at as u64 >= from {
-            group(found);
+            group(start + at as u64, found);
         }
         position = at + bytes;
     }
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn a_frame_at_another_offset_is_no_frame() {
         let (segment, _) = segment(1);
-        assert_eq!(scan(&segment, 8, None, 0, |_| panic!("misplaced")).end, 8);
+        assert_eq!(scan(&segment, 8, None, 0, |_, _| panic!("misplaced")).end, 8);
     }
 
     /// A segment that starts at 0, its frames timed 0, 1, 2..., and where each ends.
@@ -263,7 +263,7 @@ mod tests {
     #[track_caller]
     fn check(segment: &[u8], next: Option<u64>, from: u64, expected: &str) {
         let mut found = Vec::new();
-        let scanned = scan(segment, 0, next, from, |group| found.push(group.time_ms.to_string()));
+        let scanned = scan(segment, 0, next, from, |_, group| found.push(group.time_ms.to_string()));
         let answer = format!("{} damaged {} torn {}", found.join(" "), scanned.damaged_bytes, scanned.torn_bytes);
         assert_eq!(answer, expected);
     }

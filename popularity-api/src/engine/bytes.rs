@@ -15,6 +15,18 @@ impl<'a> Reader<'a> {
         self.left.is_empty()
     }
 
+    /// Bytes that are left.
+    pub(super) const fn left(&self) -> usize {
+        self.left.len()
+    }
+
+    /// The next so many bytes.
+    pub(super) fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (bytes, left) = self.left.split_at_checked(count)?;
+        self.left = left;
+        Some(bytes)
+    }
+
     pub(super) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
@@ -34,9 +46,7 @@ impl<'a> Reader<'a> {
     /// A text with its length before it, as [`put_text`] writes it.
     pub(super) fn text(&mut self) -> Option<&'a str> {
         let bytes = usize::from(self.u16()?);
-        let (text, left) = self.left.split_at_checked(bytes)?;
-        self.left = left;
-        std::str::from_utf8(text).ok()
+        std::str::from_utf8(self.bytes(bytes)?).ok()
     }
 
     pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {

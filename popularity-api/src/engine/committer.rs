@@ -42,6 +42,22 @@ pub(super) struct Written {
     result: std::io::Result<()>,
 }
 
+/// A snapshot that is to be written, as of now or later.
+#[derive(Debug)]
+struct Begun {
+    offset: u64,
+    header: Vec<u8>,
+}
+
+impl Begun {
+    /// Writes it. Commits go on but while a shard is put together.
+    fn write(self, folder: &dyn Folder, table: &RwLock<Table>) -> Written {
+        let (Self { offset, header }, began) = (self, Instant::now());
+        let result = snapshot::write_begun(folder, table, offset, &header);
+        Written { offset, took: began.elapsed(), result }
+    }
+}
+
 /// The thread's state.
 pub(super) struct Committer {
     journal: Journal,
@@ -127,6 +143,7 @@ impl Committer {
                 self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
                 let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
                 table.apply(&pending.group);
+                table.reached = self.journal.end();
                 self.metrics.table(&table);
                 drop(table);
                 self.metrics
@@ -162,9 +179,9 @@ impl Committer {
         if since == 0 || self.snapshot_runs {
             return;
         }
-        let (offset, bytes) = self.image();
-        let (folder, to_self) = (Arc::clone(&self.folder), self.to_self.clone());
-        let write = move || drop(to_self.send(Command::Snapshot(write_snapshot(&*folder, offset, &bytes))));
+        let begun = self.begin_snapshot();
+        let (folder, table, to_self) = (Arc::clone(&self.folder), Arc::clone(&self.table), self.to_self.clone());
+        let write = move || drop(to_self.send(Command::Snapshot(begun.write(&*folder, &table))));
         match std::thread::Builder::new().name("snapshot".to_owned()).spawn(write) {
             Ok(_) => self.snapshot_runs = true,
             Err(error) => tracing::warn!(%error, "no thread for the snapshot; the next one is tried in its time"),
@@ -182,14 +199,14 @@ impl Committer {
             }
         }
         if self.journal.since_snapshot_bytes() > 0 {
-            let (offset, bytes) = self.image();
-            self.snapshot_written(write_snapshot(&*self.folder, offset, &bytes));
+            let written = self.begin_snapshot().write(&*self.folder, &self.table);
+            self.snapshot_written(written);
         }
     }
 
-    fn image(&mut self) -> (u64, Vec<u8>) {
+    fn begin_snapshot(&mut self) -> Begun {
         let offset = self.journal.begin_snapshot();
-        (offset, snapshot::write(&self.table(), offset, now_ms()))
+        Begun { offset, header: snapshot::header(&self.table(), offset, now_ms()) }
     }
 
     fn snapshot_written(&mut self, written: Written) {
@@ -268,12 +285,6 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 
 /// Between two snapshots for the size of the binlog, so that a full disk is not written to all the time.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(10);
-
-fn write_snapshot(folder: &dyn Folder, offset: u64, bytes: &[u8]) -> Written {
-    let began = Instant::now();
-    let result = folder.replace(&snapshot::name(offset), bytes);
-    Written { offset, took: began.elapsed(), result }
-}
 
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -40,9 +40,15 @@ pub trait Folder: fmt::Debug + Send + Sync {
     #[expect(clippy::missing_errors_doc, reason = "said once above")]
     fn truncate(&self, bytes: u64) -> io::Result<()>;
 
-    /// Puts a whole file in the place of the one with this name.
+    /// Puts a whole file in the place of the one with this name: what `write` writes, if it does not fail.
     #[expect(clippy::missing_errors_doc, reason = "said once above")]
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    fn replace_with(&self, name: &str, write: Writing<'_>) -> io::Result<()>;
+
+    /// The same with bytes that are there.
+    #[expect(clippy::missing_errors_doc, reason = "said once above")]
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.replace_with(name, &mut |out| out.write_all(bytes))
+    }
 
     /// Gives a file another name.
     #[expect(clippy::missing_errors_doc, reason = "said once above")]
@@ -52,6 +58,9 @@ pub trait Folder: fmt::Debug + Send + Sync {
     #[expect(clippy::missing_errors_doc, reason = "said once above")]
     fn remove(&self, name: &str) -> io::Result<()>;
 }
+
+/// Writes a file.
+pub type Writing<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Result<()>;
 
 /// A folder of the file system; held by one process at a time.
 #[derive(Debug)]
@@ -127,11 +136,13 @@ impl Folder for Disk {
         })
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn replace_with(&self, name: &str, write: Writing<'_>) -> io::Result<()> {
         let beside = self.path.join(format!("{name}{UNFINISHED}"));
-        let written = File::create(&beside).and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
+        let written = File::create(&beside).and_then(|file| {
+            let mut out = BufWriter::with_capacity(BUFFER_BYTES, Steady { file, unsynced_bytes: 0 });
+            write(&mut out)?;
+            out.flush()?;
+            out.get_ref().file.sync_all()
         });
         if let Err(error) = written.and_then(|()| std::fs::rename(&beside, self.path.join(name))) {
             // What is left of it is overwritten by the next try.
@@ -150,6 +161,33 @@ impl Folder for Disk {
         std::fs::remove_file(self.path.join(name))
     }
 }
+
+/// A large file that goes to the disk bit by bit: the binlog's syncs do not wait behind all of it.
+struct Steady {
+    file: File,
+    unsynced_bytes: usize,
+}
+
+impl Write for Steady {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.unsynced_bytes += written;
+        if self.unsynced_bytes >= STEADY_BYTES {
+            self.file.sync_data()?;
+            self.unsynced_bytes = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Written at a time.
+const BUFFER_BYTES: usize = 1 << 20;
+/// Synced at a time.
+const STEADY_BYTES: usize = 16 << 20;
 
 /// What a file that is being replaced is called until it is whole.
 pub const UNFINISHED: &str = ".unfinished";

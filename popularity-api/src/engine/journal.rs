@@ -6,8 +6,9 @@
 //!                                        | fails
 //!                                        +--> cut back; the next commit begins a new segment; 503
 //!
-//!   snapshot:  a new segment begins at offset S; the table is written as snapshot-S (another thread);
-//!              then everything that the snapshot before it does not need is removed
+//!   snapshot:  a new segment begins at offset S; the table is written as snapshot-S, shard by shard, while commits go on
+//!              (another thread; snapshot.rs says why nothing is counted twice); then everything that the snapshot
+//!              before it does not need is removed
 //!
 //!   snapshot-1000   snapshot-2000                       kept: the latest two,
 //!        binlog-1000     binlog-2000 .. binlog-2600     and the segments since the older one
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use super::batch::Group;
 use super::binlog::{self, SEGMENT_HEADER_BYTES};
 use super::folder::{Folder, UNFINISHED};
-use super::snapshot;
+use super::snapshot::{self, Covered};
 use super::table::Table;
 
 /// The writing end of a folder.
@@ -65,8 +66,8 @@ pub enum RecoveryError {
     },
     /// Every snapshot is damaged, and so what came before the binlog's first segment is lost.
     #[error(
-        "{files}: damaged, and there is no other snapshot; restore one from a backup, or remove it to start with \
-         what the binlog has"
+        "{files}: damaged, or of a later build, and there is no other snapshot; restore one from a backup, or remove it \
+         to start with what the binlog has"
     )]
     Snapshots {
         /// Their names.
@@ -86,10 +87,12 @@ impl Journal {
             drop(folder.remove(unfinished));
         }
         let mut recovered = Recovered::default();
-        let (mut table, from) = read_snapshot(&*folder, &names, &empty, &mut recovered)?;
+        let (mut table, covered) = read_snapshot(&*folder, &names, &empty, &mut recovered)?;
+        let from = covered.offset;
         let mut journal =
             Self { folder, end: from, segment: None, snapshot: from, damaged: Vec::new(), frame: Vec::new() };
-        journal.replay(&names, &mut table, &mut recovered)?;
+        journal.replay(&names, &mut table, &covered, &mut recovered)?;
+        table.reached = journal.end;
         Ok((journal, table, recovered))
     }
 
@@ -117,8 +120,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Begins a snapshot: the next frame goes to a new segment, and what is counted so far is what
-    /// [`snapshot::write`] is to be given together with the offset that this returns.
+    /// Begins a snapshot at the offset that this returns: the next frame goes to a new segment.
     pub const fn begin_snapshot(&mut self) -> u64 {
         self.segment = None;
         self.end
@@ -165,7 +167,13 @@ impl Journal {
         self.end - self.snapshot
     }
 
-    fn replay(&mut self, names: &[String], table: &mut Table, found: &mut Recovered) -> Result<(), RecoveryError> {
+    fn replay(
+        &mut self,
+        names: &[String],
+        table: &mut Table,
+        covered: &Covered,
+        found: &mut Recovered,
+    ) -> Result<(), RecoveryError> {
         let from = self.snapshot;
         let starts: Vec<u64> = names.iter().filter_map(|name| binlog::segment_start(name)).collect();
         // The first segment that is needed begins at or before the snapshot's offset.
@@ -177,9 +185,9 @@ impl Journal {
         for (index, &start) in needed.iter().enumerate() {
             let file = binlog::segment_name(start);
             let bytes = self.folder.read(&file).map_err(|error| RecoveryError::Disk { file: file.clone(), error })?;
-            let scanned = binlog::scan(&bytes, start, needed.get(index + 1).copied(), from, |group| {
+            let scanned = binlog::scan(&bytes, start, needed.get(index + 1).copied(), from, |offset, group| {
                 found.groups += 1;
-                table.apply(&group);
+                table.replay(&group, offset, &covered.shards);
             });
             if scanned.damaged_bytes > 0 {
                 tracing::error!(
@@ -215,34 +223,37 @@ impl Journal {
     }
 }
 
-/// The table of the newest good snapshot and its offset; an empty one and 0 when there never was any, or when none can
-/// be read and the binlog is still there from its beginning.
+/// The table of the newest good snapshot and what it covers; an empty one and nothing when there never was any, or when
+/// none can be read and the binlog is still there from its beginning.
 fn read_snapshot(
     folder: &dyn Folder,
     names: &[String],
     empty: impl Fn() -> Table,
     found: &mut Recovered,
-) -> Result<(Table, u64), RecoveryError> {
+) -> Result<(Table, Covered), RecoveryError> {
     let mut damaged = Vec::new();
     for name in names.iter().rev().filter(|name| snapshot::offset_of(name).is_some()) {
         let bytes = folder.read(name).map_err(|error| RecoveryError::Disk { file: name.clone(), error })?;
         let mut table = empty();
-        if let Some(offset) = snapshot::read(&bytes, &mut table) {
-            found.snapshot = Some(offset);
-            return Ok((table, offset));
+        if let Some(covered) = snapshot::read(&bytes, &mut table) {
+            found.snapshot = Some(covered.offset);
+            return Ok((table, covered));
         }
-        tracing::error!(file = name, "the snapshot is damaged: an older one or more of the binlog is needed");
+        tracing::error!(
+            file = name,
+            "the snapshot is damaged or of a later build: an older one or more of the binlog is needed"
+        );
         found.damaged_snapshots += 1;
         damaged.push(name.clone());
     }
     if damaged.is_empty() {
-        return Ok((empty(), 0));
+        return Ok((empty(), Covered::nothing()));
     }
     let files = damaged.join(", ");
     // Segments go from the oldest on: while the first is there, so are all.
     if names.contains(&binlog::segment_name(0)) {
         tracing::error!(files, "no snapshot can be read: the whole binlog is, from its beginning");
-        return Ok((empty(), 0));
+        return Ok((empty(), Covered::nothing()));
     }
     Err(RecoveryError::Snapshots { files })
 }

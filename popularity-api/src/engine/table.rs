@@ -1,44 +1,91 @@
 //! The ratings in RAM: pure, no clock, no disk. What the committer writes and everybody else reads.
 //!
 //! ```text
-//!   regions: 4 --> pairs: file 0 --> (log2 hour, log2 days)       files: 0 --> "c1/a.jpg", 20 KB
-//!                         file 7 --> ...                                 7 --> ...
-//!            5 --> ...                                            sources: sun4-2-1 --> (boot, sequence)
+//!   shard 0    files.rs: names, each once            pairs.rs: of region 4: file --> (log2 hour, log2 days), 16 bytes
+//!   shard 1                                                    of region 5: ...
+//!   ...        by a hash of the name: a file and its pairs in all regions are in one shard
+//!   shard 255
+//!
+//!   regions:   4 --> how many pairs, which are low, who waits to be let in (newcomers.rs)
+//!   sources:   sun4-2-1 --> (boot, sequence)
 //! ```
+//!
+//! Shards are not for threads but for time: what grows, is swept or is written to a snapshot is so a 256th at a time.
+//! The hash that picks the shard is an open one, so that shards mean the same after a restart; within
+//! a shard names are found by a keyed one.
 //!
 //! # Invariants
 //!
-//! - A region never has more than `pairs_max` pairs after a group was applied. When it would, those with the
-//!   lowest scores go, a sixteenth of the table at a time so that the cost of a scan is shared by many; files that
-//!   are asked for once and never again go first, since they score lowest.
+//! - A region never has more than `pairs_max` pairs after a group was applied. A full one lets in only what was seen
+//!   before and scores above its lowest; for each of those one of the lowest sixteenth goes.
 //! - A batch is counted once: its source's mark (boot, sequence) rises with it, and what is not above the
 //!   mark is not counted: it was before, or its source has to take a later boot.
 //! - The same groups in the same order give the same table, also after a detour through a snapshot: time comes
-//!   with the group, and ties are broken by name.
+//!   with the group, and ties are broken by name. Only in full regions it may be another one of the lowest that goes.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+mod best;
+mod count;
+mod held;
+mod room;
+
+use std::collections::BTreeMap;
+use std::hash::RandomState;
 
 use geo::RegionId;
 
-use super::batch::{Batch, Group};
-use super::decay::{Decay, Pulse, Rating};
+use super::batch::Group;
+use super::decay::{Decay, Rating};
 use super::files::{FileIndex, Files, RatedFile};
+use super::newcomers::Newcomers;
+use super::packed::{Now, Scorer, Sums};
+use super::pairs::{Pair, Pairs, Peak};
+use best::worth;
+use count::{Counting, shard_of, tag};
+pub use held::{Carried, HeldFile};
 
 /// All ratings of all regions.
 #[derive(Debug)]
 pub struct Table {
     pub(super) decay: Decay,
-    pub(super) files: Files,
-    pub(super) regions: BTreeMap<RegionId, Pairs>,
+    pub(super) shards: Vec<Shard>,
+    pub(super) regions: Vec<Region>,
     pub(super) sources: BTreeMap<String, Mark>,
+    /// Where in `regions`, and in the lists of every shard, a region is.
+    places: BTreeMap<RegionId, u16>,
+    hash: RandomState,
+    /// The latest group's; see [`Table::advance`].
+    pub(super) time_ms: u64,
+    pub(super) now: Now,
+    scorer: Scorer,
+    swept: i64,
+    /// Where in the binlog the last group that was counted ends; the committer keeps it.
+    pub(super) reached: u64,
     pairs_max: usize,
     evicted: u64,
+    turned_away: u64,
 }
 
-/// The ratings of one region.
-pub(super) type Pairs = HashMap<FileIndex, Rating, BuildHasherDefault<IndexHasher>>;
+/// A 256th of the files, and their pairs.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    pub(super) files: Files,
+    /// By the region's place.
+    pub(super) regions: Vec<Pairs>,
+}
+
+/// A region as a whole.
+#[derive(Debug)]
+pub(super) struct Region {
+    pub(super) id: RegionId,
+    pairs: usize,
+    /// When it is full: what its lowest sixteenth scores at most, as of some while ago.
+    lowest: Option<f64>,
+    /// Where the next pair to go is looked for: shard and slot.
+    cursor: (usize, usize),
+    newcomers: Option<Newcomers>,
+    /// Whose bits say what they hold, by bit.
+    caches: Vec<String>,
+}
 
 /// The last batch of a source that was counted; (boot, sequence) rise together.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -78,11 +125,22 @@ impl Mark {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ranked<'a> {
     /// The file.
-    pub file: &'a RatedFile,
+    pub file: RatedFile<'a>,
     /// Its rating in the region asked about.
     pub rating: Rating,
     /// What it was ranked by.
     pub score: f64,
+}
+
+/// RAM of a table, bytes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Bytes {
+    /// The pairs, what orders them, and what waits to be let in.
+    pub pairs: usize,
+    /// The names, each with its size and how many pairs it has.
+    pub names: usize,
+    /// What names are found by.
+    pub index: usize,
 }
 
 impl Table {
@@ -91,11 +149,19 @@ impl Table {
     pub fn new(decay: Decay, pairs_max: usize) -> Self {
         Self {
             decay,
-            files: Files::default(),
-            regions: BTreeMap::new(),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            regions: Vec::new(),
             sources: BTreeMap::new(),
+            places: BTreeMap::new(),
+            hash: RandomState::new(),
+            time_ms: 0,
+            now: Now::at(&decay, 0),
+            scorer: Scorer::new(&decay, Now::at(&decay, 0)),
+            swept: 0,
+            reached: 0,
             pairs_max: pairs_max.max(16),
             evicted: 0,
+            turned_away: 0,
         }
     }
 
@@ -113,11 +179,19 @@ impl Table {
 
     /// Counts a group of batches; those that were counted before are passed over.
     pub fn apply(&mut self, group: &Group) {
-        let pulse = self.decay.at(group.time_ms);
+        self.replay(group, u64::MAX, &[0; SHARDS]);
+    }
+
+    /// Counts a group that stands at `offset` in the binlog, but only what belongs to shards that were not written to a
+    /// snapshot after it, at the offsets `written`.
+    pub(super) fn replay(&mut self, group: &Group, offset: u64, written: &[u64; SHARDS]) {
+        self.advance(group.time_ms);
+        let of = Now::at(&self.decay, group.time_ms);
+        let mut counting = Counting { of, sums: Sums::table(), salt: 0, offset, written };
         for batch in &group.batches {
             if batch.mark.standing(self.mark(&batch.source)) == Standing::New {
                 self.sources.insert(batch.source.clone(), batch.mark);
-                self.count(batch, pulse);
+                self.count(batch, &mut counting);
             }
         }
         self.evict();
@@ -129,54 +203,27 @@ impl Table {
         self.best(region, 0.0, limit, |_| true)
     }
 
-    /// The files of a region best in `rating / size^exponent`, best first, at most `limit` of those that
-    /// `accept` takes. It keeps no more than `limit` at a time, and asks `accept` only about files that beat the worst
-    /// of those.
-    pub fn best(
-        &self,
-        region: RegionId,
-        exponent: f64,
-        limit: usize,
-        mut accept: impl FnMut(&RatedFile) -> bool,
-    ) -> Vec<Ranked<'_>> {
-        let pairs = self.regions.get(&region).into_iter().flatten();
-        // The worst on top: it goes when a better one comes.
-        let mut best: BinaryHeap<Reverse<Contender<'_>>> = BinaryHeap::new();
-        for (&index, &rating) in pairs {
-            let file = self.files.file(index);
-            let contender = Contender(Ranked { file, rating, score: self.worth(file, rating, exponent) });
-            if best.len() < limit {
-                if accept(file) {
-                    best.push(Reverse(contender));
-                }
-            } else if let Some(mut worst) = best.peek_mut()
-                && contender > worst.0
-                && accept(file)
-            {
-                *worst = Reverse(contender);
-            }
-        }
-        // Ascending by the reversed order: best first.
-        best.into_sorted_vec().into_iter().map(|Reverse(Contender(ranked))| ranked).collect()
-    }
-
     /// What [`Table::best`] would rank this file by; nothing when the region does not rate it.
     #[must_use]
     pub fn score(&self, region: RegionId, name: &str, exponent: f64) -> Option<f64> {
-        let index = self.files.find(name)?;
-        let rating = *self.regions.get(&region)?.get(&index)?;
-        Some(self.worth(self.files.file(index), rating, exponent))
+        let place = *self.places.get(&region)?;
+        let (shard, _) = shard_of(name);
+        let shard = &self.shards[usize::from(shard)];
+        let pairs = shard.regions.get(usize::from(place))?;
+        let file = shard.files.find(name, tag(&self.hash, name))?;
+        let pair = pairs.at(pairs.find(file)?)?;
+        Some(worth(pair, self.scorer.score(pair.rating), exponent))
     }
 
     /// Pairs of each region, in order of region.
     pub fn pairs(&self) -> impl Iterator<Item = (RegionId, usize)> {
-        self.regions.iter().map(|(&region, pairs)| (region, pairs.len()))
+        self.places.iter().map(|(&region, &place)| (region, self.regions[usize::from(place)].pairs))
     }
 
     /// Files that at least one region rates.
     #[must_use]
     pub fn file_count(&self) -> usize {
-        self.files.len()
+        self.shards.iter().map(|shard| shard.files.len()).sum()
     }
 
     /// Pairs that had to go since the start, all regions.
@@ -185,91 +232,83 @@ impl Table {
         self.evicted
     }
 
-    fn count(&mut self, batch: &Batch, pulse: Pulse) {
-        for entry in &batch.entries {
-            let Some(index) = self.files.add(&entry.file, entry.size) else { continue };
-            let pairs = self.regions.entry(entry.region).or_default();
-            let rating = pairs.entry(index).or_insert_with(|| {
-                self.files.hold(index);
-                Rating::NONE
-            });
-            pulse.add(rating, entry.downloads);
+    /// Reports of files that full regions do not rate and did not let in, since the start.
+    #[must_use]
+    pub const fn turned_away(&self) -> u64 {
+        self.turned_away
+    }
+
+    /// RAM that the table takes.
+    #[must_use]
+    pub fn bytes(&self) -> Bytes {
+        let mut bytes = Bytes::default();
+        for shard in &self.shards {
+            let (names, index) = shard.files.bytes();
+            bytes.names += names;
+            bytes.index += index;
+            bytes.pairs += shard.regions.capacity() * size_of::<Pairs>();
+            bytes.pairs += shard.regions.iter().map(Pairs::bytes).sum::<usize>();
+        }
+        let newcomers = self.regions.iter().filter_map(|region| region.newcomers.as_ref());
+        bytes.pairs += newcomers.map(Newcomers::bytes).sum::<usize>();
+        bytes
+    }
+
+    /// Puts back a file of a snapshot, which is not there yet: its shard and number; nothing when this build does not
+    /// take its name for canonical.
+    pub(super) fn restore_file(&mut self, name: &str, size: u64) -> Option<(u8, FileIndex)> {
+        let (shard, _) = shard_of(name);
+        let tag = tag(&self.hash, name);
+        Some((shard, self.shards[usize::from(shard)].files.add(name, tag, size)?))
+    }
+
+    /// Puts back a pair of a snapshot; one that is there already stays as it is.
+    pub(super) fn restore_pair(&mut self, region: RegionId, (shard, file): (u8, FileIndex), rating: Rating) {
+        let Some(place) = self.place(region) else { return };
+        let (scorer, now) = (self.scorer, self.now);
+        let shard = &mut self.shards[usize::from(shard)];
+        let size = shard.files.size(file);
+        let pairs = shard.pairs(place);
+        if pairs.find(file).is_none() {
+            let pair = Pair::new(file, now.pack(rating), size);
+            let peak = |pair: &Pair| Peak::of(scorer.score(pair.rating));
+            pairs.insert(pair, peak(&pair), peak);
+            shard.files.hold(file);
+            self.regions[usize::from(place)].pairs += 1;
         }
     }
 
-    /// Takes the lowest pairs away where there are more than `pairs_max`.
-    fn evict(&mut self) {
-        for pairs in self.regions.values_mut() {
-            if pairs.len() <= self.pairs_max {
-                continue;
-            }
-            let too_many = pairs.len() - (self.pairs_max - self.pairs_max / 16);
-            let mut scored: Vec<(f64, FileIndex)> =
-                pairs.iter().map(|(&index, &rating)| (self.decay.score(rating), index)).collect();
-            let files = &self.files;
-            scored.select_nth_unstable_by(too_many - 1, |a, b| {
-                a.0.total_cmp(&b.0).then_with(|| files.file(a.1).name.cmp(&files.file(b.1).name))
-            });
-            for &(_, index) in &scored[..too_many] {
-                pairs.remove(&index);
-                self.files.release(index);
-            }
-            self.evicted += too_many as u64;
+    /// Where a region is in the lists; nothing for a 65,536th region.
+    fn place(&mut self, region: RegionId) -> Option<u16> {
+        if let Some(&place) = self.places.get(&region) {
+            return Some(place);
         }
-    }
-
-    /// `log2(rating / size^exponent)`; an empty file counts as one byte.
-    #[expect(clippy::cast_precision_loss, reason = "a byte in a petabyte ranks nothing")]
-    fn worth(&self, file: &RatedFile, rating: Rating, exponent: f64) -> f64 {
-        self.decay.score(rating) - exponent * (file.size.max(1) as f64).log2()
-    }
-}
-
-/// The higher score is the greater; of equal ones the name that comes first.
-#[derive(Debug)]
-struct Contender<'a>(Ranked<'a>);
-
-impl Ord for Contender<'_> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.score.total_cmp(&other.0.score).then_with(|| other.0.file.name.cmp(&self.0.file.name))
+        let place = u16::try_from(self.regions.len()).ok().filter(|&place| place < u16::MAX)?;
+        self.places.insert(region, place);
+        self.regions.push(Region {
+            id: region,
+            pairs: 0,
+            lowest: None,
+            cursor: (0, 0),
+            newcomers: None,
+            caches: Vec::new(),
+        });
+        Some(place)
     }
 }
 
-impl PartialOrd for Contender<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Contender<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Contender<'_> {}
-
-/// Spreads an index that this process itself gave out: nobody can choose collisions (Fibonacci hashing).
-#[derive(Debug, Default)]
-pub(super) struct IndexHasher(u64);
-
-impl Hasher for IndexHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u32(u32::from(byte));
+impl Shard {
+    fn pairs(&mut self, place: u16) -> &mut Pairs {
+        let place = usize::from(place);
+        if self.regions.len() <= place {
+            self.regions.resize_with(place + 1, Pairs::default);
         }
-    }
-
-    fn write_u32(&mut self, index: u32) {
-        let mixed = (self.0 ^ u64::from(index)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // The map takes its buckets from the low bits, which the multiplication leaves poor.
-        self.0 = mixed ^ (mixed >> 32);
+        &mut self.regions[place]
     }
 }
+
+/// Parts of the table; a shard's number is one byte of a hash.
+pub(super) const SHARDS: usize = 256;
 
 #[cfg(test)]
 mod tests;

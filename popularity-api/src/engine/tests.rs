@@ -1,7 +1,5 @@
 //! The engine as a whole: its thread, on a simulated disk and on a real one.
 
-use geo::RegionId;
-
 use super::batch::Entry;
 use super::folder::Disk;
 use super::folder::simulated::Simulated;
@@ -119,6 +117,34 @@ async fn a_full_disk_refuses_batches_and_answers_reads() {
 }
 
 #[tokio::test]
+async fn a_disk_too_full_for_a_snapshot_keeps_the_binlog_until_there_is_room() {
+    let disk = Arc::new(Simulated::default());
+    let often = Settings { snapshot_binlog_bytes: 1, snapshot_every: Duration::ZERO, ..settings() };
+    let metrics = Metrics::register(&Registry::new()).unwrap();
+    let folder = Arc::clone(&disk) as Arc<dyn Folder>;
+    let (engine, _) = Engine::open(folder, &often, metrics.clone()).unwrap();
+    let entry = |n| Entry { file: format!("c1/{n}{}", "x".repeat(3000)).into(), ..batch("", 1).entries.remove(0) };
+    let many = Batch { entries: (0..200).map(entry).collect(), ..batch("sun4-1-2", 1) };
+    // A frame fits, and a second file of all names does not.
+    disk.fill_up(Some(1_200_000));
+    engine.count(many).await.unwrap();
+    let mut sequence = 0;
+    while metrics.snapshot_failures.get() == 0 {
+        sequence += 1;
+        engine.count(batch("sun4-1-1", sequence)).await.unwrap();
+    }
+    assert!(disk.list().unwrap().iter().all(|name| snapshot::offset_of(name).is_none()));
+    disk.fill_up(None);
+    while disk.list().unwrap().iter().all(|name| snapshot::offset_of(name).is_none()) {
+        sequence += 1;
+        engine.count(batch("sun4-1-1", sequence)).await.unwrap();
+    }
+    let found = open(&Arc::new(disk.crash(0)));
+    assert_eq!(found.table().mark("sun4-1-1").sequence, sequence);
+    assert_eq!((found.table().file_count(), found.table().mark("sun4-1-2").sequence), (201, 1));
+}
+
+#[tokio::test]
 async fn a_queue_that_is_full_says_busy() {
     let disk = Arc::new(Simulated::default());
     let bytes = batch("sun4-1-1", 1).bytes();
@@ -154,6 +180,22 @@ async fn closing_leaves_a_snapshot_and_nothing_to_replay() {
     assert!(recovered.snapshot.is_some());
     assert_eq!(recovered.groups, 0);
     assert_eq!(engine.table().mark("sun4-1-1"), Mark { boot: 1, sequence: 1 });
+}
+
+#[tokio::test]
+async fn what_a_cache_says_it_holds_is_noted() {
+    let engine = open(&Arc::new(Simulated::default()));
+    engine.count(batch("sun4-1-1", 1)).await.unwrap();
+    let held = |engine: &Engine| engine.table().carried(RegionId(4), "cache4-1", 0.5, 9, |_| true).held.len();
+    for (complete, added, removed, expected) in [
+        (true, &["c1/a", "c1/b"][..], &[][..], 1),
+        (false, &[], &["c1/a"], 0),
+        (false, &["c1/a"], &[], 1),
+        (true, &[], &[], 0),
+    ] {
+        engine.note_held(RegionId(4), "cache4-1", complete, added.iter().copied(), removed.iter().copied());
+        assert_eq!(held(&engine), expected, "{complete} {added:?} {removed:?}");
+    }
 }
 
 #[tokio::test]

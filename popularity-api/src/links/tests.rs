@@ -62,6 +62,28 @@ fn an_empty_region_sends_its_clients_to_the_neighbour() {
 }
 
 #[test]
+fn the_regions_of_a_client_are_those_that_stand() {
+    let mut world = World::new();
+    // Nothing is known of the client: the default region 4, and its neighbours 5 and 6.
+    let regions = |world: &World, scheme, now_ms| {
+        let resolver = Resolver::load(&geo::resolver::Sources::default(), &world.topology).unwrap();
+        let view = world.registry.at(now_ms);
+        let visitor = Visitor::new([192, 0, 2, 1].into(), scheme, &resolver, &world.topology, view);
+        visitor.regions.iter().map(|region| region.id.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(regions(&world, Scheme::Https, 0), "4 5 6");
+    assert_eq!(regions(&world, Scheme::Http, 0), "4 5");
+    world.alive(&["sun4-1-1", "sun6-1-1"], 10_000);
+    assert_eq!(regions(&world, Scheme::Https, 10_000), "4 6");
+    let full = Load { bits_per_second: 9.9e9, ..Load::default() };
+    world.report("sun4-1-1", full, Vec::new(), 20_000);
+    assert_eq!(regions(&world, Scheme::Https, 20_000), "4", "better full than none");
+    world.alive(&["sun6-1-1"], 20_000);
+    assert_eq!(regions(&world, Scheme::Https, 20_000), "6 4");
+    assert_eq!(regions(&world, Scheme::Https, 99_000), "4 5 6", "nobody lives");
+}
+
+#[test]
 fn a_server_without_a_port_for_the_scheme_is_passed_over() {
     let world = World::new();
     let ask = |scheme| {

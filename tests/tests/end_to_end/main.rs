@@ -16,7 +16,9 @@
 //! - [`hot`]: a file that one sun is not enough for; a file whose owner changed.
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
 //! - [`purge`]: what was purged is served by nobody any more.
+//! - [`geo_serve`]: one server says which region serves whom; the others follow its table.
 //! - [`restarts`]: kill -9 and drain.
+//! - [`geo_bmp`]: real routers, and what they tell.
 //! - [`upgrade`]: a new process takes over, and no client notices.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`geo_oracle`]: which region an address is in, beside other implementations.
@@ -32,7 +34,9 @@ mod conformance;
 mod crowds;
 mod demo;
 mod fills;
+mod geo_bmp;
 mod geo_oracle;
+mod geo_serve;
 mod hostile;
 mod hot;
 mod parts;

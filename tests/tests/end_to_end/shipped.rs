@@ -8,7 +8,7 @@ use tests::poll;
 use tests::process::Daemon;
 use tests::settings::token_file;
 use tests::topology::Server;
-use tests::world::{API, World};
+use tests::world::{API, GEO, World};
 
 use crate::CacheStatus;
 use crate::carrying::links;
@@ -30,6 +30,14 @@ async fn the_shipped_configs_carry_a_file_from_shell_to_shell() {
     ];
     let cache = [(top("vault"), folder(&world, "vault"))];
     let cache = cache.into_iter().chain(edge(&world, world.server("cache1-1"), true)).collect();
+    let geo = vec![
+        (top("listen"), quoted(world.geo())),
+        (top("admin"), quoted(world.geo_admin())),
+        (top("topology"), quoted(world.topology_file().display())),
+        (top("data"), folder(&world, "geo")),
+        (top("tokens"), quoted(world.path("tokens.toml").display())),
+    ];
+    let _geo = start(&world, "geo serve", GEO, geo, world.geo_admin()).await;
     let _api = start(&world, API, API, api, world.api_admin()).await;
     let _sun = start(
         &world,
@@ -58,7 +66,7 @@ fn every_shipped_config_is_driven_here() {
         .filter(|name| name.ends_with(".toml"))
         .collect();
     files.sort();
-    let driven = ["cache-daemon.toml", "popularity-api.toml", "sun.toml"];
+    let driven = ["cache-daemon.toml", "geo.toml", "popularity-api.toml", "sun.toml"];
     let documents = ["tokens.toml", "topology.toml"];
     for file in &files {
         assert!(driven.contains(&file.as_str()) || documents.contains(&file.as_str()), "nothing starts from {file}");
@@ -101,7 +109,7 @@ fn start(
     values: Vec<((&'static str, &'static str), String)>,
     admin: std::net::SocketAddr,
 ) -> impl Future<Output = Daemon> + use<> {
-    let file = shipped().join(format!("{program}.toml"));
+    let file = shipped().join(format!("{}.toml", program.split(' ').next().unwrap_or(program)));
     let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     let text = values.into_iter().fold(text, |text, ((table, key), value)| set(&text, table, key, &value));
     let config = world.path(&format!("{name}.toml"));

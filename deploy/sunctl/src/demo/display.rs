@@ -16,7 +16,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::table::bytes;
+use geo::answer::bytes;
 
 /// What is known at one moment; counters since the start.
 #[derive(Clone, Debug, Default, PartialEq)]

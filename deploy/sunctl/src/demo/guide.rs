@@ -74,7 +74,7 @@ pub fn text(ports: Ports, folder: &Folder, files: &Files, library: &Library, pro
 }
 
 fn listeners(text: &mut String, ports: Ports) {
-    let mut table = crate::table::Table::new(&["REGION", "SERVER", "WEIGHT", "HTTPS", "HTTP", "INTERNAL", "ADMIN"]);
+    let mut table = geo::answer::Table::new(&["REGION", "SERVER", "WEIGHT", "HTTPS", "HTTP", "INTERNAL", "ADMIN"]);
     for node in &NODES {
         table.row([
             node.region.to_string(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Mutex;
 
-use super::Folder;
+use super::{Folder, Writing};
 
 /// The folder; share it by reference, crash it with [`Simulated::crash`].
 #[derive(Debug, Default)]
@@ -127,12 +127,16 @@ impl Folder for Simulated {
         Ok(())
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn replace_with(&self, name: &str, write: Writing<'_>) -> io::Result<()> {
+        // Others use the folder meanwhile.
+        let mut bytes = Vec::new();
+        write(&mut bytes)?;
         let mut state = self.state.lock().unwrap();
         if state.room(bytes.len()) < bytes.len() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        state.files.insert(name.to_owned(), Content { bytes: bytes.to_vec(), synced: bytes.len() });
+        let synced = bytes.len();
+        state.files.insert(name.to_owned(), Content { bytes, synced });
         Ok(())
     }
 

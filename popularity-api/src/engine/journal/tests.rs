@@ -5,7 +5,7 @@ use geo::RegionId;
 use super::super::batch::{Batch, Entry};
 use super::super::decay::{Decay, LANDMARK_MS};
 use super::super::folder::simulated::Simulated;
-use super::super::table::Mark;
+use super::super::table::{Mark, Ranked, SHARDS};
 use super::*;
 
 #[test]
@@ -84,6 +84,50 @@ fn snapshots_and_the_binlog_after_them_give_the_same_table() {
     let frame = |sequence: usize| (sequence * FRAME_BYTES) as u64;
     let expected = [binlog::segment_name(frame(15)), snapshot::name(frame(15)), snapshot::name(frame(20))];
     assert_eq!(disk.list().unwrap(), expected, "two snapshots, the binlog since the older one");
+}
+
+#[test]
+fn what_comes_while_a_snapshot_is_written_is_counted_once() {
+    // A group after every so many shards, of files all over the table; many of them are in sections before and after.
+    for every in [1, 7, 100, 255] {
+        let disk = Arc::new(Simulated::default());
+        let (mut journal, mut table, _) = open(&disk);
+        let mut sequence = 0;
+        let mut count = |journal: &mut Journal, table: &mut Table| {
+            sequence += 1;
+            let mut group = group(sequence);
+            group.time_ms += sequence * 1000;
+            let file = |n: u64| format!("c1/{}", (sequence + n) % 90);
+            let entry = |n| Entry { region: RegionId(4), file: file(n).into(), size: 1000, downloads: 1.0 };
+            group.batches[0].entries = (0..20).map(entry).collect();
+            journal.commit(&group).unwrap();
+            table.apply(&group);
+            table.reached = journal.end();
+        };
+        (0..20).for_each(|_| count(&mut journal, &mut table));
+        let offset = journal.begin_snapshot();
+        let header = snapshot::header(&table, offset, 0);
+        let mut sections = Vec::new();
+        for shard in 0..SHARDS {
+            sections.push(snapshot::section(&table, shard, offset, table.reached));
+            if shard % every == 0 {
+                count(&mut journal, &mut table);
+            }
+        }
+        let mut bytes = Vec::new();
+        snapshot::write_to(&mut bytes, &header, offset, |shard| sections[shard].clone()).unwrap();
+        disk.replace(&snapshot::name(offset), &bytes).unwrap();
+        journal.end_snapshot(offset).unwrap();
+        (0..3).for_each(|_| count(&mut journal, &mut table));
+        let (_, found, recovered) = open(&Arc::new(disk.crash(0)));
+        assert_eq!(recovered.snapshot, Some(offset));
+        assert_eq!(found.mark("sun4-1-1"), table.mark("sun4-1-1"));
+        let tops = |table: &Table| -> Vec<(String, f64, f64)> {
+            let own = |ranked: &Ranked<'_>| (ranked.file.name.to_owned(), ranked.rating.hour, ranked.rating.days);
+            table.top(RegionId(4), 100).iter().map(own).collect()
+        };
+        assert_eq!(tops(&found), tops(&table), "a group after every {every} shards");
+    }
 }
 
 #[test]

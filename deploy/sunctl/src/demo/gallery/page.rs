@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use popularity_api::wire::{Link, Links};
 
 use crate::demo::media::{MediaFile, MediaKind};
-use crate::table::bytes;
+use geo::answer::bytes;
 
 /// What one page shows.
 #[derive(Debug)]

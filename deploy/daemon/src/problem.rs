@@ -3,7 +3,16 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::wire::Problem;
+/// What every refusal carries: problem details (RFC 9457).
+#[derive(Clone, Debug, serde::Deserialize, PartialEq, serde::Serialize)]
+pub struct Problem {
+    /// Short, the same for every occurrence.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What, where and what to do.
+    pub detail: String,
+}
 
 /// A call that is refused.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -82,9 +82,11 @@ pub fn bytes(count: u64) -> String {
     if scaled < 10.0 { format!("{scaled:.1} {name}") } else { format!("{scaled:.0} {name}") }
 }
 
-/// A number, perhaps with a unit directly behind it.
+/// A number, perhaps with a unit behind it; an address is none.
 fn is_number(cell: &str) -> bool {
-    cell.is_empty() || cell == "-" || cell.starts_with(|first: char| first.is_ascii_digit())
+    let number = |text: &str| text.parse::<f64>().is_ok() && text.starts_with(|first: char| first.is_ascii_digit());
+    let unit = |of: char| of.is_alphabetic() || matches!(of, '%' | '/' | ' ');
+    cell.is_empty() || cell == "-" || number(cell) || number(cell.trim_end_matches(unit))
 }
 
 #[cfg(test)]
@@ -102,6 +104,26 @@ mod tests {
              sun4-2-1      100\n\
              sun4-2-10       5  draining\n"
         );
+    }
+
+    #[test]
+    fn addresses_are_no_numbers() {
+        for (cell, number) in [
+            ("", true),
+            ("-", true),
+            ("5", true),
+            ("0.25%", true),
+            ("1.7 MB", true),
+            ("10 Gbit/s", true),
+            ("7.9e28", true),
+            ("192.0.2.1", false),
+            ("192.0.2.0/24", false),
+            ("2001:db8::1", false),
+            ("4 5", false),
+            ("nan", false),
+        ] {
+            assert_eq!(is_number(cell), number, "{cell}");
+        }
     }
 
     #[test]

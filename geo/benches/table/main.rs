@@ -1,0 +1,78 @@
+//! The table beside two crates that hold prefixes, with a full routing table: `tests/bench/geo [PREFIX LIST]`.
+//!
+//! All of it in one run, contestants in turn, medians of rounds: on a busy machine ratios hold where nanoseconds do not.
+
+mod changes;
+mod data;
+mod lookups;
+
+use std::hint::black_box;
+use std::io::Write;
+use std::time::Instant;
+
+use data::Full;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use geo::table::{Base, Content, Stamp, Writer};
+
+fn main() {
+    // `cargo bench` adds a flag of its own.
+    let file = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let full = Full::of(file.as_deref());
+    println!("{} IPv4 and {} IPv6 prefixes\n", full.v4.len(), full.v6.len());
+    let mut writer = build_and_load(&full);
+    lookups::run(&full, writer.table());
+    changes::run(&full, &mut writer);
+}
+
+fn build_and_load(full: &Full) -> Writer {
+    println!("| table | median of {ROUNDS} | |\n|---|---|---|");
+    let content = full.content();
+    let mut copies: Vec<_> = (0..ROUNDS).map(|_| content.clone()).collect();
+    let mut last = None;
+    row("rebuild, ms", || copies.pop().expect("one for each round"), |copy| drop(last.replace(Writer::build(copy))));
+    let writer = last.expect("there were rounds");
+    row("what a table says, for a rebuild, ms", || (), |()| used(writer.content()));
+    let mut bytes = Vec::new();
+    row("encode, ms", || (), |()| bytes = writer.encode(&Stamp::default()));
+    let mut zipped = Vec::new();
+    row(
+        "gzip of that, ms",
+        || (),
+        |()| {
+            let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+            gzip.write_all(&bytes).expect("to RAM");
+            zipped = gzip.finish().expect("to RAM");
+        },
+    );
+    row("load: decode and build, ms", || (), |()| used(Writer::decode(&bytes).expect("a table")));
+    let bare = Writer::build(Content { base: Base::default(), ..content.clone() }).encode(&Stamp::default());
+    row("load without a base, ms", || (), |()| used(Writer::decode(&bare).expect("a table")));
+    let counts = writer.table().counts();
+    println!("| file, bytes | {} | gzip {} |", bytes.len(), zipped.len());
+    let prefixes = Writer::build(Content { base: Base::default(), ..content }).table().counts().bytes;
+    println!("| RAM of the prefixes, MiB | {:.1} | |", prefixes as f64 / f64::from(1 << 20));
+    println!("| RAM with the base, MiB | {:.1} | {counts:?} |\n", counts.bytes as f64 / f64::from(1 << 20));
+    writer
+}
+
+/// Times `run` on what `prepare` gives.
+fn row<T>(what: &str, mut prepare: impl FnMut() -> T, mut run: impl FnMut(T)) {
+    let mut times: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let prepared = prepare();
+            let began = Instant::now();
+            run(prepared);
+            began.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_unstable_by(f64::total_cmp);
+    println!("| {what} | {:.1} | {:.1} .. {:.1} |", times[ROUNDS / 2], times[0], times[ROUNDS - 1]);
+}
+
+/// What is computed and not looked at.
+fn used<T>(what: T) {
+    black_box(what);
+}
+
+const ROUNDS: usize = 7;

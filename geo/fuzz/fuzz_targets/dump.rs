@@ -1,0 +1,4 @@
+//! An MRT dump.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| geo::feed::fuzz::dump(bytes));

@@ -1,0 +1,4 @@
+//! A connection's bytes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| geo::feed::fuzz::stream(bytes));

@@ -1,0 +1,68 @@
+//! What the listener counts.
+
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// Counters of the listener, by router; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    connected: IntGaugeVec,
+    connections: IntCounterVec,
+    messages: IntCounterVec,
+    malformed: IntCounterVec,
+    bytes: IntCounterVec,
+    refused: IntCounter,
+}
+
+impl Metrics {
+    /// Makes and registers them.
+    ///
+    /// # Errors
+    ///
+    /// When the registry has one of these names already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| -> Result<IntCounterVec, prometheus::Error> {
+            let counter = IntCounterVec::new(Opts::new(format!("geo_bmp_{name}"), help), &["router"])?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let connected = Opts::new("geo_bmp_connected", "Whether the router is connected");
+        let connected = IntGaugeVec::new(connected, &["router"])?;
+        registry.register(Box::new(connected.clone()))?;
+        let refused = "Connections from addresses that no router has";
+        let refused = IntCounter::new("geo_bmp_refused_total", refused)?;
+        registry.register(Box::new(refused.clone()))?;
+        Ok(Self {
+            connected,
+            connections: counter("connections_total", "Connections of the router")?,
+            messages: counter("messages_total", "BMP messages")?,
+            malformed: counter("malformed_total", "BMP messages or attributes that could not be read")?,
+            bytes: counter("bytes_total", "Bytes received")?,
+            refused,
+        })
+    }
+
+    pub(super) fn connected(&self, router: &str) {
+        self.connected.with_label_values(&[router]).set(1);
+        self.connections.with_label_values(&[router]).inc();
+    }
+
+    pub(super) fn lost(&self, router: &str) {
+        self.connected.with_label_values(&[router]).set(0);
+    }
+
+    pub(super) fn message(&self, router: &str) {
+        self.messages.with_label_values(&[router]).inc();
+    }
+
+    pub(super) fn malformed(&self, router: &str) {
+        self.malformed.with_label_values(&[router]).inc();
+    }
+
+    pub(super) fn read(&self, router: &str, bytes: usize) {
+        self.bytes.with_label_values(&[router]).inc_by(bytes as u64);
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.inc();
+    }
+}

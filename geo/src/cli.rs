@@ -1,0 +1,213 @@
+//! The command line of `geo`: what can be asked, and where the answer comes from.
+//!
+//! ```text
+//!   geo serve   --config FILE [--check]                       the daemon
+//!   geo build   --config FILE --out TABLE                     what the daemon would publish, without routers
+//!   geo lookup  ADDRESS...   --topology FILE [--prefixes FILE]... | --table | --server | --config
+//!   geo explain ADDRESS      --server URL | --config FILE
+//!   geo audit, geo stats     --server URL | --config FILE
+//!   geo diff    BEFORE AFTER                                  tables: files or servers
+//! ```
+
+mod ask;
+mod diff;
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::answer::Answer;
+use crate::topology::RegionId;
+
+/// Which region serves a client, and why.
+#[derive(Debug, Parser)]
+#[command(name = "geo", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    /// Answer in JSON, for programs.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve and publish which region serves whom: the daemon.
+    Serve(ServeArgs),
+    /// Build the table that a server would publish from its files, without routers.
+    Build(BuildArgs),
+    /// Print the regions that serve each address, best first, and why.
+    Lookup(LookupArgs),
+    /// Print all that is known of an address: prefixes, regions, and what put one before the other.
+    Explain(ExplainArgs),
+    /// Print what an operator should look at.
+    Audit(Asked),
+    /// Print sizes, sources and peers.
+    Stats(Asked),
+    /// Print which share of the addresses moves between which regions, from one table to another.
+    Diff(DiffArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Config file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Check the config and all it names, print "ok" or every problem, bind nothing.
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Debug, Args)]
+struct BuildArgs {
+    /// A server's config.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Where the table goes.
+    #[arg(long, value_name = "TABLE")]
+    out: PathBuf,
+}
+
+/// Who knows.
+#[derive(Clone, Debug, Args)]
+struct Asked {
+    /// A server that runs, http://10.0.0.6:8095 [env: SUN_GEO].
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    server: Option<String>,
+    /// File with a token for it [env: SUN_TOKEN_FILE].
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// A server's config: the answer is worked out from the files that it names, without routers.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct LookupArgs {
+    /// IPv4 or IPv6 addresses of clients; `-` reads them from the standard input, one a line.
+    #[arg(required = true, value_name = "ADDRESS")]
+    addresses: Vec<String>,
+    #[command(flatten)]
+    asked: Asked,
+    /// A table, of `geo build` or of a follower's folder; with --topology.
+    #[arg(long, value_name = "TABLE", requires = "topology", conflicts_with_all = ["server", "config"])]
+    table: Option<PathBuf>,
+    /// The topology's file [env: SUN_TOPOLOGY].
+    #[arg(long, value_name = "FILE")]
+    topology: Option<PathBuf>,
+    /// With --topology: a prefix list, lines of `prefix region` or `prefix,region`; may be given several times.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "config", "table"])]
+    prefixes: Vec<PathBuf>,
+    /// With --topology: a city or country file in MaxMind's format.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "config", "table"])]
+    geoip: Option<PathBuf>,
+    /// The region of a country, for a geoip file without positions; may be given several times.
+    #[arg(long = "country", value_name = "CODE=REGION")]
+    countries: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct ExplainArgs {
+    /// A client's address.
+    address: String,
+    #[command(flatten)]
+    asked: Asked,
+}
+
+#[derive(Debug, Args)]
+struct DiffArgs {
+    /// A table's file, or a server that publishes one, http://10.0.0.6:8095.
+    before: String,
+    /// The other one.
+    after: String,
+    /// File with a token for servers [env: SUN_TOKEN_FILE].
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// Runs the process's command line; the exit status is 1 when something is wrong, 2 for a mistake in it.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Command::Serve(args) = &cli.command {
+        return daemon::process::status(crate::serve::run(&args.config, args.check));
+    }
+    match run(&cli) {
+        Ok(answer) => {
+            let text = if cli.json { format!("{:#}\n", answer.json) } else { answer.text };
+            // A reader that left (`| head`) has seen what it wanted.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            if answer.good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("geo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<Answer> {
+    match &cli.command {
+        Command::Serve(args) => anyhow::bail!("{}: a daemon gives no answer", args.config.display()),
+        Command::Build(args) => build(args),
+        Command::Lookup(args) => ask::lookup(args),
+        Command::Explain(args) => {
+            let address: IpAddr = args
+                .address
+                .parse()
+                .with_context(|| format!("{:?}: give an address, 192.0.2.1 or 2001:db8::1", args.address))?;
+            ask::ask(&args.asked, ask::Question::Explain(address), cli.json)
+        }
+        Command::Audit(asked) => ask::ask(asked, ask::Question::Audit, cli.json),
+        Command::Stats(asked) => ask::ask(asked, ask::Question::Stats, cli.json),
+        Command::Diff(args) => {
+            let table = |named: &str| ask::table_of(named, args.token_file.as_deref());
+            Ok(diff::answer(&table(&args.before)?, &table(&args.after)?))
+        }
+    }
+}
+
+/// Writes what a server would publish.
+fn build(args: &BuildArgs) -> anyhow::Result<Answer> {
+    let engine = ask::engine(&args.config)?;
+    let (position, bytes) = engine.encode(unix_s());
+    let about = || format!("table {}", args.out.display());
+    crate::file::write_atomically(&args.out, &bytes).with_context(about)?;
+    let counts = engine.table().counts();
+    let (v4, v6) = (counts.prefixes_v4, counts.prefixes_v6);
+    let ranges = counts.ranges_v4 + counts.ranges_v6;
+    let size = crate::answer::bytes(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+    let text = format!("{}: {size}, {v4} IPv4 and {v6} IPv6 prefixes, {ranges} ranges of geoip\n", args.out.display());
+    let json = serde_json::json!({
+        "table": args.out, "bytes": bytes.len(), "position": position.to_string(),
+        "prefixes_ipv4": v4, "prefixes_ipv6": v6, "ranges_geoip": ranges,
+    });
+    Ok(Answer::good(text, json))
+}
+
+fn unix_s() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn country(pair: &str) -> anyhow::Result<(String, RegionId)> {
+    let (code, region) = pair.split_once('=').with_context(|| format!("--country {pair}: give CODE=REGION, RU=4"))?;
+    let region = region.parse().with_context(|| format!("--country {pair}: a region is 0..=65535"))?;
+    Ok((code.to_owned(), RegionId(region)))
+}
+
+/// A variable that is set and not empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+const AFTER_HELP: &str = "\
+Environment:
+  SUN_GEO         default of --server
+  SUN_TOPOLOGY    default of --topology
+  SUN_TOKEN_FILE  default of --token-file
+
+Exit status: 0 all is well, 1 something is wrong, 2 a mistake on the command line.";

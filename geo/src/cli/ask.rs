@@ -1,0 +1,153 @@
+//! Who is asked: a server that runs, files of its config, or a table.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+
+use super::{Asked, LookupArgs, country, variable};
+use crate::answer::Answer;
+use crate::client::{Client, Server, TABLE_BYTES_MAX, Whole};
+use crate::engine::{Engine, Loaded};
+use crate::file;
+use crate::resolver::{Resolver, Sources};
+use crate::serve::{self, Config, report};
+use crate::table::{Stamp, Table, Writer};
+use crate::topology::Topology;
+use crate::wire::{ADDRESSES_MAX, Resolved};
+
+/// A question to whoever knows.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Question {
+    Explain(IpAddr),
+    Audit,
+    Stats,
+}
+
+/// Asks a server, or the engine over the files of its config.
+pub(super) fn ask(asked: &Asked, question: Question, json: bool) -> anyhow::Result<Answer> {
+    if let Some(config) = &asked.config {
+        let engine = engine(config)?;
+        return Ok(match question {
+            Question::Explain(address) => report::explanation(&engine.explain(address)),
+            Question::Audit => report::audit(&engine.audit(Instant::now())),
+            Question::Stats => report::stats(&engine.stats(Instant::now())),
+        });
+    }
+    let client = client(asked.server.as_deref(), asked.token_file.as_deref())?
+        .context("who is asked? Say --server URL, set SUN_GEO, or say --config FILE")?;
+    waiting(async {
+        Ok(match question {
+            Question::Explain(address) => client.told(&["explain", &address.to_string()], json).await?,
+            Question::Audit => client.told(&["audit"], json).await?,
+            Question::Stats => client.told(&["stats"], json).await?,
+        })
+    })
+}
+
+/// The regions of addresses, from whatever was named.
+pub(super) fn lookup(args: &LookupArgs) -> anyhow::Result<Answer> {
+    let parse = |text: &String| {
+        text.parse::<IpAddr>().with_context(|| format!("{text:?}: give an address, 192.0.2.1 or 2001:db8::1"))
+    };
+    let addresses = named(&args.addresses)?.iter().map(parse).collect::<anyhow::Result<Vec<_>>>()?;
+    let local = args.topology.is_some() || args.asked.config.is_some();
+    if !local && let Some(client) = client(args.asked.server.as_deref(), args.asked.token_file.as_deref())? {
+        let answers = waiting(async {
+            let mut answers = Vec::with_capacity(addresses.len());
+            for some in addresses.chunks(ADDRESSES_MAX) {
+                answers.append(&mut client.resolve(some.to_vec()).await?.answers);
+            }
+            Ok(answers)
+        })?;
+        return Ok(report::resolved(&answers));
+    }
+    let resolver = resolver(args)?;
+    let answer = |address: &IpAddr| {
+        let resolution = resolver.resolve(*address);
+        Resolved { address: *address, regions: resolution.regions.to_vec(), evidence: resolution.evidence.to_string() }
+    };
+    Ok(report::resolved(&addresses.iter().map(answer).collect::<Vec<_>>()))
+}
+
+/// The addresses asked about, those of the standard input in the place of `-`.
+fn named(told: &[String]) -> anyhow::Result<Vec<String>> {
+    let mut addresses = Vec::with_capacity(told.len());
+    for address in told {
+        if address == "-" {
+            let lines = std::io::read_to_string(std::io::stdin()).context("standard input")?;
+            addresses.extend(lines.split_whitespace().map(str::to_owned));
+        } else {
+            addresses.push(address.clone());
+        }
+    }
+    Ok(addresses)
+}
+
+fn resolver(args: &LookupArgs) -> anyhow::Result<Arc<Resolver>> {
+    if let Some(config) = &args.asked.config {
+        return Ok(engine(config)?.resolver().load_full());
+    }
+    let file = args.topology.clone().or_else(|| variable("SUN_TOPOLOGY").map(PathBuf::from));
+    let file = file.context("who is asked? Say --server URL, --config FILE or --topology FILE")?;
+    let topology = topology(&file)?;
+    if let Some(path) = &args.table {
+        let (writer, _) = table(path)?;
+        return Ok(Arc::new(Resolver::new(Arc::clone(writer.table()), crate::regions::Regions::of(&topology))));
+    }
+    let countries = args.countries.iter().map(|pair| country(pair)).collect::<anyhow::Result<_>>()?;
+    let (prefixes, geoip) = (args.prefixes.clone(), args.geoip.clone());
+    let sources = Sources { prefixes, geoip, countries, ..Sources::default() };
+    Ok(Arc::new(Resolver::load(&sources, &topology)?))
+}
+
+fn topology(file: &Path) -> anyhow::Result<Topology> {
+    let about = || format!("topology {}", file.display());
+    let text = std::fs::read_to_string(file).with_context(about)?;
+    Topology::parse(&text).with_context(about)
+}
+
+/// The engine over the files of a server's config; nobody hears routers here.
+pub(super) fn engine(file: &Path) -> anyhow::Result<Engine> {
+    let config: Config = daemon::config::load(file)?;
+    let problems = config.problems();
+    anyhow::ensure!(problems.is_empty(), "{}: {}", file.display(), problems.join("\n"));
+    let topology = serve::topology(&config).map_err(anyhow::Error::msg)?;
+    let mut inputs = config.inputs();
+    inputs.feeds.clear();
+    let loaded = Loaded::read(&inputs, &topology)?;
+    Ok(Engine::start(loaded, None, serve::epoch(), Instant::now()))
+}
+
+/// A table's file, or that of a server.
+pub(super) fn table_of(named: &str, token_file: Option<&Path>) -> anyhow::Result<Arc<Table>> {
+    if !named.contains("://") {
+        return Ok(Arc::clone(table(Path::new(named))?.0.table()));
+    }
+    let client = client(Some(named), token_file)?.context("a server has an address")?;
+    let whole = waiting(async { Ok(client.table(None).await?) })?;
+    let Whole::New(bytes) = whole else { anyhow::bail!("{named}: it gave no table") };
+    let (writer, _) = Writer::decode(&bytes).with_context(|| named.to_owned())?;
+    Ok(Arc::clone(writer.table()))
+}
+
+fn table(path: &Path) -> anyhow::Result<(Writer, Stamp)> {
+    let about = || format!("table {}", path.display());
+    let bytes = file::read_bounded(path, TABLE_BYTES_MAX as u64).with_context(about)?;
+    Writer::decode(&bytes).with_context(about)
+}
+
+/// The server that is named on the command line or in the environment.
+fn client(server: Option<&str>, token_file: Option<&Path>) -> anyhow::Result<Option<Client>> {
+    let Some(url) = server.map(str::to_owned).or_else(|| variable("SUN_GEO")) else { return Ok(None) };
+    let token_file = token_file.map(Path::to_owned).or_else(|| variable("SUN_TOKEN_FILE").map(PathBuf::from));
+    let token_file = token_file.context("whose token? Say --token-file FILE or set SUN_TOKEN_FILE")?;
+    Ok(Some(Client::new(&Server { url, token_file })?))
+}
+
+/// Runs what waits for the network.
+fn waiting<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?.block_on(work)
+}

@@ -1,0 +1,276 @@
+//! Dumps of routing tables, as routes.
+//!
+//! ```text
+//!   a dump with a region     --> one feed of the RIB
+//!   one without a region     --> a feed for each region that origin rules name;  origin AS --[[origin]]--> which of them
+//! ```
+//!
+//! A dump that ends in the middle counts as far as it goes, and so does one with a broken record: what it says is
+//! better than nothing, and what is missing is told.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::inputs::InputsError;
+use crate::feed::{self, Event, FeedError, View};
+use crate::rib::{Feed, FeedId, FeedKind, Limits, Rib};
+use crate::route::SessionClass;
+use crate::rules::{Origin, Rules};
+use crate::topology::RegionId;
+
+/// A dump of a router's table, or of what it heard since (MRT, RFC 6396).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dump {
+    /// The file; plain, gzip or bzip2.
+    pub file: PathBuf,
+    /// Where the router stands; none: an origin rule says the region of each route.
+    pub region: Option<RegionId>,
+    /// What its peers are.
+    pub class: SessionClass,
+}
+
+/// A dump that was read, for people.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct DumpRead {
+    /// Its path.
+    pub file: String,
+    /// Routes that it told, one for each peer and prefix, later ones of the same again.
+    pub routes: u64,
+    /// Routes that were left out because no origin rule has their AS.
+    pub without_region: u64,
+    /// The first thing in it that could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// All dumps.
+#[derive(Debug)]
+pub(super) struct Dumped {
+    pub(super) rib: Rib,
+    pub(super) files: Vec<DumpRead>,
+}
+
+/// Reads the dumps.
+pub(super) fn read(dumps: &[Dump], origins: &[Origin], rules: &Rules, limits: Limits) -> Result<Dumped, InputsError> {
+    let mut rib = Rib::new(limits);
+    let regions: BTreeSet<RegionId> = origins.iter().map(|origin| origin.region).collect();
+    let of_dump = |dump: &Dump| match dump.region {
+        Some(region) => vec![feed_of(dump, region)],
+        None => regions.iter().map(|&region| feed_of(dump, region)).collect(),
+    };
+    let feeds: Vec<Vec<Feed>> = dumps.iter().map(of_dump).collect();
+    let mut ids = rib.set_feeds(&feeds.concat(), Duration::ZERO).into_iter();
+    let mut files = Vec::new();
+    for (dump, feeds) in dumps.iter().zip(&feeds) {
+        let ways = feeds.iter().zip(&mut ids).filter_map(|(feed, id)| Some(Way { region: feed.region, feed: id? }));
+        let mut reading =
+            Reading { ways: ways.collect(), by_origin: dump.region.is_none(), seen: HashSet::new(), rules };
+        files.push(reading.read(dump, &mut rib)?);
+    }
+    rib.take_everything();
+    Ok(Dumped { rib, files })
+}
+
+fn feed_of(dump: &Dump, region: RegionId) -> Feed {
+    let name = format!("{} region {region}", dump.file.display());
+    let (class, peers, view, kind) = (dump.class, Vec::new(), View::PrePolicy, FeedKind::Dump);
+    Feed { name, region, class, peers, view, prefixes_max: None, kind }
+}
+
+/// A region that routes of a dump may be of.
+struct Way {
+    region: RegionId,
+    feed: FeedId,
+}
+
+struct Reading<'a> {
+    ways: Vec<Way>,
+    by_origin: bool,
+    /// Peers that have said something, by region.
+    seen: HashSet<(FeedId, (std::net::IpAddr, u64))>,
+    rules: &'a Rules,
+}
+
+impl Reading<'_> {
+    fn read(&mut self, dump: &Dump, rib: &mut Rib) -> Result<DumpRead, InputsError> {
+        let file = dump.file.display().to_string();
+        let refuse = |why: &dyn std::fmt::Display| InputsError(format!("{file}: {why}"));
+        let input = File::open(&dump.file).map_err(|error| refuse(&error))?;
+        let mut done = DumpRead { file: file.clone(), ..DumpRead::default() };
+        for event in feed::mrt(input) {
+            match event {
+                Ok(event) => self.take(event, rib, &mut done),
+                Err(error) => problem(&mut done, &error),
+            }
+        }
+        match &done.problem {
+            Some(problem) if done.routes == 0 => return Err(refuse(problem)),
+            Some(problem) => tracing::warn!(file, %problem, routes = done.routes, "a dump counts as far as it goes"),
+            None => {}
+        }
+        Ok(done)
+    }
+
+    fn take(&mut self, event: Event, rib: &mut Rib, done: &mut DumpRead) {
+        let Event::Routes { peer, announced, attributes, .. } = &event else {
+            self.ways.iter().for_each(|way| rib.apply(way.feed, &event, Duration::ZERO));
+            return;
+        };
+        done.routes += announced.len() as u64;
+        if !self.by_origin {
+            self.ways.iter().for_each(|way| rib.apply(way.feed, &event, Duration::ZERO));
+            return;
+        }
+        let origin_as = attributes.as_ref().and_then(|attributes| attributes.origin_as);
+        let region = origin_as.and_then(|origin_as| self.rules.origin(origin_as));
+        if region.is_none() {
+            done.without_region += announced.len() as u64;
+        }
+        let identity = peer.identity();
+        let elsewhere = elsewhere(&event);
+        for way in &self.ways {
+            if region == Some(way.region) {
+                self.seen.insert((way.feed, identity));
+                rib.apply(way.feed, &event, Duration::ZERO);
+            } else if self.seen.contains(&(way.feed, identity)) {
+                rib.apply(way.feed, &elsewhere, Duration::ZERO);
+            }
+        }
+    }
+}
+
+/// What an event means for a region that its routes are not of: the peer has no route there.
+fn elsewhere(event: &Event) -> Event {
+    let Event::Routes { peer, view, announced, withdrawn, .. } = event else { return event.clone() };
+    let withdrawn = withdrawn.iter().chain(announced).copied().collect();
+    Event::Routes { peer: *peer, view: *view, announced: Vec::new(), withdrawn, attributes: None }
+}
+
+fn problem(done: &mut DumpRead, error: &FeedError) {
+    done.problem.get_or_insert_with(|| error.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::regions::Regions;
+    use crate::route::Heard;
+    use crate::topology::Topology;
+
+    #[test]
+    fn a_dump_of_a_router_is_of_its_region() {
+        check(
+            Some(5),
+            &whole(),
+            Ok("10.0.0.0/8: 5 AS64510 (peer 0), 5 AS64511 (peer 1); 10.1.0.0/16: 5 AS64511 (peer 0)"),
+        );
+    }
+
+    #[test]
+    fn a_dump_of_a_collector_is_of_the_regions_that_origin_rules_say() {
+        check(
+            None,
+            &whole(),
+            Ok("10.0.0.0/8: 4 AS64510 (peer 0), 5 AS64511 (peer 1); 10.1.0.0/16: 5 AS64511 (peer 0)"),
+        );
+        // The peer says that another AS announces it now, then that a third one does, which is nowhere.
+        let later = [whole(), rib([10, 0, 0, 0], 8, &[(0, 64_511)])].concat();
+        check(None, &later, Ok("10.0.0.0/8: 5 AS64511 (peer 0), 5 AS64511 (peer 1); 10.1.0.0/16: 5 AS64511 (peer 0)"));
+        let later = [whole(), rib([10, 0, 0, 0], 8, &[(0, 64_999)])].concat();
+        check(None, &later, Ok("10.0.0.0/8: 5 AS64511 (peer 1); 10.1.0.0/16: 5 AS64511 (peer 0)"));
+    }
+
+    #[test]
+    fn a_cut_dump_counts_as_far_as_it_goes() {
+        let whole = whole();
+        let (cut, read) = (&whole[..whole.len() - 1], read_one(Some(5), &whole[..whole.len() - 1]).unwrap());
+        check(Some(5), cut, Ok("10.0.0.0/8: 5 AS64510 (peer 0), 5 AS64511 (peer 1)"));
+        assert_eq!(read.files[0].routes, 2);
+        assert!(read.files[0].problem.as_ref().unwrap().starts_with("byte "), "{:?}", read.files[0].problem);
+        check(Some(5), b"no dump at all", Err("dump: byte "));
+    }
+
+    #[track_caller]
+    fn check(region: Option<u16>, bytes: &[u8], expected: Result<&str, &str>) {
+        let read = match (read_one(region, bytes), expected) {
+            (Ok(read), Ok(_)) => read,
+            (Err(InputsError(why)), Err(expected)) => {
+                assert!(why.rsplit('/').next().unwrap().starts_with(expected), "{why}");
+                return;
+            }
+            (read, _) => panic!("{read:?}"),
+        };
+        let line = |prefix: ipnet::IpNet| {
+            let mut heard: Vec<Heard<'_>> = Vec::new();
+            read.rib.heard(&prefix, &mut heard);
+            heard.sort_by_key(|route| (route.region, route.source));
+            let told = |route: &Heard<'_>| {
+                let peer = if route.source.contains("192.0.2.1 ") { 0 } else { 1 };
+                format!("{} AS{} (peer {peer})", route.region, route.attributes.origin_as.unwrap())
+            };
+            format!("{prefix}: {}", heard.iter().map(told).collect::<Vec<_>>().join(", "))
+        };
+        let told: Vec<String> = read.rib.prefixes().map(line).collect();
+        assert_eq!(told.join("; "), expected.unwrap());
+    }
+
+    fn read_one(region: Option<u16>, bytes: &[u8]) -> Result<Dumped, InputsError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dump");
+        std::fs::write(&file, bytes).unwrap();
+        let origin = |origin_as, region| Origin { origin_as, region: RegionId(region) };
+        let origins = [origin(64_510, 4), origin(64_511, 5)];
+        let document = r#"
+            version = 1
+            domain = "example.org"
+            default_region = 4
+            content_servers = { url = "http://cs{number}", numbers = ["1"] }
+            region = [
+                { id = 4, name = "Moscow", latitude = 55.75, longitude = 37.6 },
+                { id = 5, name = "Berlin", latitude = 52.5, longitude = 13.4 },
+            ]
+            group = [{ name = "sun4-1", subnet = "192.0.2.0/24" }]
+            sun = [{ name = "sun4-1-1", addresses = ["192.0.2.1"], internal = "10.0.0.1:81", weight = 1 }]
+        "#;
+        let regions = Regions::of(&Topology::parse(document).unwrap());
+        let rules = Rules::check(&[], &origins, &regions).unwrap();
+        let dump = Dump { file, region: region.map(RegionId), class: SessionClass::Transit };
+        read(&[dump], &origins, &rules, Limits::default())
+    }
+
+    /// Two peers; both have 10.0.0.0/8, one has 10.1.0.0/16.
+    fn whole() -> Vec<u8> {
+        let mut peers = vec![0, 0, 0, 0, 0, 0, 0, 2];
+        for (last, asn) in [(1, 64_500_u32), (2, 64_501)] {
+            // A peer with an IPv4 address and an AS of four bytes (RFC 6396, section 4.3.1).
+            peers.extend([2, 0, 0, 0, 0, 192, 0, 2, last]);
+            peers.extend(asn.to_be_bytes());
+        }
+        let both = rib([10, 0, 0, 0], 8, &[(0, 64_510), (1, 64_511)]);
+        [record(1, &peers), both, rib([10, 1, 0, 0], 16, &[(0, 64_511)])].concat()
+    }
+
+    /// Peers' routes to a prefix, with their origin AS.
+    fn rib(prefix: [u8; 4], length: u8, routes: &[(u16, u32)]) -> Vec<u8> {
+        let mut body = vec![0, 0, 0, 0, length];
+        body.extend(&prefix[..usize::from(length / 8)]);
+        body.extend(u16::try_from(routes.len()).unwrap().to_be_bytes());
+        for (peer, origin) in routes {
+            // ORIGIN, AS_PATH of one AS, NEXT_HOP.
+            let path = [&[0x40, 2, 6, 2, 1][..], &origin.to_be_bytes()].concat();
+            let attributes = [&[0x40, 1, 1, 0][..], &path, &[0x40, 3, 4, 192, 0, 2, 9]].concat();
+            body.extend(peer.to_be_bytes());
+            body.extend([0; 4]);
+            body.extend(u16::try_from(attributes.len()).unwrap().to_be_bytes());
+            body.extend(attributes);
+        }
+        record(2, &body)
+    }
+
+    fn record(subtype: u16, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        [&[0, 0, 0, 0, 0, 13][..], &subtype.to_be_bytes(), &length, body].concat()
+    }
+}

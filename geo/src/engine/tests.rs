@@ -1,0 +1,439 @@
+//! Scenarios of an engine: what routers, lists and rules say, and what is published.
+
+use std::fs;
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::feed::{Event, Family, PeerId, View};
+use crate::lists::Config as List;
+use crate::rib::{Feed, FeedKind};
+use crate::route::{Attributes, SessionClass};
+use crate::rules::{Action, Rule};
+use crate::topology::{RegionId, Topology};
+
+#[test]
+fn without_routers_the_table_is_there_at_once() {
+    let mut world = World::new();
+    world.list("10.0.0.0/8 4\n10.1.0.0/16 5\n");
+    world.rule(Action::Deny, 4, "10.1.2.0/24");
+    world.start(None);
+    check(&world, "10.2.0.1", "4 5 prefix 10.0.0.0/8");
+    check(&world, "10.1.0.1", "5 4 prefix 10.1.0.0/16");
+    check(&world, "10.1.2.1", "5 prefix 10.1.2.0/24");
+    check(&world, "192.0.2.1", "4 5 default");
+    assert_eq!(world.step(1, &[]), Stepped::default());
+}
+
+#[test]
+fn what_was_saved_stands_until_all_routers_told_what_they_have() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.router("b", 5);
+    world.start(None);
+    check(&world, "10.0.0.1", "4 5 default");
+    world.step(1, &[(0, "connect"), (0, "up"), (0, "+10.0.0.0/8"), (0, "end")]);
+    world.step(1, &[(1, "connect"), (1, "up"), (1, "+11.0.0.0/8"), (1, "+10.0.0.0/8 longer")]);
+    check(&world, "10.0.0.1", "4 5 default");
+    assert!(!world.engine().is_settled());
+    world.step(1, &[(1, "end")]);
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+    check(&world, "11.0.0.1", "5 prefix 11.0.0.0/8");
+
+    let (_, saved) = world.engine().encode(1_700_000_000);
+    world.start(Some(&saved));
+    check(&world, "11.0.0.1", "5 prefix 11.0.0.0/8");
+    world.step(1, &[(1, "connect"), (1, "up"), (1, "+11.0.0.0/8"), (1, "end")]);
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+    // Router a never comes: it is waited for as long as the gate.
+    world.step(world.inputs.limits.gate.as_secs(), &[]);
+    check(&world, "10.0.0.1", "4 5 default");
+    check(&world, "11.0.0.1", "5 prefix 11.0.0.0/8");
+    world.start(Some(&saved[..saved.len() - 1]));
+    check(&world, "11.0.0.1", "4 5 default");
+}
+
+#[test]
+fn a_prefix_changes_region_after_a_minute_and_goes_at_once() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.router("b", 5);
+    world.start(None);
+    world.settle();
+    world.step(1, &[(1, "+10.0.0.0/8")]);
+    check(&world, "10.0.0.1", "4 5 default"); // New ones wait, too.
+    world.step(60, &[]);
+    check(&world, "10.0.0.1", "5 prefix 10.0.0.0/8");
+    // Region 4 is nearer by its path now: for half a minute, then for a whole one.
+    world.step(1, &[(1, "+10.0.0.0/8 longer"), (0, "+10.0.0.0/8")]);
+    world.step(30, &[(0, "-10.0.0.0/8")]);
+    world.step(31, &[(0, "+10.0.0.0/8")]);
+    check(&world, "10.0.0.1", "5 prefix 10.0.0.0/8");
+    world.step(59, &[]);
+    check(&world, "10.0.0.1", "5 prefix 10.0.0.0/8");
+    let stepped = world.step(1, &[]);
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+    assert_eq!(stepped, Stepped { changed: 1, more: false });
+    // Both withdraw it.
+    world.step(1, &[(0, "-10.0.0.0/8"), (1, "-10.0.0.0/8")]);
+    check(&world, "10.0.0.1", "4 5 default");
+}
+
+#[test]
+fn followers_hear_every_change_until_there_is_another_table() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.start(None);
+    world.settle();
+    let start = world.engine().position();
+    assert_eq!(world.engine().changes_since(start, 9).unwrap().changes, []);
+    let mut moved = world.engine().moved();
+    assert!(!moved.has_changed().unwrap());
+    world.step(1, &[(0, "+10.0.0.0/8"), (0, "+10.1.0.0/16")]);
+    world.step(60, &[]);
+    world.step(1, &[(0, "-10.1.0.0/16")]);
+    assert_eq!(*moved.borrow_and_update(), world.engine().position());
+    let told = |world: &World, after: Position| {
+        let changes = world.engine().changes_since(after, 9)?.changes;
+        let line = |change: &crate::wire::Change| {
+            format!("{} {}", change.prefix, change.leaf.as_ref().map_or("-".to_owned(), firsts_of))
+        };
+        Some(changes.iter().map(line).collect::<Vec<_>>())
+    };
+    assert_eq!(told(&world, start).unwrap(), ["10.0.0.0/8 4", "10.1.0.0/16 4", "10.1.0.0/16 -"]);
+
+    // A rule that changes little is some more changes.
+    let before = world.engine().position();
+    world.rule(Action::Pin, 5, "10.0.0.0/8");
+    world.install();
+    assert_eq!(told(&world, before).unwrap(), ["10.0.0.0/8 5"]);
+    check(&world, "10.0.0.1", "5 4 rule 10.0.0.0/8");
+    // Another base is another table.
+    world.geoip();
+    world.install();
+    assert_eq!(told(&world, before), None);
+    assert!(!world.engine().reaches(start));
+    check(&world, "81.2.69.1", "5 geoip GB");
+    check(&world, "10.0.0.1", "5 4 rule 10.0.0.0/8");
+}
+
+#[test]
+fn a_rule_inside_a_heard_prefix_goes_by_what_is_heard_there() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.router("b", 5);
+    world.rule(Action::Prefer, 5, "10.1.0.0/16");
+    world.start(None);
+    world.settle();
+    world.step(1, &[(0, "+10.0.0.0/8"), (1, "+10.0.0.0/8 longer")]);
+    world.step(60, &[]);
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+    check(&world, "10.1.0.1", "5 4 rule 10.1.0.0/16");
+    // A default route is nobody to prefer.
+    world.step(1, &[(1, "-10.0.0.0/8"), (1, "+0.0.0.0/0")]);
+    world.step(60, &[]);
+    check(&world, "10.1.0.1", "4 5 prefix 10.1.0.0/16");
+    world.step(1, &[(1, "+10.0.0.0/8")]);
+    world.step(60, &[]);
+    check(&world, "10.1.0.1", "5 4 rule 10.1.0.0/16");
+    world.step(1, &[(1, "-10.0.0.0/8")]);
+    world.step(60, &[]);
+    check(&world, "10.1.0.1", "4 5 prefix 10.1.0.0/16");
+    world.step(1, &[(0, "-10.0.0.0/8")]);
+    check(&world, "10.1.0.1", "4 5 default");
+}
+
+#[test]
+fn geoip_is_asked_where_nothing_is_heard_and_where_routes_are_equal() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.router("b", 5);
+    world.geoip();
+    world.start(None);
+    world.settle();
+    check(&world, "81.2.69.1", "5 geoip GB");
+    world.step(1, &[(0, "+81.2.69.0/24"), (1, "+81.2.69.0/24"), (0, "+82.0.0.0/8")]);
+    world.step(60, &[]);
+    check(&world, "81.2.69.1", "5 4 prefix 81.2.69.0/24"); // London is nearer to Berlin than to Moscow.
+    check(&world, "82.0.0.1", "4 5 prefix 82.0.0.0/8");
+}
+
+#[test]
+fn what_cannot_be_used_is_said_and_changes_nothing() {
+    let mut world = World::new();
+    world.list("10.0.0.0/8 4\n");
+    world.start(None);
+    world.inputs.rules.push(Rule { region: RegionId(9), ..rule(Action::Pin, 4, "10.0.0.0/8") });
+    assert!(world.read().unwrap_err().0.contains("region"));
+    world.inputs.rules.clear();
+    world.router("a", 9);
+    assert_eq!(world.read().unwrap_err().0, "router a: region = 9: the topology has no such region");
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+}
+
+#[test]
+fn an_explanation_tells_the_chain_and_what_waits() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.router("b", 5);
+    world.list("10.0.0.0/8 4\n");
+    world.geoip();
+    world.start(None);
+    world.settle();
+    world.step(1, &[(1, "+10.1.0.0/16")]);
+    let told = world.engine().explain("10.1.2.3".parse().unwrap());
+    assert_eq!(told.evidence, "prefix 10.0.0.0/8");
+    let chain: Vec<String> = told
+        .chain
+        .iter()
+        .map(|link| {
+            let published = link.published.as_ref().map_or("-".to_owned(), firsts_of);
+            format!("{} {published} {}", link.prefix, if link.waits { "waits" } else { "stands" })
+        })
+        .collect();
+    assert_eq!(chain, ["10.1.0.0/16 - waits", "10.0.0.0/8 4 stands"]);
+    assert_eq!(told.chain[0].chosen.candidates[0].region, RegionId(5));
+    assert_eq!(told.geoip, None);
+    let told = world.engine().explain("::ffff:81.2.69.1".parse().unwrap());
+    let geoip = told.geoip.unwrap();
+    assert_eq!((geoip.country.as_deref(), geoip.region), (Some("GB"), Some(RegionId(5))));
+    assert!(serde_json::to_string(&world.engine().explain("2001:db8::1".parse().unwrap())).is_ok());
+}
+
+#[test]
+fn an_audit_tells_what_to_look_at() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.router("b", 5);
+    world.geoip();
+    world.start(None);
+    world.settle();
+    world.step(1, &[(0, "+10.0.0.0/8"), (1, "+10.0.0.0/8 longer"), (1, "+11.0.0.0/8"), (1, "+10.1.0.0/16")]);
+    world.step(60, &[]);
+    let audit = world.engine().audit(world.now);
+    assert_eq!(audit.v4.prefixes, f64::from(2 << 24));
+    assert_eq!((audit.v4.geoip, audit.v4.geoip_only.count), (256.0, 1));
+    assert_eq!(audit.v4.geoip_only.examples[0].first.to_string(), "81.2.69.0");
+    assert_eq!(audit.v4.prefixes + audit.v4.geoip + audit.v4.nothing, 2_f64.powi(32));
+    assert_eq!(audit.v6.nothing, 2_f64.powi(128));
+    assert_eq!((audit.several.count, audit.several.examples[0].prefix.to_string().as_str()), (1, "10.0.0.0/8"));
+    assert_eq!(audit.moved.count, 3);
+    assert_eq!((audit.moved.examples[0].from.len(), audit.moved.examples[0].ago_s), (0, 0));
+    let regions: Vec<String> = audit
+        .regions
+        .iter()
+        .map(|region| format!("{} {} {} {}", region.region, region.first, region.only, region.without_alternative))
+        .collect();
+    // 10.1.0.0/16 has region 4 through 10.0.0.0/8.
+    assert_eq!(regions, ["4 1 0 false", "5 2 1 true"]);
+    let stats = world.engine().stats(world.now);
+    assert_eq!((stats.table.prefixes_v4, stats.routes.routes, stats.changes_kept), (3, 4, 3));
+    assert!(serde_json::to_string(&(audit, stats)).is_ok());
+}
+
+#[test]
+fn any_history_leads_to_what_is_chosen_at_its_end() {
+    use rand::{RngExt, SeedableRng};
+    for seed in 0..6 {
+        let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+        let mut world = World::new();
+        ["a", "b", "c"].iter().zip([4, 5, 4]).for_each(|(name, region)| world.router(name, region));
+        world.rule(Action::Prefer, 5, "10.0.1.0/24");
+        world.rule(Action::Deny, 4, "10.0.0.0/14");
+        world.list("10.0.0.0/15 4\n10.0.0.0/16 5\n");
+        world.start(None);
+        world.settle();
+        let (at, bytes) = world.engine().encode(0);
+        let (mut follower, mut at) = (Writer::decode(&bytes).unwrap().0, at);
+        for _ in 0..300 {
+            let router = random.random_range(0..3);
+            let word = match random.random_range(0..20) {
+                0 => "lost".to_owned(),
+                1 => "connect".to_owned(),
+                2 => "up".to_owned(),
+                3 => "end".to_owned(),
+                n => {
+                    let sign = if n % 3 == 0 { '-' } else { '+' };
+                    let (bits, length): (u32, u8) = (random.random_range(0..16), random.random_range(12..=26));
+                    let net = IpNet::new(Ipv4Addr::from(10 << 24 | bits << 6).into(), length).unwrap().trunc();
+                    format!("{sign}{net}{}", if n % 2 == 0 { " longer" } else { "" })
+                }
+            };
+            world.step(random.random_range(0..40), &[(router, word.as_str())]);
+            let changes = world.engine().changes_since(at, usize::MAX).unwrap();
+            for change in changes.changes {
+                match change.leaf {
+                    Some(leaf) => follower.set(change.prefix, &leaf),
+                    None => follower.remove(change.prefix),
+                };
+            }
+            at.sequence = changes.sequence;
+            assert_eq!(at, world.engine().position());
+        }
+        // Nothing flaps any more.
+        world.step(61, &[]);
+        world.step(61, &[]);
+        let engine = world.engine();
+        let wanted = Routes { loaded: &engine.loaded, live: &engine.live }.content();
+        assert_eq!(engine.differences(&wanted), [], "seed {seed}");
+        assert_eq!(engine.damping.pending(), 0);
+        for change in engine.changes_since(at, usize::MAX).unwrap().changes {
+            match change.leaf {
+                Some(leaf) => follower.set(change.prefix, &leaf),
+                None => follower.remove(change.prefix),
+            };
+        }
+        assert_eq!(engine.differences(&follower.content()), [], "seed {seed}: the follower");
+    }
+}
+
+/// `expected` is the regions of a client, best first, and the evidence.
+#[track_caller]
+fn check(world: &World, client: &str, expected: &str) {
+    let resolution = world.engine().resolver().load().resolve(client.parse().unwrap());
+    let regions: Vec<String> = resolution.regions.iter().map(ToString::to_string).collect();
+    assert_eq!(format!("{} {}", regions.join(" "), resolution.evidence), expected, "{client}");
+}
+
+fn firsts_of(leaf: &Leaf) -> String {
+    firsts(Some(leaf)).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    inputs: Inputs,
+    engine: Option<Engine>,
+    now: Instant,
+}
+
+impl World {
+    fn new() -> Self {
+        let inputs = Inputs { changes_max: 10_000, ..Inputs::default() };
+        Self { folder: tempfile::tempdir().unwrap(), inputs, engine: None, now: Instant::now() }
+    }
+
+    fn list(&mut self, text: &str) {
+        let file = self.folder.path().join(format!("list{}", self.inputs.lists.len()));
+        fs::write(&file, text).unwrap();
+        self.inputs.lists.push(List { file, values: None, class: SessionClass::Private });
+    }
+
+    fn rule(&mut self, action: Action, region: u16, prefix: &str) {
+        self.inputs.rules.push(rule(action, region, prefix));
+    }
+
+    fn router(&mut self, name: &str, region: u16) {
+        let (class, view, kind) = (SessionClass::Private, View::PrePolicy, FeedKind::Live);
+        let (name, region, peers) = (name.to_owned(), RegionId(region), Vec::new());
+        self.inputs.feeds.push(Feed { name, region, class, peers, view, prefixes_max: None, kind });
+    }
+
+    /// London.
+    fn geoip(&mut self) {
+        use mmdb_writer::Value;
+        let mut file = mmdb_writer::Writer::builder("City").ip_version(mmdb_writer::IpVersion::V4).build();
+        let country = ("country", Value::map([("iso_code", Value::from("GB"))]));
+        let location = Value::map([("latitude", Value::Double(51.5)), ("longitude", Value::Double(-0.1))]);
+        let record = Value::map([country, ("location", location)]);
+        file.insert_value("81.2.69.0/24".parse::<IpNet>().unwrap(), record).unwrap();
+        let path = self.folder.path().join("geoip");
+        fs::write(&path, file.to_bytes().unwrap()).unwrap();
+        self.inputs.geoip = vec![path];
+    }
+
+    fn read(&self) -> Result<Loaded, InputsError> {
+        Loaded::read(&self.inputs, &topology())
+    }
+
+    fn start(&mut self, saved: Option<&[u8]>) {
+        self.engine = Some(Engine::start(self.read().unwrap(), saved, 7, self.now));
+    }
+
+    fn install(&mut self) {
+        let loaded = self.read().unwrap();
+        let now = self.now;
+        self.engine.as_mut().unwrap().install(loaded, now);
+    }
+
+    fn engine(&self) -> &Engine {
+        self.engine.as_ref().unwrap()
+    }
+
+    /// All routers are there and have told all they have: nothing.
+    fn settle(&mut self) {
+        for router in 0..self.inputs.feeds.len() {
+            self.step(1, &[(router, "connect"), (router, "up"), (router, "end")]);
+        }
+        assert!(self.engine().is_settled());
+    }
+
+    /// So many seconds later routers say something: `+10.0.0.0/8`, with a longer AS path `+10.0.0.0/8 longer`,
+    /// `-10.0.0.0/8`, `connect`, `up`, `end`, `lost`.
+    fn step(&mut self, seconds: u64, said: &[(usize, &str)]) -> Stepped {
+        self.now += Duration::from_secs(seconds);
+        let now = self.now;
+        let engine = self.engine.as_mut().unwrap();
+        let update = |&(router, word): &(usize, &str)| (engine.feeds()[router].unwrap(), said_by(router, word));
+        let updates: Vec<_> = said.iter().map(update).collect();
+        let mut stepped = engine.step(now, updates);
+        let changed = &mut stepped.changed;
+        while stepped.more {
+            let next = engine.step(now, []);
+            *changed += next.changed;
+            stepped.more = next.more;
+        }
+        stepped
+    }
+}
+
+/// The router's peer is of AS 64500 + its number.
+fn said_by(router: usize, word: &str) -> Update {
+    let asn = 64_500 + u32::try_from(router).unwrap();
+    let (peer, view) = (PeerId { address: [192, 0, 2, 1].into(), distinguisher: 0, asn }, View::PrePolicy);
+    let routes = |announced: Vec<IpNet>, withdrawn: Vec<IpNet>, path: &[u32]| {
+        let path_length = u16::try_from(path.len()).unwrap();
+        let attributes =
+            Attributes { as_path: path.into(), path_length, origin_as: path.last().copied(), ..Attributes::default() };
+        let attributes = (!announced.is_empty()).then_some(attributes);
+        vec![Event::Routes { peer, view, announced, withdrawn, attributes }]
+    };
+    let events = match word.split_at(1) {
+        _ if word == "connect" => return Update::Connected,
+        _ if word == "lost" => return Update::Lost,
+        _ if word == "up" => vec![Event::Up { peer, view, bgp_id: Ipv4Addr::UNSPECIFIED, add_path: Vec::new() }],
+        _ if word == "end" => {
+            vec![Event::EndOfRib { peer, view, family: Family::V4 }, Event::EndOfRib { peer, view, family: Family::V6 }]
+        }
+        ("+", prefix) => match prefix.strip_suffix(" longer") {
+            Some(prefix) => routes(vec![prefix.parse().unwrap()], vec![], &[asn, 64_510, 64_511]),
+            None => routes(vec![prefix.parse().unwrap()], vec![], &[asn, 64_511]),
+        },
+        (_, prefix) => {
+            let prefix = prefix.strip_suffix(" longer").unwrap_or(prefix);
+            routes(vec![], vec![prefix.parse().unwrap()], &[])
+        }
+    };
+    Update::Events(events)
+}
+
+fn rule(action: Action, region: u16, prefix: &str) -> Rule {
+    let prefix = Some(prefix.to_owned());
+    let (region, note) = (RegionId(region), String::new());
+    Rule { action, region, prefix, origin_as: None, via: None, community: None, note }
+}
+
+/// 4 is Moscow, whose clients Berlin takes over; 5 is Berlin.
+fn topology() -> Topology {
+    let document = r#"
+version = 1
+domain = "example.org"
+default_region = 4
+content_servers = { url = "http://cs{number}", numbers = ["1"] }
+region = [
+    { id = 4, name = "Moscow", latitude = 55.75, longitude = 37.6, neighbours = [5] },
+    { id = 5, name = "Berlin", latitude = 52.5, longitude = 13.4 },
+]
+group = [{ name = "sun4-1", subnet = "192.0.2.0/24" }]
+sun = [{ name = "sun4-1-1", addresses = ["192.0.2.1"], internal = "10.0.0.1:81", weight = 1 }]
+"#;
+    Topology::parse(document).unwrap()
+}

@@ -1,0 +1,99 @@
+//! What becomes of sessions: up, down, lost, told to the end.
+
+use std::time::Duration;
+
+use crate::feed::{Family, PeerId};
+
+use super::peer::Peer;
+use super::store::{PeerIndex, SESSIONS_APART_MAX};
+use super::walk::Tell;
+use super::{FeedId, FeedKind, Rib};
+
+impl Rib {
+    /// A peer's session is up.
+    pub(super) fn up(&mut self, feed: FeedId, id: &PeerId, now: Duration) {
+        let Some(index) = self.peers.find_or_add(feed, id, self.limits.peers_max) else {
+            return self.refuse_peer(feed, id);
+        };
+        // Without a word of its end the session of before is over all the same, and its routes with it.
+        if self.peers.get(index).is_some_and(|peer| peer.up) {
+            self.kill(index, now);
+        }
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        peer.begin(now, false);
+        peer.id = *id;
+        if peer.session % SESSIONS_APART_MAX == 0 {
+            peer.set_apart();
+            self.walks.want(index, Tell::Changed);
+            self.finish_walks();
+        }
+        self.place(index);
+    }
+
+    fn refuse_peer(&mut self, feed: FeedId, id: &PeerId) {
+        self.skip(feed);
+        let router = self.feed(feed).map_or("", |feed| &feed.name);
+        let (address, asn, peers_max) = (id.address, id.asn, self.limits.peers_max);
+        tracing::warn!(router, peer = %address, asn, peers_max, "a peer is left out: there are too many");
+    }
+
+    /// Gives a peer the region and class that its feed says.
+    pub(super) fn place(&mut self, index: PeerIndex) {
+        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some(slot) = self.feeds.get(usize::from(peer.feed.0)) else { return };
+        (peer.region, peer.class) = (slot.feed.region, slot.feed.class_of(&peer.id));
+        peer.label = format!("{} peer {} AS{}", slot.feed.name, peer.id.address, peer.id.asn);
+    }
+
+    /// A peer's session is down.
+    pub(super) fn down(&mut self, feed: FeedId, id: &PeerId, now: Duration) {
+        match self.peers.find(feed, id) {
+            Some(index) => self.kill(index, now),
+            None => self.skip(feed),
+        }
+    }
+
+    /// All routes of a peer go.
+    pub(super) fn kill(&mut self, index: PeerIndex, now: Duration) {
+        if self.peers.get_mut(index).is_some_and(|peer| peer.kill(now)) {
+            self.walks.want(index, Tell::Changed);
+        }
+    }
+
+    /// A peer's feed is lost.
+    pub(super) fn lose_peer(&mut self, index: PeerIndex, now: Duration) {
+        let Some(peer) = self.peers.get(index).filter(|peer| peer.up) else { return };
+        // A second session that broke before its gate opened: what is left of the first one must be cleared up before.
+        if peer.sides.iter().any(|side| side.unopened.is_some()) {
+            self.finish_walks();
+        }
+        if self.peers.get_mut(index).is_some_and(|peer| peer.lose(now)) {
+            self.walks.want(index, Tell::Changed);
+        }
+    }
+
+    /// A peer's table of one family is told whole.
+    pub(super) fn end_of_rib(&mut self, feed: FeedId, id: &PeerId, family: Family) {
+        let Some(index) = self.peers.find(feed, id) else { return self.skip(feed) };
+        let Some(peer) = self.peers.get_mut(index).filter(|peer| peer.up) else { return self.skip(feed) };
+        if peer.open(family, true) {
+            self.walks.want(index, Tell::Changed);
+        }
+    }
+
+    /// Looks whether everything was told once. A peer that comes up again and again is waited for only the first time.
+    pub(super) fn settle(&mut self, now: Duration) {
+        if self.settled {
+            return;
+        }
+        self.settled = self.feeds.iter().enumerate().all(|(index, slot)| {
+            if !slot.configured || slot.feed.kind == FeedKind::Dump {
+                return true;
+            }
+            let own = |peer: &&Peer| usize::from(peer.feed.0) == index && peer.up;
+            let mut up = self.peers.iter().map(|(_, peer)| peer).filter(own).peekable();
+            let is_over = now.saturating_sub(slot.configured_at) >= self.limits.gate;
+            (is_over || up.peek().is_some()) && up.all(|peer| peer.session > 1 || peer.is_settled())
+        });
+    }
+}

@@ -1,0 +1,221 @@
+//! `geo serve`: the daemon that knows which region serves whom, and publishes it.
+//!
+//! ```text
+//!   routers --BMP--------+                       +--> /v1/resolve, explain, audit, stats: people and programs
+//!   dumps, lists, geoip  +--> engine --> table --+
+//!   rules, topology -----+      |                +--> /v1/table, /v1/table/changes: suns, caches, the popularity API
+//!                               |
+//!                               +--> data: the saved table, what a start begins with
+//! ```
+//!
+//! In reading order: [`config`], this file (the start), `live` (the engine's shell), `sources` (what is followed),
+//! `routes` and `publish` (who asks), `report` and `metrics` (what people see).
+
+pub mod config;
+mod live;
+mod metrics;
+mod publish;
+pub(crate) mod report;
+mod routes;
+mod sources;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Context;
+use daemon::admin::{self, Readiness};
+use daemon::drain::Drain;
+use daemon::http;
+use daemon::process::{self, Process};
+use daemon::tokens::Tokens;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::answer::Answer;
+use crate::bmp;
+use crate::client::TABLE_BYTES_MAX;
+use crate::engine::{Engine, Loaded};
+use crate::file;
+use crate::topology::Topology;
+use crate::wire::{Changes, Position, Resolved};
+pub use config::Config;
+use live::Live;
+use metrics::Metrics;
+use publish::Publisher;
+use sources::Sources;
+
+/// Runs the process: `geo serve --config FILE [--check]`.
+///
+/// # Errors
+///
+/// Why it did not start.
+pub fn run(file: &Path, check_only: bool) -> anyhow::Result<ExitCode> {
+    let config: Config = daemon::config::load(file)?;
+    if check_only {
+        return Ok(process::checked(&check(&config)));
+    }
+    let process = Process::begin(&config.log, 0)?;
+    let (drain, drain_s) = (process.drain().clone(), config.drain_s);
+    process.run(start(Some(file.to_owned()), config, drain), drain_s)
+}
+
+/// A started server.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens (port 0 in the config asks for a free one).
+    pub listen: SocketAddr,
+    /// Its admin port.
+    pub admin: SocketAddr,
+    /// Where routers connect to.
+    pub bmp: Option<SocketAddr>,
+    /// Ends it: `drain.start()`, then `drain.finished(..)`.
+    pub drain: Drain,
+}
+
+/// Starts the server; it runs until its drain. The admin port answers while files are read. With `file` the config is
+/// followed there.
+///
+/// # Errors
+///
+/// What cannot be read or bound.
+pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyhow::Result<Running> {
+    let problems = config.problems();
+    anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n"));
+    std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
+    let tokens = Tokens::load(&config.tokens)?;
+    let topology = crate::watch::follow(config.topology.clone(), Some(config.data.join("topology.toml"))).await?;
+    let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
+    readiness.expect("table");
+    let metrics = Metrics::register(&registry)?;
+    let admin = admin::serve(config.admin, registry.clone(), readiness.clone(), &drain, axum::Router::new()).await?;
+    let listener = bind("listen", config.listen).await?;
+    let listen = listener.local_addr()?;
+    let routers = match config.bmp.listen {
+        Some(address) => Some(bind("bmp.listen", address).await?),
+        None => None,
+    };
+    let bmp = routers.as_ref().map(TcpListener::local_addr).transpose()?;
+    let heard = bmp::Metrics::register(&registry)?;
+
+    let table = config.data.join("table");
+    let (begun, saved) = (config.clone(), table.clone());
+    let begun = tokio::task::spawn_blocking(move || begin(file, begun, topology, &saved));
+    let (sources, engine) = begun.await.context("reading the sources")??;
+    let (known, of_known) = watch::channel(live::fed(&config, &engine));
+    let live = Arc::new(Live::new(engine));
+    readiness.hold("table");
+    tracing::info!(%listen, %admin, ?bmp, position = %live.position(), "the geo server listens");
+
+    let (sink, updates) = mpsc::channel(config.bmp.queue_max);
+    if let Some(routers) = routers {
+        let (options, drain) = (config.bmp.options(), drain.clone());
+        drain.clone().spawn(bmp::listen(routers, of_known, sink.clone(), options, heard, drain));
+    }
+    let queue = live::Queue { updates, _open: sink };
+    drain.spawn(live::step(Arc::clone(&live), queue, metrics.clone(), readiness, drain.clone()));
+    drain.spawn(live::follow(Arc::clone(&live), sources, known, metrics.clone(), drain.clone()));
+    drain.spawn(live::save(Arc::clone(&live), table, Duration::from_secs(config.publish.save_s), drain.clone()));
+    let request = Duration::from_secs(config.limits.request_s);
+    let limits = http::Limits {
+        connections_max: config.limits.connections_max,
+        // The routes' own deadline comes first, with an answer that says so.
+        request: request.saturating_add(Duration::from_secs(1)),
+        ..http::Limits::default()
+    };
+    let (publisher, calls) = (Publisher::default(), metrics.calls.clone());
+    let routes = routes::routes(Arc::new(routes::Shared {
+        oracle: live,
+        tokens,
+        publisher,
+        calls,
+        request,
+        drain: drain.clone(),
+    }));
+    let ending = drain.clone();
+    drain.spawn(http::serve(listener, routes, limits, async move { ending.wait().await }));
+    Ok(Running { listen, admin, bmp, drain })
+}
+
+async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+}
+
+/// Reads everything, and what was saved.
+fn begin(
+    file: Option<PathBuf>,
+    config: Config,
+    topology: crate::topology::Watched,
+    saved: &Path,
+) -> anyhow::Result<(Sources, Engine)> {
+    let mut sources = Sources::of(file, config, topology);
+    let loaded = sources.read()?;
+    let saved = match file::read_bounded(saved, TABLE_BYTES_MAX as u64) {
+        Ok(bytes) => Some(bytes),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!(table = %saved.display(), %error, "the saved table cannot be read");
+            None
+        }
+    };
+    let engine = Engine::start(loaded, saved.as_deref(), epoch(), Instant::now());
+    Ok((sources, engine))
+}
+
+/// Another number in each life of a server: milliseconds since 1970.
+pub(crate) fn epoch() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Everything that is wrong with a config and the files it names; binds nothing.
+#[must_use]
+pub fn check(config: &Config) -> Vec<String> {
+    let mut problems = config.problems();
+    problems.extend(daemon::telemetry::check(&config.log).err().map(|error| error.to_string()));
+    problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
+    match topology(config) {
+        Err(problem) => problems.push(problem),
+        Ok(topology) => {
+            let read = Loaded::read(&config.inputs(), &topology);
+            problems.extend(read.err().into_iter().flat_map(|error| lines(&error.to_string())));
+        }
+    }
+    problems
+}
+
+/// The topology that a config names, as it is now.
+pub(crate) fn topology(config: &Config) -> Result<Topology, String> {
+    let file = config.topology.display();
+    let text = std::fs::read_to_string(&config.topology).map_err(|error| format!("topology {file}: {error}"))?;
+    Topology::parse(&text).map_err(|error| format!("topology {file}: {error}"))
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Who knows, as the routes ask it: the engine, and a small one in tests. What takes longer than a lookup is called off
+/// the async threads.
+pub(crate) trait Oracle: Send + Sync + 'static {
+    /// The regions of a client.
+    fn resolve(&self, client: IpAddr) -> Resolved;
+    /// Why it is these.
+    fn explain(&self, client: IpAddr) -> Answer;
+    /// What an operator should look at.
+    fn audit(&self) -> Answer;
+    /// Sizes, sources, peers.
+    fn stats(&self) -> Answer;
+    /// Where the table is now.
+    fn position(&self) -> Position;
+    /// Tells where the table is, as it moves.
+    fn moved(&self) -> watch::Receiver<Position>;
+    /// The first `most` changes after a position; none when it does not know them.
+    fn changes(&self, after: Position, most: usize) -> Option<Changes>;
+    /// Whether it knows all changes after a position.
+    fn reaches(&self, after: Position) -> bool;
+    /// The table's bytes, and what they are of.
+    fn encode(&self) -> (Position, Vec<u8>);
+}

@@ -1,0 +1,260 @@
+//! The engine's shell: waits for what routers say, for changed files and for the time, and calls the engine, which waits
+//! for nothing.
+//!
+//! ```text
+//!   BMP connections --updates, a bounded queue--+
+//!   a second, or what damping waits for --------+--> engine: step --> table, changes
+//!   sources: changed? -----Loaded---------------+--> engine: install
+//!                                               +--> saved table, each `save_s` and at the end
+//! ```
+//!
+//! # Invariants
+//!
+//! - The engine works on threads for that; nothing async waits for its lock.
+//! - Whoever only asks for a client's regions never waits for it.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use daemon::admin::Readiness;
+use daemon::drain::Drain;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::Oracle;
+use super::config::Config;
+use super::metrics::Metrics;
+use super::sources::Sources;
+use crate::answer::Answer;
+use crate::bmp::{Router, Routers, SessionEvent};
+use crate::engine::{Engine, Update};
+use crate::file;
+use crate::resolver::Resolver;
+use crate::rib::FeedId;
+use crate::wire::{Changes, Position, Resolved};
+
+/// The engine as others use it.
+#[derive(Debug)]
+pub(super) struct Live {
+    engine: Mutex<Engine>,
+    resolver: Arc<ArcSwap<Resolver>>,
+    moved: watch::Receiver<Position>,
+}
+
+impl Live {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self { resolver: engine.resolver(), moved: engine.moved(), engine: Mutex::new(engine) }
+    }
+
+    /// Not from an async task: a step holds it for some 20 ms, a table that is built anew for longer.
+    pub(super) fn engine(&self) -> MutexGuard<'_, Engine> {
+        // An engine that panicked is stepped no more; what it says of itself until somebody restarts the server may be
+        // odd, and the table that it published is whole.
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Oracle for Live {
+    fn resolve(&self, client: IpAddr) -> Resolved {
+        let resolution = self.resolver.load().resolve(client);
+        let (regions, evidence) = (resolution.regions.to_vec(), resolution.evidence.to_string());
+        Resolved { address: client, regions, evidence }
+    }
+
+    fn explain(&self, client: IpAddr) -> Answer {
+        super::report::explanation(&self.engine().explain(client))
+    }
+
+    fn audit(&self) -> Answer {
+        super::report::audit(&self.engine().audit(Instant::now()))
+    }
+
+    fn stats(&self) -> Answer {
+        super::report::stats(&self.engine().stats(Instant::now()))
+    }
+
+    fn position(&self) -> Position {
+        *self.moved.borrow()
+    }
+
+    fn moved(&self) -> watch::Receiver<Position> {
+        self.moved.clone()
+    }
+
+    fn changes(&self, after: Position, most: usize) -> Option<Changes> {
+        self.engine().changes_since(after, most)
+    }
+
+    fn reaches(&self, after: Position) -> bool {
+        self.engine().reaches(after)
+    }
+
+    fn encode(&self) -> (Position, Vec<u8>) {
+        self.engine().encode(unix_s())
+    }
+}
+
+/// What routers say, on its way to the engine.
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) updates: mpsc::Receiver<(FeedId, SessionEvent)>,
+    /// Keeps the queue open where no router can connect: one that is closed is never waited for.
+    pub(super) _open: mpsc::Sender<(FeedId, SessionEvent)>,
+}
+
+/// Steps the engine until the drain.
+pub(super) async fn step(
+    live: Arc<Live>,
+    Queue { mut updates, _open }: Queue,
+    metrics: Metrics,
+    readiness: Readiness,
+    drain: Drain,
+) {
+    let mut batch = Vec::new();
+    let (mut more, mut wakes, mut told) = (true, Instant::now(), None);
+    loop {
+        if more {
+            while batch.len() < BATCH_MAX
+                && let Ok(update) = updates.try_recv()
+            {
+                batch.push(update);
+            }
+        } else {
+            tokio::select! {
+                () = drain.wait() => {}
+                () = tokio::time::sleep_until(wakes.into()) => {}
+                _ = updates.recv_many(&mut batch, BATCH_MAX) => {}
+            }
+        }
+        if drain.started() {
+            return;
+        }
+        let (live, metrics) = (Arc::clone(&live), metrics.clone());
+        let stepped = tokio::task::spawn_blocking(move || {
+            let (mut engine, now) = (live.engine(), Instant::now());
+            let stepped = engine.step(now, batch.drain(..).map(update_of));
+            metrics.stepped(stepped);
+            if told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY) {
+                metrics.tell(&engine.stats(now));
+                told = Some(now);
+            }
+            (stepped.more, engine.wakes(), told, batch)
+        });
+        match stepped.await {
+            Ok(after) => (more, wakes, told, batch) = after,
+            Err(error) => {
+                tracing::error!(%error, "the engine panicked: the table stays as it is until a restart");
+                readiness.expect("engine");
+                return;
+            }
+        }
+    }
+}
+
+/// Looks at the sources until the drain, each second and on SIGHUP.
+pub(super) async fn follow(
+    live: Arc<Live>,
+    mut sources: Sources,
+    routers: watch::Sender<Arc<Routers>>,
+    metrics: Metrics,
+    drain: Drain,
+) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => return tracing::error!(%error, "SIGHUP cannot be listened to: changed files are not read"),
+    };
+    loop {
+        tokio::select! {
+            () = drain.wait() => return,
+            _ = hangup.recv() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let (live, metrics) = (Arc::clone(&live), metrics.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let loaded = sources.look(SystemTime::now());
+            metrics.sources(sources.refused());
+            let fed = loaded.map(|loaded| {
+                let mut engine = live.engine();
+                engine.install(loaded, Instant::now());
+                metrics.installed();
+                fed(sources.config(), &engine)
+            });
+            (sources, fed)
+        });
+        match looked.await {
+            Ok((again, fed)) => {
+                sources = again;
+                if let Some(fed) = fed {
+                    routers.send_replace(fed);
+                }
+            }
+            Err(error) => return tracing::error!(%error, "reading sources panicked: changed files are read no more"),
+        }
+    }
+}
+
+/// Which routers may connect, and which feeds they are.
+pub(super) fn fed(config: &Config, engine: &Engine) -> Arc<Routers> {
+    let routers = config.router.iter().zip(engine.feeds()).filter_map(|(router, feed)| {
+        let known = Router { feed: (*feed)?, name: router.name.clone() };
+        Some((router.address.to_canonical(), known))
+    });
+    Arc::new(routers.collect())
+}
+
+/// What the engine takes of a connection.
+fn update_of((feed, event): (FeedId, SessionEvent)) -> (FeedId, Update) {
+    let update = match event {
+        SessionEvent::Connected => Update::Connected,
+        SessionEvent::Events(events) => Update::Events(events),
+        SessionEvent::Lost => Update::Lost,
+    };
+    (feed, update)
+}
+
+/// Saves the table when it changed, at most each `every`, and at the drain.
+pub(super) async fn save(live: Arc<Live>, table: PathBuf, every: Duration, drain: Drain) {
+    let mut moved = live.moved();
+    let (mut saved, mut failed) = (None, false);
+    loop {
+        tokio::select! {
+            _ = moved.wait_for(|now| Some(*now) != saved) => {}
+            () = drain.wait() => {}
+        }
+        let now = live.position();
+        if Some(now) != saved {
+            let (live, table) = (Arc::clone(&live), table.clone());
+            let written = tokio::task::spawn_blocking(move || {
+                let (position, bytes) = live.encode();
+                file::write_atomically(&table, &bytes).map(|()| position)
+            });
+            match written.await.map_err(std::io::Error::other).flatten() {
+                Ok(position) => (saved, failed) = (Some(position), false),
+                Err(error) if !std::mem::replace(&mut failed, true) => {
+                    tracing::warn!(%error, "the table cannot be saved: a start would begin with an older one");
+                }
+                Err(_) => {}
+            }
+        }
+        if drain.started() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = drain.wait() => {}
+        }
+    }
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Batches of routers' messages in one step: some 10 ms.
+const BATCH_MAX: usize = 64;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Metrics.
+const TELL_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,78 @@
+//! The whole table as ranges, for comparing and counting.
+
+use std::net::IpAddr;
+
+use super::key::bits;
+use super::trie::Runs;
+use super::{At, Found, Table};
+
+impl Table {
+    /// Ranges of equal answer from this address to the last of its family: first and last address, and what
+    /// [`lookup`](Self::lookup) finds there. They have no gaps; neighbours differ in what was found, but their leaves may
+    /// be equal. While a writer changes the table, each range is as of some moment in between.
+    pub fn ranges(&self, from: IpAddr) -> impl Iterator<Item = (IpAddr, IpAddr, Option<Found>)> + '_ {
+        let mut walk = Walk::of(self, from);
+        let mut ahead = walk.next();
+        std::iter::from_fn(move || {
+            let (first, mut last, found) = ahead?;
+            ahead = walk.next();
+            while let Some((_, end, _)) = ahead.filter(|(_, _, next)| *next == found) {
+                last = end;
+                ahead = walk.next();
+            }
+            let client = address(walk.v4, first);
+            let found = found.map(|at| Found { client, at });
+            Some((client, address(walk.v4, last), found))
+        })
+    }
+}
+
+/// Three tries side by side: the first that has a number has the say.
+struct Walk<'a> {
+    v4: bool,
+    layers: [Layer<'a>; 3],
+    at: Option<u128>,
+}
+
+struct Layer<'a> {
+    runs: Runs<'a>,
+    last: u128,
+    number: u32,
+}
+
+impl<'a> Walk<'a> {
+    fn of(table: &'a Table, from: IpAddr) -> Self {
+        let v4 = from.is_ipv4();
+        let (deep, top) = table.prefixes(from).runs();
+        let at = bits(from);
+        let layers = [deep, top, table.base.trie(from).runs()].map(|runs| {
+            let mut runs = runs.starting(at);
+            let (_, last, number) = runs.next().unwrap_or((at, u128::MAX, 0));
+            Layer { runs, last, number }
+        });
+        Self { v4, layers, at: Some(at) }
+    }
+
+    fn next(&mut self) -> Option<(u128, u128, Option<At>)> {
+        let first = self.at?;
+        for layer in &mut self.layers {
+            while layer.last < first {
+                let (_, last, number) = layer.runs.next()?;
+                (layer.last, layer.number) = (last, number);
+            }
+        }
+        let [deep, top, base] = &self.layers;
+        let (last, found) = match (deep.number, top.number, base.number) {
+            (0, 0, 0) => (deep.last.min(top.last).min(base.last), None),
+            (0, 0, number) => (deep.last.min(top.last).min(base.last), Some(At::Base(number))),
+            (0, entry, _) => (deep.last.min(top.last), Some(At::Prefix(entry))),
+            (entry, _, _) => (deep.last, Some(At::Prefix(entry))),
+        };
+        self.at = last.checked_add(1);
+        Some((first, last, found))
+    }
+}
+
+fn address(v4: bool, key: u128) -> IpAddr {
+    if v4 { IpAddr::V4(((key >> 96) as u32).into()) } else { IpAddr::V6(key.into()) }
+}

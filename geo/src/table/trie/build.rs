@@ -1,0 +1,142 @@
+//! A trie from ranges in order, in one pass.
+
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
+
+use super::node::{Runs, header};
+use super::{Arena, NODE, Page, SEGMENT_BITS, SEGMENTS, Trie};
+
+/// Takes the ranges of all keys, in order.
+pub(in super::super) struct Builder {
+    root_bits: u32,
+    pages: Vec<Option<Vec<u32>>>,
+    nodes: Vec<u32>,
+    /// The range that is not placed yet: its first key and number.
+    pending: (u128, u32),
+    /// The ranges so far of a slot that is cut in several: clipped to the slot.
+    open: Vec<(u128, u32)>,
+}
+
+impl Builder {
+    /// Nothing, up to the first [`push`](Self::push). `root_bits`: 8..=24.
+    pub(in super::super) fn new(root_bits: u32) -> Self {
+        let pages = vec![None; 256];
+        Self { root_bits, pages, nodes: Vec::new(), pending: (0, 0), open: Vec::new() }
+    }
+
+    /// Keys from `first` on have this number, up to the next push. Keys must not fall; the last of several for one key counts.
+    pub(in super::super) fn push(&mut self, first: u128, number: u32) {
+        let (begun, current) = self.pending;
+        if number == current {
+            return;
+        }
+        if first > begun {
+            self.place(begun, first - 1, current);
+        }
+        self.pending = (first, number);
+    }
+
+    /// The trie.
+    pub(in super::super) fn finish(mut self) -> Trie {
+        let (begun, current) = self.pending;
+        self.place(begun, u128::MAX, current);
+        let page = |slots: Option<Vec<u32>>| slots.map_or_else(Page::new, |slots| OnceLock::from(atomic(slots)));
+        let mut pages = self.pages.into_iter().map(page);
+        let pages = Box::new(std::array::from_fn(|_| pages.next().unwrap_or_default()));
+        Trie { pages, root_bits: self.root_bits, nodes: Arena::new(atomic(self.nodes), SEGMENT_BITS, SEGMENTS) }
+    }
+
+    fn place(&mut self, mut first: u128, last: u128, number: u32) {
+        let below = 128 - self.root_bits;
+        if !self.open.is_empty() {
+            if self.open.last().is_none_or(|(_, before)| *before != number) {
+                self.open.push((first, number));
+            }
+            let end = first | (u128::MAX >> self.root_bits);
+            if last < end {
+                return;
+            }
+            let runs = std::mem::take(&mut self.open);
+            let value = self.node(&runs, self.root_bits);
+            self.open = runs;
+            self.open.clear();
+            self.fill((first >> below) as usize, 1, value);
+            if last == end {
+                return;
+            }
+            first = end + 1;
+        }
+        let slot = (first >> below) as usize;
+        let end = if last == u128::MAX { 1 << self.root_bits } else { ((last + 1) >> below) as usize };
+        self.fill(slot, end - slot, number);
+        if last | (u128::MAX >> self.root_bits) != last {
+            self.open.push(((end as u128) << below, number));
+        }
+    }
+
+    fn fill(&mut self, mut slot: usize, mut count: usize, value: u32) {
+        if value == 0 {
+            return;
+        }
+        let slots = 1 << (self.root_bits - 8);
+        while count > 0 {
+            let Some(page) = self.pages.get_mut(slot / slots) else { return };
+            let page = page.get_or_insert_with(|| vec![0; slots]);
+            let here = count.min(slots - slot % slots);
+            if let Some(filled) = page.get_mut(slot % slots..slot % slots + here) {
+                filled.fill(value);
+            }
+            (slot, count) = (slot + here, count - here);
+        }
+    }
+
+    /// The value for keys that share their first `depth` bits: a number when one range has them all, else a new node.
+    fn node(&mut self, ranges: &[(u128, u32)], depth: u32) -> u32 {
+        if let [(_, number)] = ranges {
+            return *number;
+        }
+        let byte = |key: u128| (key << depth >> 120) as u8;
+        let mut runs = Runs::new();
+        let mut index = 0;
+        while let Some((first, number)) = ranges.get(index) {
+            let at = byte(*first);
+            let begin = *first & !(u128::MAX >> depth >> 8);
+            // Those behind it that begin within the same byte.
+            let inside = ranges[index + 1..].iter().take_while(|(key, _)| byte(*key) == at).count();
+            if inside == 0 && *first == begin {
+                add(&mut runs, at, *number);
+                index += 1;
+                continue;
+            }
+            // The byte's beginning is of the range before, unless this one begins there.
+            let before = index.checked_sub(1).filter(|_| *first != begin).map(|before| (begin, ranges[before].1));
+            let parts: Vec<_> = before.into_iter().chain(ranges[index..=index + inside].iter().copied()).collect();
+            add(&mut runs, at, self.node(&parts, depth + 8));
+            index += inside;
+            let next = ranges.get(index + 1).map_or(256, |(key, _)| u16::from(byte(*key)));
+            if next > u16::from(at) + 1 {
+                add(&mut runs, at + 1, ranges[index].1);
+            }
+            index += 1;
+        }
+        self.append(&runs)
+    }
+
+    fn append(&mut self, runs: &[(u8, u32)]) -> u32 {
+        let offset = self.nodes.len() as u32;
+        self.nodes.extend(header(runs));
+        self.nodes.extend(runs.iter().map(|(_, value)| value));
+        NODE | offset
+    }
+}
+
+/// A run from this byte on, unless the run before goes on.
+fn add(runs: &mut Runs, byte: u8, value: u32) {
+    if runs.last().is_none_or(|(_, before)| *before != value) {
+        runs.push((byte, value));
+    }
+}
+
+pub(super) fn atomic(words: Vec<u32>) -> Box<[AtomicU32]> {
+    words.into_iter().map(AtomicU32::new).collect()
+}
