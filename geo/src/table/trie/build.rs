@@ -3,8 +3,9 @@
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 
+use super::huge;
 use super::node::{Runs, header};
-use super::{Arena, NODE, Page, SEGMENT_BITS, SEGMENTS, Trie};
+use super::{Arena, NODE, PAGE_BITS, PAGES, Page, SEGMENT_BITS, SEGMENTS, Trie};
 
 /// Takes the ranges of all keys, in order.
 pub(in super::super) struct Builder {
@@ -20,7 +21,7 @@ pub(in super::super) struct Builder {
 impl Builder {
     /// Nothing, up to the first [`push`](Self::push). `root_bits`: 8..=24.
     pub(in super::super) fn new(root_bits: u32) -> Self {
-        let pages = vec![None; 256];
+        let pages = vec![None; PAGES];
         Self { root_bits, pages, nodes: Vec::new(), pending: (0, 0), open: Vec::new() }
     }
 
@@ -78,10 +79,10 @@ impl Builder {
         if value == 0 {
             return;
         }
-        let slots = 1 << (self.root_bits - 8);
+        let slots = 1 << (self.root_bits - PAGE_BITS);
         while count > 0 {
             let Some(page) = self.pages.get_mut(slot / slots) else { return };
-            let page = page.get_or_insert_with(|| vec![0; slots]);
+            let page = page.get_or_insert_with(|| huge::zeros(slots));
             let here = count.min(slots - slot % slots);
             if let Some(filled) = page.get_mut(slot % slots..slot % slots + here) {
                 filled.fill(value);
@@ -138,5 +139,5 @@ fn add(runs: &mut Runs, byte: u8, value: u32) {
 }
 
 pub(super) fn atomic(words: Vec<u32>) -> Box<[AtomicU32]> {
-    words.into_iter().map(AtomicU32::new).collect()
+    huge::atomic(words.into_boxed_slice())
 }
