@@ -32,6 +32,7 @@ use std::sync::atomic::Ordering::Acquire;
 
 use super::arena::Arena;
 pub(super) use build::Builder;
+use huge::Slots;
 use node::Node;
 pub(super) use paint::Tail;
 
@@ -46,7 +47,7 @@ pub(super) struct Trie {
     nodes: Arena<AtomicU32>,
 }
 
-type Page = OnceLock<Box<[AtomicU32]>>;
+type Page = OnceLock<Slots>;
 
 impl Trie {
     /// The number of a key; 0 where there is nothing.

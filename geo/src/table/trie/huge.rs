@@ -1,45 +1,45 @@
 //! Memory for slots: in huge pages, where the kernel gives them.
 //!
-//! A lookup reads one word anywhere in 56 MiB. In pages of 4 KiB its address translation misses the TLB nearly every time and costs
-//! more than the word; 28 pages of 2 MiB stay in it. Debian's kernel gives huge pages to those who ask (`madvise`), so we
-//! ask. A kernel that refuses gives small ones: slower, nothing else.
+//! A lookup reads one word anywhere in 56 MiB. In pages of 4 KiB the translation of its address is rarely in the TLB and costs
+//! more than the word; 28 pages of 2 MiB stay there. Debian's kernel gives huge pages to those who ask (`madvise`), but not for what
+//! an allocator hands out a second time, hence a mapping of its own. A kernel that refuses gives small pages: slower, nothing else.
 //!
 //! The one place of `unsafe` in this crate. What it pays: `tests/bench/geo`, IPv4, see [`crate::table`].
-#![expect(
-    unsafe_code,
-    reason = "madvise is unsafe for advice that we do not give; u32 and AtomicU32 are one in memory"
-)]
+#![expect(unsafe_code, reason = "bytes of a mapping are words: the standard library has no other way to say so")]
 
+use std::alloc::{Layout, handle_alloc_error};
+use std::ops::Deref;
 use std::sync::atomic::AtomicU32;
 
-use rustix::mm::{Advice, madvise};
+use memmap2::{Advice, MmapMut};
 
-/// So many zeros, not in RAM before they are written.
-pub(super) fn zeros(count: usize) -> Vec<u32> {
-    let mut zeros = vec![0_u32; count];
-    advise(&mut zeros);
-    zeros
-}
+/// Words that are 0 until they are stored to, and not in RAM before.
+#[derive(Debug)]
+pub(super) struct Slots(MmapMut);
 
-/// The same words, from now on changed by atomic stores. Copies nothing.
-pub(super) fn atomic(words: Box<[u32]>) -> Box<[AtomicU32]> {
-    const { assert!(align_of::<AtomicU32>() == align_of::<u32>() && size_of::<AtomicU32>() == size_of::<u32>()) };
-    // SAFETY: the pointer comes from a box of the same layout (`AtomicU32` has the size and bit validity of `u32`, and here its
-    // alignment), and that box is given up.
-    unsafe { Box::from_raw(Box::into_raw(words) as *mut [AtomicU32]) }
-}
-
-/// Asks for huge pages for what of `words` is in whole small pages.
-fn advise(words: &mut [u32]) {
-    let skipped = words.as_ptr().addr().wrapping_neg() % SMALL_PAGE / size_of::<u32>();
-    let Some(words) = words.get_mut(skipped..).filter(|words| size_of_val(*words) >= HUGE_PAGE) else { return };
-    let bytes = size_of_val(words) / SMALL_PAGE * SMALL_PAGE;
-    // SAFETY: the range is memory of ours, which this advice neither changes nor unmaps.
-    let advised = unsafe { madvise(words.as_mut_ptr().cast(), bytes, Advice::LinuxHugepage) };
-    if let Err(error) = advised {
-        tracing::debug!(%error, "no huge pages");
+impl Slots {
+    /// So many, at least one. Without memory the process ends, as it does when a `Vec` finds none.
+    pub(super) fn zeros(count: usize) -> Self {
+        let bytes = count.max(1) * size_of::<AtomicU32>();
+        let Ok(map) = MmapMut::map_anon(bytes) else { handle_alloc_error(Layout::new::<AtomicU32>()) };
+        if bytes >= HUGE_PAGE
+            && let Err(error) = map.advise(Advice::HugePage)
+        {
+            tracing::debug!(%error, "no huge pages");
+        }
+        Self(map)
     }
 }
 
-const SMALL_PAGE: usize = 4 << 10;
+impl Deref for Slots {
+    type Target = [AtomicU32];
+
+    #[inline]
+    fn deref(&self) -> &[AtomicU32] {
+        // SAFETY: a mapping begins at a page, so it is aligned; any bits are a word; and its bytes are reached in no other way than this,
+        // as words that are only changed by atomic operations, for as long as `self` lives.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() / size_of::<AtomicU32>()) }
+    }
+}
+
 const HUGE_PAGE: usize = 2 << 20;

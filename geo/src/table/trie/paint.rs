@@ -3,9 +3,9 @@
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::build::atomic;
+use super::huge::Slots;
 use super::node::{Runs, header};
-use super::{NODE, PAGE_BITS, Trie, huge};
+use super::{NODE, PAGE_BITS, Trie};
 use crate::table::key::Key;
 
 /// Where a trie's next node goes, and what it no longer uses. The one writer's.
@@ -37,7 +37,7 @@ impl Trie {
         let (per_page, page_bits) = (1 << (self.root_bits - PAGE_BITS), self.root_bits - PAGE_BITS);
         for page in first >> page_bits..=last >> page_bits {
             let Some(slots) = self.pages.get(page) else { return };
-            let slots = slots.get_or_init(|| atomic(huge::zeros(per_page)));
+            let slots = slots.get_or_init(|| Slots::zeros(per_page));
             let begin = first.saturating_sub(page * per_page);
             let end = (last - page * per_page).min(per_page - 1);
             let Some(slots) = slots.get(begin..=end) else { return };
