@@ -110,7 +110,7 @@ impl Rib {
             Event::Routes { peer, view, announced, withdrawn, attributes } if *view == wanted => {
                 self.routes(feed, peer, announced, withdrawn, attributes.as_ref(), now);
             }
-            Event::EndOfRib { peer, view, family } if *view == wanted => self.end_of_rib(feed, peer, *family),
+            Event::EndOfRib { peer, view, family } if *view == wanted => self.end_of_rib(feed, peer, *family, now),
             Event::Up { .. } | Event::Down { .. } | Event::Routes { .. } | Event::EndOfRib { .. } => self.skip(feed),
             Event::Initiation { .. } | Event::Malformed { .. } | Event::Termination { .. } | Event::Ignored(_) => {}
         }
@@ -204,8 +204,10 @@ impl Rib {
         counting.map(IpNet::from)
     }
 
-    /// Whether every feed has told what it has, once: each that is connected up to its peers' ends-of-RIB, or was waited for as long as
-    /// [`Limits::gate`]. Before that, what the RIB knows is too little to be published. Stays so.
+    /// Whether every feed has told what it has, once: each that is connected up to its peers' ends-of-RIB; one without a peer was
+    /// waited for as long as [`Limits::gate`], one that is not connected as long as [`Limits::stale`] (or the gate, if
+    /// that is longer), and so is a peer that comes up again and again and never tells its table. Before that, what the
+    /// RIB knows is too little to be published. Stays so.
     #[must_use]
     pub const fn settled(&self) -> bool {
         self.settled

@@ -44,8 +44,10 @@ fn what_was_saved_stands_until_all_routers_told_what_they_have() {
     check(&world, "11.0.0.1", "5 prefix 11.0.0.0/8");
     world.step(1, &[(1, "connect"), (1, "up"), (1, "+11.0.0.0/8"), (1, "end")]);
     check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
-    // Router a never comes: it is waited for as long as the gate.
+    // Router a never comes: it is waited for as long as its routes would count as stale.
     world.step(world.inputs.limits.gate.as_secs(), &[]);
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+    world.step(world.inputs.limits.stale.as_secs(), &[]);
     check(&world, "10.0.0.1", "4 5 default");
     check(&world, "11.0.0.1", "5 prefix 11.0.0.0/8");
     world.start(Some(&saved[..saved.len() - 1]));
