@@ -8,14 +8,15 @@
 //! ```
 //!
 //! In reading order: `inputs` (what is read once, and how), `listed` and `dumps` (what of it are routes), `routes` (all
-//! routes to a prefix), this file (what is published when), `log` (what changed), `report` (what people see).
+//! routes to a prefix), `saved` (what stands until they are known), this file (what is published when), `log` (what changed), `report` (what people see).
 //!
 //! # Invariants
 //!
 //! - **One writer, no waiting readers.** [`Engine::resolver`] is read without the engine; what its table says of an
 //!   address is what was published before a change or after it.
-//! - **Nothing is published from half a picture.** With routers configured, the saved table stands until all of them
-//!   told what they have, or were waited for ([`Rib::settled`]).
+//! - **No route is published from half a picture.** With routers configured, the saved table stands until all of them
+//!   told what they have, or were waited for ([`Rib::settled`]); of what is configured today, as much counts meanwhile as
+//!   `saved` says. Without a saved one there is no table for others until then ([`Engine::is_published`]).
 //! - A step does a bounded amount of work, so that whoever asks in between does not wait for a whole table.
 //! - Pure: what time it is, and what routers said, come in. Only [`Loaded::read`] touches files.
 
@@ -25,6 +26,7 @@ mod listed;
 mod log;
 mod report;
 mod routes;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -39,7 +41,7 @@ pub use crate::bmp::SessionEvent as Update;
 use crate::damping::{Damping, Decision};
 use crate::resolver::Resolver;
 use crate::rib::{FeedId, Rib};
-use crate::table::{Content, Counts, Leaf, Stamp, Table, Writer};
+use crate::table::{Base, Content, Leaf, Stamp, Table, Writer};
 use crate::wire::{Changes, Position};
 pub use dumps::{Dump, DumpRead};
 pub use inputs::{Inputs, InputsError, Loaded};
@@ -47,6 +49,7 @@ pub use listed::File;
 use log::{Log, Move, Moves};
 pub use report::{Audit, Explanation, Link, Stats};
 use routes::{Routes, firsts};
+use saved::provisional;
 
 /// Everything that is known, and the table that is made of it.
 #[derive(Debug)]
@@ -62,9 +65,10 @@ pub struct Engine {
     moved: watch::Sender<Position>,
     started: Instant,
     ticked: Instant,
-    /// Whether the table is what is chosen from what is known now; else it is that of the last run, or all that is
-    /// known before routers told theirs.
+    /// Whether the table is what is chosen from what is known now; else it is provisional.
     settled: bool,
+    /// The table of the last run, until it is settled; none: there was none that could be used.
+    saved: Option<Content>,
 }
 
 /// What a step did.
@@ -77,19 +81,16 @@ pub struct Stepped {
 }
 
 impl Engine {
-    /// An engine that publishes what was saved, with today's geoip, until routers told what they have; without routers,
-    /// or without anything saved, what is known. `epoch` is another number in each life of the server.
+    /// An engine that publishes what was saved, corrected by today's rules, lists, dumps and geoip, until routers told what
+    /// they have; without routers, what is known. With routers and without anything saved, it has no table for
+    /// others until then ([`Engine::is_published`]). `epoch` is another number in each life of the server.
     #[must_use]
     pub fn start(loaded: Loaded, saved: Option<&[u8]>, epoch: u64, now: Instant) -> Self {
         let mut live = Rib::new(loaded.inputs.limits);
         let feeds = live.set_feeds(&loaded.inputs.feeds, Duration::ZERO);
         let settled = loaded.inputs.feeds.is_empty();
         let saved = saved.filter(|_| !settled).and_then(restored);
-        let content = match saved {
-            Some(content) => Content { base: loaded.base.clone(), ..content },
-            None => Routes { loaded: &loaded, live: &live }.content(),
-        };
-        let writer = Writer::build(content);
+        let writer = Writer::build(provisional(saved.as_ref(), &loaded));
         let resolver = Resolver::new(Arc::clone(writer.table()), loaded.regions.clone());
         let log = Log::new(epoch, loaded.inputs.changes_max);
         Self {
@@ -105,6 +106,7 @@ impl Engine {
             writer,
             log,
             settled,
+            saved,
         }
     }
 
@@ -121,8 +123,8 @@ impl Engine {
         if self.settled {
             self.refresh(same_base, now);
         } else {
-            let base = self.loaded.base.clone();
-            self.rebuild(Content { base, ..self.writer.content() });
+            let wanted = provisional(self.saved.as_ref(), &self.loaded);
+            self.adopt(wanted, same_base, now);
         }
         self.tell();
     }
@@ -144,10 +146,10 @@ impl Engine {
         let changed = if self.settled {
             self.follow(now)
         } else if self.live.settled() {
-            self.settled = true;
-            let Counts { prefixes_v4, prefixes_v6, .. } = self.table().counts();
+            let first = !self.is_published();
+            (self.settled, self.saved) = (true, None);
             let changed = self.refresh(true, now);
-            if prefixes_v4 + prefixes_v6 == 0 {
+            if first {
                 // The first table of all moves nobody.
                 self.moves = Moves::default();
             }
@@ -194,6 +196,13 @@ impl Engine {
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         self.settled
+    }
+
+    /// Whether the table is for others: it is what routers say now, or what was saved and corrected. What is known before
+    /// routers told theirs, with nothing saved, is not: followers would give up a good table for it.
+    #[must_use]
+    pub const fn is_published(&self) -> bool {
+        self.settled || self.saved.is_some()
     }
 
     /// Where the table is.
@@ -294,12 +303,17 @@ impl Engine {
         }
     }
 
-    /// Chooses for all prefixes, without damping: after a start, and when what is configured changed. Few differences
-    /// become changes that followers hear of; many, or another base, another table.
+    /// Chooses for all prefixes, without damping: after a start, and when what is configured changed.
     fn refresh(&mut self, same_base: bool, now: Instant) -> usize {
         self.live.take_everything();
         self.damping.clear();
         let wanted = Routes { loaded: &self.loaded, live: &self.live }.content();
+        self.adopt(wanted, same_base, now)
+    }
+
+    /// Publishes another content. Few differences become changes that followers hear of; many, or another base, another
+    /// table.
+    fn adopt(&mut self, wanted: Content, same_base: bool, now: Instant) -> usize {
         let changes = self.differences(&wanted);
         let count = changes.len();
         if same_base && count <= CHANGES_APART_MAX {
@@ -362,7 +376,8 @@ fn restored(saved: &[u8]) -> Option<Content> {
     match Writer::decode(saved) {
         Ok((writer, stamp)) => {
             tracing::info!(made_unix_s = stamp.made_unix_s, "the table starts as it was saved");
-            Some(writer.content())
+            // Geoip is read anew.
+            Some(Content { base: Base::default(), ..writer.content() })
         }
         Err(error) => {
             tracing::warn!(%error, "the saved table cannot be used; the table starts without what routers said");

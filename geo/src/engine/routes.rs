@@ -43,7 +43,7 @@ impl<'a> Routes<'a> {
     }
 
     /// Every prefix that is heard or has a rule, in order.
-    fn prefixes(self) -> Vec<IpNet> {
+    pub(super) fn prefixes(self) -> Vec<IpNet> {
         let loaded = self.loaded;
         let ruled = loaded.ruled.iter().copied();
         let mut all: Vec<IpNet> = self

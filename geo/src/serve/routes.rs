@@ -104,6 +104,7 @@ fn told(headers: &HeaderMap, answer: answer::Answer) -> Response {
 }
 
 async fn table<O: Oracle>(State(shared): State<Arc<Shared<O>>>, headers: HeaderMap) -> Answer {
+    published(&*shared.oracle)?;
     let now = shared.oracle.position();
     if has(&headers, now) {
         return Ok(unchanged(now));
@@ -118,6 +119,7 @@ async fn table<O: Oracle>(State(shared): State<Arc<Shared<O>>>, headers: HeaderM
 
 async fn changes<O: Oracle>(State(shared): State<Arc<Shared<O>>>, RawQuery(query): RawQuery) -> Answer {
     let (after, wait) = position(query.as_deref())?;
+    published(&*shared.oracle)?;
     let gone = || {
         let detail = format!("what changed after {after} is not known here: take the whole table, GET /v1/table");
         Refusal::new(StatusCode::GONE, detail)
@@ -138,6 +140,12 @@ async fn changes<O: Oracle>(State(shared): State<Arc<Shared<O>>>, RawQuery(query
         () = shared.drain.wait() => {}
     }
     Ok(json(ask().await?.body))
+}
+
+/// Refuses while there is no table for others: who has one keeps it.
+fn published<O: Oracle>(oracle: &O) -> Result<(), Refusal> {
+    let waits = "no table was saved, and the routers have not told theirs yet: keep the table you have, and ask again";
+    if oracle.is_published() { Ok(()) } else { Err(Refusal::unavailable(waits.to_owned())) }
 }
 
 fn json(body: Bytes) -> Response {

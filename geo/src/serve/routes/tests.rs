@@ -1,4 +1,6 @@
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use axum::http::Method;
 use serde_json::json;
@@ -103,6 +105,20 @@ async fn a_table_is_encoded_once_while_changes_reach_back_to_it() {
 }
 
 #[tokio::test]
+async fn a_table_that_is_not_for_others_is_not_handed_out() {
+    let api = Api::new().await;
+    api.shared.oracle.published.store(false, Relaxed);
+    for route in ["/v1/table", "/v1/table/changes?epoch=7&after=0", "/v1/table/changes?epoch=6&after=1&wait_ms=60000"] {
+        let refused = api.get(route).await;
+        refused.check_problem(503, "keep the table you have");
+        assert_eq!(refused.header("retry-after"), "1", "{route}");
+    }
+    assert_eq!(api.get("/v1/resolve/192.0.2.1").await.status, 200);
+    api.shared.oracle.published.store(true, Relaxed);
+    assert_eq!(api.get("/v1/table").await.status, 200);
+}
+
+#[tokio::test]
 async fn changes_are_those_after_a_position() {
     let api = Api::new().await;
     api.shared.oracle.change(3);
@@ -159,6 +175,7 @@ struct Fake {
     known: Mutex<(u64, u64)>,
     moved: watch::Sender<Position>,
     encoded: Mutex<u32>,
+    published: AtomicBool,
 }
 
 impl Fake {
@@ -191,6 +208,10 @@ impl Oracle for Fake {
 
     fn stats(&self) -> answer::Answer {
         answer::Answer::good("columns\n".to_owned(), json!("stats"))
+    }
+
+    fn is_published(&self) -> bool {
+        self.published.load(Relaxed)
     }
 
     fn position(&self) -> Position {
@@ -237,7 +258,8 @@ impl Api {
     async fn new() -> Self {
         let tokens = format!("[[token]]\ntoken = '{TOKEN}'\nrole = 'sun'\nregion = 4\nname = 'sun4-2-1'\n");
         let position = Position { epoch: 7, sequence: 0 };
-        let oracle = Fake { known: Mutex::new((0, 0)), moved: watch::Sender::new(position), encoded: Mutex::new(0) };
+        let (known, encoded, published) = (Mutex::new((0, 0)), Mutex::new(0), AtomicBool::new(true));
+        let oracle = Fake { known, moved: watch::Sender::new(position), encoded, published };
         let calls = IntCounterVec::new(prometheus::Opts::new("calls", "Calls."), &["route", "status"]).unwrap();
         let shared = Arc::new(Shared {
             oracle: Arc::new(oracle),
