@@ -17,7 +17,11 @@
 //! - **No route is published from half a picture.** With routers configured, the saved table stands until all of them
 //!   told what they have, or were waited for ([`Rib::settled`]); of what is configured today, as much counts meanwhile as
 //!   `saved` says. Without a saved one there is no table for others until then ([`Engine::is_published`]).
-//! - A step does a bounded amount of work, so that whoever asks in between does not wait for a whole table.
+//! - A step does a bounded amount of work, so that whoever asks in between does not wait for a whole table; but the one in
+//!   which the table settles, and [`Engine::install`], choose for all prefixes: explanations and changes wait for
+//!   these, a second or so for a full table, clients' regions never.
+//! - A reload of lists or dumps publishes at once what they say otherwise, and nothing else: what routers changed waits as
+//!   long as [`crate::damping`] says. Rules, regions, routers and geoip put everything in another order, and all is published.
 //! - Pure: what time it is, and what routers said, come in. Only [`Loaded::read`] touches files.
 
 mod dumps;
@@ -118,9 +122,12 @@ impl Engine {
             self.damping = Damping::new(loaded.inputs.damping);
         }
         self.log.shorten(loaded.inputs.changes_max);
-        let same_base = self.loaded.base.ranges() == loaded.base.ranges();
-        self.loaded = loaded;
-        if self.settled {
+        let same_base = self.loaded.base == loaded.base;
+        let same_order = same_base && self.loaded.orders_as(&loaded);
+        let before = std::mem::replace(&mut self.loaded, loaded);
+        if self.settled && same_order {
+            self.refresh_told(&before, now);
+        } else if self.settled {
             self.refresh(same_base, now);
         } else {
             let wanted = provisional(self.saved.as_ref(), &self.loaded);
@@ -165,6 +172,12 @@ impl Engine {
         self.tell();
         let due = self.damping.next_due().is_some_and(|due| due <= now);
         Stepped { changed, more: self.live.pending() || due }
+    }
+
+    /// Whether updates may come: false while so many prefixes wait to be looked at that routers had better wait, too.
+    #[must_use]
+    pub fn takes_updates(&self) -> bool {
+        !self.settled || self.live.dirty_at_most() < DIRTY_MAX
     }
 
     /// When a step has something to do even if nobody says anything.
@@ -245,26 +258,28 @@ impl Engine {
     /// A slice of the prefixes whose routes changed, then those that waited long enough.
     fn follow(&mut self, now: Instant) -> usize {
         let dirty = self.live.take_dirty(SLICE);
+        let dirty = Routes { loaded: &self.loaded, live: &self.live }.concerned(dirty);
         let decided = self.choose(dirty, |damping, prefix, published, wanted| {
             damping.decide(prefix, published, wanted, now) == Decision::Now
         });
+        // What only rules name around them waits on its own.
         let due = self.damping.due(now, SLICE);
         let waited = self.choose(due, |_, _, _, _| true);
         let changes = decided.into_iter().chain(waited);
         changes.map(|(prefix, leaf)| usize::from(self.publish(prefix, leaf, now))).sum()
     }
 
-    /// Chooses for each prefix, and for those around which it matters; what is to be published of it.
+    /// Chooses for each prefix; what is to be published of it.
     fn choose(
         &mut self,
-        changed: Vec<IpNet>,
+        prefixes: Vec<IpNet>,
         mut publish: impl FnMut(&mut Damping, IpNet, Option<&Leaf>, Option<&Leaf>) -> bool,
     ) -> Vec<(IpNet, Option<Leaf>)> {
         let Self { loaded, live, damping, writer, .. } = self;
         let routes = Routes { loaded, live };
         routes.with_chooser(|chooser| {
             let (mut heard, mut decided) = (Vec::new(), Vec::new());
-            for prefix in routes.concerned(changed) {
+            for prefix in prefixes {
                 routes.evidence(&prefix, &mut heard);
                 let wanted = chooser.choose(prefix, &heard);
                 let published = writer.get(&prefix);
@@ -303,12 +318,39 @@ impl Engine {
         }
     }
 
-    /// Chooses for all prefixes, without damping: after a start, and when what is configured changed.
+    /// Chooses for all prefixes, without damping: when routers told what they have after a start, and when rules, regions,
+    /// routers or geoip changed.
     fn refresh(&mut self, same_base: bool, now: Instant) -> usize {
         self.live.take_everything();
         self.damping.clear();
         let wanted = Routes { loaded: &self.loaded, live: &self.live }.content();
         self.adopt(wanted, same_base, now)
+    }
+
+    /// Chooses for all prefixes when only lists and dumps may say something else than before: where they do, what
+    /// is wanted is published at once; all other differences come from routers, and damping goes on.
+    fn refresh_told(&mut self, before: &Loaded, now: Instant) -> usize {
+        let wanted = Routes { loaded: &self.loaded, live: &self.live }.content();
+        let nobody = Rib::new(self.loaded.inputs.limits);
+        let (old, new) = (Routes { loaded: before, live: &nobody }, Routes { loaded: &self.loaded, live: &nobody });
+        let differences = self.differences(&wanted);
+        let (by_routers, told): (Vec<_>, Vec<_>) =
+            differences.into_iter().partition(|(prefix, _)| old.say_the_same(new, prefix));
+        if told.len() > CHANGES_APART_MAX {
+            return self.refresh(true, now);
+        }
+        let mut count = 0;
+        for (prefix, leaf) in told {
+            // A wish that waited is fulfilled.
+            self.damping.decide(prefix, leaf.as_ref(), leaf.as_ref(), now);
+            count += usize::from(self.publish(prefix, leaf, now));
+        }
+        for (prefix, leaf) in by_routers {
+            if self.damping.decide(prefix, self.writer.get(&prefix), leaf.as_ref(), now) == Decision::Now {
+                count += usize::from(self.publish(prefix, leaf, now));
+            }
+        }
+        count
     }
 
     /// Publishes another content. Few differences become changes that followers hear of; many, or another base, another
@@ -390,5 +432,8 @@ fn restored(saved: &[u8]) -> Option<Content> {
 const TICK: Duration = Duration::from_secs(1);
 /// Prefixes that one step takes up, and as many that waited: some 20 ms.
 const SLICE: usize = 5_000;
+/// Prefixes that may wait to be looked at before no updates are taken: some 20 steps. Before the table is settled nothing is
+/// looked at, and there are at most as many as routes.
+const DIRTY_MAX: usize = 100_000;
 /// Differences up to which a table is changed in place; a quarter of what followers are kept by default.
 const CHANGES_APART_MAX: usize = 50_000;

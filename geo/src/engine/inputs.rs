@@ -111,6 +111,14 @@ impl Loaded {
         Resolver::new(Arc::clone(writer.table()), self.regions)
     }
 
+    /// Whether routes are judged alike by both, whatever lists and dumps say. Geoip's ranges are not compared.
+    pub(super) fn orders_as(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.inputs, &other.inputs);
+        self.regions == other.regions
+            && (&ours.rules, &ours.feeds) == (&theirs.rules, &theirs.feeds)
+            && (ours.choice, ours.damping) == (theirs.choice, theirs.damping)
+    }
+
     /// A list with prefixes that were left out because no origin rule has their AS.
     pub(crate) fn list_of_origins(&self) -> Option<&str> {
         let file = self.listed.files.iter().find(|file| file.without_region > 0)?;

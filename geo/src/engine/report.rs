@@ -247,7 +247,7 @@ impl Engine {
                 *only.entry(region).or_default() += 1;
             }
         }
-        let base = self.loaded.base.ranges().leaves;
+        let base = self.loaded.base.leaves();
         let regions = &self.loaded.regions;
         let audit = |region| {
             let neighbours: Vec<RegionId> = regions.from(region).iter().skip(1).copied().collect();

@@ -42,6 +42,16 @@ impl<'a> Routes<'a> {
         }
     }
 
+    /// Whether a prefix is chosen by the same here and there.
+    pub(super) fn say_the_same(self, other: Routes<'_>, prefix: &IpNet) -> bool {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        self.evidence(prefix, &mut ours);
+        other.evidence(prefix, &mut theirs);
+        let told = |route: &Heard<'a>| (route.region, route.class, route.attributes.clone(), route.listed);
+        let other_told = |route: &Heard<'_>| (route.region, route.class, route.attributes.clone(), route.listed);
+        ours.iter().map(told).eq(theirs.iter().map(other_told))
+    }
+
     /// Every prefix that is heard or has a rule, in order.
     pub(super) fn prefixes(self) -> Vec<IpNet> {
         let loaded = self.loaded;

@@ -219,6 +219,85 @@ fn a_rule_inside_a_heard_prefix_goes_by_what_is_heard_there() {
 }
 
 #[test]
+fn a_rule_inside_a_prefix_that_is_due_waits_on_its_own() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.router("b", 5);
+    world.rule(Action::Prefer, 5, "10.1.0.0/16");
+    world.start(None);
+    world.settle();
+    world.step(1, &[(0, "+10.0.0.0/8")]);
+    world.step(60, &[]);
+    check(&world, "10.1.0.1", "4 5 prefix 10.1.0.0/16");
+    // 10.0.0.0/8 shall be of 5 in a minute; after half of it 10.1.0.0/16 is heard itself, of 4 alone.
+    world.step(1, &[(1, "+10.0.0.0/8"), (0, "-10.0.0.0/8"), (0, "+10.1.0.0/16")]);
+    world.step(30, &[(1, "+10.1.0.0/16")]);
+    world.step(30, &[]);
+    check(&world, "10.0.0.1", "5 prefix 10.0.0.0/8");
+    check(&world, "10.1.0.1", "4 5 prefix 10.1.0.0/16");
+    world.step(30, &[]);
+    check(&world, "10.1.0.1", "5 4 rule 10.1.0.0/16");
+}
+
+#[test]
+fn a_list_that_is_replaced_publishes_what_it_says_and_nothing_else() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.router("b", 5);
+    world.list("20.0.0.0/8 4\n");
+    world.start(None);
+    world.settle();
+    world.step(1, &[(0, "+10.0.0.0/8")]);
+    world.step(60, &[]);
+    world.step(1, &[(0, "+10.0.0.0/8 longer"), (1, "+10.0.0.0/8"), (1, "+11.0.0.0/8")]);
+    world.step(30, &[]);
+    world.inputs.lists.clear();
+    world.list("20.0.0.0/8 5\n11.0.0.0/8 4\n");
+    world.install();
+    check(&world, "20.0.0.1", "5 prefix 20.0.0.0/8");
+    check(&world, "11.0.0.1", "4 5 prefix 11.0.0.0/8");
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+    world.step(29, &[]);
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+    world.step(1, &[]);
+    check(&world, "10.0.0.1", "5 4 prefix 10.0.0.0/8");
+    assert_eq!(world.engine().damping.pending(), 0);
+    // Rules put all in another order.
+    world.step(1, &[(0, "+10.0.0.0/8"), (1, "+10.0.0.0/8 longer")]);
+    world.rule(Action::Pin, 4, "30.0.0.0/8");
+    world.install();
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+}
+
+#[test]
+fn routers_wait_while_too_many_prefixes_do() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.start(None);
+    let nets: Vec<IpNet> =
+        (0..110_000).map(|bits| IpNet::new(Ipv4Addr::from(10 << 24 | bits << 8).into(), 24).unwrap()).collect();
+    let said = |world: &mut World| {
+        let Update::Events(mut events) = said_by(0, "+10.0.0.0/24") else { panic!("a route") };
+        let Event::Routes { announced, .. } = &mut events[0] else { panic!("a route") };
+        announced.clone_from(&nets);
+        let (feed, now) = (world.engine().feeds()[0].unwrap(), world.now);
+        world.engine.as_mut().unwrap().step(now, [(feed, Update::Events(events))])
+    };
+    world.step(1, &[(0, "connect"), (0, "up")]);
+    said(&mut world);
+    assert!(world.engine().takes_updates(), "not before it is settled");
+    world.step(0, &[(0, "lost")]);
+    world.start(None);
+    world.settle();
+    assert!(said(&mut world).more);
+    assert!(!world.engine().takes_updates());
+    assert!(world.engine.as_mut().unwrap().step(world.now, []).more);
+    assert!(!world.engine().takes_updates());
+    world.step(0, &[]);
+    assert!(world.engine().takes_updates());
+}
+
+#[test]
 fn geoip_is_asked_where_nothing_is_heard_and_where_routes_are_equal() {
     let mut world = World::new();
     world.router("a", 4);

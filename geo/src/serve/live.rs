@@ -124,10 +124,11 @@ pub(super) async fn step(
     drain: Drain,
 ) {
     let mut batch = Vec::new();
-    let (mut more, mut wakes, mut told) = (true, Instant::now(), None);
+    let (mut more, mut behind, mut wakes, mut told) = (true, false, Instant::now(), None);
     loop {
         if more {
-            while batch.len() < BATCH_MAX
+            while !behind
+                && batch.len() < BATCH_MAX
                 && let Ok(update) = updates.try_recv()
             {
                 batch.push(update);
@@ -152,10 +153,10 @@ pub(super) async fn step(
                 metrics.tell(&engine.stats(now));
                 told = Some(now);
             }
-            (stepped.more, engine.wakes(), told, batch)
+            (stepped.more, !engine.takes_updates(), engine.wakes(), told, batch)
         });
         match stepped.await {
-            Ok(after) => (more, wakes, told, batch) = after,
+            Ok(after) => (more, behind, wakes, told, batch) = after,
             Err(error) => {
                 tracing::error!(%error, "the engine panicked: the table stays as it is until a restart");
                 readiness.expect("engine");
