@@ -51,7 +51,7 @@ pub use dumps::{Dump, DumpRead};
 pub use inputs::{Inputs, InputsError, Loaded};
 pub use listed::File;
 use log::{Log, Move, Moves};
-pub use report::{Audit, Explanation, Link, Stats};
+pub use report::{Audit, Explanation, Link, Stats, Survey};
 use routes::{Routes, firsts};
 use saved::provisional;
 

@@ -32,7 +32,7 @@ use daemon::http;
 use daemon::process::{self, Process};
 use daemon::tokens::Tokens;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::answer::Answer;
 use crate::bmp;
@@ -131,6 +131,7 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     let routes = routes::routes(Arc::new(routes::Shared {
         oracle: live,
         tokens,
+        resolving: Arc::new(Semaphore::new(routes::RESOLVING_MAX)),
         publisher,
         calls,
         request,
