@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::inputs::Loaded;
 use crate::choice::Chooser;
-use crate::regions::Position;
+use crate::regions::Point;
 use crate::rib::Rib;
 use crate::route::Heard;
 use crate::table::{Content, Leaf, Leaves};
@@ -88,7 +88,7 @@ impl<'a> Routes<'a> {
     /// Hands out a chooser of these rules, regions and positions.
     pub(super) fn with_chooser<T>(self, work: impl FnOnce(&mut Chooser<'_>) -> T) -> T {
         let loaded = self.loaded;
-        let position = |prefix: IpNet| loaded.position(prefix.addr()).map(Position::from);
+        let position = |prefix: IpNet| loaded.position(prefix.addr()).map(Point::from);
         work(&mut Chooser::new(&loaded.rules, &loaded.regions, loaded.inputs.choice, &position))
     }
 
