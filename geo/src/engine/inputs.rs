@@ -94,7 +94,8 @@ impl Loaded {
         let rules = Rules::check(&inputs.rules, &inputs.origins, &regions).map_err(|error| InputsError(error.0))?;
         check_regions(inputs, &regions)?;
         let listed = Listed::read(&inputs.lists, inputs.lists_agree, &rules, &regions)?;
-        let dumped = dumps::read(&inputs.dumps, &inputs.origins, &rules, inputs.limits)?;
+        let limits = dumps::limits(inputs.limits);
+        let dumped = dumps::read(&inputs.dumps, &inputs.origins, &rules, limits)?;
         let geoip: Vec<Geoip> = inputs.geoip.iter().map(|file| Geoip::load(file)).collect::<Result<_, _>>()?;
         let base = base(inputs, &geoip, &regions)?;
         let mut ruled: Vec<IpNet> = rules.prefixes().collect();
