@@ -46,7 +46,7 @@ use crate::feed::{Event, Family, View};
 use crate::route::Heard;
 
 pub use feeds::{Feed, FeedId, FeedKind, Fits, Limits, PeerClass};
-pub use state::{Counts, FeedState, PeerState, SideState, Standing};
+pub use state::{Counts, FeedState, PeerStanding, PeerState, SideState};
 
 use interner::Interner;
 use peer::{Peers, Worth};
@@ -80,6 +80,8 @@ struct FeedSlot {
     since: Duration,
     /// Events that were left out: of other views, of peers that are not up, of peers beyond the limit.
     skipped: u64,
+    /// How often a peer was left out because there were too many.
+    refusals: u64,
 }
 
 impl Rib {

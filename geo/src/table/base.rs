@@ -56,6 +56,12 @@ impl Base {
         Ranges { v4: v4.collect(), v6: v6.collect(), leaves: self.0.leaves.to_vec() }
     }
 
+    /// The leaves that its ranges name, perhaps some that none does.
+    #[must_use]
+    pub fn leaves(&self) -> &[Leaf] {
+        &self.0.leaves
+    }
+
     /// The number of an address: its leaf's index + 1; 0: nothing.
     #[inline]
     pub(super) fn number(&self, client: IpAddr) -> u32 {
@@ -82,6 +88,15 @@ impl Base {
 
     pub(super) fn bytes(&self) -> usize {
         self.0.v4.bytes() + self.0.v6.bytes() + size_of_val(&*self.0.leaves)
+    }
+}
+
+/// Whether both say the same of every address, by the same leaves. Of two that are not the same one, both are gone through.
+impl PartialEq for Base {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, two) = (&*self.0, &*other.0);
+        Arc::ptr_eq(&self.0, &other.0)
+            || (one.leaves == two.leaves && merged(&one.v4).eq(merged(&two.v4)) && merged(&one.v6).eq(merged(&two.v6)))
     }
 }
 
