@@ -29,7 +29,7 @@ use crate::client::{Client, ClientError, Server, Since, TABLE_BYTES_MAX, Whole};
 use crate::file;
 use crate::table::{Content, Stamp, Table, Writer};
 use crate::wire::{Change, Position};
-use course::{Ask, Course, Heard, Then};
+use course::{Ask, Course, Heard, Then, WAIT};
 
 /// Follows a server's table, which is changed in place, and swapped when a whole one comes. `copy` is the file of the last
 /// good one. Until there is one, the table is empty: nothing is known of any address. The task ends when every receiver
@@ -58,9 +58,10 @@ async fn run(client: Client, mut follower: Follower, sender: watch::Sender<Arc<T
         let (ask, pause) = follower.course.next();
         let step = async {
             tokio::time::sleep(pause).await;
+            let asked = Instant::now();
             let got = match ask {
                 Ask::Table(have) => client.table(have).await.map(Got::Whole),
-                Ask::Changes(after) => client.changes(after, WAIT).await.map(Got::Since),
+                Ask::Changes(after) => client.changes(after, WAIT).await.map(|since| Got::Since(since, asked.elapsed())),
             };
             follower.take(got).await
         };
@@ -83,7 +84,8 @@ async fn run(client: Client, mut follower: Follower, sender: watch::Sender<Arc<T
 /// An answer to either question.
 enum Got {
     Whole(Whole),
-    Since(Since),
+    /// And how long the server took.
+    Since(Since, Duration),
 }
 
 /// The table, where it is, and its copy.
@@ -151,8 +153,8 @@ impl Follower {
         let heard = match got {
             Ok(Got::Whole(Whole::Same)) => self.heard(Heard::Same),
             Ok(Got::Whole(Whole::New(bytes))) => self.whole(&bytes),
-            Ok(Got::Since(Since::Gone)) => self.heard(Heard::Gone),
-            Ok(Got::Since(Since::Changes(changes))) => match self.course.heard(Heard::Changes(&changes)) {
+            Ok(Got::Since(Since::Gone, _)) => self.heard(Heard::Gone),
+            Ok(Got::Since(Since::Changes(changes), took)) => match self.course.heard(Heard::Changes(&changes, took)) {
                 Then::Go => Ok(()),
                 Then::Apply => {
                     self.apply(&changes.changes, changes.sequence);
@@ -252,10 +254,6 @@ fn rest(bytes: usize) -> Duration {
     let seconds = u64::try_from(bytes).unwrap_or(u64::MAX) / COPY_BYTES_PER_S;
     Duration::from_secs(seconds.clamp(1, REST_MAX_S))
 }
-
-/// How long a question waits at the server for a change. Shorter: more questions. Longer: a connection that is dead
-/// without a sign is noticed later.
-const WAIT: Duration = Duration::from_secs(5);
 
 /// How long a start without a copy waits for the server's table. Shorter: clients are taken for those of the default
 /// region for a moment. Longer: a start waits for a server that is away.
