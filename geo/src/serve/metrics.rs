@@ -61,7 +61,7 @@ impl Metrics {
             refused: gauges("geo_router_refused_prefixes", "Prefixes refused because of a limit.", &["router"])?,
             sources_refused: gauge(
                 "geo_sources_refused",
-                "1: what was changed last cannot be read; 0: all is in use.",
+                "1: something that was changed cannot be read or used; 0: all is in use.",
             )?,
         })
     }

@@ -153,8 +153,7 @@ fn there_are_no_more_leaves_than_are_named() {
 /// A table that does not fit is refused as a file, and what is built or set of it fits a file.
 #[test]
 fn a_table_has_no_more_nodes_than_a_file_may_make() {
-    let net =
-        |number: u32| IpNet::V6(Ipv6Net::new(((0x2001_u128 << 112) + u128::from(number) << 104).into(), 128).unwrap());
+    let net = |number: u32| IpNet::V6(Ipv6Net::new((u128::from(0x20_0000 + number) << 104).into(), 128).unwrap());
     let mut content = Content { leaves: vec![leaf(1)], ..Content::default() };
     (0..10_000).for_each(|number| content.push(net(number), 0));
     let file = encoded(content.clone(), &STAMP);
