@@ -157,6 +157,7 @@ fn begin(
 ) -> anyhow::Result<(Sources, Engine)> {
     let mut sources = Sources::of(file, config, topology);
     let loaded = sources.read()?;
+    file::remove_temporaries(saved);
     let saved = match file::read_bounded(saved, TABLE_BYTES_MAX as u64) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,

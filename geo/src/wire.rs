@@ -90,7 +90,8 @@ pub struct NoPosition;
 pub struct Changes {
     /// As in the question.
     pub epoch: u64,
-    /// Of the last of these changes; that of the question when there are none.
+    /// Of the last of these changes; that of the question when there are none. Each change is one sequence, so there are
+    /// as many as it is ahead of the question: a follower refuses an answer with more or fewer, and takes the whole table.
     pub sequence: u64,
     /// At most [`CHANGES_MAX`]; when there are more, the next question gets them at once. A prefix may be there twice:
     /// the later word counts.

@@ -45,6 +45,8 @@ pub(super) struct Trie {
     root_bits: u32,
     /// Words of nodes.
     nodes: Arena<AtomicU32>,
+    /// Not everything that it was built of found room.
+    cut: bool,
 }
 
 type Page = OnceLock<Slots>;
@@ -140,6 +142,11 @@ impl Trie {
         Runs { trie: self, at: Some(0) }
     }
 
+    /// Whether what it was built of takes more than 256 MiB of nodes: some of its keys then have no number.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut
+    }
+
     /// Bytes of RAM.
     pub(super) fn bytes(&self) -> usize {
         let pages = self.pages.iter().filter_map(OnceLock::get).map(|slots| size_of_val(&**slots));
@@ -179,6 +186,9 @@ const NODE: u32 = 1 << 31;
 /// pay for all.
 const PAGES: usize = 1 << PAGE_BITS;
 const PAGE_BITS: u32 = 3;
-/// Words of nodes that come by changes: a segment of 256 KiB each, 256 MiB at most.
+/// Words of nodes that come by changes: a segment of 256 KiB each, 256 MiB at most. Tests have less, to come to the end of it.
 const SEGMENT_BITS: u32 = 16;
-const SEGMENTS: usize = 1 << 10;
+const SEGMENTS: usize = if cfg!(test) { 1 << 4 } else { 1 << 10 };
+/// Words of nodes that are in use: 256 MiB, ten times what a full table of today takes. It is what a broken or hostile file can
+/// make a trie take; a table that is made here has the same bound, so that whoever gets its file can use it.
+const NODE_WORDS_MAX: usize = if cfg!(test) { 1 << 20 } else { 1 << 26 };

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use super::huge::Slots;
 use super::node::{Runs, header};
-use super::{NODE, PAGE_BITS, Trie};
+use super::{NODE, NODE_WORDS_MAX, PAGE_BITS, SEGMENT_BITS, SEGMENTS, Trie};
 use crate::table::key::Key;
 
 /// Where a trie's next node goes, and what it no longer uses. The one writer's.
@@ -22,9 +22,15 @@ impl Trie {
         Tail { next: self.nodes.first_len(), garbage_words: 0 }
     }
 
-    /// Whether a change of any prefix finds room.
+    /// Whether a change of any prefix finds room: for what it adds, and for all that is in use when it is built anew.
     pub(in super::super) fn has_room(&self, tail: &Tail) -> bool {
-        self.nodes.has_room(tail.next, CHANGE_WORDS_MAX)
+        let used = tail.next.saturating_sub(tail.garbage_words);
+        self.nodes.has_room(tail.next, CHANGE_WORDS_MAX) && used + CHANGE_WORDS_MAX <= NODE_WORDS_MAX
+    }
+
+    /// Whether changes took half of the room that there is for them.
+    pub(in super::super) fn is_half_full(&self, tail: &Tail) -> bool {
+        tail.next.saturating_sub(self.nodes.first_len()) > SEGMENTS << SEGMENT_BITS >> 1
     }
 
     /// Gives every number within the prefix the one that `map` makes of it; each key has, at any moment, its old or its new
