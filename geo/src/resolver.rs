@@ -40,7 +40,7 @@ use crate::regions::Regions;
 use crate::route::SessionClass;
 use crate::table::{Found, Source, Table};
 use crate::topology::{RegionId, Topology, Watched};
-pub use order::{RegionList, Standing};
+pub use order::{RegionList, Standing, place_among_clients};
 
 /// Where the resolver's evidence is.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
