@@ -91,10 +91,10 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     readiness.expect("table");
     let metrics = Metrics::register(&registry)?;
     let admin = admin::serve(config.admin, registry.clone(), readiness.clone(), &drain, axum::Router::new()).await?;
-    let listener = bind("listen", config.listen).await?;
+    let listener = bind(&drain, "listen", config.listen)?;
     let listen = listener.local_addr()?;
     let routers = match config.bmp.listen {
-        Some(address) => Some(bind("bmp.listen", address).await?),
+        Some(address) => Some(bind(&drain, "bmp.listen", address)?),
         None => None,
     };
     let bmp = routers.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -139,8 +139,10 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     Ok(Running { listen, admin, bmp, drain })
 }
 
-async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+/// A socket that was inherited, or a new one.
+fn bind(drain: &Drain, key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = drain.sockets().listener(address).and_then(TcpListener::from_std);
+    listener.with_context(|| format!("{key}: cannot listen on {address}"))
 }
 
 /// Reads everything, and what was saved.

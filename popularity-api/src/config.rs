@@ -69,7 +69,7 @@ pub struct Ratings {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Rated files of one region; beyond, the lowest go, for files that are seen a second time. Default 5000000; too
-    /// small: the tail is forgotten, too large: RAM (24 bytes each, and every name once with 22 bytes beside it).
+    /// small: the tail is forgotten, too large: RAM (24 bytes each, and every name once with about 27 bytes beside it).
     pub pairs_max: usize,
     /// Files of one cache that are known to be held. Default 2000000; too small: held files are not linked,
     /// too large: RAM (about 100 bytes each).
