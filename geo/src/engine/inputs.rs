@@ -157,9 +157,16 @@ fn base(inputs: &Inputs, files: &[Geoip], regions: &Regions) -> Result<Base, Inp
         if whole.v4.is_empty() {
             whole.v4 = ranges.v4;
         }
-        if whole.v6.is_empty() {
+        if !has_v6(&whole) {
             whole.v6 = ranges.v6;
         }
     }
     Ok(Base::build(whole))
+}
+
+/// Whether something is said of IPv6 itself. A file of IPv4 alone in IPv6's form shows its records again at `::/96`, and
+/// through Teredo (RFC 4380, section 2.6) and 6to4 (RFC 3056, section 2): those do not hide another file's IPv6.
+fn has_v6(ranges: &Ranges) -> bool {
+    let shows_v4 = |start: u128| start >> 32 == 0 || start >> 96 == 0x2001_0000 || start >> 112 == 0x2002;
+    ranges.v6.iter().any(|(start, leaf)| *leaf != NOTHING && !shows_v4(*start))
 }
