@@ -56,12 +56,6 @@ impl Base {
         Ranges { v4: v4.collect(), v6: v6.collect(), leaves: self.0.leaves.to_vec() }
     }
 
-    /// The leaves that its ranges name, perhaps some that none does.
-    #[must_use]
-    pub fn leaves(&self) -> &[Leaf] {
-        &self.0.leaves
-    }
-
     /// The number of an address: its leaf's index + 1; 0: nothing.
     #[inline]
     pub(super) fn number(&self, client: IpAddr) -> u32 {
