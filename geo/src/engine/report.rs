@@ -297,7 +297,7 @@ impl Survey {
                 *only.entry(region).or_default() += 1;
             }
         }
-        let base = content.base.leaves();
+        let base = content.base.ranges().leaves;
         let audit = |region| {
             let neighbours: Vec<RegionId> = regions.from(region).iter().skip(1).copied().collect();
             let only = only.get(&region).copied().unwrap_or(0);

@@ -86,12 +86,6 @@ impl Base {
         Ranges { v4, v6, leaves }
     }
 
-    /// The leaves that its ranges name, perhaps some that none does.
-    #[must_use]
-    pub fn leaves(&self) -> &[Leaf] {
-        &self.0.leaves
-    }
-
     /// The number of an address: its leaf's index + 1; 0: nothing.
     #[inline]
     pub(super) fn number(&self, client: IpAddr) -> u32 {
