@@ -78,7 +78,7 @@ struct FeedSlot {
     connected: bool,
     /// When it was configured, connected or lost.
     since: Duration,
-    /// Events that were left out: of other views, of peers that are not up, of peers beyond the limit.
+    /// Events that were left out: of other views, of peers that are not up, are to be left out, or are beyond the limit.
     skipped: u64,
 }
 
@@ -170,14 +170,6 @@ impl Rib {
     #[must_use]
     pub fn pending(&self) -> bool {
         !self.dirty.is_empty() || self.walks.pending()
-    }
-
-    /// About how many prefixes [`Rib::take_dirty`] would still tell, never less than it would: whether it is better to begin anew from
-    /// [`Rib::prefixes`].
-    #[must_use]
-    pub fn dirty_at_most(&self) -> usize {
-        let concerned = self.peers.iter().filter(|(index, _)| self.walks.concern(*index));
-        self.dirty.len() + concerned.map(|(_, peer)| peer.kept as usize).sum::<usize>()
     }
 
     /// Forgets what is dirty: for a reader that looks at everything now, by [`Rib::prefixes`] and [`Rib::heard`].
