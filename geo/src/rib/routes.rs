@@ -108,9 +108,8 @@ impl Rib {
             return false;
         }
         let full = |rib: &Self| rib.store.routes() >= rib.limits.routes_max as usize;
-        if full(self) && self.walks.pending() {
-            self.finish_walks();
-        }
+        // A slice at a time: what was found of dead routes stays found, so that all calls together walk once.
+        while full(self) && self.step(self.slice) {}
         !full(self)
     }
 

@@ -69,12 +69,7 @@ impl Rib {
 
     /// A peer's feed is lost.
     pub(super) fn lose_peer(&mut self, index: PeerIndex, now: Duration) {
-        let Some(peer) = self.peers.get(index).filter(|peer| peer.up) else { return };
-        // A second session that broke before its gate opened: what is left of the first one must be cleared up before.
-        if peer.sides.iter().any(|side| side.unopened.is_some()) {
-            self.finish_walks();
-        }
-        if self.peers.get_mut(index).is_some_and(|peer| peer.lose(now)) {
+        if self.peers.get_mut(index).is_some_and(|peer| peer.up && peer.lose(now)) {
             self.walks.want(index, Tell::Changed);
         }
     }

@@ -489,3 +489,23 @@ fn thousands_of_broken_sessions_confuse_nothing() {
     act(&mut rib, &End(ROUTER, 1, Family::V4), &mut now);
     assert_eq!(heard(&rib), ["10.1.0.0/16 1/8"]);
 }
+
+/// The routes of a session that broke with its gate shut stay dead without a walk that clears them up: a router that
+/// flaps must not make each loss cost a look at the whole table.
+#[test]
+fn what_never_counted_does_not_begin_to_however_many_sessions_break() {
+    let (mut rib, mut now) = (two_routers(Limits::default()), Duration::ZERO);
+    let first = [Up(ROUTER, 1), Announce(ROUTER, 1, A, 7), Tick(10)];
+    first.iter().for_each(|one| act(&mut rib, one, &mut now));
+    for (number, prefix) in [B, SIX, "10.2.0.0/16", "10.3.0.0/16"].into_iter().enumerate() {
+        for one in [Lost(ROUTER), Up(ROUTER, 1), Announce(ROUTER, 1, prefix, 8)] {
+            act(&mut rib, &one, &mut now);
+        }
+        assert_eq!(heard(&rib), ["10.0.0.0/8 1/7~"]);
+        assert_eq!(rib.counts().routes, number as u64 + 2, "nothing was cleared up");
+    }
+    act(&mut rib, &Tick(20), &mut now);
+    assert_eq!(heard(&rib), ["10.0.0.0/8 1/7~", "10.3.0.0/16 1/8"]);
+    rib.finish_walks();
+    assert_eq!((heard(&rib).len(), rib.counts().routes), (2, 2));
+}
