@@ -84,6 +84,10 @@ impl Engine {
         let mut live = Rib::new(loaded.inputs.limits);
         let feeds = live.set_feeds(&loaded.inputs.feeds, Duration::ZERO);
         let settled = loaded.inputs.feeds.is_empty();
+        if settled {
+            // Nothing is heard, and the content below is everything.
+            live.take_everything();
+        }
         let saved = saved.filter(|_| !settled).and_then(restored);
         let content = match saved {
             Some(content) => Content { base: loaded.base.clone(), ..content },
@@ -235,6 +239,9 @@ impl Engine {
 
     /// A slice of the prefixes whose routes changed, then those that waited long enough.
     fn follow(&mut self, now: Instant) -> usize {
+        if self.live.overflowed() {
+            return self.refresh(true, now);
+        }
         let dirty = self.live.take_dirty(SLICE);
         let decided = self.choose(dirty, |damping, prefix, published, wanted| {
             damping.decide(prefix, published, wanted, now) == Decision::Now

@@ -87,7 +87,7 @@ impl Rib {
         let same = before.is_some_and(|(route, worth)| worth == Worth::Counts && is_told(&route));
         let had_dead = before.is_some() && worth == Worth::Dead;
         if (!held && !same) || had_dead {
-            self.dirty.insert(key);
+            self.touch(key);
         }
         if let Some((route, _)) = before {
             self.interner.release(route.attributes);
@@ -134,7 +134,7 @@ impl Rib {
         self.forget_route(route);
         // The end of a dead one may not be told.
         if worth != Worth::Held {
-            self.dirty.insert(key);
+            self.touch(key);
         }
     }
 

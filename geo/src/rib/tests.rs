@@ -275,6 +275,7 @@ fn a_peer_that_was_down_makes_room_at_once() {
 #[test]
 fn dirty_is_what_changed_and_nothing_else() {
     let (mut rib, mut now) = (two_routers(Limits::default()), Duration::ZERO);
+    rib.take_everything();
     let mut step = |acts: &[Act], expected: &[&str]| {
         for one in acts {
             act(&mut rib, one, &mut now);
@@ -508,4 +509,27 @@ fn what_never_counted_does_not_begin_to_however_many_sessions_break() {
     assert_eq!(heard(&rib), ["10.0.0.0/8 1/7~", "10.3.0.0/16 1/8"]);
     rib.finish_walks();
     assert_eq!((heard(&rib).len(), rib.counts().routes), (2, 2));
+}
+
+#[test]
+fn prefixes_that_come_and_go_do_not_pile_up() {
+    let (mut rib, mut now) = (two_routers(Limits::default()), Duration::ZERO);
+    rib.dirty_max = 2;
+    [Up(ROUTER, 1), End(ROUTER, 1, Family::V4)].iter().for_each(|one| act(&mut rib, one, &mut now));
+    let mut flap = |rib: &mut Rib, prefixes: &[&'static str]| {
+        for prefix in prefixes {
+            act(rib, &Announce(ROUTER, 1, prefix, 7), &mut now);
+            act(rib, &Withdraw(ROUTER, 1, prefix), &mut now);
+        }
+    };
+    flap(&mut rib, &[A]);
+    assert!(rib.overflowed() && rib.take_dirty(10).is_empty(), "nobody looked yet: nothing is collected");
+    rib.take_everything();
+    flap(&mut rib, &[A, B]);
+    assert!(!rib.overflowed() && rib.counts().dirty == 2);
+    flap(&mut rib, &["10.2.0.0/16"]);
+    assert!(rib.overflowed() && rib.counts().dirty == 0);
+    rib.take_everything();
+    flap(&mut rib, &[B]);
+    assert_eq!((rib.overflowed(), rib.take_dirty(10)), (false, vec![net(B)]));
 }

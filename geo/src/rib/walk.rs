@@ -107,7 +107,7 @@ impl Rib {
             }
         }
         if (changed || dead) && !self.walks.quiet {
-            self.dirty.insert(key);
+            self.touch(key);
         }
     }
 
