@@ -62,6 +62,9 @@ fn main() {
 
 /// What one event costs, and the calls after it that tell what changed.
 fn phase(rib: &mut Rib, what: &str, event: impl FnOnce(&mut Rib)) {
+    if rib.overflowed() {
+        rib.take_everything();
+    }
     let took = timed(|| event(rib));
     let (mut told, mut longest, mut calls) = (0, Duration::ZERO, 0);
     let all = timed(|| {

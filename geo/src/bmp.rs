@@ -19,6 +19,7 @@
 //! use TCP-AO, IPsec or an access list in front.
 
 mod metrics;
+mod notices;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,7 @@ use crate::feed::framing::MESSAGE_BYTES_MAX;
 use crate::rib::FeedId;
 
 pub use metrics::Metrics;
-pub use session::{KEEPALIVE_IDLE, READ_BYTES};
+pub use session::{KEEPALIVE_IDLE, READ_BYTES, RESYNC_EVERY};
 
 /// Which routers may connect, by the address they connect from.
 pub type Routers = HashMap<IpAddr, Router>;
@@ -123,7 +124,7 @@ struct Listening {
 /// Whose turn it is among the connections of a router: who holds the lock. The one that waits or runs ends when cancelled.
 #[derive(Debug, Default)]
 struct Turn {
-    lock: Arc<Mutex<()>>,
+    lock: Arc<Mutex<session::Resynced>>,
     newest: CancellationToken,
 }
 

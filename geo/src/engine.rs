@@ -93,6 +93,10 @@ impl Engine {
         let mut live = Rib::new(loaded.inputs.limits);
         let feeds = live.set_feeds(&loaded.inputs.feeds, Duration::ZERO);
         let settled = loaded.inputs.feeds.is_empty();
+        if settled {
+            // Nothing is heard, and the content below is everything.
+            live.take_everything();
+        }
         let saved = saved.filter(|_| !settled).and_then(restored);
         let writer = Writer::build(provisional(saved.as_ref(), &loaded));
         let resolver = Resolver::new(Arc::clone(writer.table()), loaded.regions.clone());
@@ -257,6 +261,9 @@ impl Engine {
 
     /// A slice of the prefixes whose routes changed, then those that waited long enough.
     fn follow(&mut self, now: Instant) -> usize {
+        if self.live.overflowed() {
+            return self.refresh(true, now);
+        }
         let dirty = self.live.take_dirty(SLICE);
         let dirty = Routes { loaded: &self.loaded, live: &self.live }.concerned(dirty);
         let decided = self.choose(dirty, |damping, prefix, published, wanted| {

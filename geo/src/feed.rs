@@ -18,6 +18,10 @@
 //! [`Event::Malformed`]. What leaves it unknown *which* routes are meant is a [`FeedError`]; when its frame was whole, what
 //! follows can still be read ([`FeedError::in_step`]).
 //!
+//! **Sessions within an AS** tell what was heard elsewhere: a router that passed a route on inside its AS heard it where *it*
+//! stands, and the one that got it would make its own region hear it. A BMP peer of the router's own AS is left out and counted
+//! ([`Ignored::Internal`]); the router's own table (RFC 9069) is not a session.
+//!
 //! **Add-path** (RFC 7911): a peer with several paths to a prefix needs path identifiers in the RIB, which has none. Routes
 //! that a BMP peer tells this way are ignored and counted ([`Ignored::AddPath`]), never misread; of a dump's paths of one peer the first
 //! is taken.
@@ -192,6 +196,8 @@ pub enum Ignored {
     Family,
     /// Routes with path identifiers (RFC 7911).
     AddPath,
+    /// Sessions within a router's own AS, and what they tell: it was heard where another router stands.
+    Internal,
     /// Types of messages, peers or records that mean nothing here.
     Kind,
 }
@@ -205,6 +211,7 @@ impl Ignored {
             Self::Mirroring => "mirroring",
             Self::Family => "family",
             Self::AddPath => "add_path",
+            Self::Internal => "internal",
             Self::Kind => "kind",
         }
     }
@@ -228,6 +235,9 @@ pub struct FeedError {
 pub enum FeedErrorKind {
     /// The message or record is whole, what is in it is not. The next one can be read.
     Content,
+    /// As [`FeedErrorKind::Content`], and which routes of its peer changed cannot be known: what the peer told of them before
+    /// stands, until everything is told anew (RFC 7606 3 j resets the session).
+    Routes,
     /// A length or version that cannot be: where the next message starts is unknown.
     Framing,
     /// The bytes end in the middle.
@@ -240,7 +250,7 @@ impl FeedError {
     /// Whether what follows can be read all the same.
     #[must_use]
     pub fn in_step(&self) -> bool {
-        self.kind == FeedErrorKind::Content
+        matches!(self.kind, FeedErrorKind::Content | FeedErrorKind::Routes)
     }
 
     fn content(fault: Fault, peer: Option<PeerId>) -> Self {

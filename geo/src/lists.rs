@@ -21,7 +21,6 @@ mod json;
 mod tests;
 mod text;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -77,59 +76,18 @@ pub struct Entry {
     pub origin_as: Option<u32>,
 }
 
-/// What a file has.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct List {
-    /// In the file's order; equal prefixes have equal regions, and come once.
-    pub entries: Vec<Entry>,
-    /// Prefixes that were left out because no `[[origin]]` has their AS.
-    pub without_region: u64,
-}
-
 /// The list cannot be used: what is wrong, a line each, with the file and the place in it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ListError(pub String);
-
-/// Reads a list; takes up to seconds where it is large.
-///
-/// # Errors
-///
-/// The file cannot be read, is longer than 256 MiB, is no list, or has wrong entries; a prefix that is there
-/// with two regions; more than 4,000,000 prefixes.
-pub fn read(config: &Config, origins: Origins<'_>, regions: &Regions) -> Result<List, ListError> {
-    collect(&config.file, &read_bytes(&config.file)?, config.values, origins, regions)
-}
-
-fn collect(
-    path: &Path,
-    bytes: &[u8],
-    values: Option<Values>,
-    origins: Origins<'_>,
-    regions: &Regions,
-) -> Result<List, ListError> {
-    let mut entries = Vec::new();
-    let mut known: HashMap<IpNet, RegionId> = HashMap::new();
-    let mut sink = |entry: Entry| {
-        if known.len() >= PREFIXES_MAX {
-            return Err(format!("more than {PREFIXES_MAX} prefixes"));
-        }
-        match known.insert(entry.prefix, entry.region) {
-            None => entries.push(entry),
-            Some(before) => one_region(&entry, before)?,
-        }
-        Ok(())
-    };
-    let without_region = each(path, bytes, values, origins, regions, &mut sink)?;
-    Ok(List { entries, without_region })
-}
 
 /// The bytes of a list of bounded size.
 pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, ListError> {
     file::read_bounded(path, FILE_BYTES_MAX).map_err(|error| ListError(format!("{}: {error}", path.display())))
 }
 
-/// Gives every entry to the sink; what that refuses is an error at the entry's place. How many entries were left out.
+/// Gives every entry to the sink, in the file's order; what that refuses is an error at the entry's place. How many entries were
+/// left out because no `[[origin]]` has their AS.
 pub(crate) fn each(
     path: &Path,
     bytes: &[u8],

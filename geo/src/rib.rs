@@ -64,6 +64,10 @@ pub struct Rib {
     walks: Walks,
     /// Changed prefixes that were not taken.
     dirty: BTreeSet<Key>,
+    /// So many changed, or nobody looked at anything yet, that the reader has to look at everything: nothing is collected.
+    overflowed: bool,
+    /// Changed prefixes that are kept, beyond as many as there are prefixes.
+    dirty_max: usize,
     settled: bool,
     /// Prefixes that a walk looks at in one go.
     slice: usize,
@@ -78,7 +82,7 @@ struct FeedSlot {
     connected: bool,
     /// When it was configured, connected or lost.
     since: Duration,
-    /// Events that were left out: of other views, of peers that are not up, of peers beyond the limit.
+    /// Events that were left out: of other views, of peers that are not up, are to be left out, or are beyond the limit.
     skipped: u64,
     /// How often a peer was left out because there were too many.
     refusals: u64,
@@ -96,6 +100,8 @@ impl Rib {
             interner: Interner::default(),
             walks: Walks::default(),
             dirty: BTreeSet::new(),
+            overflowed: true,
+            dirty_max: DIRTY_MAX,
             settled: false,
             slice: SLICE,
         }
@@ -174,18 +180,30 @@ impl Rib {
         !self.dirty.is_empty() || self.walks.pending()
     }
 
-    /// About how many prefixes [`Rib::take_dirty`] would still tell, never less than it would: whether it is better to begin anew from
-    /// [`Rib::prefixes`].
-    #[must_use]
-    pub fn dirty_at_most(&self) -> usize {
-        let concerned = self.peers.iter().filter(|(index, _)| self.walks.concern(*index));
-        self.dirty.len() + concerned.map(|(_, peer)| peer.kept as usize).sum::<usize>()
-    }
-
     /// Forgets what is dirty: for a reader that looks at everything now, by [`Rib::prefixes`] and [`Rib::heard`].
     pub fn take_everything(&mut self) {
         self.dirty.clear();
+        self.overflowed = false;
         self.walks.hush();
+    }
+
+    /// Whether [`Rib::take_dirty`] cannot tell what changed: nobody called [`Rib::take_everything`] yet, or more prefixes changed
+    /// and went since than are kept in mind. Until that call nothing is told.
+    #[must_use]
+    pub const fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+
+    /// A prefix changed.
+    fn touch(&mut self, key: Key) {
+        if self.overflowed {
+            return;
+        }
+        self.dirty.insert(key);
+        if self.dirty.len() > self.dirty_max + self.store.prefixes().iter().sum::<usize>() {
+            self.overflowed = true;
+            self.dirty = BTreeSet::new();
+        }
     }
 
     /// Adds the routes to exactly this prefix that count, by peer.
@@ -240,3 +258,6 @@ impl Rib {
 
 /// Slices of one call of [`Rib::take_dirty`].
 const STEPS: usize = 4;
+
+/// Changed prefixes beyond those that there are: a peer that announces and withdraws ever others must not grow it without end.
+const DIRTY_MAX: usize = 1 << 20;

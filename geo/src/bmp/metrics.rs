@@ -2,6 +2,8 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
+use crate::feed::Ignored;
+
 /// Counters of the listener, by router; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -9,6 +11,7 @@ pub struct Metrics {
     connections: IntCounterVec,
     messages: IntCounterVec,
     malformed: IntCounterVec,
+    ignored: IntCounterVec,
     bytes: IntCounterVec,
     refused: IntCounter,
 }
@@ -28,6 +31,9 @@ impl Metrics {
         let connected = Opts::new("geo_bmp_connected", "Whether the router is connected");
         let connected = IntGaugeVec::new(connected, &["router"])?;
         registry.register(Box::new(connected.clone()))?;
+        let ignored = Opts::new("geo_bmp_ignored_total", "What was left out, by what it is");
+        let ignored = IntCounterVec::new(ignored, &["router", "what"])?;
+        registry.register(Box::new(ignored.clone()))?;
         let refused = "Connections from addresses that no router has";
         let refused = IntCounter::new("geo_bmp_refused_total", refused)?;
         registry.register(Box::new(refused.clone()))?;
@@ -36,6 +42,7 @@ impl Metrics {
             connections: counter("connections_total", "Connections of the router")?,
             messages: counter("messages_total", "BMP messages")?,
             malformed: counter("malformed_total", "BMP messages or attributes that could not be read")?,
+            ignored,
             bytes: counter("bytes_total", "Bytes received")?,
             refused,
         })
@@ -56,6 +63,10 @@ impl Metrics {
 
     pub(super) fn malformed(&self, router: &str) {
         self.malformed.with_label_values(&[router]).inc();
+    }
+
+    pub(super) fn ignored(&self, router: &str, what: Ignored) {
+        self.ignored.with_label_values(&[router, what.name()]).inc();
     }
 
     pub(super) fn read(&self, router: &str, bytes: usize) {

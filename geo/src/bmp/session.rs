@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
@@ -12,9 +12,10 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::codec::Decoder as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::feed::{Decoder, Event, FeedError, Framing};
+use crate::feed::{Decoder, Event, FeedError, FeedErrorKind, Framing};
 use crate::rib::FeedId;
 
+use super::notices::Notices;
 use super::{Metrics, Options, Router, Routers, SessionEvent};
 
 /// A connection.
@@ -36,14 +37,16 @@ enum End {
     Idle,
     Read(std::io::Error),
     OutOfStep(FeedError),
+    /// What a message changed is unknown; the router is to tell everything anew.
+    Unreadable(FeedError),
     /// Nobody listens any more.
     Deaf,
 }
 
 impl Session {
     /// Waits until the router's connection before is over, then reads this one to its end.
-    pub(super) async fn run(mut self, stream: TcpStream, turn: &Mutex<()>) {
-        let _turn = tokio::select! {
+    pub(super) async fn run(mut self, stream: TcpStream, turn: &Mutex<Resynced>) {
+        let mut turn = tokio::select! {
             () = self.replaced.cancelled() => return,
             turn = turn.lock() => turn,
         };
@@ -53,7 +56,7 @@ impl Session {
         let router = &self.router.name;
         tracing::info!(%router, address = %self.address, "a router connected");
         self.metrics.connected(&self.router.name);
-        let end = self.read(stream).await;
+        let end = self.read(stream, &mut turn).await;
         self.metrics.lost(&self.router.name);
         let router = &self.router.name;
         match end {
@@ -67,13 +70,20 @@ impl Session {
             End::OutOfStep(error) => {
                 tracing::warn!(%router, %error, "a router's stream is not BMP; it is disconnected");
             }
+            End::Unreadable(error) => {
+                tracing::warn!(
+                    %router,
+                    %error,
+                    "which routes a message changes cannot be read; the router is disconnected, to tell everything anew"
+                );
+            }
             End::Deaf => return,
         }
         // Whoever comes next must wait until this was said.
         let _ = self.tell(SessionEvent::Lost).await;
     }
 
-    async fn read(&mut self, mut stream: TcpStream) -> End {
+    async fn read(&mut self, mut stream: TcpStream, resynced: &mut Resynced) -> End {
         if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&KEEPALIVE) {
             return End::Read(error);
         }
@@ -91,6 +101,7 @@ impl Session {
                 Ok(Ok(bytes)) => self.metrics.read(&self.router.name, bytes),
             }
             let (events, end) = messages.events(&self.router.name, &self.metrics);
+            let unreadable = messages.unreadable.take().filter(|_| resynced.is_due(Instant::now()));
             if !events.is_empty() {
                 tokio::select! {
                     end = self.told_to_end() => return end,
@@ -99,6 +110,9 @@ impl Session {
             }
             if let Some(error) = end {
                 return End::OutOfStep(error);
+            }
+            if let Some(error) = unreadable {
+                return End::Unreadable(error);
             }
         }
     }
@@ -126,19 +140,40 @@ impl Session {
     }
 }
 
+/// When a router was last disconnected because of a message whose routes could not be read.
+#[derive(Debug, Default)]
+pub(super) struct Resynced(Option<Instant>);
+
+impl Resynced {
+    /// Whether it may be again; then it is. A router that says the same wrong thing each time must not be kept from telling the
+    /// rest: its further unreadable messages are only counted.
+    fn is_due(&mut self, now: Instant) -> bool {
+        let due = self.0.is_none_or(|at| now.saturating_duration_since(at) >= RESYNC_EVERY);
+        if due {
+            self.0 = Some(now);
+        }
+        due
+    }
+}
+
+/// A router is disconnected at most so often because of what cannot be read.
+pub const RESYNC_EVERY: Duration = Duration::from_secs(3600);
+
 /// Bytes that arrived, and what is known from those before.
 struct Messages {
     bytes: BytesMut,
     framing: Framing,
     decoder: Decoder,
-    /// A malformed message was complained of.
-    warned: bool,
+    notices: Notices,
+    /// A message whose routes could not be read.
+    unreadable: Option<FeedError>,
 }
 
 impl Messages {
     fn new(message_bytes_max: usize) -> Self {
         let (framing, decoder) = (Framing::new(message_bytes_max), Decoder::default());
-        Self { bytes: BytesMut::with_capacity(READ_BYTES), framing, decoder, warned: false }
+        let (bytes, notices) = (BytesMut::with_capacity(READ_BYTES), Notices::default());
+        Self { bytes, framing, decoder, notices, unreadable: None }
     }
 
     /// What the messages that are there in full say; with the error, if the rest cannot be cut into messages.
@@ -148,24 +183,19 @@ impl Messages {
             let message = match self.framing.decode(&mut self.bytes) {
                 Ok(Some(message)) => message,
                 Ok(None) => break,
-                Err(error) => return (needed(events), Some(error)),
+                Err(error) => {
+                    self.notices.look(router, &events, metrics);
+                    return (needed(events), Some(error));
+                }
             };
             metrics.message(router);
             if let Err(error) = self.decoder.decode(&message, &mut events) {
-                metrics.malformed(router);
-                if !std::mem::replace(&mut self.warned, true) {
-                    tracing::warn!(%router, %error, "a BMP message is malformed and left out; further ones are only counted");
-                }
+                self.notices.malformed(router, &error, metrics);
+                self.unreadable =
+                    Some(error).filter(|error| error.kind == FeedErrorKind::Routes).or(self.unreadable.take());
             }
         }
-        for event in &events {
-            if let Event::Malformed { peer, what, offset, .. } = event {
-                metrics.malformed(router);
-                if !std::mem::replace(&mut self.warned, true) {
-                    tracing::warn!(%router, %peer, what, offset, "malformed attributes withdraw their routes; further ones are only counted");
-                }
-            }
-        }
+        self.notices.look(router, &events, metrics);
         (needed(events), None)
     }
 }

@@ -157,6 +157,41 @@ async fn a_malformed_message_is_left_out_and_a_stream_out_of_step_is_closed() {
     assert_eq!(station.until("-").await, "three-");
 }
 
+/// Route monitoring of a session that is not up, with this UPDATE in it.
+fn monitoring(update: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(19 + update.len()).unwrap();
+    message(0, &[&[0; 42][..], &[0xff; 16], &length.to_be_bytes(), &[2], update].concat())
+}
+
+#[tokio::test]
+async fn a_router_tells_everything_anew_once_when_its_routes_cannot_be_read() {
+    // One byte of attributes: a header that is cut.
+    let unreadable = monitoring(&[0, 0, 0, 1, 0x40]);
+    let mut station = station(Options::default(), 4).await;
+    let mut router = station.connect_from(ONE).await;
+    router.write_all(&[hello("one"), unreadable.clone()].concat()).await.unwrap();
+    assert_eq!(station.until("-").await, "+one-", "what came before is told");
+    assert_eq!(router.read(&mut [0]).await.unwrap_or(0), 0, "the router is disconnected");
+    // It says the same again: now that is only counted.
+    let mut router = station.connect_from(ONE).await;
+    router.write_all(&[unreadable, hello("two")].concat()).await.unwrap();
+    assert_eq!(station.until("two").await, "+two");
+    assert_eq!(station.metric("geo_bmp_malformed_total"), 2);
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_counted_by_what_it_is() {
+    let mut station = station(Options::default(), 4).await;
+    let mut router = station.connect_from(ONE).await;
+    // Statistics; and routes of a family that nobody needs: MP_REACH_NLRI of AFI 25.
+    let other = monitoring(&[0, 0, 0, 8, 0x40, 14, 5, 0, 25, 65, 0, 0]);
+    let stream = [message(1, &[0; 46]), other.clone(), other, hello("one")].concat();
+    router.write_all(&stream).await.unwrap();
+    assert_eq!(station.until("one").await, "+one");
+    let count = |what: &str| station.metric(&format!("geo_bmp_ignored_total{{router=\"r1\",what=\"{what}\"}}"));
+    assert_eq!((count("statistics"), count("family")), (1, 2));
+}
+
 #[tokio::test]
 async fn a_message_that_is_too_long_ends_the_connection() {
     let options = Options { message_bytes_max: 20, ..Options::default() };

@@ -33,6 +33,8 @@ pub(super) struct Said<'a> {
     pub(super) attributes: Attributes,
     /// Why the routes that they belong to count as withdrawn.
     pub(super) malformed: Option<Fault>,
+    /// Where one attribute's end could not be found: further ones were not read.
+    pub(super) cut: Option<Fault>,
     pub(super) has_origin: bool,
     pub(super) has_as_path: bool,
     pub(super) has_next_hop: bool,
@@ -58,6 +60,7 @@ pub(super) fn read(mut list: Reader<'_>, width: AsWidth) -> Result<Said<'_>, Fau
             Err(fault) => {
                 // RFC 7606 4: the length of all attributes still tells where the prefixes are.
                 said.malformed.get_or_insert(fault);
+                said.cut = Some(fault);
                 break;
             }
         };

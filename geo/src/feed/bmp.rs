@@ -15,7 +15,7 @@ use super::attributes::AsWidth;
 use super::open;
 use super::reader::{Fault, Reader};
 use super::update::{Families, Terms, tell};
-use super::{Event, FeedError, Ignored, PeerId, View};
+use super::{Event, FeedError, FeedErrorKind, Ignored, PeerId, View};
 
 /// Characters of a text that a router sends; more are cut off.
 pub const TEXT_CHARS_MAX: usize = 256;
@@ -43,6 +43,8 @@ type Session = ((IpAddr, u64), bool);
 struct Agreed {
     /// The router's.
     own_as: u32,
+    /// Both are of one AS.
+    internal: bool,
     /// Families with path identifiers in what the router receives and in what it sends.
     inbound: Families,
     outbound: Families,
@@ -52,7 +54,8 @@ impl Decoder {
     /// Adds what one message says; `message` starts at its common header, as [`super::Framing`] gives it.
     ///
     /// # Errors
-    /// [`super::FeedErrorKind::Content`]: what is in it cannot be read; events told before the fault stay. The connection goes on.
+    /// [`FeedErrorKind::Content`] and [`FeedErrorKind::Routes`]: what is in it cannot be read; events told before the fault
+    /// stay. What follows can be read.
     pub fn decode(&mut self, message: &[u8], events: &mut Vec<Event>) -> Result<(), FeedError> {
         let mut reader = Reader::new(message, 0);
         let kind = header(&mut reader).map_err(|fault| FeedError::content(fault, None))?;
@@ -67,12 +70,19 @@ impl Decoder {
             events.push(Event::Ignored(Ignored::Kind));
             return Ok(());
         };
-        of_peer(self, &peer, reader, events).map_err(|fault| FeedError::content(fault, Some(peer.id)))
+        of_peer(self, &peer, reader, events).map_err(|fault| {
+            let kind = if kind == 0 { FeedErrorKind::Routes } else { FeedErrorKind::Content };
+            FeedError { kind, ..FeedError::content(fault, Some(peer.id)) }
+        })
     }
 
     /// RFC 7854 4.6
     fn monitoring(&mut self, peer: &PeerHeader, body: Reader<'_>, events: &mut Vec<Event>) -> Result<(), Fault> {
         let agreed = self.sessions.get(&peer.session()).copied().unwrap_or_default();
+        if agreed.internal {
+            events.push(Event::Ignored(Ignored::Internal));
+            return Ok(());
+        }
         let heard = matches!(peer.view, View::PrePolicy | View::PostPolicy);
         let own_as = Some(agreed.own_as).filter(|own| heard && *own != 0 && *own != peer.id.asn);
         let add_path = if peer.view == View::AdjOut { agreed.outbound } else { agreed.inbound };
@@ -85,20 +95,30 @@ impl Decoder {
         body.part(20, "a Peer Up is cut")?;
         let sent = open::read(&mut body)?;
         let received = open::read(&mut body)?;
-        let agreed = Agreed { own_as: sent.asn, inbound: received.towards(sent), outbound: sent.towards(received) };
+        // Both OPENs are asked: a router that swaps them would have no other sessions.
+        let internal = peer.view != View::LocRib && [sent.asn, received.asn] == [peer.id.asn; 2];
+        let (inbound, outbound) = (received.towards(sent), sent.towards(received));
+        let agreed = Agreed { own_as: sent.asn, internal, inbound, outbound };
         let session = peer.session();
         if self.sessions.len() >= PEERS_MAX && !self.sessions.contains_key(&session) {
             return Err(start.fault("more peers are up than 16384"));
         }
         self.sessions.insert(session, agreed);
+        if internal {
+            // Before, it may have been a session of another kind.
+            let reason = "sessions within the router's own AS are left out";
+            events.push(Event::Down { peer: peer.id, view: peer.view, reason });
+            events.push(Event::Ignored(Ignored::Internal));
+            return Ok(());
+        }
         events.push(Event::Up { peer: peer.id, view: peer.view, bgp_id: peer.bgp_id, add_path: agreed.inbound.list() });
         Ok(())
     }
 
-    /// RFC 7854 4.9, RFC 9069 5.3
+    /// RFC 7854 4.9, RFC 9069 5.3. The peer is down, whatever the reason; even if it is cut off.
     fn down(&mut self, peer: &PeerHeader, mut body: Reader<'_>, events: &mut Vec<Event>) -> Result<(), Fault> {
         self.sessions.remove(&peer.session());
-        let reason = match body.u8("a Peer Down has no reason")? {
+        let reason = match body.u8("a Peer Down has no reason").unwrap_or_default() {
             1 => "the router closed the session with a notification",
             2 => "the router closed the session",
             3 => "the peer closed the session with a notification",

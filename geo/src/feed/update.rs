@@ -103,6 +103,12 @@ impl Update {
             return Ok(Self { end_of_rib: Some(Family::V4), ..Self::default() });
         }
         let mut said = attributes::read(attributes, terms.width)?;
+        let without_prefixes =
+            withdrawn.is_empty() && body.is_empty() && said.reach.is_none() && said.unreach.is_none();
+        if let Some(fault) = said.cut.filter(|_| without_prefixes) {
+            // RFC 7606 3 j: the prefixes must be behind the cut.
+            return Err(fault);
+        }
         let mut update = Self { malformed: said.malformed, ..Self::default() };
         update.plain(withdrawn, body, terms)?;
         update.multiprotocol(&said, terms)?;

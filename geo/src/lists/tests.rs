@@ -1,5 +1,7 @@
 //! Lists as people and tools write them. What the resolver's tests say of plain lines is not said again.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -11,6 +13,7 @@ fn a_list_is_text_csv_or_json() {
         "192.0.2.0/24 4\n2001:db8::/32 5",
         "192.0.2.0/24,4\n\"2001:db8::/32\",\"5\"",
         "prefix,region\n192.0.2.0/24,4\n2001:db8::/32,5\n",
+        "# Who\n\n; serves whom\nprefix,region\n# and\n192.0.2.0/24,4\n2001:db8::/32,5\n",
         "; a comment\n192.0.2.0/24\t4 # another\n2001:db8::/32\t5",
         "region,name,network\n4,\"One, Inc. #1\",192.0.2.0/24\r\n 5 , \"say \"\"two\"\"\" , 2001:db8::/32\r\n",
         r#"{"192.0.2.0/24": 4, "2001:db8::/32": "5"}"#,
@@ -80,6 +83,9 @@ fn what_is_wrong_is_told_with_its_place() {
     check(r#"[{"prefix":"", "prefix": ""}]"#, &[&format!("1: {json}: {twice}")]);
     let contradiction = "1: the header's columns are not what the config's `values` says";
     check_errors("prefix,region\n10.0.0.0/8,4", Some(Values::Origins), &[contradiction]);
+    let further = contradiction.replace("1:", "3:");
+    check_errors("\n# x\nprefix,region\n10.0.0.0/8,4", Some(Values::Origins), &[&further]);
+    check("# x\nprefix,region\n10.0.0.0/8", &[&format!("3: \"10.0.0.0/8\": {columns}")]);
 }
 
 #[test]
@@ -102,12 +108,12 @@ fn a_list_is_read_from_its_file() {
         toml::from_str::<Config>(&format!("file = {:?}\nclass = \"exchange\"", place.path().join(name))).unwrap()
     };
     std::fs::write(place.path().join("list"), "192.0.2.0/24 4").unwrap();
-    assert_eq!(read(&config("list"), &origins, &regions()).unwrap().entries.len(), 1);
+    assert_eq!(read_bytes(&config("list").file).unwrap(), b"192.0.2.0/24 4");
     assert_eq!(config("list").class, SessionClass::Exchange);
-    let error = read(&config("none"), &origins, &regions()).unwrap_err().0;
+    let error = read_bytes(&config("none").file).unwrap_err().0;
     assert!(error.contains("none: No such file"), "{error}");
-    std::fs::write(place.path().join("list"), b"\xff").unwrap();
-    let error = read(&config("list"), &origins, &regions()).unwrap_err().0;
+    let mut nothing = |_| Ok(());
+    let error = each(Path::new("list"), b"\xff", None, &origins, &regions(), &mut nothing).unwrap_err().0;
     assert!(error.contains("list: invalid utf-8"), "{error}");
     assert_eq!(toml::from_str::<Config>("file = \"x\"").unwrap().class, SessionClass::Private);
     assert!(toml::from_str::<Config>("file = \"x\"\nclas = \"transit\"").is_err());
@@ -132,7 +138,7 @@ proptest! {
 
 #[track_caller]
 fn check(list: &str, values: Option<Values>, expected: &str) {
-    let List { entries, without_region } = parse(list, values).unwrap_or_else(|error| panic!("{list}: {error}"));
+    let (entries, without_region) = parse(list, values).unwrap_or_else(|error| panic!("{list}: {error}"));
     let mut told: Vec<String> = entries
         .iter()
         .map(|Entry { prefix, region, origin_as }| {
@@ -152,8 +158,18 @@ fn check_errors(list: &str, values: Option<Values>, expected: &[&str]) {
     assert_eq!(errors, expected);
 }
 
-fn parse(list: &str, values: Option<Values>) -> Result<List, ListError> {
-    collect(Path::new("list"), list.as_bytes(), values, &origins, &regions())
+/// Entries and how many were left out; a prefix that is there twice comes once.
+fn parse(list: &str, values: Option<Values>) -> Result<(Vec<Entry>, u64), ListError> {
+    let (mut entries, mut known) = (Vec::new(), HashMap::new());
+    let mut sink = |entry: Entry| match known.insert(entry.prefix, entry.region) {
+        None => {
+            entries.push(entry);
+            Ok(())
+        }
+        Some(before) => one_region(&entry, before),
+    };
+    let left_out = each(Path::new("list"), list.as_bytes(), values, &origins, &regions(), &mut sink)?;
+    Ok((entries, left_out))
 }
 
 fn origins(origin_as: u32) -> Option<RegionId> {

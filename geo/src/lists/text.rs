@@ -1,25 +1,24 @@
-//! Lists of lines: `prefix value`, or CSV (RFC 4180, without line breaks inside fields).
+//! Lists of lines: `prefix value`, or CSV (RFC 4180, without line breaks inside fields). A header is the first line that is
+//! neither a comment nor empty.
 
 use super::{Column, Reading, Values, named, quoted};
 
 /// Reads the lines.
 pub(super) fn read(text: &str, values: Option<Values>, reading: &mut Reading<'_>) {
-    let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim())).peekable();
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line.trim()));
+    let mut lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with([';', '#'])).peekable();
+    let first = lines.peek().map_or(1, |(number, _)| *number);
     let columns = lines.peek().and_then(|(_, line)| Columns::of(line));
     let values = match (values, columns.map(|columns| columns.values)) {
         (Some(asked), Some(told)) if asked != told => {
-            return reading.refuse("1: the header's columns are not what the config's `values` says");
+            return reading.refuse(&format!("{first}: the header's columns are not what the config's `values` says"));
         }
         (asked, told) => asked.or(told).unwrap_or(Values::Regions),
     };
     let mut fields = Vec::new();
     for (number, line) in lines.skip(usize::from(columns.is_some())) {
-        let line = if line.starts_with([';', '#']) { "" } else { line };
         // A field of a table with named columns may have a # of its own.
         let line = if columns.is_some() { line } else { line.split('#').next().unwrap_or_default().trim() };
-        if line.is_empty() {
-            continue;
-        }
         let entry = match columns {
             Some(columns) => columns.pick(line, &mut fields),
             None => pair(line),

@@ -7,7 +7,7 @@ use super::{Feed, FeedId, FeedSlot, Rib};
 
 impl Rib {
     /// What is configured now, with the id of each feed in the order given. A feed keeps its id by its name; a changed region or
-    /// class counts at once for the routes there are. Routes of feeds that are configured no more go, and so do those of a feed
+    /// class counts at once for the routes there are; a peer that is not left out any more is heard when it comes up the next time. Routes of feeds that are configured no more go, and so do those of a feed
     /// whose view or kind changed: it gets a new id, and its router has to connect anew. Feeds beyond [`FEEDS_MAX`] get none.
     pub fn set_feeds(&mut self, feeds: &[Feed], now: Duration) -> Vec<Option<FeedId>> {
         let mut ids = Vec::with_capacity(feeds.len());
@@ -19,7 +19,7 @@ impl Rib {
                     && slot.feed.kind == feed.kind
             };
             ids.push(match self.feeds.iter().position(same) {
-                Some(index) => self.change_feed(index, feed),
+                Some(index) => self.change_feed(index, feed, now),
                 None => self.add_feed(feed, now),
             });
         }
@@ -48,13 +48,16 @@ impl Rib {
         }
     }
 
-    fn change_feed(&mut self, index: usize, feed: &Feed) -> Option<FeedId> {
+    fn change_feed(&mut self, index: usize, feed: &Feed, now: Duration) -> Option<FeedId> {
         let id = FeedId(u16::try_from(index).ok()?);
         if self.feeds[index].feed != *feed {
             self.feeds[index].feed = feed.clone();
             for peer in self.peers.of_feed(id) {
-                self.place(peer);
-                self.walks.want(peer, Tell::All);
+                if self.place(peer) {
+                    self.walks.want(peer, Tell::All);
+                } else {
+                    self.kill(peer, now);
+                }
             }
         }
         Some(id)

@@ -20,7 +20,7 @@ pub struct Feed {
     pub region: RegionId,
     /// Class of peers that no entry of `peers` is of.
     pub class: SessionClass,
-    /// Classes of single peers: the first that fits an address, else the first that fits an AS.
+    /// Classes of single peers, or that they are left out: the first that fits an address, else the first that fits an AS.
     pub peers: Vec<PeerClass>,
     /// The one of the router's tables that counts; messages about the others are left out.
     pub view: View,
@@ -31,12 +31,12 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// The class of a peer's routes.
+    /// The class of a peer's routes; none: they are left out.
     #[must_use]
-    pub fn class_of(&self, peer: &PeerId) -> SessionClass {
+    pub fn class_of(&self, peer: &PeerId) -> Option<SessionClass> {
         let by_address = self.peers.iter().find(|class| class.fits == Fits::Address(peer.address));
         let named = by_address.or_else(|| self.peers.iter().find(|class| class.fits == Fits::As(peer.asn)));
-        named.map_or(self.class, |named| named.class)
+        named.map_or(Some(self.class), |named| named.class)
     }
 
     /// Whether an event about a peer itself concerns the table that counts. A session's end and begin are told once for
@@ -60,8 +60,8 @@ pub enum FeedKind {
 pub struct PeerClass {
     /// Which peers.
     pub fits: Fits,
-    /// Their class.
-    pub class: SessionClass,
+    /// Their class; none: their routes are left out.
+    pub class: Option<SessionClass>,
 }
 
 /// What a peer is told by.

@@ -66,8 +66,9 @@ pub(super) struct Side {
     pub(super) ended: bool,
     /// Routes of earlier sessions are dead.
     pub(super) floor: u32,
-    /// A session that was lost with its gate shut: its held routes are dead.
-    pub(super) unopened: Option<u32>,
+    /// The last two sessions whose gates opened: held routes of others are dead once those are over. Routes of a third are
+    /// not alive: a session that is lost with its gate open is the floor.
+    pub(super) opened: [u32; 2],
     /// Since when there are stale routes.
     pub(super) stale_since: Option<Duration>,
     /// Live routes of this session, of earlier ones, and the held ones among the former.
@@ -112,12 +113,14 @@ impl Peer {
     /// What one of its routes is worth.
     pub(super) fn worth(&self, family: Family, mark: Mark) -> Worth {
         let (side, session) = (&self.sides[family as usize], mark.session(self.session));
-        if session < side.floor || (mark.held() && side.unopened == Some(session)) {
+        if session < side.floor {
             Worth::Dead
-        } else if mark.held() && session == self.session && self.up && !side.open {
+        } else if !mark.held() || side.opened.contains(&session) {
+            Worth::Counts
+        } else if session == self.session && self.up {
             Worth::Held
         } else {
-            Worth::Counts
+            Worth::Dead
         }
     }
 
@@ -134,7 +137,8 @@ impl Peer {
         self.session += 1;
         (self.up, self.since, self.heard_at, self.refused) = (true, now, None, 0);
         for side in &mut self.sides {
-            (side.open, side.ended) = (open, false);
+            side.ended = false;
+            side.set_open(open, self.session);
         }
     }
 
@@ -150,7 +154,8 @@ impl Peer {
         let session = self.session;
         let side = &mut self.sides[family as usize];
         let mut changed = !side.open && side.held > 0;
-        (side.open, side.held) = (true, 0);
+        side.set_open(true, session);
+        side.held = 0;
         if ended {
             changed |= side.old > 0;
             (side.ended, side.floor, side.old, side.stale_since) = (true, session, 0, None);
@@ -171,7 +176,6 @@ impl Peer {
                 (side.floor, side.old, side.stale_since) = (session, 0, None);
             } else {
                 changed |= side.held > 0;
-                side.unopened = (side.held > 0).then_some(session).or(side.unopened);
                 side.fresh -= std::mem::take(&mut side.held);
             }
             side.old += std::mem::take(&mut side.fresh);
@@ -195,7 +199,7 @@ impl Peer {
     /// an end-of-RIB to come to that.
     pub(super) fn set_apart(&mut self) {
         for side in &mut self.sides {
-            (side.floor, side.old, side.stale_since, side.unopened) = (self.session, 0, None, None);
+            (side.floor, side.old, side.stale_since) = (self.session, 0, None);
         }
     }
 
@@ -225,6 +229,13 @@ impl Peer {
 }
 
 impl Side {
+    fn set_open(&mut self, open: bool, session: u32) {
+        self.open = open;
+        if open && self.opened[1] != session {
+            self.opened = [self.opened[1], session];
+        }
+    }
+
     /// A prefix was announced: what there was for it (`before` is its session), and what there is now.
     pub(super) fn count_announced(&mut self, worth: Worth, before: Option<u32>, session: u32, held: bool) {
         let is_replaced = worth != Worth::Dead;

@@ -1,6 +1,5 @@
 //! Routes come and go, within their bounds.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -35,10 +34,9 @@ impl Rib {
             announced.iter().for_each(|prefix| self.withdraw(index, Key::from(prefix)));
             return;
         };
-        let attributes = without_own_as(attributes, id);
-        match self.interner.hold(&attributes, self.limits.attribute_bytes_max) {
+        match self.interner.hold(attributes, self.limits.attribute_bytes_max) {
             Some(id) => {
-                let bytes = bytes_of(&attributes);
+                let bytes = bytes_of(attributes);
                 announced.iter().for_each(|prefix| self.announce(index, Key::from(prefix), id, bytes));
                 self.interner.release(id);
             }
@@ -89,7 +87,7 @@ impl Rib {
         let same = before.is_some_and(|(route, worth)| worth == Worth::Counts && is_told(&route));
         let had_dead = before.is_some() && worth == Worth::Dead;
         if (!held && !same) || had_dead {
-            self.dirty.insert(key);
+            self.touch(key);
         }
         if let Some((route, _)) = before {
             self.interner.release(route.attributes);
@@ -110,9 +108,8 @@ impl Rib {
             return false;
         }
         let full = |rib: &Self| rib.store.routes() >= rib.limits.routes_max as usize;
-        if full(self) && self.walks.pending() {
-            self.finish_walks();
-        }
+        // A slice at a time: what was found of dead routes stays found, so that all calls together walk once.
+        while full(self) && self.step(self.slice) {}
         !full(self)
     }
 
@@ -137,7 +134,7 @@ impl Rib {
         self.forget_route(route);
         // The end of a dead one may not be told.
         if worth != Worth::Held {
-            self.dirty.insert(key);
+            self.touch(key);
         }
     }
 
@@ -149,19 +146,5 @@ impl Rib {
             peer.kept -= 1;
             peer.attribute_bytes -= bytes;
         }
-    }
-}
-
-/// FRR (8.4.4) puts its own AS before the path that a peer sent, which makes it one longer than others' and of another
-/// neighbour. Nobody else's path has the peer's AS in the second place and not in the first: a peer begins its paths
-/// with its own AS, except a route server, which is in none.
-fn without_own_as<'a>(attributes: &'a Attributes, peer: &PeerId) -> Cow<'a, Attributes> {
-    match &*attributes.as_path {
-        [first, path @ ..] if *first != peer.asn && path.first() == Some(&peer.asn) => Cow::Owned(Attributes {
-            as_path: path.into(),
-            path_length: attributes.path_length.saturating_sub(1),
-            ..attributes.clone()
-        }),
-        _ => Cow::Borrowed(attributes),
     }
 }

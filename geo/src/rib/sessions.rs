@@ -12,6 +12,10 @@ use super::{FeedId, FeedKind, Rib};
 impl Rib {
     /// A peer's session is up.
     pub(super) fn up(&mut self, feed: FeedId, id: &PeerId, now: Duration) {
+        if self.feed(feed).is_none_or(|feed| feed.class_of(id).is_none()) {
+            self.peers.find(feed, id).into_iter().for_each(|index| self.kill(index, now));
+            return self.skip(feed);
+        }
         let Some(index) = self.peers.find_or_add(feed, id, self.limits.peers_max) else {
             return self.refuse_peer(feed, id);
         };
@@ -43,12 +47,14 @@ impl Rib {
         tracing::warn!(router, peer = %address, asn, peers_max, "a peer is left out, and so are further ones: there are too many");
     }
 
-    /// Gives a peer the region and class that its feed says.
-    pub(super) fn place(&mut self, index: PeerIndex) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
-        let Some(slot) = self.feeds.get(usize::from(peer.feed.0)) else { return };
-        (peer.region, peer.class) = (slot.feed.region, slot.feed.class_of(&peer.id));
+    /// Gives a peer the region and class that its feed says. False when the feed says that it is left out.
+    pub(super) fn place(&mut self, index: PeerIndex) -> bool {
+        let Some(peer) = self.peers.get_mut(index) else { return false };
+        let Some(slot) = self.feeds.get(usize::from(peer.feed.0)) else { return false };
+        let Some(class) = slot.feed.class_of(&peer.id) else { return false };
+        (peer.region, peer.class) = (slot.feed.region, class);
         peer.label = format!("{} peer {} AS{}", slot.feed.name, peer.id.address, peer.id.asn);
+        true
     }
 
     /// A peer's session is down.
@@ -68,12 +74,7 @@ impl Rib {
 
     /// A peer's feed is lost.
     pub(super) fn lose_peer(&mut self, index: PeerIndex, now: Duration) {
-        let Some(peer) = self.peers.get(index).filter(|peer| peer.up) else { return };
-        // A second session that broke before its gate opened: what is left of the first one must be cleared up before.
-        if peer.sides.iter().any(|side| side.unopened.is_some()) {
-            self.finish_walks();
-        }
-        if self.peers.get_mut(index).is_some_and(|peer| peer.lose(now)) {
+        if self.peers.get_mut(index).is_some_and(|peer| peer.up && peer.lose(now)) {
             self.walks.want(index, Tell::Changed);
         }
     }

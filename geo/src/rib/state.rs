@@ -40,7 +40,7 @@ pub struct FeedState {
     pub connected: bool,
     /// Seconds since it was configured, connected or lost.
     pub since_s: u64,
-    /// Events left out: of another view, of peers that are not up or too many.
+    /// Events left out: of another view, of peers that are not up, too many, or to be left out.
     pub skipped: u64,
     /// Its peers, by address.
     pub peers: Vec<PeerState>,

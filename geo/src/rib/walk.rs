@@ -107,20 +107,13 @@ impl Rib {
             }
         }
         if (changed || dead) && !self.walks.quiet {
-            self.dirty.insert(key);
+            self.touch(key);
         }
     }
 
     fn end_walk(&mut self) {
         self.walks.quiet = false;
-        for &index in std::mem::take(&mut self.walks.peers).keys() {
-            // Lost again meanwhile: the next walk clears up after that.
-            if !self.walks.next.contains_key(&index)
-                && let Some(peer) = self.peers.get_mut(index)
-            {
-                peer.sides.iter_mut().for_each(|side| side.unopened = None);
-            }
-        }
+        self.walks.peers.clear();
     }
 }
 

@@ -74,7 +74,8 @@ pub struct Bmp {
     /// session may take as much RAM.
     pub message_bytes_max: usize,
     /// Batches of messages that were read and wait to be taken in, of all routers; beyond, routers wait. Default 64; too
-    /// small: more switching, too large: RAM (some 100 KB each).
+    /// small: more switching, too large: RAM (each some 100 KB as a rule, but a router that means harm makes it up to 12 MB:
+    /// a prefix of one byte takes 18 in RAM). At most 1024.
     pub queue_max: usize,
     /// A session that says nothing for so long is closed, seconds; RFC 7854 has no keepalives, so this has to be above
     /// the router's interval of statistics reports. Default 3600; too small: quiet routers reconnect and send everything
@@ -107,7 +108,8 @@ pub struct Router {
     pub region: RegionId,
     /// What its peers are, but for those of `peer`.
     pub class: SessionClass,
-    /// Which of its tables counts: "pre-policy", "post-policy" or "loc-rib". Default "pre-policy": what the peers said.
+    /// Which of its tables counts: "pre-policy", "post-policy" or "loc-rib". Default "pre-policy": what the peers said. "loc-rib"
+    /// only where the router has no sessions within its AS: its table has what they told, too.
     #[serde(default)]
     pub view: WantedView,
     /// Prefixes of one peer. Default 2000000, a full table and half of one more; too small: prefixes are refused and counted, too large: a
@@ -119,7 +121,8 @@ pub struct Router {
     pub peer: Vec<Peer>,
 }
 
-/// Which peers have which class. Exactly one of `address` and `as` is given; an address is looked at before an AS.
+/// Which peers have which class, or are left out. Exactly one of `address` and `as` is given; an address is looked at before an
+/// AS. Sessions within the router's own AS are left out by themselves: what they tell was heard elsewhere.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
@@ -129,8 +132,13 @@ pub struct Peer {
     /// All peers of this AS.
     #[serde(default, rename = "as", skip_serializing_if = "Option::is_none")]
     pub peer_as: Option<u32>,
-    /// Their class.
-    pub class: SessionClass,
+    /// Their class; for those that are not left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<SessionClass>,
+    /// They are left out: what they tell was heard elsewhere, as by a collector or from a router of the operator's other AS.
+    /// Default false. Who is to be heard again is heard when its session comes up the next time.
+    #[serde(default)]
+    pub ignore: bool,
 }
 
 /// Which of a router's tables counts.
@@ -142,7 +150,7 @@ pub enum WantedView {
     PrePolicy,
     /// What of it was accepted.
     PostPolicy,
-    /// What the router chose (RFC 9069).
+    /// What the router chose (RFC 9069), from whomever: `peer` cannot be given.
     LocRib,
 }
 
@@ -278,7 +286,7 @@ impl Config {
         whole("drain_s", self.drain_s, 0, DAY_S);
         // RFC 7854: a route monitoring message holds one BGP message, of up to 65,535 bytes (RFC 8654).
         whole("bmp.message_bytes_max", size(self.bmp.message_bytes_max), 1 << 16, 1 << 26);
-        whole("bmp.queue_max", size(self.bmp.queue_max), 1, 1 << 20);
+        whole("bmp.queue_max", size(self.bmp.queue_max), 1, 1024);
         whole("bmp.idle_s", self.bmp.idle_s, 1, 7 * DAY_S);
         whole("bmp.stale_s", self.bmp.stale_s, 0, 7 * DAY_S);
         whole("bmp.quiet_s", self.bmp.quiet_s, 0, DAY_S);
@@ -368,6 +376,15 @@ impl Config {
                 if peer.address.is_some() == peer.peer_as.is_some() {
                     wrong(format!("peer[{index}]: give either address or as"));
                 }
+                if peer.class.is_some() == peer.ignore {
+                    wrong(format!("peer[{index}]: give either class or ignore = true"));
+                }
+            }
+            if router.view == WantedView::LocRib && !router.peer.is_empty() {
+                wrong(
+                    "peer: view = \"loc-rib\" is one table, of the router's own class, and does not tell peers apart"
+                        .to_owned(),
+                );
             }
         }
     }
@@ -376,8 +393,9 @@ impl Config {
 impl Router {
     fn feed(&self) -> Feed {
         let class = |peer: &Peer| {
+            let class = peer.class.filter(|_| !peer.ignore);
             let by_address = peer.address.map(|address| Fits::Address(address.to_canonical()));
-            Some(PeerClass { fits: by_address.or(peer.peer_as.map(Fits::As))?, class: peer.class })
+            Some(PeerClass { fits: by_address.or(peer.peer_as.map(Fits::As))?, class })
         };
         Feed {
             name: self.name.clone(),
@@ -434,7 +452,7 @@ mod tests {
             config.rule.len(),
             config.origin.len(),
         ];
-        assert_eq!(several, [1, 2, 1, 2, 3, 1], "{config:?}");
+        assert_eq!(several, [1, 3, 1, 2, 3, 1], "{config:?}");
         assert!(config.bmp.listen.is_some() && config.geoip.files.is_empty());
     }
 
@@ -485,6 +503,17 @@ mod tests {
             &listening(&format!("{ONE}[[router.peer]]\nclass = 'private'")),
             &["router[0].peer[0]: give either address or as"],
         );
+        let both = "router[0].peer[0]: give either class or ignore = true";
+        check(&listening(&format!("{ONE}[[router.peer]]\nas = 1\nignore = true")), &[]);
+        check(&listening(&format!("{ONE}[[router.peer]]\nas = 1")), &[both]);
+        check(&listening(&format!("{ONE}[[router.peer]]\nas = 1\nclass = 'private'\nignore = true")), &[both]);
+        check(
+            &listening(&format!("{ONE}view = 'loc-rib'\n[[router.peer]]\nas = 1\nclass = 'private'")),
+            &[
+                "router[0].peer: view = \"loc-rib\" is one table, of the router's own class, and does not tell peers apart",
+            ],
+        );
+        check("bmp.queue_max = 5000", &["bmp.queue_max = 5000: it is within 1..=1024"]);
         check(
             &listening(&format!("{ONE}prefixes_max = 0")),
             &["router[0].prefixes_max = 0: it is within 1..=100000000"],

@@ -58,7 +58,11 @@ fn sessions_come_and_go() {
     check(&down(1, wide, 4), &["down 2001:db8::9 (AS4200000000, 0x100000002) PrePolicy: the peer closed the session"]);
     let own = PeerId { address: address("0.0.0.0"), distinguisher: 0, asn: 64_500 };
     check(&down(3, own, 6), &["down 0.0.0.0 (AS64500) LocRib: the router's own table is no longer monitored"]);
-    check_error(&bmp(2, &peer_header(0, 0, peer())), "peer 192.0.2.9 (AS64501): byte 48: a Peer Down has no reason");
+    // Down it is, whatever is cut off.
+    check(
+        &bmp(2, &peer_header(0, 0, peer())),
+        &["down 192.0.2.9 (AS64501) PrePolicy: for a reason that is not known here"],
+    );
     check_error(&bmp(2, &peer_header(0, 0, peer())[..41]), "byte 40: a per-peer header is cut");
     check_error(
         &up(peer(), &open(&[]), &update(&[], &[], &[])),
@@ -137,9 +141,38 @@ fn the_routers_own_as_in_front_of_a_path_is_none_of_the_neighbours() {
     check(0x40, 64_501, &[own, 64_501, 7], "[64501, 7]/2 AS7");
     check(0, 64_501, &[own], "[]/0");
     check(0, 64_501, &[64_501, own], "[64501, 4200000000]/2 AS4200000000");
-    // Within an AS, and in what a router sends, it belongs there.
-    check(0, own, &[own, 7], "[4200000000, 7]/2 AS7");
+    // In what a router sends, it belongs there.
     check(0x10, 64_501, &[own, 7], "[4200000000, 7]/2 AS7");
+}
+
+#[test]
+fn sessions_within_the_routers_own_as_are_left_out() {
+    let of = |asn: u32| open(&[(65, &asn.to_be_bytes())]);
+    let (own, inner) = (of(64_500), PeerId { asn: 64_500, ..peer() });
+    let mut decoder = Decoder::default();
+    let mut check = |message: &[u8], expected: &[&str]| {
+        let mut events = Vec::new();
+        decoder.decode(message, &mut events).unwrap();
+        assert_eq!(lines(&events), expected);
+    };
+    let routes = update(&[], &plain(&[7]), &prefixes(&["10.0.0.0/8"]));
+    let left_out = "down 192.0.2.9 (AS64500) PrePolicy: sessions within the router's own AS are left out";
+    check(&up(inner, &own, &own), &[left_out, "ignored internal"]);
+    for flags in [0, 0x40, 0x10] {
+        check(&monitoring(flags, inner, &routes), &["ignored internal"]);
+    }
+    // Its own table is none of its sessions.
+    let own_table = bmp(0, &[peer_header(3, 0, inner), routes.clone()].concat());
+    check(
+        &bmp(3, &[&peer_header(3, 0, inner), &[0; 20][..], &own, &own].concat()),
+        &["up 192.0.2.9 (AS64500) LocRib 192.0.2.9 []"],
+    );
+    check(&own_table, &["+10.0.0.0/8 [7]/1 AS7"]);
+    // The next session of the same address may be another AS's, even if the router tells the OPENs the wrong way round.
+    for opens in [[&own, &of(64_501)], [&of(64_501), &own]] {
+        check(&up(peer(), opens[0], opens[1]), &["up 192.0.2.9 (AS64501) PrePolicy 192.0.2.9 []"]);
+        check(&monitoring(0, peer(), &routes), &["+10.0.0.0/8 [7]/1 AS7"]);
+    }
 }
 
 #[test]

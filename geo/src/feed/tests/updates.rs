@@ -174,6 +174,14 @@ fn what_leaves_open_which_routes_are_meant_is_an_error() {
     check_error(&update(&[], &attribute(14, &[0, 2]), &[]), "byte 76: MP_REACH_NLRI is cut");
     let lying = attribute(14, &[0, 2, 1, 16, 0]);
     check_error(&update(&[], &lying, &[]), "byte 78: MP_REACH_NLRI: the next hop is longer than the attribute");
+    // The attributes are cut before anything that has prefixes (RFC 7606 3 j); with one, they are withdrawn.
+    let cut = [&attribute(1, &[0])[..], &[0x40, 2, 200], &unreach(&["2001:db8::/32"])].concat();
+    check_error(&update(&[], &cut, &[]), "byte 78: an attribute is longer than what is left");
+    check_error(&update(&[], &[0x40], &[]), "byte 72: an attribute's header is cut");
+    check(
+        &update(&[], &[&reach(&["2001:db8::/32"])[..], &[0x40, 2, 200]].concat(), &[]),
+        &["malformed at 103: an attribute is longer than what is left", "-2001:db8::/32"],
+    );
     let twice = [unreach(&[]), unreach(&["::/0"])].concat();
     check_error(&update(&[], &twice, &[]), "byte 77: MP_REACH_NLRI or MP_UNREACH_NLRI is there twice");
     check_error(&bgp(2, &[]), "byte 67: UPDATE: the length of what is withdrawn is cut");

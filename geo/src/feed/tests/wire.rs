@@ -78,14 +78,14 @@ pub(super) fn update(withdrawn: &[u8], attributes: &[u8], announced: &[u8]) -> V
     bgp(2, &parts.concat())
 }
 
-/// An OPEN with these capabilities.
+/// An OPEN of AS 64999, unless they say another one, with these capabilities.
 pub(super) fn open(capabilities: &[(u8, &[u8])]) -> Vec<u8> {
     let list: Vec<u8> = capabilities
         .iter()
         .flat_map(|(code, value)| [&[*code, u8::try_from(value.len()).unwrap()], *value].concat())
         .collect();
     let length = u8::try_from(list.len()).unwrap();
-    bgp(1, &[&[4, 0xfb, 0xf5, 0, 90, 192, 0, 2, 9, length + 2, 2, length][..], &list].concat())
+    bgp(1, &[&[4, 0xfd, 0xe7, 0, 90, 192, 0, 2, 9, length + 2, 2, length][..], &list].concat())
 }
 
 /// A BMP message of a type.

@@ -209,8 +209,14 @@ fn run(steps: &[Step], slice: usize, prefixes_max: usize) {
     let limits = Limits { prefixes_max: u32::try_from(prefixes_max).unwrap(), ..Limits::default() };
     let (mut rib, mut model, mut now) = (two_routers(limits), Model::default(), Duration::ZERO);
     rib.slice = slice;
+    rib.take_everything();
+    rib.dirty_max = 1;
     let mut reader = Reader::default();
     for step in steps {
+        if rib.overflowed() {
+            rib.take_everything();
+            reader = Reader::everything(&rib);
+        }
         match step {
             Step::Act(one) => {
                 act(&mut rib, one, &mut now);
@@ -232,7 +238,11 @@ fn run(steps: &[Step], slice: usize, prefixes_max: usize) {
         assert_eq!(heard, model.heard(), "after {step:?}");
         check_counts(&rib, &model, now);
     }
-    while rib.pending() {
+    while rib.pending() || rib.overflowed() {
+        if rib.overflowed() {
+            rib.take_everything();
+            reader = Reader::everything(&rib);
+        }
         rib.take_dirty(1).into_iter().for_each(|prefix| reader.look(&rib, prefix));
     }
     assert_eq!(reader.known, Reader::everything(&rib).known, "everything that changed was told");
