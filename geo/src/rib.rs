@@ -46,7 +46,7 @@ use crate::feed::{Event, Family, View};
 use crate::route::Heard;
 
 pub use feeds::{Feed, FeedId, FeedKind, Fits, Limits, PeerClass};
-pub use state::{Counts, FeedState, PeerState, SideState, Standing};
+pub use state::{Counts, FeedState, PeerStanding, PeerState, SideState};
 
 use interner::Interner;
 use peer::{Peers, Worth};
@@ -80,6 +80,8 @@ struct FeedSlot {
     since: Duration,
     /// Events that were left out: of other views, of peers that are not up, of peers beyond the limit.
     skipped: u64,
+    /// How often a peer was left out because there were too many.
+    refusals: u64,
 }
 
 impl Rib {
@@ -110,7 +112,7 @@ impl Rib {
             Event::Routes { peer, view, announced, withdrawn, attributes } if *view == wanted => {
                 self.routes(feed, peer, announced, withdrawn, attributes.as_ref(), now);
             }
-            Event::EndOfRib { peer, view, family } if *view == wanted => self.end_of_rib(feed, peer, *family),
+            Event::EndOfRib { peer, view, family } if *view == wanted => self.end_of_rib(feed, peer, *family, now),
             Event::Up { .. } | Event::Down { .. } | Event::Routes { .. } | Event::EndOfRib { .. } => self.skip(feed),
             Event::Initiation { .. } | Event::Malformed { .. } | Event::Termination { .. } | Event::Ignored(_) => {}
         }
@@ -204,8 +206,10 @@ impl Rib {
         counting.map(IpNet::from)
     }
 
-    /// Whether every feed has told what it has, once: each that is connected up to its peers' ends-of-RIB, or was waited for as long as
-    /// [`Limits::gate`]. Before that, what the RIB knows is too little to be published. Stays so.
+    /// Whether every feed has told what it has, once: each that is connected up to its peers' ends-of-RIB; one without a peer was
+    /// waited for as long as [`Limits::gate`], one that is not connected as long as [`Limits::stale`] (or the gate, if
+    /// that is longer), and so is a peer that comes up again and again and never tells its table. Before that, what the
+    /// RIB knows is too little to be published. Stays so.
     #[must_use]
     pub const fn settled(&self) -> bool {
         self.settled

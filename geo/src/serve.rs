@@ -32,7 +32,7 @@ use daemon::http;
 use daemon::process::{self, Process};
 use daemon::tokens::Tokens;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::answer::Answer;
 use crate::bmp;
@@ -106,7 +106,9 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     let (sources, engine) = begun.await.context("reading the sources")??;
     let (known, of_known) = watch::channel(live::fed(&config, &engine));
     let live = Arc::new(Live::new(engine));
-    readiness.hold("table");
+    if !live.is_published() {
+        tracing::warn!("there is no saved table: followers keep theirs until the routers have told what they have");
+    }
     tracing::info!(%listen, %admin, ?bmp, position = %live.position(), "the geo server listens");
 
     let (sink, updates) = mpsc::channel(config.bmp.queue_max);
@@ -129,6 +131,7 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     let routes = routes::routes(Arc::new(routes::Shared {
         oracle: live,
         tokens,
+        resolving: Arc::new(Semaphore::new(routes::RESOLVING_MAX)),
         publisher,
         calls,
         request,
@@ -211,6 +214,8 @@ pub(crate) trait Oracle: Send + Sync + 'static {
     fn audit(&self) -> Answer;
     /// Sizes, sources, peers.
     fn stats(&self) -> Answer;
+    /// Whether the table is for others, and not what is known before routers told theirs.
+    fn is_published(&self) -> bool;
     /// Where the table is now.
     fn position(&self) -> Position;
     /// Tells where the table is, as it moves.

@@ -86,7 +86,7 @@ pub struct Limits {
     pub peer_attribute_bytes_max: u64,
     /// Bytes of all attributes, as they are kept: equal ones once.
     pub attribute_bytes_max: u64,
-    /// How long routes of a lost feed count.
+    /// How long routes of a lost feed count, and how long a feed that never connected is waited for before [`super::Rib::settled`].
     pub stale: Duration,
     /// A peer that told routes and then none for so long has told its table, also without an end-of-RIB. Too small: a router
     /// that pauses is believed with half a table. Too large: with routers that send no end-of-RIB, peers that come up wait for so long.

@@ -42,8 +42,12 @@ pub(super) struct Peer {
     pub(super) session: u32,
     /// When it came up or ceased to be.
     pub(super) since: Duration,
-    /// When it told routes last, in this session.
+    /// When it told routes, or an end of them, last, in this session.
     pub(super) heard_at: Option<Duration>,
+    /// When it came up first.
+    pub(super) known_since: Duration,
+    /// Its table was told to the end once, in whatever session.
+    pub(super) told: bool,
     pub(super) sides: [Side; 2],
     /// Routes that are kept, those that no longer count included.
     pub(super) kept: u32,
@@ -96,6 +100,8 @@ impl Peer {
             session: 0,
             since: Duration::ZERO,
             heard_at: None,
+            known_since: Duration::ZERO,
+            told: false,
             sides: [Side { floor: 1, ..Side::default() }; 2],
             kept: 0,
             attribute_bytes: 0,
@@ -120,8 +126,11 @@ impl Peer {
         !self.up || mark.session(self.session) != self.session
     }
 
-    /// A session begins.
+    /// A session begins; with `open` nobody waits for its end-of-RIB.
     pub(super) fn begin(&mut self, now: Duration, open: bool) {
+        if self.session == 0 {
+            self.known_since = now;
+        }
         self.session += 1;
         (self.up, self.since, self.heard_at, self.refused) = (true, now, None, 0);
         for side in &mut self.sides {
@@ -146,6 +155,7 @@ impl Peer {
             changed |= side.old > 0;
             (side.ended, side.floor, side.old, side.stale_since) = (true, session, 0, None);
         }
+        self.told |= self.sides.iter().all(|side| side.open);
         changed
     }
 
@@ -207,11 +217,10 @@ impl Peer {
         self.sides.iter().map(|side| side.fresh + side.old).sum()
     }
 
-    /// Whether its table is told as far as anyone can wait for: a family that never had a route waits for no end-of-RIB
-    /// once the other one's came.
-    pub(super) fn is_settled(&self) -> bool {
-        let ended = self.sides.iter().any(|side| side.ended);
-        self.sides.iter().all(|side| side.open || (ended && side.fresh == 0))
+    /// Whether nobody needs to wait for its table any more: it was told once, both families, or it comes up again and
+    /// again for so long without that.
+    pub(super) fn is_settled(&self, now: Duration, patience: Duration) -> bool {
+        self.told || now.saturating_sub(self.known_since) >= patience
     }
 }
 

@@ -56,10 +56,7 @@ impl Rib {
             return None;
         }
         self.up(feed, id, now);
-        let index = self.peers.find(feed, id)?;
-        let peer = self.peers.get_mut(index)?;
-        peer.sides.iter_mut().for_each(|side| side.open = true);
-        Some(index)
+        self.peers.find(feed, id)
     }
 
     fn announce(&mut self, index: PeerIndex, key: Key, attributes: AttributesId, bytes: u64) {

@@ -19,8 +19,9 @@ impl Rib {
         if self.peers.get(index).is_some_and(|peer| peer.up) {
             self.kill(index, now);
         }
+        let open = self.feed(feed).is_some_and(|feed| feed.kind == FeedKind::Dump);
         let Some(peer) = self.peers.get_mut(index) else { return };
-        peer.begin(now, false);
+        peer.begin(now, open);
         peer.id = *id;
         if peer.session % SESSIONS_APART_MAX == 0 {
             peer.set_apart();
@@ -32,9 +33,14 @@ impl Rib {
 
     fn refuse_peer(&mut self, feed: FeedId, id: &PeerId) {
         self.skip(feed);
-        let router = self.feed(feed).map_or("", |feed| &feed.name);
+        let Some(slot) = self.feeds.get_mut(usize::from(feed.0)) else { return };
+        slot.refusals += 1;
+        if slot.refusals > 1 {
+            return;
+        }
+        let router = &slot.feed.name;
         let (address, asn, peers_max) = (id.address, id.asn, self.limits.peers_max);
-        tracing::warn!(router, peer = %address, asn, peers_max, "a peer is left out: there are too many");
+        tracing::warn!(router, peer = %address, asn, peers_max, "a peer is left out, and so are further ones: there are too many");
     }
 
     /// Gives a peer the region and class that its feed says.
@@ -73,27 +79,36 @@ impl Rib {
     }
 
     /// A peer's table of one family is told whole.
-    pub(super) fn end_of_rib(&mut self, feed: FeedId, id: &PeerId, family: Family) {
+    pub(super) fn end_of_rib(&mut self, feed: FeedId, id: &PeerId, family: Family, now: Duration) {
         let Some(index) = self.peers.find(feed, id) else { return self.skip(feed) };
         let Some(peer) = self.peers.get_mut(index).filter(|peer| peer.up) else { return self.skip(feed) };
+        // The other family's table may begin only now.
+        peer.heard_at = Some(now);
         if peer.open(family, true) {
             self.walks.want(index, Tell::Changed);
         }
     }
 
-    /// Looks whether everything was told once. A peer that comes up again and again is waited for only the first time.
+    /// Looks whether everything was told once. A peer that told its table is not waited for again. Routers that are
+    /// not connected are waited for as long as what they said before the start would count as stale: until then what
+    /// was saved is better than what is known without them.
     pub(super) fn settle(&mut self, now: Duration) {
         if self.settled {
             return;
         }
+        let patience = self.limits.stale.max(self.limits.gate);
         self.settled = self.feeds.iter().enumerate().all(|(index, slot)| {
             if !slot.configured || slot.feed.kind == FeedKind::Dump {
                 return true;
             }
             let own = |peer: &&Peer| usize::from(peer.feed.0) == index && peer.up;
             let mut up = self.peers.iter().map(|(_, peer)| peer).filter(own).peekable();
-            let is_over = now.saturating_sub(slot.configured_at) >= self.limits.gate;
-            (is_over || up.peek().is_some()) && up.all(|peer| peer.session > 1 || peer.is_settled())
+            let is_over = if slot.connected {
+                now.saturating_sub(slot.since) >= self.limits.gate
+            } else {
+                now.saturating_sub(slot.configured_at) >= patience
+            };
+            (is_over || up.peek().is_some()) && up.all(|peer| peer.is_settled(now, patience))
         });
     }
 }

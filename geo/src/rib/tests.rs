@@ -24,6 +24,7 @@ enum Act {
     Announce(FeedId, u8, &'static str, u32),
     Withdraw(FeedId, u8, &'static str),
     End(FeedId, u8, Family),
+    Connect(FeedId),
     Lost(FeedId),
     /// Seconds since the start.
     Tick(u64),
@@ -73,6 +74,7 @@ fn act(rib: &mut Rib, act: &Act, now: &mut Duration) {
         Announce(feed, number, prefix, first) => (feed, routes(number, &[prefix], &[], Some(path(first)))),
         Withdraw(feed, number, prefix) => (feed, routes(number, &[], &[prefix], None)),
         End(feed, number, family) => (feed, Event::EndOfRib { peer: peer(number), view, family }),
+        Connect(feed) => return rib.connected(feed, *now),
         Lost(feed) => return rib.lost(feed, *now),
         Tick(at) => {
             *now = Duration::from_secs(at);
@@ -338,18 +340,56 @@ fn who_takes_everything_is_told_only_what_comes_after() {
 
 #[test]
 fn it_is_settled_when_every_feed_was_heard_or_waited_for() {
+    const V4: Family = Family::V4;
+    const V6: Family = Family::V6;
     let cases: &[(&[Act], bool)] = &[
         (&[], false),
-        (&[Tick(119)], false),
-        (&[Tick(120)], true),
-        (&[Up(ROUTER, 1), End(ROUTER, 1, Family::V4)], false),
-        (&[Up(ROUTER, 1), End(ROUTER, 1, Family::V4), Up(OTHER, 1)], false),
-        (&[Up(ROUTER, 1), End(ROUTER, 1, Family::V4), Up(OTHER, 1), End(OTHER, 1, Family::V6)], true),
-        (&[Tick(100), Up(ROUTER, 1), Tick(120)], false),
-        (&[Tick(100), Up(ROUTER, 1), Tick(120), End(ROUTER, 1, Family::V4)], true),
-        (&[Tick(100), Up(ROUTER, 1), Tick(220)], true),
-        (&[Tick(100), Up(ROUTER, 1), Lost(ROUTER), Up(ROUTER, 1), Tick(120)], true),
-        (&[Tick(120), Up(ROUTER, 1)], true),
+        // Who never connects is waited for as long as stale routes count: what was saved is better than nothing.
+        (&[Tick(120)], false),
+        (&[Tick(899)], false),
+        (&[Tick(900)], true),
+        (&[Connect(ROUTER), Connect(OTHER), Tick(119)], false),
+        (&[Connect(ROUTER), Connect(OTHER), Tick(120)], true),
+        (&[Connect(ROUTER), Tick(120)], false),
+        (&[Tick(850), Connect(ROUTER), Tick(900)], false),
+        // Both families, or a pause after one of them.
+        (&[Up(ROUTER, 1), End(ROUTER, 1, V4), End(ROUTER, 1, V6)], false),
+        (&[Up(ROUTER, 1), End(ROUTER, 1, V4), End(ROUTER, 1, V6), Up(OTHER, 1), End(OTHER, 1, V6)], false),
+        (&[Up(ROUTER, 1), End(ROUTER, 1, V4), Up(OTHER, 1), End(OTHER, 1, V6), Tick(9)], false),
+        (&[Up(ROUTER, 1), End(ROUTER, 1, V4), Up(OTHER, 1), End(OTHER, 1, V6), Tick(10)], true),
+        (
+            &[
+                Up(ROUTER, 1),
+                End(ROUTER, 1, V4),
+                End(ROUTER, 1, V6),
+                Up(OTHER, 1),
+                End(OTHER, 1, V6),
+                End(OTHER, 1, V4),
+            ],
+            true,
+        ),
+        (&[Tick(800), Up(ROUTER, 1), Tick(900)], false),
+        (&[Tick(890), Up(ROUTER, 1), End(ROUTER, 1, V4), Tick(899), Announce(ROUTER, 1, SIX, 7), Tick(900)], false),
+        (&[Tick(800), Up(ROUTER, 1), Tick(900), End(ROUTER, 1, V4), End(ROUTER, 1, V6)], true),
+        (&[Tick(800), Up(ROUTER, 1), Tick(920)], true),
+        // A second session before the first one told its table has told nothing, either; a third after it needs not.
+        (&[Tick(800), Up(ROUTER, 1), Lost(ROUTER), Up(ROUTER, 1), Tick(900)], false),
+        (&[Tick(800), Up(ROUTER, 1), Tick(890), Lost(ROUTER), Up(ROUTER, 1), Tick(1009)], false),
+        (&[Tick(800), Up(ROUTER, 1), Tick(890), Lost(ROUTER), Up(ROUTER, 1), Tick(1010)], true),
+        (
+            &[
+                Tick(800),
+                Up(ROUTER, 1),
+                End(ROUTER, 1, V4),
+                Tick(810),
+                Lost(ROUTER),
+                Tick(850),
+                Up(ROUTER, 1),
+                Tick(900),
+            ],
+            true,
+        ),
+        (&[Tick(900), Up(ROUTER, 1)], true),
     ];
     for (acts, expected) in cases {
         let (mut rib, mut now) = (two_routers(Limits::default()), Duration::ZERO);
@@ -361,6 +401,18 @@ fn it_is_settled_when_every_feed_was_heard_or_waited_for() {
     let mut rib = Rib::new(Limits::default());
     rib.set_feeds(&[], Duration::ZERO);
     assert!(rib.settled(), "nothing to wait for");
+}
+
+#[test]
+fn a_peer_that_never_tells_its_table_is_not_waited_for_without_end() {
+    let (mut rib, mut now) = (two_routers(Limits::default()), Duration::ZERO);
+    let settled = |at: &u64| {
+        for one in [Tick(*at), Lost(ROUTER), Up(ROUTER, 1), Announce(ROUTER, 1, A, 7)] {
+            act(&mut rib, &one, &mut now);
+        }
+        rib.settled()
+    };
+    assert_eq!((0..2000).step_by(9).find(settled), Some(900));
 }
 
 #[test]
@@ -407,6 +459,18 @@ fn dumps_count_at_once_and_go_when_forgotten() {
     rib.apply(ROUTER, &routes(1, &[A], &[], Some(path(7))), Duration::ZERO);
     assert_eq!(heard(&rib), ["10.0.0.0/8 1/7"]);
     rib.forget(ROUTER, Duration::ZERO);
+    rib.apply(ROUTER, &routes(1, &[B], &[], Some(path(7))), Duration::ZERO);
+    assert_eq!(heard(&rib), ["10.1.0.0/16 1/7"]);
+}
+
+/// A dump of what a router heard since (BGP4MP) tells sessions, and no ends-of-RIB.
+#[test]
+fn a_session_that_a_dump_tells_counts_at_once_too() {
+    let mut rib = Rib::new(Limits::default());
+    rib.set_feeds(&[Feed { kind: FeedKind::Dump, ..feed("updates.mrt", 1) }], Duration::ZERO);
+    rib.apply(ROUTER, &routes(1, &[A], &[], Some(path(7))), Duration::ZERO);
+    rib.apply(ROUTER, &up(1, View::PrePolicy), Duration::ZERO);
+    assert_eq!(heard(&rib), [""; 0], "a new session begins with nothing");
     rib.apply(ROUTER, &routes(1, &[B], &[], Some(path(7))), Duration::ZERO);
     assert_eq!(heard(&rib), ["10.1.0.0/16 1/7"]);
 }

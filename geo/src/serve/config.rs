@@ -80,8 +80,9 @@ pub struct Bmp {
     /// the router's interval of statistics reports. Default 3600; too small: quiet routers reconnect and send everything
     /// again, too large: a router that vanished without a sign counts on.
     pub idle_s: u64,
-    /// How long routes are kept after their session was lost, seconds. Default 900; too small: a restart of a router
-    /// throws its clients back on geoip, too large: what is no longer so is gone by.
+    /// How long routes are kept after their session was lost, seconds; after a start the saved table stands for so long while
+    /// a router is not connected. Default 900; too small: a restart of a router throws its clients back on geoip, too
+    /// large: what is no longer so is gone by.
     pub stale_s: u64,
     /// A peer that told routes and then none for so long has told its whole table, seconds. Default 10; too small: with a router
     /// that pauses half a table counts, too large: routers that never say that they are done are heard late.

@@ -69,11 +69,13 @@ impl Model {
             }
             End(feed, number, family) => {
                 let Some(known) = self.up(feed, number) else { return };
+                known.heard_at = Some(now);
                 let side = &mut known.sides[family as usize];
                 side.routes.retain(|_, route| route.fresh);
                 side.stale_since = None;
                 side.let_in();
             }
+            Connect(_) => {}
             Lost(feed) => {
                 self.peers.iter_mut().filter(|((of, _), _)| *of == feed).for_each(|(_, known)| known.lose(now));
             }

@@ -3,9 +3,9 @@
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::build::atomic;
+use super::huge::Slots;
 use super::node::{Runs, header};
-use super::{NODE, NODE_WORDS_MAX, SEGMENT_BITS, SEGMENTS, Trie};
+use super::{NODE, NODE_WORDS_MAX, PAGE_BITS, SEGMENT_BITS, SEGMENTS, Trie};
 use crate::table::key::Key;
 
 /// Where a trie's next node goes, and what it no longer uses. The one writer's.
@@ -40,10 +40,10 @@ impl Trie {
     pub(in super::super) fn paint(&self, tail: &mut Tail, prefix: Key, map: &mut dyn FnMut(u32) -> u32) {
         let below = 128 - self.root_bits;
         let (first, last) = ((prefix.bits >> below) as usize, (prefix.last() >> below) as usize);
-        let (per_page, page_bits) = (1 << (self.root_bits - 8), self.root_bits - 8);
+        let (per_page, page_bits) = (1 << (self.root_bits - PAGE_BITS), self.root_bits - PAGE_BITS);
         for page in first >> page_bits..=last >> page_bits {
             let Some(slots) = self.pages.get(page) else { return };
-            let slots = slots.get_or_init(|| atomic(vec![0; per_page]));
+            let slots = slots.get_or_init(|| Slots::zeros(per_page));
             let begin = first.saturating_sub(page * per_page);
             let end = (last - page * per_page).min(per_page - 1);
             let Some(slots) = slots.get(begin..=end) else { return };
