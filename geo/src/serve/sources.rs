@@ -82,7 +82,7 @@ impl Sources {
         if loaded.is_some() {
             tracing::info!("what is known of addresses is read anew");
         }
-        if let Some(why) = self.standing.to_say() {
+        if let Some(why) = self.standing.unsaid() {
             tracing::warn!(%why, "what is known of addresses cannot be read anew; what runs stays");
         }
         loaded

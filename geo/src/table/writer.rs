@@ -94,10 +94,7 @@ impl Writer {
         let leaf = |leaf: u32| same.get(leaf as usize).copied().unwrap_or(leaf);
         let v4 = v4.into_iter().map(v4_key).map(|(key, at)| (key, leaf(at)));
         let v6 = v6.into_iter().map(v6_key).map(|(key, at)| (key, leaf(at)));
-        let built: Result<Self, Infallible> = Self::assemble(leaves, v4, v6, || Ok(base));
-        let writer = match built {
-            Ok(writer) => writer,
-        };
+        let Ok(writer) = Self::assemble::<Infallible>(leaves, v4, v6, || Ok(base));
         let left_out = given.saturating_sub(writer.table.v4.count() + writer.table.v6.count());
         if left_out > 0 {
             writer.table.refused.store(left_out, Relaxed);

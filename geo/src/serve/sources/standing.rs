@@ -71,7 +71,7 @@ impl Standing {
     }
 
     /// What is refused, unless it was said.
-    pub(super) fn to_say(&mut self) -> Option<String> {
+    pub(super) fn unsaid(&mut self) -> Option<String> {
         let now: Vec<String> = self.refusals().map(str::to_owned).collect();
         let new = now.iter().any(|why| !self.said.contains(why));
         self.said = now;
@@ -134,15 +134,15 @@ mod tests {
         let mut standing = Standing::default();
         let typo = || Seen { config: Some(Err("typo".to_owned())), ..Seen::default() };
         standing.seen(typo());
-        assert_eq!(standing.to_say().as_deref(), Some("typo"));
+        assert_eq!(standing.unsaid().as_deref(), Some("typo"));
         standing.seen(typo());
-        assert_eq!(standing.to_say(), None);
+        assert_eq!(standing.unsaid(), None);
         standing.seen(Seen { unreadable: Some("away".to_owned()), ..Seen::default() });
-        assert_eq!(standing.to_say().as_deref(), Some("typo; away"));
+        assert_eq!(standing.unsaid().as_deref(), Some("typo; away"));
         standing.seen(Seen::default());
-        assert_eq!(standing.to_say(), None, "less is refused");
+        assert_eq!(standing.unsaid(), None, "less is refused");
         standing.seen(Seen { unreadable: Some("away".to_owned()), ..Seen::default() });
-        assert_eq!(standing.to_say().as_deref(), Some("typo; away"));
+        assert_eq!(standing.unsaid().as_deref(), Some("typo; away"));
     }
 
     /// `events`: looks, of what they saw, and what came of loads. `expected`: of each look whether it loads, and what is refused.
