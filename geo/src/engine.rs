@@ -98,6 +98,9 @@ impl Engine {
             live.take_everything();
         }
         let saved = saved.filter(|_| !settled).and_then(restored);
+        if saved.is_none() {
+            live.has_nothing_saved();
+        }
         let writer = Writer::build(provisional(saved.as_ref(), &loaded));
         let resolver = Resolver::new(Arc::clone(writer.table()), loaded.regions.clone());
         let log = Log::new(epoch, loaded.inputs.changes_max);

@@ -69,6 +69,8 @@ pub struct Rib {
     /// Changed prefixes that are kept, beyond as many as there are prefixes.
     dirty_max: usize,
     settled: bool,
+    /// How long routers that are not connected are waited for.
+    patience: Duration,
     /// Prefixes that a walk looks at in one go.
     slice: usize,
 }
@@ -93,6 +95,7 @@ impl Rib {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
+            patience: limits.stale.max(limits.gate),
             limits,
             feeds: Vec::new(),
             peers: Peers::default(),
@@ -105,6 +108,11 @@ impl Rib {
             settled: false,
             slice: SLICE,
         }
+    }
+
+    /// Nothing that is better was saved: routers that are not connected are waited for no longer than [`Limits::gate`].
+    pub const fn has_nothing_saved(&mut self) {
+        self.patience = self.limits.gate;
     }
 
     /// What happened at a feed. Events of feeds that are not configured, of other views than the feed's, and routes of
@@ -178,6 +186,13 @@ impl Rib {
     #[must_use]
     pub fn pending(&self) -> bool {
         !self.dirty.is_empty() || self.walks.pending()
+    }
+
+    /// About how many prefixes [`Rib::take_dirty`] would still tell, never less than it would.
+    #[must_use]
+    pub fn dirty_at_most(&self) -> usize {
+        let concerned = self.peers.iter().filter(|(index, _)| self.walks.concern(*index));
+        self.dirty.len() + concerned.map(|(_, peer)| peer.kept as usize).sum::<usize>()
     }
 
     /// Forgets what is dirty: for a reader that looks at everything now, by [`Rib::prefixes`] and [`Rib::heard`].

@@ -71,6 +71,12 @@ fn without_a_saved_table_there_is_none_for_others_until_routers_told_theirs() {
     assert!(!world.engine().is_published());
     world.settle();
     assert!(world.engine().is_published());
+    world.start(None);
+    let gate = world.inputs.limits.gate.as_secs();
+    world.step(gate - 1, &[]);
+    assert!(!world.engine().is_published(), "a router may still come");
+    world.step(gate, &[]);
+    assert!(world.engine().is_published(), "it is not waited for as long as if there were something to keep");
 }
 
 #[test]

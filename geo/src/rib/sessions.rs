@@ -97,7 +97,7 @@ impl Rib {
         if self.settled {
             return;
         }
-        let patience = self.limits.stale.max(self.limits.gate);
+        let patience = self.patience;
         self.settled = self.feeds.iter().enumerate().all(|(index, slot)| {
             if !slot.configured || slot.feed.kind == FeedKind::Dump {
                 return true;
