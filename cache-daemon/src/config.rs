@@ -135,7 +135,7 @@ mod tests {
         let edge = sun::Config {
             name: "cache4-1".into(),
             certificates: vec![sun::Certificate { chain: "a".into(), key: "b".into() }],
-            geo: geo::resolver::Sources { geoip: Some("c".into()), ..Default::default() },
+            geo: geo::resolver::Sources { geoip: vec!["c".into()], ..Default::default() },
             popularity: Some(popularity_api::ClientConfig {
                 url: "http://d".into(),
                 token_file: "e".into(),
@@ -158,7 +158,7 @@ mod tests {
         let config: Config = daemon::config::parse(&all_options_used(), "cache-daemon.toml").unwrap();
         assert_eq!(config.edge.certificates.len(), 1);
         assert_eq!(config.edge.popularity.map(|api| api.timeout_ms), Some(2000));
-        assert!(config.edge.geo.geoip.is_some());
+        assert!(!config.edge.geo.geoip.is_empty());
     }
 
     /// The shipped file with the options that are commented out.

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use geo::choice::{Chooser, Options};
-use geo::regions::{Position, Regions};
+use geo::regions::{Point, Regions};
 use geo::route::{Attributes, Community, Heard, SessionClass};
 use geo::rules::{Action, Rule, Rules};
 use geo::{RegionId, Topology};
@@ -39,7 +39,7 @@ struct Data {
     attributes: Vec<Attributes>,
     prefixes: Vec<(IpNet, u32)>,
     routes: Vec<(RegionId, SessionClass, u32)>,
-    positions: Vec<Position>,
+    positions: Vec<Point>,
 }
 
 impl Data {
@@ -64,12 +64,12 @@ impl Data {
         Self { attributes, prefixes, routes, positions: positions.collect() }
     }
 
-    fn position(&self, prefix: IpNet) -> Position {
+    fn position(&self, prefix: IpNet) -> Point {
         let IpNet::V4(prefix) = prefix else { return self.positions[0] };
         self.positions[prefix.addr().to_bits() as usize / 65536 % self.positions.len()]
     }
 
-    fn measure(&self, what: &str, rules: &Rules, regions: &Regions, position: &dyn Fn(IpNet) -> Option<Position>) {
+    fn measure(&self, what: &str, rules: &Rules, regions: &Regions, position: &dyn Fn(IpNet) -> Option<Point>) {
         let mut best = Duration::MAX;
         let mut candidates = 0;
         for _ in 0..5 {

@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 
 pub use explain::{By, Choice, Chosen, LeftOut, RouteTold, Step, Why};
 
-use crate::regions::{Position, Regions};
+use crate::regions::{Point, Regions};
 use crate::route::{Heard, SessionClass};
 use crate::rules::{Action, Rules, Verdict};
 use crate::table::{CANDIDATES_MAX, Candidate, Leaf, Source};
@@ -80,7 +80,7 @@ impl Options {
 pub struct Chooser<'a> {
     rules: &'a Rules,
     regions: &'a Regions,
-    position: &'a dyn Fn(IpNet) -> Option<Position>,
+    position: &'a dyn Fn(IpNet) -> Option<Point>,
     options: Options,
     /// Of the prefix at hand, at most one for a region.
     verdicts: Vec<Verdict>,
@@ -153,7 +153,7 @@ impl<'a> Chooser<'a> {
         rules: &'a Rules,
         regions: &'a Regions,
         options: Options,
-        position: &'a dyn Fn(IpNet) -> Option<Position>,
+        position: &'a dyn Fn(IpNet) -> Option<Point>,
     ) -> Self {
         let (verdicts, entrants, meds, leaf) = Default::default();
         Self { rules, regions, position, options, verdicts, entrants, meds, leaf }
@@ -285,7 +285,7 @@ impl<'a> Chooser<'a> {
     }
 
     /// Puts regions that are equal so far in the order of their distances.
-    fn compare_distances(&mut self, position: &Position) {
+    fn compare_distances(&mut self, position: &Point) {
         for equal in self.entrants.chunk_by_mut(|a, b| a.key == b.key).filter(|equal| equal.len() > 1) {
             for entrant in &mut *equal {
                 entrant.key.distance = self.regions.km(entrant.region, position).map_or(u8::MAX, steps);

@@ -94,19 +94,20 @@ struct LookupArgs {
     #[command(flatten)]
     asked: Asked,
     /// A table, of `geo build` or of a follower's folder; with --topology.
-    #[arg(long, value_name = "TABLE", requires = "topology", conflicts_with_all = ["server", "config"])]
+    #[arg(long, value_name = "TABLE", conflicts_with_all = ["server", "config"])]
     table: Option<PathBuf>,
     /// The topology's file [env: SUN_TOPOLOGY].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "config"])]
     topology: Option<PathBuf>,
     /// With --topology: a prefix list, lines of `prefix region` or `prefix,region`; may be given several times.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "config", "table"])]
     prefixes: Vec<PathBuf>,
-    /// With --topology: a city or country file in MaxMind's format.
+    /// With --topology: a city or country file in MaxMind's format; may be given several times, and IPv4 and IPv6 are each
+    /// taken from the first that has it.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "config", "table"])]
-    geoip: Option<PathBuf>,
+    geoip: Vec<PathBuf>,
     /// The region of a country, for a geoip file without positions; may be given several times.
-    #[arg(long = "country", value_name = "CODE=REGION")]
+    #[arg(long = "country", value_name = "CODE=REGION", conflicts_with_all = ["server", "config", "table"])]
     countries: Vec<String>,
 }
 

@@ -8,15 +8,20 @@
 //! ```
 //!
 //! In reading order: `inputs` (what is read once, and how), `listed` and `dumps` (what of it are routes), `routes` (all
-//! routes to a prefix), this file (what is published when), `log` (what changed), `report` (what people see).
+//! routes to a prefix), `saved` (what stands until they are known), this file (what is published when), `log` (what changed), `report` (what people see).
 //!
 //! # Invariants
 //!
 //! - **One writer, no waiting readers.** [`Engine::resolver`] is read without the engine; what its table says of an
 //!   address is what was published before a change or after it.
-//! - **Nothing is published from half a picture.** With routers configured, the saved table stands until all of them
-//!   told what they have, or were waited for ([`Rib::settled`]).
-//! - A step does a bounded amount of work, so that whoever asks in between does not wait for a whole table.
+//! - **No route is published from half a picture.** With routers configured, the saved table stands until all of them
+//!   told what they have, or were waited for ([`Rib::settled`]); of what is configured today, as much counts meanwhile as
+//!   `saved` says. Without a saved one there is no table for others until then ([`Engine::is_published`]).
+//! - A step does a bounded amount of work, so that whoever asks in between does not wait for a whole table; but the one in
+//!   which the table settles, and [`Engine::install`], choose for all prefixes: explanations and changes wait for
+//!   these, a second or so for a full table, clients' regions never.
+//! - A reload of lists or dumps publishes at once what they say otherwise, and nothing else: what routers changed waits as
+//!   long as [`crate::damping`] says. Rules, regions, routers and geoip put everything in another order, and all is published.
 //! - Pure: what time it is, and what routers said, come in. Only [`Loaded::read`] touches files.
 
 mod dumps;
@@ -25,6 +30,7 @@ mod listed;
 mod log;
 mod report;
 mod routes;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -39,14 +45,15 @@ pub use crate::bmp::SessionEvent as Update;
 use crate::damping::{Damping, Decision};
 use crate::resolver::Resolver;
 use crate::rib::{FeedId, Rib};
-use crate::table::{Content, Counts, Leaf, Stamp, Table, Writer};
+use crate::table::{Base, Content, Leaf, Stamp, Table, Writer};
 use crate::wire::{Changes, Position};
 pub use dumps::{Dump, DumpRead};
 pub use inputs::{Inputs, InputsError, Loaded};
 pub use listed::File;
 use log::{Log, Move, Moves};
-pub use report::{Audit, Explanation, Link, Stats};
+pub use report::{Audit, Explanation, Link, Stats, Survey};
 use routes::{Routes, firsts};
+use saved::provisional;
 
 /// Everything that is known, and the table that is made of it.
 #[derive(Debug)]
@@ -62,9 +69,10 @@ pub struct Engine {
     moved: watch::Sender<Position>,
     started: Instant,
     ticked: Instant,
-    /// Whether the table is what is chosen from what is known now; else it is that of the last run, or all that is
-    /// known before routers told theirs.
+    /// Whether the table is what is chosen from what is known now; else it is provisional.
     settled: bool,
+    /// The table of the last run, until it is settled; none: there was none that could be used.
+    saved: Option<Content>,
 }
 
 /// What a step did.
@@ -77,8 +85,9 @@ pub struct Stepped {
 }
 
 impl Engine {
-    /// An engine that publishes what was saved, with today's geoip, until routers told what they have; without routers,
-    /// or without anything saved, what is known. `epoch` is another number in each life of the server.
+    /// An engine that publishes what was saved, corrected by today's rules, lists, dumps and geoip, until routers told what
+    /// they have; without routers, what is known. With routers and without anything saved, it has no table for
+    /// others until then ([`Engine::is_published`]). `epoch` is another number in each life of the server.
     #[must_use]
     pub fn start(loaded: Loaded, saved: Option<&[u8]>, epoch: u64, now: Instant) -> Self {
         let mut live = Rib::new(loaded.inputs.limits);
@@ -89,11 +98,7 @@ impl Engine {
             live.take_everything();
         }
         let saved = saved.filter(|_| !settled).and_then(restored);
-        let content = match saved {
-            Some(content) => Content { base: loaded.base.clone(), ..content },
-            None => Routes { loaded: &loaded, live: &live }.content(),
-        };
-        let writer = Writer::build(content);
+        let writer = Writer::build(provisional(saved.as_ref(), &loaded));
         let resolver = Resolver::new(Arc::clone(writer.table()), loaded.regions.clone());
         let log = Log::new(epoch, loaded.inputs.changes_max);
         Self {
@@ -109,6 +114,7 @@ impl Engine {
             writer,
             log,
             settled,
+            saved,
         }
     }
 
@@ -120,13 +126,16 @@ impl Engine {
             self.damping = Damping::new(loaded.inputs.damping);
         }
         self.log.shorten(loaded.inputs.changes_max);
-        let same_base = self.loaded.base.ranges() == loaded.base.ranges();
-        self.loaded = loaded;
-        if self.settled {
+        let same_base = self.loaded.base == loaded.base;
+        let same_order = same_base && self.loaded.orders_as(&loaded);
+        let before = std::mem::replace(&mut self.loaded, loaded);
+        if self.settled && same_order {
+            self.refresh_told(&before, now);
+        } else if self.settled {
             self.refresh(same_base, now);
         } else {
-            let base = self.loaded.base.clone();
-            self.rebuild(Content { base, ..self.writer.content() });
+            let wanted = provisional(self.saved.as_ref(), &self.loaded);
+            self.adopt(wanted, same_base, now);
         }
         self.tell();
     }
@@ -148,10 +157,10 @@ impl Engine {
         let changed = if self.settled {
             self.follow(now)
         } else if self.live.settled() {
-            self.settled = true;
-            let Counts { prefixes_v4, prefixes_v6, .. } = self.table().counts();
+            let first = !self.is_published();
+            (self.settled, self.saved) = (true, None);
             let changed = self.refresh(true, now);
-            if prefixes_v4 + prefixes_v6 == 0 {
+            if first {
                 // The first table of all moves nobody.
                 self.moves = Moves::default();
             }
@@ -167,6 +176,12 @@ impl Engine {
         self.tell();
         let due = self.damping.next_due().is_some_and(|due| due <= now);
         Stepped { changed, more: self.live.pending() || due }
+    }
+
+    /// Whether updates may come: false while so many prefixes wait to be looked at that routers had better wait, too.
+    #[must_use]
+    pub fn takes_updates(&self) -> bool {
+        !self.settled || self.live.dirty_at_most() < DIRTY_MAX
     }
 
     /// When a step has something to do even if nobody says anything.
@@ -198,6 +213,13 @@ impl Engine {
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         self.settled
+    }
+
+    /// Whether the table is for others: it is what routers say now, or what was saved and corrected. What is known before
+    /// routers told theirs, with nothing saved, is not: followers would give up a good table for it.
+    #[must_use]
+    pub const fn is_published(&self) -> bool {
+        self.settled || self.saved.is_some()
     }
 
     /// Where the table is.
@@ -243,26 +265,28 @@ impl Engine {
             return self.refresh(true, now);
         }
         let dirty = self.live.take_dirty(SLICE);
+        let dirty = Routes { loaded: &self.loaded, live: &self.live }.concerned(dirty);
         let decided = self.choose(dirty, |damping, prefix, published, wanted| {
             damping.decide(prefix, published, wanted, now) == Decision::Now
         });
+        // What only rules name around them waits on its own.
         let due = self.damping.due(now, SLICE);
         let waited = self.choose(due, |_, _, _, _| true);
         let changes = decided.into_iter().chain(waited);
         changes.map(|(prefix, leaf)| usize::from(self.publish(prefix, leaf, now))).sum()
     }
 
-    /// Chooses for each prefix, and for those around which it matters; what is to be published of it.
+    /// Chooses for each prefix; what is to be published of it.
     fn choose(
         &mut self,
-        changed: Vec<IpNet>,
+        prefixes: Vec<IpNet>,
         mut publish: impl FnMut(&mut Damping, IpNet, Option<&Leaf>, Option<&Leaf>) -> bool,
     ) -> Vec<(IpNet, Option<Leaf>)> {
         let Self { loaded, live, damping, writer, .. } = self;
         let routes = Routes { loaded, live };
         routes.with_chooser(|chooser| {
             let (mut heard, mut decided) = (Vec::new(), Vec::new());
-            for prefix in routes.concerned(changed) {
+            for prefix in prefixes {
                 routes.evidence(&prefix, &mut heard);
                 let wanted = chooser.choose(prefix, &heard);
                 let published = writer.get(&prefix);
@@ -301,12 +325,44 @@ impl Engine {
         }
     }
 
-    /// Chooses for all prefixes, without damping: after a start, and when what is configured changed. Few differences
-    /// become changes that followers hear of; many, or another base, another table.
+    /// Chooses for all prefixes, without damping: when routers told what they have after a start, and when rules, regions,
+    /// routers or geoip changed.
     fn refresh(&mut self, same_base: bool, now: Instant) -> usize {
         self.live.take_everything();
         self.damping.clear();
         let wanted = Routes { loaded: &self.loaded, live: &self.live }.content();
+        self.adopt(wanted, same_base, now)
+    }
+
+    /// Chooses for all prefixes when only lists and dumps may say something else than before: where they do, what
+    /// is wanted is published at once; all other differences come from routers, and damping goes on.
+    fn refresh_told(&mut self, before: &Loaded, now: Instant) -> usize {
+        let wanted = Routes { loaded: &self.loaded, live: &self.live }.content();
+        let nobody = Rib::new(self.loaded.inputs.limits);
+        let (old, new) = (Routes { loaded: before, live: &nobody }, Routes { loaded: &self.loaded, live: &nobody });
+        let differences = self.differences(&wanted);
+        let (by_routers, told): (Vec<_>, Vec<_>) =
+            differences.into_iter().partition(|(prefix, _)| old.say_the_same(new, prefix));
+        if told.len() > CHANGES_APART_MAX {
+            return self.refresh(true, now);
+        }
+        let mut count = 0;
+        for (prefix, leaf) in told {
+            // A wish that waited is fulfilled.
+            self.damping.decide(prefix, leaf.as_ref(), leaf.as_ref(), now);
+            count += usize::from(self.publish(prefix, leaf, now));
+        }
+        for (prefix, leaf) in by_routers {
+            if self.damping.decide(prefix, self.writer.get(&prefix), leaf.as_ref(), now) == Decision::Now {
+                count += usize::from(self.publish(prefix, leaf, now));
+            }
+        }
+        count
+    }
+
+    /// Publishes another content. Few differences become changes that followers hear of; many, or another base, another
+    /// table.
+    fn adopt(&mut self, wanted: Content, same_base: bool, now: Instant) -> usize {
         let changes = self.differences(&wanted);
         let count = changes.len();
         if same_base && count <= CHANGES_APART_MAX {
@@ -369,7 +425,8 @@ fn restored(saved: &[u8]) -> Option<Content> {
     match Writer::decode(saved) {
         Ok((writer, stamp)) => {
             tracing::info!(made_unix_s = stamp.made_unix_s, "the table starts as it was saved");
-            Some(writer.content())
+            // Geoip is read anew.
+            Some(Content { base: Base::default(), ..writer.content() })
         }
         Err(error) => {
             tracing::warn!(%error, "the saved table cannot be used; the table starts without what routers said");
@@ -382,5 +439,8 @@ fn restored(saved: &[u8]) -> Option<Content> {
 const TICK: Duration = Duration::from_secs(1);
 /// Prefixes that one step takes up, and as many that waited: some 20 ms.
 const SLICE: usize = 5_000;
+/// Prefixes that may wait to be looked at before no updates are taken: some 20 steps. Before the table is settled nothing is
+/// looked at, and there are at most as many as routes.
+const DIRTY_MAX: usize = 100_000;
 /// Differences up to which a table is changed in place; a quarter of what followers are kept by default.
 const CHANGES_APART_MAX: usize = 50_000;

@@ -173,8 +173,36 @@ pub(crate) fn write_atomically(file: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Removes the temporary files that writers of this file left when they were killed. To be called before the first write, by
+/// whoever is the file's one writer. What cannot be removed stays: it is in nobody's way.
+pub(crate) fn remove_temporaries(file: &Path) {
+    let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let (Some(folder), Some(name)) = (file.parent(), file.file_name()) else { return };
+    let folder = if folder == Path::new("") { Path::new(".") } else { folder };
+    let begin = format!(".{}.", name.to_string_lossy());
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix(&begin)?.strip_suffix(".tmp"));
+        let ours = number.and_then(|number| number.split_once('-')).is_some_and(|(process, number)| {
+            let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            is_number(process) && is_number(number)
+        });
+        if ours && let Err(error) = fs::remove_file(entry.path()) {
+            tracing::warn!(file = %entry.path().display(), %error, "what a killed process left cannot be removed");
+        }
+    }
+}
+
 fn write_and_rename(temporary: &Path, file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut output = File::create_new(temporary)?;
+    let mut output = match File::create_new(temporary) {
+        // Of a process that had our number and was killed, as happens in containers. It is made anew, not opened: it may be
+        // a link to elsewhere.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(temporary)?;
+            File::create_new(temporary)?
+        }
+        created => created?,
+    };
     if let Ok(before) = fs::metadata(file) {
         output.set_permissions(before.permissions())?;
         // Only root may give files away; for others the file is theirs, as if they had made it.
@@ -282,6 +310,24 @@ mod tests {
         fs::create_dir(&in_the_way).unwrap();
         assert!(write_atomically(&in_the_way, b"a").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn what_killed_writers_left_is_removed_and_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f");
+        let names = ["f", "g", ".f.12-3.tmp", ".f.12-.tmp", ".f.x-1.tmp", ".g.12-3.tmp", ".f.12-3.tmp.old"];
+        names.iter().for_each(|name| fs::write(folder.path().join(name), "a").unwrap());
+        remove_temporaries(&file);
+        let left = |name: &&&str| folder.path().join(name).exists();
+        let expected = ["f", "g", ".f.12-.tmp", ".f.x-1.tmp", ".g.12-3.tmp", ".f.12-3.tmp.old"];
+        assert_eq!(names.iter().filter(left).copied().collect::<Vec<_>>(), expected);
+
+        let temporary = folder.path().join(".f.12-3.tmp");
+        fs::write(&temporary, "longer than what is written").unwrap();
+        write_and_rename(&temporary, &file, b"b").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"b");
+        remove_temporaries(&folder.path().join("missing/f"));
     }
 
     fn followed(content: &str) -> (tempfile::TempDir, Followed) {

@@ -13,8 +13,9 @@
 //! - What runs is never worse than what ran before: a server that is away, or a table that does not decode, changes
 //!   nothing.
 //! - A start never waits long: with a copy it does not ask first, without one it asks once.
-//! - The copy is a table that was in use, whole, or not there.
+//! - The copy is a table that was in use, whole, or not there. Neither readers nor the next question wait for the disk.
 
+mod copy;
 mod course;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,8 @@ use crate::client::{Client, ClientError, Server, Since, TABLE_BYTES_MAX, Whole};
 use crate::file;
 use crate::table::{Content, Stamp, Table, Writer};
 use crate::wire::{Change, Position};
-use course::{Ask, Course, Heard, Then};
+use copy::{Copy, Disk};
+use course::{Ask, Course, Heard, Then, WAIT};
 
 /// Follows a server's table, which is changed in place, and swapped when a whole one comes. `copy` is the file of the last
 /// good one. Until there is one, the table is empty: nothing is known of any address. The task ends when every receiver
@@ -39,28 +41,45 @@ use course::{Ask, Course, Heard, Then};
 ///
 /// When the address or the token cannot be used. A server that is away, or refuses, is none: it is asked again.
 pub async fn follow(server: &Server, copy: Option<PathBuf>) -> Result<watch::Receiver<Arc<Table>>, ClientError> {
+    follow_onto(server, copy, copy::disk()).await
+}
+
+/// With this disk for the copy.
+async fn follow_onto(
+    server: &Server,
+    copy: Option<PathBuf>,
+    disk: Disk,
+) -> Result<watch::Receiver<Arc<Table>>, ClientError> {
     let client = Client::new(server)?;
-    let begun = tokio::task::spawn_blocking(move || Follower::start(copy)).await;
+    let path = copy.clone();
+    let begun = tokio::task::spawn_blocking(move || Follower::start(path.as_deref())).await;
     let mut follower = begun.map_err(|error| ClientError::Config(format!("reading the copy: {error}")))?;
+    let copy = copy.map(|path| Copy::new(path, disk, follower.course.at()));
     if follower.course.at().is_none() {
         let asked = tokio::time::timeout(FIRST, client.table(None)).await;
         let asked = asked.unwrap_or_else(|_| Err(client.late(FIRST)));
         follower = follower.take(asked.map(Got::Whole)).await;
     }
     let (sender, receiver) = watch::channel(Arc::clone(follower.writer.table()));
-    tokio::spawn(run(client, follower, sender));
+    tokio::spawn(run(client, follower, copy, sender));
     Ok(receiver)
 }
 
 /// Asks until nobody wants to know.
-async fn run(client: Client, mut follower: Follower, sender: watch::Sender<Arc<Table>>) {
+async fn run(client: Client, mut follower: Follower, mut copy: Option<Copy>, sender: watch::Sender<Arc<Table>>) {
     loop {
+        if let Some(copy) = &mut copy {
+            follower = follower.keep(copy).await;
+        }
         let (ask, pause) = follower.course.next();
         let step = async {
             tokio::time::sleep(pause).await;
+            let asked = Instant::now();
             let got = match ask {
                 Ask::Table(have) => client.table(have).await.map(Got::Whole),
-                Ask::Changes(after) => client.changes(after, WAIT).await.map(Got::Since),
+                Ask::Changes(after) => {
+                    client.changes(after, WAIT).await.map(|since| Got::Since(since, asked.elapsed()))
+                }
             };
             follower.take(got).await
         };
@@ -83,43 +102,28 @@ async fn run(client: Client, mut follower: Follower, sender: watch::Sender<Arc<T
 /// An answer to either question.
 enum Got {
     Whole(Whole),
-    Since(Since),
+    /// And how long the server took.
+    Since(Since, Duration),
 }
 
-/// The table, where it is, and its copy.
+/// The table, and where it is.
 #[derive(Debug)]
 struct Follower {
     writer: Writer,
     stamp: Stamp,
     course: Course,
-    copy: Option<Copy>,
     /// That the server cannot be followed was said.
     away: bool,
 }
 
-/// The file of the last good table.
-#[derive(Debug)]
-struct Copy {
-    path: PathBuf,
-    /// What it has.
-    saved: Option<Position>,
-    /// Before that it is not written again.
-    rest_until: Option<Instant>,
-    /// That it cannot be written was said.
-    failed: bool,
-}
-
-impl Copy {
-    const fn new(path: PathBuf) -> Self {
-        Self { path, saved: None, rest_until: None, failed: false }
-    }
-}
-
 impl Follower {
     /// Begins with the copy, or with nothing.
-    fn start(copy: Option<PathBuf>) -> Self {
+    fn start(copy: Option<&Path>) -> Self {
         let (mut writer, mut stamp, mut at) = (Writer::build(Content::default()), Stamp::default(), None);
-        match copy.as_deref().map(read) {
+        if let Some(copy) = copy {
+            file::remove_temporaries(copy);
+        }
+        match copy.map(read) {
             None | Some(Ok(None)) => {}
             Some(Ok(Some((read, of)))) => {
                 at = Some(position(&of));
@@ -128,31 +132,50 @@ impl Follower {
             }
             Some(Err(why)) => tracing::warn!(%why, "the last good table cannot be used"),
         }
-        let copy = copy.map(|path| Copy { saved: at, ..Copy::new(path) });
-        Self { writer, stamp, course: Course::from(at), copy, away: false }
+        Self { writer, stamp, course: Course::from(at), away: false }
     }
 
-    /// Takes an answer; decoding, applying and saving are done off the async threads.
+    /// Takes an answer; decoding and applying are done off the async threads.
     async fn take(self, got: Result<Got, ClientError>) -> Self {
-        let path = self.copy.as_ref().map(|copy| copy.path.clone());
-        let taken = tokio::task::spawn_blocking(move || self.taken(got, Instant::now())).await;
-        taken.unwrap_or_else(|error| {
-            // A panic inside is a mistake of ours, and the writer is gone with it: from the beginning, without the copy,
-            // which may have been the cause. Readers keep what they have until the next table.
-            tracing::error!(%error, "the table's follower panicked; it begins anew");
-            let mut fresh = Self::start(None);
-            fresh.copy = path.map(Copy::new);
-            fresh.course.heard(Heard::Failed);
-            fresh
-        })
+        let taken = tokio::task::spawn_blocking(move || self.taken(got)).await;
+        taken.unwrap_or_else(|error| Self::anew(&error))
     }
 
-    fn taken(mut self, got: Result<Got, ClientError>, now: Instant) -> Self {
+    /// Begins to write the copy, if it is time. What is waited for is the encoding, not the disk.
+    async fn keep(self, copy: &mut Copy) -> Self {
+        let now = Instant::now();
+        let Some(at) = self.course.at() else { return self };
+        if !copy.is_due(Some(at), now).await {
+            return self;
+        }
+        let encoded = tokio::task::spawn_blocking(move || {
+            let bytes = self.writer.encode(&self.stamp);
+            (self, bytes)
+        });
+        match encoded.await {
+            Ok((follower, bytes)) => {
+                copy.write(at, bytes, now);
+                follower
+            }
+            Err(error) => Self::anew(&error),
+        }
+    }
+
+    /// A panic is a mistake of ours, and the writer is gone with it: from the beginning, without the copy, which may have
+    /// been the cause. Readers keep what they have until the next table.
+    fn anew(error: &tokio::task::JoinError) -> Self {
+        tracing::error!(%error, "the table's follower panicked; it begins anew");
+        let mut fresh = Self::start(None);
+        fresh.course.heard(Heard::Failed);
+        fresh
+    }
+
+    fn taken(mut self, got: Result<Got, ClientError>) -> Self {
         let heard = match got {
             Ok(Got::Whole(Whole::Same)) => self.heard(Heard::Same),
             Ok(Got::Whole(Whole::New(bytes))) => self.whole(&bytes),
-            Ok(Got::Since(Since::Gone)) => self.heard(Heard::Gone),
-            Ok(Got::Since(Since::Changes(changes))) => match self.course.heard(Heard::Changes(&changes)) {
+            Ok(Got::Since(Since::Gone, _)) => self.heard(Heard::Gone),
+            Ok(Got::Since(Since::Changes(changes), took)) => match self.course.heard(Heard::Changes(&changes, took)) {
                 Then::Go => Ok(()),
                 Then::Apply => {
                     self.apply(&changes.changes, changes.sequence);
@@ -174,7 +197,6 @@ impl Follower {
                 }
             }
         }
-        self.save(now);
         self
     }
 
@@ -210,28 +232,6 @@ impl Follower {
             self.writer = Writer::build(self.writer.content());
         }
     }
-
-    /// Keeps a copy of a table that changed, unless the last one was written a moment ago.
-    fn save(&mut self, now: Instant) {
-        let (at, Some(copy)) = (self.course.at(), &mut self.copy) else { return };
-        if at.is_none() || copy.saved == at || copy.rest_until.is_some_and(|until| now < until) {
-            return;
-        }
-        let bytes = self.writer.encode(&self.stamp);
-        copy.rest_until = Some(now + rest(bytes.len()));
-        let made = copy.path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        match made.and_then(|()| file::write_atomically(&copy.path, &bytes)) {
-            Ok(()) => {
-                copy.saved = at;
-                copy.failed = false;
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut copy.failed, true) {
-                    tracing::warn!(copy = %copy.path.display(), %error, "the table's copy cannot be kept");
-                }
-            }
-        }
-    }
 }
 
 fn position(stamp: &Stamp) -> Position {
@@ -247,20 +247,6 @@ fn read(path: &Path) -> Result<Option<(Writer, Stamp)>, String> {
     Writer::decode(&bytes).map(Some).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// How long a copy of so many bytes is good for: disks take [`COPY_BYTES_PER_S`] of it on average.
-fn rest(bytes: usize) -> Duration {
-    let seconds = u64::try_from(bytes).unwrap_or(u64::MAX) / COPY_BYTES_PER_S;
-    Duration::from_secs(seconds.clamp(1, REST_MAX_S))
-}
-
-/// How long a question waits at the server for a change. Shorter: more questions. Longer: a connection that is dead
-/// without a sign is noticed later.
-const WAIT: Duration = Duration::from_secs(5);
-
 /// How long a start without a copy waits for the server's table. Shorter: clients are taken for those of the default
 /// region for a moment. Longer: a start waits for a server that is away.
 const FIRST: Duration = Duration::from_secs(5);
-
-/// Of a disk's writing: 8.6 GB a day. Less: a start begins with an older table. More: it wears flash.
-const COPY_BYTES_PER_S: u64 = 100_000;
-const REST_MAX_S: u64 = 600;

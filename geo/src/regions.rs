@@ -3,7 +3,7 @@
 //! ```text
 //!   Topology --of--> Regions: region --> unit vector, the region and its neighbours
 //!                       ^
-//!   degrees --> Position: a point of the unit sphere; the chord between two points grows with the great circle's arc
+//!   degrees --> Point: one of the unit sphere; the chord between two points grows with the great circle's arc
 //! ```
 //!
 //! Why vectors and not degrees: sines and cosines are taken once for each position, and a distance is three products.
@@ -24,17 +24,17 @@ pub struct Regions {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Place {
-    position: Position,
+    position: Point,
     /// The region and its neighbours.
     served_by: Vec<RegionId>,
 }
 
 /// A point on the globe.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Position([f64; 3]);
+pub struct Point([f64; 3]);
 
 /// From degrees north and east, both finite.
-impl From<(f64, f64)> for Position {
+impl From<(f64, f64)> for Point {
     fn from((latitude, longitude): (f64, f64)) -> Self {
         let (sin_north, cos_north) = latitude.to_radians().sin_cos();
         let (sin_east, cos_east) = longitude.to_radians().sin_cos();
@@ -42,7 +42,7 @@ impl From<(f64, f64)> for Position {
     }
 }
 
-impl Position {
+impl Point {
     /// The great-circle distance, kilometres: 0 to 20,015.
     #[must_use]
     pub fn km(&self, other: &Self) -> f64 {
@@ -100,7 +100,7 @@ impl Regions {
 
     /// The region that is nearest to a position by great circle; of several, the lowest id.
     #[must_use]
-    pub fn nearest(&self, position: impl Into<Position>) -> RegionId {
+    pub fn nearest(&self, position: impl Into<Point>) -> RegionId {
         let position = position.into();
         let distances = self.places.iter().map(|(id, place)| (position.chord_squared(&place.position), *id));
         distances.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(self.default, |(_, id)| id)
@@ -108,7 +108,7 @@ impl Regions {
 
     /// How far a region is from a position by great circle, kilometres; none when the topology does not have it.
     #[must_use]
-    pub fn km(&self, region: RegionId, position: &Position) -> Option<f64> {
+    pub fn km(&self, region: RegionId, position: &Point) -> Option<f64> {
         self.place(region).map(|place| place.position.km(position))
     }
 
@@ -144,7 +144,7 @@ mod tests {
 
     #[track_caller]
     fn check_km(a: (f64, f64), b: (f64, f64), expected: f64) {
-        let km = Position::from(a).km(&b.into());
+        let km = Point::from(a).km(&b.into());
         assert!((km - expected).abs() <= 0.005 * expected + 0.001, "{km} km");
     }
 }

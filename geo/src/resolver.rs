@@ -40,7 +40,7 @@ use crate::regions::Regions;
 use crate::route::SessionClass;
 use crate::table::{Found, Source, Table};
 use crate::topology::{RegionId, Topology, Watched};
-pub use order::{RegionList, Standing};
+pub use order::{RegionList, Standing, place_among_clients};
 
 /// Where the resolver's evidence is.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -50,8 +50,10 @@ pub struct Sources {
     /// [`crate::lists`] with regions. Default none. A prefix that is listed twice with two regions is an error, in one
     /// file or in two.
     pub prefixes: Vec<PathBuf>,
-    /// A city or country file in MaxMind's format. Default none.
-    pub geoip: Option<PathBuf>,
+    /// City or country files in MaxMind's format, one path or a list; IPv4 and IPv6 are each taken from the first that has
+    /// it. Default none: addresses of no prefix are in the default region.
+    #[serde(deserialize_with = "one_or_more")]
+    pub geoip: Vec<PathBuf>,
     /// The region of a country, for geoip records without a position: `RU = 4`, by ISO 3166-1 code. Default
     /// none: such clients are in the default region. With too few, so are those of the countries
     /// left out; a position always comes first, so too many do no harm.
@@ -65,7 +67,7 @@ pub struct Sources {
 impl Sources {
     /// A server's table is all or nothing.
     fn check(&self) -> Result<(), ResolverError> {
-        let files = !self.prefixes.is_empty() || self.geoip.is_some() || !self.countries.is_empty();
+        let files = !self.prefixes.is_empty() || !self.geoip.is_empty() || !self.countries.is_empty();
         if self.server.is_some() && files {
             let why =
                 "geo: a server is all the evidence there is: leave out prefixes, geoip and countries, or the server";
@@ -79,11 +81,25 @@ impl Sources {
         Inputs {
             lists: self.prefixes.iter().map(list).collect(),
             lists_agree: true,
-            geoip: self.geoip.iter().cloned().collect(),
+            geoip: self.geoip.clone(),
             countries: self.countries.clone(),
             ..Inputs::default()
         }
     }
+}
+
+/// `"file"` or `["file", "file"]`.
+fn one_or_more<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(serde::Deserialize)]
+    #[serde(untagged, expecting = "a path or a list of paths")]
+    enum Paths {
+        One(PathBuf),
+        More(Vec<PathBuf>),
+    }
+    Ok(match serde::Deserialize::deserialize(deserializer)? {
+        Paths::One(path) => vec![path],
+        Paths::More(paths) => paths,
+    })
 }
 
 /// A table of evidence; cheap to share, replaced whole.

@@ -46,7 +46,7 @@ use crate::feed::{Event, Family, View};
 use crate::route::Heard;
 
 pub use feeds::{Feed, FeedId, FeedKind, Fits, Limits, PeerClass};
-pub use state::{Counts, FeedState, PeerState, SideState, Standing};
+pub use state::{Counts, FeedState, PeerStanding, PeerState, SideState};
 
 use interner::Interner;
 use peer::{Peers, Worth};
@@ -84,6 +84,8 @@ struct FeedSlot {
     since: Duration,
     /// Events that were left out: of other views, of peers that are not up, are to be left out, or are beyond the limit.
     skipped: u64,
+    /// How often a peer was left out because there were too many.
+    refusals: u64,
 }
 
 impl Rib {
@@ -176,6 +178,14 @@ impl Rib {
     #[must_use]
     pub fn pending(&self) -> bool {
         !self.dirty.is_empty() || self.walks.pending()
+    }
+
+    /// About how many prefixes [`Rib::take_dirty`] would still tell, never less than it would: whether it is better to
+    /// take in no more before some were taken.
+    #[must_use]
+    pub fn dirty_at_most(&self) -> usize {
+        let concerned = self.peers.iter().filter(|(index, _)| self.walks.concern(*index));
+        self.dirty.len() + concerned.map(|(_, peer)| peer.kept as usize).sum::<usize>()
     }
 
     /// Forgets what is dirty: for a reader that looks at everything now, by [`Rib::prefixes`] and [`Rib::heard`].

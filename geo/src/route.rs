@@ -1,7 +1,8 @@
 //! A route as it was heard: what feeds tell, and what the choice of regions goes by.
 //!
 //! ```text
-//!   BMP, MRT, prefix lists --Change--> RIB --Heard, for each prefix--> choice --Leaf--> table
+//!   BMP, dumps (MRT) --Event--> RIB --+
+//!   prefix lists ---------------------+--Heard, for each prefix--> choice --Leaf--> table
 //! ```
 
 use std::fmt;

@@ -32,7 +32,7 @@ use daemon::http;
 use daemon::process::{self, Process};
 use daemon::tokens::Tokens;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::answer::Answer;
 use crate::bmp;
@@ -91,10 +91,10 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     readiness.expect("table");
     let metrics = Metrics::register(&registry)?;
     let admin = admin::serve(config.admin, registry.clone(), readiness.clone(), &drain, axum::Router::new()).await?;
-    let listener = bind("listen", config.listen).await?;
+    let listener = bind(&drain, "listen", config.listen)?;
     let listen = listener.local_addr()?;
     let routers = match config.bmp.listen {
-        Some(address) => Some(bind("bmp.listen", address).await?),
+        Some(address) => Some(bind(&drain, "bmp.listen", address)?),
         None => None,
     };
     let bmp = routers.as_ref().map(TcpListener::local_addr).transpose()?;
@@ -106,7 +106,9 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     let (sources, engine) = begun.await.context("reading the sources")??;
     let (known, of_known) = watch::channel(live::fed(&config, &engine));
     let live = Arc::new(Live::new(engine));
-    readiness.hold("table");
+    if !live.is_published() {
+        tracing::warn!("there is no saved table: followers keep theirs until the routers have told what they have");
+    }
     tracing::info!(%listen, %admin, ?bmp, position = %live.position(), "the geo server listens");
 
     let (sink, updates) = mpsc::channel(config.bmp.queue_max);
@@ -129,6 +131,7 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     let routes = routes::routes(Arc::new(routes::Shared {
         oracle: live,
         tokens,
+        resolving: Arc::new(Semaphore::new(routes::RESOLVING_MAX)),
         publisher,
         calls,
         request,
@@ -139,8 +142,10 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     Ok(Running { listen, admin, bmp, drain })
 }
 
-async fn bind(key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{key}: cannot listen on {address}"))
+/// A socket that was inherited, or a new one.
+fn bind(drain: &Drain, key: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = drain.sockets().listener(address).and_then(TcpListener::from_std);
+    listener.with_context(|| format!("{key}: cannot listen on {address}"))
 }
 
 /// Reads everything, and what was saved.
@@ -152,6 +157,7 @@ fn begin(
 ) -> anyhow::Result<(Sources, Engine)> {
     let mut sources = Sources::of(file, config, topology);
     let loaded = sources.read()?;
+    file::remove_temporaries(saved);
     let saved = match file::read_bounded(saved, TABLE_BYTES_MAX as u64) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -208,6 +214,8 @@ pub(crate) trait Oracle: Send + Sync + 'static {
     fn audit(&self) -> Answer;
     /// Sizes, sources, peers.
     fn stats(&self) -> Answer;
+    /// Whether the table is for others, and not what is known before routers told theirs.
+    fn is_published(&self) -> bool;
     /// Where the table is now.
     fn position(&self) -> Position;
     /// Tells where the table is, as it moves.

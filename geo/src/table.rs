@@ -56,6 +56,8 @@ pub struct Table {
     v6: Prefixes,
     leaves: Arena<OnceLock<Leaf>>,
     leaf_count: AtomicUsize,
+    /// Prefixes that found no room.
+    refused: AtomicUsize,
     base: Base,
 }
 
@@ -88,6 +90,8 @@ pub struct Counts {
     pub ranges_v6: usize,
     /// Different leaves of prefixes, those no longer used among them.
     pub leaves: usize,
+    /// Prefixes that found no room since it was built; at least.
+    pub refused: usize,
     /// RAM of everything, the writer's hash tables and the leaves' own lists apart.
     pub bytes: usize,
 }
@@ -154,8 +158,14 @@ impl Table {
             ranges_v4,
             ranges_v6,
             leaves: self.leaf_count.load(Relaxed),
+            refused: self.refused.load(Relaxed),
             bytes: self.v4.bytes() + self.v6.bytes() + self.leaves.bytes() + self.base.bytes(),
         }
+    }
+
+    /// Whether some of what it was built of has no room in it.
+    fn is_cut(&self) -> bool {
+        self.v4.is_cut() || self.v6.is_cut() || self.base.is_cut()
     }
 
     #[inline]

@@ -8,8 +8,11 @@
 //! | `GET /v1/resolve/{address}` | [`Resolved`] |
 //! | `POST /v1/resolve` of a [`ResolveRequest`] | [`ResolveAnswer`] |
 //! | `GET /v1/explain/{address}`, `GET /v1/audit`, `GET /v1/stats` | the engine's words for people, as JSON |
-//! | `GET /v1/table` | the table's bytes; `ETag: "EPOCH-SEQUENCE"` |
+//! | `GET /v1/table` | the table's bytes; `ETag: W/"EPOCH-SEQUENCE"`, weak since the packed form has the same |
 //! | `GET /v1/table/changes?epoch=E&after=N&wait_ms=W` | [`Changes`] |
+//!
+//! The last two are answered 503 with `Retry-After` by a server that has routers, no saved table, and has not heard
+//! yet what the routers have: who has a table keeps it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -87,7 +90,8 @@ pub struct NoPosition;
 pub struct Changes {
     /// As in the question.
     pub epoch: u64,
-    /// Of the last of these changes; that of the question when there are none.
+    /// Of the last of these changes; that of the question when there are none. Each change is one sequence, so there are
+    /// as many as it is ahead of the question: a follower refuses an answer with more or fewer, and takes the whole table.
     pub sequence: u64,
     /// At most [`CHANGES_MAX`]; when there are more, the next question gets them at once. A prefix may be there twice:
     /// the later word counts.

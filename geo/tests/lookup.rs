@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "to the lint, what tests share is no test")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 #[test]
@@ -27,7 +28,7 @@ fn programs_are_told_in_json() {
 
 #[test]
 fn what_is_wrong_is_said_and_the_status_is_1() {
-    check(&["8.8.8"], 1, "", "geo: \"8.8.8\": give 192.0.2.1 or 2001:db8::1: invalid IP address syntax\n");
+    check(&["8.8.8"], 1, "", "geo: \"8.8.8\": give an address, 192.0.2.1 or 2001:db8::1: invalid IP address syntax\n");
     let no_region = "geo: {folder}/bad:1: region = 9: the topology has no such region\n";
     check(&["8.8.8.8", "--prefixes", "{folder}/bad"], 1, "", no_region);
     let no_file = "geo: {folder}/none: No such file or directory (os error 2)\n";
@@ -39,11 +40,47 @@ fn what_is_wrong_is_said_and_the_status_is_1() {
 
 #[test]
 fn every_problem_of_the_topology_is_said() {
-    let expected = "geo: {folder}/bad.toml: region[1] Two: latitude = 91.0: a latitude is -90..=90 degrees north\n\
+    let expected = "geo: topology {folder}/bad.toml: region[1] Two: latitude = 91.0: a latitude is -90..=90 degrees north\n\
                     default_region = 6: there is no such region\n";
     assert_eq!(geo_with("bad.toml", &["8.8.8.8"]), (1, String::new(), expected.to_owned()));
     let (status, _, error) = geo_with("none.toml", &["8.8.8.8"]);
-    assert_eq!((status, error.as_str()), (1, "geo: {folder}/none.toml: No such file or directory (os error 2)\n"));
+    assert_eq!(
+        (status, error.as_str()),
+        (1, "geo: topology {folder}/none.toml: No such file or directory (os error 2)\n")
+    );
+}
+
+#[test]
+fn the_source_that_is_named_answers_and_no_other() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    // The environment names a server that nobody runs, and the topology.
+    let lookup = |arguments: &[&str]| {
+        let environment = [
+            ("SUN_GEO", "http://127.0.0.1:9".to_owned()),
+            ("SUN_TOKEN_FILE", path("token")),
+            ("SUN_TOPOLOGY", path("good.toml")),
+        ];
+        let arguments = [&["lookup", "127.1.2.3"], arguments].concat();
+        let output = Command::new(env!("CARGO_BIN_EXE_geo")).envs(environment).args(arguments).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        (output.status.code().unwrap(), said)
+    };
+    let says = |arguments: &[&str], status, expected: &str| {
+        let (code, said) = lookup(arguments);
+        assert!(code == status && said.contains(expected), "{arguments:?}: {code} {said}");
+    };
+    says(&[], 1, "geo server at http://127.0.0.1:9");
+    says(&["--prefixes", &path("list")], 0, "prefix 127.1.0.0/16");
+    says(&["--geoip", &path("none")], 1, "/none: No such file");
+    says(&["--country", "RU"], 1, "give CODE=REGION");
+    says(&["--table", &path("list")], 1, "table ");
+    says(&["--topology", &path("good.toml")], 0, "default");
+    for local in ["--topology", "--prefixes", "--geoip", "--table", "--country"] {
+        for other in [["--server", "http://127.0.0.1:9"], ["--config", "geo.toml"]] {
+            says(&[local, "RU=4", other[0], other[1]], 2, "cannot be used with");
+        }
+    }
 }
 
 /// `{folder}` stands for where the files are.
@@ -75,6 +112,9 @@ fn folder() -> tempfile::TempDir {
     ] {
         fs::write(folder.path().join(name), text).unwrap();
     }
+    let token = folder.path().join("token");
+    fs::write(&token, "a-token-of-thirty-two-characters\n").unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
     folder
 }
 

@@ -1,7 +1,8 @@
 //! What the engine does on one core, and at what size: `tests/bench/popularity`.
 //!
 //! ```text
-//!   --pairs N     pairs of the large table, default 10,000,000, at most 5,000,000 a region; 100,000,000 take about 6 GB
+//!   --pairs N     pairs of the large table, default 10,000,000, at most 5,000,000 a region; 100,000,000 take 4 GB
+//!                 and about 7 while they are read from their snapshot
 //! ```
 //!
 //! Names are 40 bytes long, batches have 1,000 entries: what suns send. Of the large table every file is rated by four

@@ -69,7 +69,7 @@ pub struct Ratings {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Rated files of one region; beyond, the lowest go, for files that are seen a second time. Default 5000000; too
-    /// small: the tail is forgotten, too large: RAM (24 bytes each, and every name once with 22 bytes beside it).
+    /// small: the tail is forgotten, too large: RAM (24 bytes each, and every name once with about 27 bytes beside it).
     pub pairs_max: usize,
     /// Files of one cache that are known to be held. Default 2000000; too small: held files are not linked,
     /// too large: RAM (about 100 bytes each).
@@ -125,17 +125,21 @@ pub struct Hot {
     pub copies_max: usize,
 }
 
-/// When links pass a region over because it is full.
+/// When links pass a region over because it is full, for a share of its clients.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Saturation {
-    /// Share of the network cards of a region's living suns, or of its living caches, above which its clients are sent
-    /// to their next region, 0..=2; 2 never. Default 0.9; too small: clients go far without need, too large: it is
-    /// noticed when downloads are slow already.
+    /// Share of the network cards of a region's living suns, or of its living caches, above which more and more of its
+    /// clients are sent to their next region, 0..=2; 2 never. Default 0.9; too small: clients go far without need, too
+    /// large: it is noticed when downloads are slow already.
     pub above: f64,
-    /// Share below which they come back, at most `above`. Default 0.75; too small: they are away for long, too large:
-    /// they come and go.
+    /// Share below which they come back, at most `above`; between the two nothing changes. Default 0.75; too small: they
+    /// are away for long, too large: they come and go.
     pub below: f64,
+    /// Most that the share of diverted clients changes, of all clients a second, 0..=1: when the cards are 0.1 or more
+    /// outside the two bounds, in proportion when they are less. Default 0.01; too small: a region is full for long, too
+    /// large: all of them go before what they carried is gone, and regions fill and drain in turn.
+    pub per_s: f64,
 }
 
 impl Config {
@@ -181,9 +185,10 @@ impl Config {
         for (key, value) in [("hot.request_share", hot.request_share), ("hot.nic_share", hot.nic_share)] {
             fraction(key, value, value > 0.0 && value <= 1.0, "above 0 and at most 1");
         }
-        let Saturation { above, below } = *saturation;
+        let Saturation { above, below, per_s } = *saturation;
         fraction("saturation.above", above, above > 0.0 && above <= 2.0, "above 0 and at most 2");
         fraction("saturation.below", below, below >= 0.0 && below <= above, "within 0..=saturation.above");
+        fraction("saturation.per_s", per_s, per_s > 0.0 && per_s <= 1.0, "above 0 and at most 1");
         let requests_min = hot.requests_min;
         fraction("hot.requests_min", requests_min, requests_min >= 0.0 && requests_min.is_finite(), "not negative");
         problems
@@ -212,7 +217,8 @@ impl Config {
     /// The bounds of full regions.
     #[must_use]
     pub const fn saturation(&self) -> saturation::Bounds {
-        saturation::Bounds { above: self.saturation.above, below: self.saturation.below }
+        let Saturation { above, below, per_s } = self.saturation;
+        saturation::Bounds { above, below, per_s }
     }
 
     /// The rule for hot files.
@@ -279,8 +285,8 @@ impl Default for Snapshots {
 
 impl Default for Saturation {
     fn default() -> Self {
-        let saturation::Bounds { above, below } = saturation::Bounds::default();
-        Self { above, below }
+        let saturation::Bounds { above, below, per_s } = saturation::Bounds::default();
+        Self { above, below, per_s }
     }
 }
 
@@ -321,6 +327,7 @@ mod tests {
             ("hot.nic_share = nan", "hot.nic_share = NaN: it is above 0 and at most 1"),
             ("saturation.above = 2.5", "saturation.above = 2.5: it is above 0 and at most 2"),
             ("saturation.below = 0.95", "saturation.below = 0.95: it is within 0..=saturation.above"),
+            ("saturation.per_s = 0.0", "saturation.per_s = 0: it is above 0 and at most 1"),
             ("hot.requests_min = inf", "hot.requests_min = inf: it is not negative"),
             ("limits.connections_max = 0", "limits.connections_max = 0: it is within 1..=1000000"),
             ("limits.pairs_max = 15", "limits.pairs_max = 15: it is within 16..=100000000"),

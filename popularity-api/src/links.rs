@@ -8,8 +8,8 @@
 //!     neither                          -> the next region
 //! ```
 //!
-//! Which regions those are, the resolver says; those where nobody can be named are passed over, and those that are
-//! full come last. Servers without a port for the link's scheme are passed over, draining ones (weight 0) too. When no region of
+//! Which regions those are, the resolver says; those where nobody can be named are passed over, and one that is
+//! full comes last for a share of its clients ([`crate::saturation`]). Servers without a port for the link's scheme are passed over, draining ones (weight 0) too. When no region of
 //! the client has anybody left, the file's owner in the first region is named all the same: what is known of who
 //! lives may be wrong, and a link to a server that comes back beats none.
 
@@ -61,7 +61,7 @@ impl<'a> Visitor<'a> {
     /// Resolves a client, by how regions stand.
     #[must_use]
     pub fn new(client: IpAddr, scheme: Scheme, resolver: &Resolver, topology: &'a Topology, view: View<'_>) -> Self {
-        let standing = |id| topology.region(id).map_or(Standing::Down, |region| view.standing(region, scheme));
+        let standing = |id| topology.region(id).map_or(Standing::Down, |region| view.standing(region, scheme, client));
         let resolution = resolver.resolve_with(client, standing);
         let mut regions: Vec<&Region> = resolution.regions.iter().filter_map(|&id| topology.region(id)).collect();
         if regions.is_empty() {

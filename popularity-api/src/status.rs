@@ -13,8 +13,9 @@
 //! say that they are ill count as well.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
-use geo::resolver::Standing;
+use geo::resolver::{Standing, place_among_clients};
 use geo::topology::{Region, Server, Topology};
 use geo::{CanonicalName, RegionId, Scheme};
 
@@ -114,7 +115,8 @@ impl Registry {
         let view = self.at(now_ms);
         let suns = view.carried(region.suns.iter().map(|sun| &sun.server));
         let caches = view.carried(region.caches.iter().map(|cache| &cache.server));
-        self.saturated.update(region.id, suns.share().max(caches.share()));
+        let utilisation = suns.share().max(caches.share());
+        self.saturated.update(region.id, utilisation, now_ms);
     }
 
     /// Sums what the region's live suns say of their hottest files, unless that was done a moment ago.
@@ -157,16 +159,19 @@ impl<'a> View<'a> {
         }
     }
 
-    /// How a region stands for links of a scheme: down when links may name nobody there. Servers that are draining are
-    /// named by none, so they neither keep a region alive nor count for what it can carry.
+    /// How a region stands for a client's links of a scheme: down when links may name nobody there, saturated when it is
+    /// full and the client one of those that go elsewhere. Servers that are draining are named by none, so they neither
+    /// keep a region alive nor count for what it can carry.
     #[must_use]
-    pub fn standing(&self, region: &Region, scheme: Scheme) -> Standing {
+    pub fn standing(&self, region: &Region, scheme: Scheme, client: IpAddr) -> Standing {
         let suns = region.suns.iter().map(|sun| &sun.server);
         let mut servers = suns.chain(region.caches.iter().map(|cache| &cache.server));
         let serves = |server: &Server| takes_content(server) && server.port(scheme).is_some() && self.linkable(server);
         match servers.any(serves) {
             false => Standing::Down,
-            true if self.registry.saturated.is(region.id) => Standing::Saturated,
+            true if self.registry.saturated.diverts(region.id, place_among_clients(client, region.id)) => {
+                Standing::Saturated
+            }
             true => Standing::Live,
         }
     }
@@ -428,10 +433,12 @@ mod tests {
     #[test]
     fn a_region_stands_as_its_servers_do() {
         let topology = topology();
-        let mut registry = Registry::new(RULE, 0).with_saturation(Bounds { above: 0.8, below: 0.6 });
+        let mut registry = Registry::new(RULE, 0).with_saturation(Bounds { above: 0.8, below: 0.6, per_s: 1.0 });
+        let client = [192, 0, 2, 1].into();
         let check = |registry: &Registry, now_ms, scheme, expected: &str| {
-            let standing =
-                |id| format!("{:?}", registry.at(now_ms).standing(topology.region(RegionId(id)).unwrap(), scheme));
+            let standing = |id| {
+                format!("{:?}", registry.at(now_ms).standing(topology.region(RegionId(id)).unwrap(), scheme, client))
+            };
             assert_eq!([4, 5, 6].map(standing).join(" "), expected, "at {now_ms}");
         };
         let report = |registry: &mut Registry, server: &str, bits_per_second, now_ms| {
@@ -441,24 +448,31 @@ mod tests {
         // Nothing is known; the servers of region 6 have no port for plain links.
         check(&registry, 0, Scheme::Https, "Live Live Live");
         check(&registry, 0, Scheme::Http, "Live Live Down");
-        report(&mut registry, "sun4-1-1", 9e9, 5000);
-        check(&registry, 5000, Scheme::Https, "Saturated Down Down");
-        report(&mut registry, "sun4-1-2", 5e9, 5000);
-        check(&registry, 5000, Scheme::Https, "Saturated Down Down"); // 70 % is between the bounds.
-        report(&mut registry, "sun4-1-3", 3e9, 5000);
-        check(&registry, 5000, Scheme::Https, "Live Down Down");
+        report(&mut registry, "sun4-1-1", 9.5e9, 5000);
+        check(&registry, 5000, Scheme::Https, "Live Down Down"); // It takes time.
+        report(&mut registry, "sun4-1-1", 9.5e9, 6000);
+        check(&registry, 6000, Scheme::Https, "Saturated Down Down");
+        report(&mut registry, "sun4-1-2", 5e9, 6500);
+        report(&mut registry, "sun4-1-2", 5e9, 7500);
+        check(&registry, 7500, Scheme::Https, "Saturated Down Down"); // 72.5 % is between the bounds.
+        report(&mut registry, "sun4-1-3", 2e9, 7500);
+        report(&mut registry, "sun4-1-1", 2e9, 8500);
+        report(&mut registry, "sun4-1-3", 2e9, 8500);
+        check(&registry, 8500, Scheme::Https, "Live Down Down");
         // Caches are idle together, then one of them is full and the other one gone.
-        report(&mut registry, "cache4-1", 9e9, 5000);
-        check(&registry, 5000, Scheme::Https, "Saturated Down Down");
-        report(&mut registry, "cache4-2", 0.0, 5000);
-        check(&registry, 5000, Scheme::Https, "Live Down Down");
+        report(&mut registry, "cache4-1", 9.5e9, 8500);
+        report(&mut registry, "cache4-1", 9.5e9, 9500);
+        check(&registry, 9500, Scheme::Https, "Saturated Down Down");
+        report(&mut registry, "cache4-2", 0.0, 9500);
+        report(&mut registry, "cache4-2", 0.0, 10_500);
+        check(&registry, 10_500, Scheme::Https, "Live Down Down");
         // A draining cache keeps no region alive, and one that is ill neither.
-        report(&mut registry, "cache6-1", 0.0, 5000);
-        registry.report(&topology, StatusReport { healthy: false, ..healthy("sun5-1-1") }, 5000);
-        check(&registry, 5000, Scheme::Https, "Live Down Down");
-        report(&mut registry, "cache5-1", 0.0, 5000);
-        check(&registry, 5000, Scheme::Https, "Live Live Down");
-        check(&registry, 9000, Scheme::Https, "Down Down Down");
+        report(&mut registry, "cache6-1", 0.0, 10_500);
+        registry.report(&topology, StatusReport { healthy: false, ..healthy("sun5-1-1") }, 10_500);
+        check(&registry, 10_500, Scheme::Https, "Live Down Down");
+        report(&mut registry, "cache5-1", 0.0, 10_500);
+        check(&registry, 10_500, Scheme::Https, "Live Live Down");
+        check(&registry, 14_500, Scheme::Https, "Down Down Down");
     }
 
     #[test]

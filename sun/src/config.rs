@@ -255,7 +255,7 @@ mod tests {
         let all = Config {
             name: "sun4-2-1".into(),
             certificates: vec![Certificate { chain: "a".into(), key: "b".into() }],
-            geo: geo::resolver::Sources { geoip: Some("c".into()), ..Default::default() },
+            geo: geo::resolver::Sources { geoip: vec!["c".into()], ..Default::default() },
             popularity: Some(popularity_api::ClientConfig {
                 url: "http://d".into(),
                 token_file: "e".into(),

@@ -261,19 +261,24 @@ fn cpu_pressure() -> f64 {
     text.lines().find(|line| line.starts_with("some")).and_then(average).unwrap_or(0.0)
 }
 
-/// Rereads the certificates when one of their files changes.
-pub async fn follow_certificates(certificates: Arc<Certificates>, files: Vec<Certificate>, drain: Drain) {
-    let watched = files.iter().flat_map(|file| [file.chain.clone(), file.key.clone()]).collect();
-    follow_files(watched, drain, || match certificates.reload(&files) {
+/// Rereads the certificates when one of their files changes; `seen` are [those files](certificate_files) from before they were loaded.
+pub async fn follow_certificates(certificates: Arc<Certificates>, files: Vec<Certificate>, seen: Seen, drain: Drain) {
+    follow_files(seen, drain, || match certificates.reload(&files) {
         Ok(()) => tracing::info!("certificates reloaded"),
         Err(error) => tracing::warn!(%error, "changed certificates are refused, the running ones stay"),
     })
     .await;
 }
 
-/// Rereads the secrets of session tickets when their file changes.
-pub async fn follow_tickets(tickets: Arc<Tickets>, file: PathBuf, drain: Drain) {
-    follow_files(vec![file.clone()], drain, || match tickets.reload(&file) {
+/// All files of certificates.
+#[must_use]
+pub fn certificate_files(certificates: &[Certificate]) -> Vec<PathBuf> {
+    certificates.iter().flat_map(|file| [file.chain.clone(), file.key.clone()]).collect()
+}
+
+/// Rereads the secrets of session tickets when their file changes; `seen` is that file from before it was loaded.
+pub async fn follow_tickets(tickets: Arc<Tickets>, file: PathBuf, seen: Seen, drain: Drain) {
+    follow_files(seen, drain, || match tickets.reload(&file) {
         Ok(()) => tracing::info!("the secret of session tickets is reloaded"),
         Err(error) => tracing::warn!(%error, "a changed secret is refused, the running one stays"),
     })
@@ -281,18 +286,40 @@ pub async fn follow_tickets(tickets: Arc<Tickets>, file: PathBuf, drain: Drain) 
 }
 
 /// Calls `changed` when one of the files has changed; looked at every second.
-async fn follow_files(files: Vec<PathBuf>, drain: Drain, mut changed: impl FnMut()) {
-    let mut seen = stamps(&files);
+async fn follow_files(mut seen: Seen, drain: Drain, mut changed: impl FnMut()) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
             () = drain.wait() => return,
         }
-        let now = stamps(&files);
-        if now != seen {
+        if seen.look() {
             changed();
-            seen = now;
         }
+    }
+}
+
+/// Files as they were at a look. To be made before they are loaded: what changes while a server starts, between the load and the
+/// first look, would be missed otherwise.
+#[derive(Debug)]
+pub struct Seen {
+    files: Vec<PathBuf>,
+    stamps: Vec<Stamp>,
+}
+
+impl Seen {
+    /// As they are now; a file that is not there is one that may come.
+    #[must_use]
+    pub fn now(files: Vec<PathBuf>) -> Self {
+        let stamps = stamps(&files);
+        Self { files, stamps }
+    }
+
+    /// Whether one of them is another than at the last look.
+    fn look(&mut self) -> bool {
+        let now = stamps(&self.files);
+        let changed = now != self.stamps;
+        self.stamps = now;
+        changed
     }
 }
 
@@ -335,5 +362,27 @@ mod tests {
         assert_eq!(boot(data.path()), ahead + 1);
         std::fs::write(data.path().join("boot"), "nonsense").unwrap();
         assert!(boot(data.path()) > first);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_between_the_load_and_the_first_look_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, "a").unwrap();
+        let seen = Seen::now(vec![file.clone(), folder.path().join("missing")]);
+        // It is loaded, and then replaced, before anybody follows it.
+        std::fs::write(&file, "longer").unwrap();
+        let drain = Drain::new();
+        let mut told = 0;
+        follow_files(seen, drain.clone(), || {
+            told += 1;
+            if told == 1 {
+                std::fs::write(&file, "longest of all").unwrap();
+            } else {
+                drain.start();
+            }
+        })
+        .await;
+        assert_eq!(told, 2);
     }
 }

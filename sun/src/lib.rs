@@ -24,7 +24,7 @@
 //! - [`purge`]: what was purged, and what that makes of what is held.
 //! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
 //! - [`serve`], [`body`], [`vault_read`]: the shell that waits. [`pass`]: what is not cached, uploads.
-//! - [`listener`], [`tls`], [`tickets`], [`greeting`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
+//! - [`listener`], [`tls`], [`tickets`], [`greeting`], [`farewell`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
 //! - [`hot`]: files that one sun is not enough for.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
@@ -45,6 +45,7 @@ pub mod edge;
 pub mod epochs;
 pub mod errand;
 pub mod extent;
+pub mod farewell;
 pub mod fill;
 pub mod flow;
 pub mod greeting;

@@ -45,6 +45,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
 use crate::edge::Edge;
+use crate::farewell::Farewell;
 use crate::greeting::Greeting;
 use crate::interim::{Interim, Passing};
 use crate::serve;
@@ -244,7 +245,7 @@ async fn connection(
                     let kind_of_handshake = stream.get_ref().1.handshake_kind();
                     shared.edge.metrics.handshake(kind_of_handshake == Some(HandshakeKind::Resumed));
                     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                        let stream = Greeting::new(stream, Duration::from_secs(limits.head_s));
+                        let stream = Greeting::new(Farewell::new(stream), Duration::from_secs(limits.head_s));
                         drive(&shared, &protocols.http2, stream, kind, peer).await;
                     } else {
                         drive(&shared, &protocols.http1, stream, kind, peer).await;

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::control;
+use crate::control::{self, Seen};
 use crate::edge::{Edge, Pieces};
 use crate::held::HeldFiles;
 use crate::listener::{self, Kind, Listeners, Shared};
@@ -82,7 +82,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     let metrics = Metrics::new(&parts.registry)?;
     let secured = match config.https.is_empty() {
         true => None,
-        false => Some(secured(&config, &metrics)?),
+        false => Some(Secured::load(&config, &metrics)?),
     };
     let workers = config.workers_count();
     let listeners = Listeners::bind(&addresses(&config), workers, drain.sockets())?;
@@ -106,8 +106,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         admin: admin::serve(config.admin, parts.registry, parts.readiness.clone(), &drain, axum::Router::new()).await?,
         drain: drain.clone(),
     };
-    let tls = secured.clone().map(|(certificates, tickets)| tls::server_config(certificates, tickets)).transpose()?;
-    let tls = tls.map(TlsAcceptor::from);
+    let tls = secured.as_ref().map(Secured::server_config).transpose()?.map(TlsAcceptor::from);
     let connections = TaskTracker::new();
     let edge = Arc::new(Edge::new(config, pieces));
     let shared = Shared { edge: Arc::clone(&edge), tls, drain: drain.clone(), connections: connections.clone() };
@@ -123,8 +122,8 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     if let Some(client) = client.clone() {
         drain.spawn(follower::follow(Arc::clone(&edge), client, !caught_up, drain.clone()));
     }
-    if let Some((certificates, tickets)) = secured {
-        follow_files(&edge.config, certificates, tickets, &drain);
+    if let Some(secured) = secured {
+        secured.follow(&edge.config, &drain);
     }
     drain.spawn(control::tell_topology(Arc::clone(&edge), drain.clone()));
     let ended = connections.clone();
@@ -134,18 +133,35 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     Ok(running)
 }
 
-/// What TLS listeners need.
-fn secured(config: &Config, metrics: &Metrics) -> anyhow::Result<(Arc<Certificates>, Arc<Tickets>)> {
-    let certificates = Certificates::load(&config.certificates)?;
-    let tickets = Tickets::new(config.ticket_secret.as_deref(), metrics.unknown_tickets.clone())?;
-    Ok((Arc::new(certificates), Arc::new(tickets)))
+/// What TLS listeners need, and the files that it is from as they were before they were loaded.
+struct Secured {
+    certificates: Arc<Certificates>,
+    tickets: Arc<Tickets>,
+    seen_certificates: Seen,
+    seen_secret: Seen,
 }
 
-/// Has the files that TLS comes from reread when they change.
-fn follow_files(config: &Config, certificates: Arc<Certificates>, tickets: Arc<Tickets>, drain: &Drain) {
-    drain.spawn(control::follow_certificates(certificates, config.certificates.clone(), drain.clone()));
-    if let Some(file) = config.ticket_secret.clone() {
-        drain.spawn(control::follow_tickets(tickets, file, drain.clone()));
+impl Secured {
+    fn load(config: &Config, metrics: &Metrics) -> anyhow::Result<Self> {
+        let seen_certificates = Seen::now(control::certificate_files(&config.certificates));
+        let seen_secret = Seen::now(config.ticket_secret.iter().cloned().collect());
+        let certificates = Certificates::load(&config.certificates)?;
+        let tickets = Tickets::new(config.ticket_secret.as_deref(), metrics.unknown_tickets.clone())?;
+        Ok(Self { certificates: Arc::new(certificates), tickets: Arc::new(tickets), seen_certificates, seen_secret })
+    }
+
+    fn server_config(&self) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
+        tls::server_config(Arc::clone(&self.certificates), Arc::clone(&self.tickets))
+    }
+
+    /// Has the files reread when they change.
+    fn follow(self, config: &Config, drain: &Drain) {
+        let Self { certificates, tickets, seen_certificates, seen_secret } = self;
+        let files = config.certificates.clone();
+        drain.spawn(control::follow_certificates(certificates, files, seen_certificates, drain.clone()));
+        if let Some(file) = config.ticket_secret.clone() {
+            drain.spawn(control::follow_tickets(tickets, file, seen_secret, drain.clone()));
+        }
     }
 }
 

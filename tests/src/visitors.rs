@@ -10,6 +10,7 @@
 //! was not sent because it had ended. What is one: a connection that is refused or broken off, an answer that is not the
 //! whole file, a request that was sent and not answered.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -78,7 +79,7 @@ pub struct Tally {
     pub failed: AtomicU64,
     /// The longest request, with its connection where it needed one, microseconds.
     pub longest_us: AtomicU64,
-    failures: Mutex<Vec<String>>,
+    failures: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Tally {
@@ -88,21 +89,23 @@ impl Tally {
         self.answered.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// The first failures, for people.
+    /// What failed and how often, for people.
     ///
     /// # Panics
     ///
     /// When a visitor panicked.
     #[must_use]
     pub fn failures(&self) -> Vec<String> {
-        self.failures.lock().expect("no visitor panics").clone()
+        let failures = self.failures.lock().expect("no visitor panics");
+        failures.iter().map(|(what, count)| format!("{what} ({count} times)")).collect()
     }
 
     fn failed(&self, kind: Kind, error: &anyhow::Error) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         let mut failures = self.failures.lock().expect("no visitor panics");
-        if failures.len() < FAILURES_TOLD {
-            failures.push(format!("{}: {error:#}", kind.name()));
+        let what = format!("{}: {error:#}", kind.name());
+        if failures.len() < FAILURES_TOLD || failures.contains_key(&what) {
+            *failures.entry(what).or_default() += 1;
         }
     }
 }
@@ -257,7 +260,7 @@ fn went_away(error: &hyper::Error) -> bool {
     cause.starts_with("connection error received: not a result of an error")
 }
 
-/// Failures that are kept to be shown.
+/// Kinds of failures that are kept to be shown.
 const FAILURES_TOLD: usize = 10;
 
 /// A visitor that waits longer gives up.

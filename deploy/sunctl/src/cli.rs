@@ -184,9 +184,10 @@ struct WhereArgs {
     /// Without the API: lists of prefixes and their regions.
     #[arg(long, value_name = "FILE")]
     prefixes: Vec<PathBuf>,
-    /// Without the API: a city or country file in MaxMind's format.
+    /// Without the API: a city or country file in MaxMind's format; may be given several times, and IPv4 and IPv6 are each
+    /// taken from the first that has it.
     #[arg(long, value_name = "FILE")]
-    geoip: Option<PathBuf>,
+    geoip: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

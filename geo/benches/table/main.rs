@@ -21,7 +21,10 @@ fn main() {
     let full = Full::of(file.as_deref());
     println!("{} IPv4 and {} IPv6 prefixes\n", full.v4.len(), full.v6.len());
     let mut writer = build_and_load(&full);
-    lookups::run(&full, writer.table());
+    // The others have no base: beside them, neither have we.
+    let bare = Writer::build(Content { base: Base::default(), ..full.content() });
+    lookups::run(&full, bare.table());
+    drop(bare);
     changes::run(&full, &mut writer);
 }
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::{CANDIDATES_MAX, Chooser, Entrant, KM_STEP, Key, Med};
-use crate::regions::Position;
+use crate::regions::Point;
 use crate::route::{Heard, SessionClass};
 use crate::rules::{Action, Told};
 use crate::table::Leaf;
@@ -230,7 +230,7 @@ impl Chooser<'_> {
         route.listed || !self.options.is_default_route(prefix)
     }
 
-    fn chosen(&self, rank: u8, entrant: &Entrant, heard: &[Heard<'_>], position: Option<&Position>) -> Chosen {
+    fn chosen(&self, rank: u8, entrant: &Entrant, heard: &[Heard<'_>], position: Option<&Point>) -> Chosen {
         let verdict = self.verdicts.iter().find(|verdict| verdict.region == entrant.region);
         let route = entrant.route.and_then(|at| heard.get(at as usize));
         Chosen {

@@ -232,7 +232,7 @@ fn check_all(rules: &str, routes: &[&str], prefix: &str, position: Option<(f64, 
     let (rules, regions) = (self::rules(rules), Regions::of(&topology()));
     let routes = self::routes(routes);
     let heard = heard(&routes);
-    let position = |_| position.map(Position::from);
+    let position = |_| position.map(Point::from);
     let mut chooser = Chooser::new(&rules, &regions, Options::default(), &position);
     let prefix = prefix.parse().unwrap();
     let leaf = chooser.choose(prefix, &heard).cloned();

@@ -53,8 +53,9 @@ pub(super) fn lookup(args: &LookupArgs) -> anyhow::Result<Answer> {
         text.parse::<IpAddr>().with_context(|| format!("{text:?}: give an address, 192.0.2.1 or 2001:db8::1"))
     };
     let addresses = named(&args.addresses)?.iter().map(parse).collect::<anyhow::Result<Vec<_>>>()?;
-    let local = args.topology.is_some() || args.asked.config.is_some();
-    if !local && let Some(client) = client(args.asked.server.as_deref(), args.asked.token_file.as_deref())? {
+    if !is_local(args)
+        && let Some(client) = client(args.asked.server.as_deref(), args.asked.token_file.as_deref())?
+    {
         let answers = waiting(async {
             let mut answers = Vec::with_capacity(addresses.len());
             for some in addresses.chunks(ADDRESSES_MAX) {
@@ -70,6 +71,13 @@ pub(super) fn lookup(args: &LookupArgs) -> anyhow::Result<Answer> {
         Resolved { address: *address, regions: resolution.regions.to_vec(), evidence: resolution.evidence.to_string() }
     };
     Ok(report::resolved(&addresses.iter().map(answer).collect::<Vec<_>>()))
+}
+
+/// Whether files are named: then a server in the environment is not asked, whose answer would be of another source.
+fn is_local(args: &LookupArgs) -> bool {
+    let LookupArgs { addresses: _, asked, table, topology, prefixes, geoip, countries } = args;
+    let one = asked.config.is_some() || table.is_some() || topology.is_some();
+    one || !(prefixes.is_empty() && geoip.is_empty() && countries.is_empty())
 }
 
 /// The addresses asked about, those of the standard input in the place of `-`.

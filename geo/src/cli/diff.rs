@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::answer::{Answer, Table as Columns};
 use crate::diff::{self, Count, Firsts, Moves, Named, Range};
-use crate::table::{Found, Table};
+use crate::table::{Found, Leaf, Table};
 use crate::topology::RegionId;
 
 /// Compares two tables.
@@ -19,32 +19,48 @@ pub(super) fn answer(before: &Arc<Table>, after: &Arc<Table>) -> Answer {
     Answer::good(text, json!({ "ipv4": document(&v4), "ipv6": document(&v6) }))
 }
 
-/// A table's answers, a range each.
+/// A table's answers, a range each. Where prefixes leave nobody, geoip's ranges under them count.
 fn ranges(table: &Table, from: IpAddr) -> impl Iterator<Item = Range> + '_ {
-    table.ranges(from).map(|(first, last, found)| Range {
-        first: number(first),
-        last: number(last),
-        firsts: found.map(|found| firsts(table, found)).unwrap_or_default(),
+    let range = |first, last, firsts| Range { first: number(first), last: number(last), firsts };
+    table.ranges(from).flat_map(move |(first, last, found)| match found.map(|found| firsts(table, found)) {
+        None => vec![range(first, last, Vec::new())],
+        Some(Ok(firsts)) => vec![range(first, last, firsts)],
+        Some(Err(denied)) => {
+            let under = table.base_ranges(first).take_while(|(start, _, _)| *start <= last);
+            let best = |base: Option<Found>| base.map(|base| best(table.leaf(base), &denied)).unwrap_or_default();
+            under.map(|(start, end, base)| range(start, end.min(last), best(base))).collect()
+        }
     })
 }
 
 /// Who is first: the best of the most specific prefix that leaves anybody, as the resolver goes (without knowing who is
 /// up, and without the hash that decides among equals).
-fn firsts(table: &Table, found: Found) -> Firsts {
+///
+/// # Errors
+///
+/// Whom the prefixes deny, when they leave nobody.
+fn firsts(table: &Table, found: Found) -> Result<Firsts, Vec<RegionId>> {
     let mut denied: Vec<RegionId> = Vec::new();
     let mut next = Some(found);
     while let Some(found) = next {
         let leaf = table.leaf(found);
         denied.extend(&leaf.denied);
-        let allowed = || leaf.candidates.iter().filter(|candidate| !denied.contains(&candidate.region));
-        if let Some(best) = allowed().map(|candidate| candidate.rank).min() {
-            let mut firsts: Firsts = allowed().filter(|one| one.rank == best).map(|one| one.region).collect();
-            firsts.sort_unstable();
-            return firsts;
+        let firsts = best(leaf, &denied);
+        if !firsts.is_empty() {
+            return Ok(firsts);
         }
         next = table.covering(found);
     }
-    Vec::new()
+    Err(denied)
+}
+
+/// The best of a leaf that are not denied, ascending.
+fn best(leaf: &Leaf, denied: &[RegionId]) -> Firsts {
+    let allowed = || leaf.candidates.iter().filter(|candidate| !denied.contains(&candidate.region));
+    let best = allowed().map(|candidate| candidate.rank).min();
+    let mut firsts: Firsts = allowed().filter(|one| Some(one.rank) == best).map(|one| one.region).collect();
+    firsts.sort_unstable();
+    firsts
 }
 
 fn number(address: IpAddr) -> u128 {
@@ -105,7 +121,7 @@ fn addresses(count: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{Candidate, Content, Leaf, Source, Writer};
+    use crate::table::{Base, Candidate, Content, NOTHING, Ranges, Source, Writer};
 
     #[test]
     fn what_moves_is_told_in_columns_and_json() {
@@ -133,25 +149,69 @@ mod tests {
         check(&[("10.0.0.0/8", "4"), ("10.1.0.0/16", "6=5")], "10.1.0.1", "5=6");
     }
 
+    #[test]
+    fn under_prefixes_that_leave_nobody_geoip_counts() {
+        // Geoip says 4 for 192.0.2.0/25, 5 for 192.0.2.128/25, and 4=6 for 198.51.100.0/24.
+        check_ranges(&[], "192.0.2.0 4, 192.0.2.128 5, 198.51.100.0 4=6");
+        check_ranges(&[("192.0.2.0/24", "!5")], "192.0.2.0 4, 198.51.100.0 4=6");
+        check_ranges(&[("192.0.2.0/24", "!4")], "192.0.2.128 5, 198.51.100.0 4=6");
+        check_ranges(&[("192.0.2.64/26", "!7")], "192.0.2.0 4, 192.0.2.64 4, 192.0.2.128 5, 198.51.100.0 4=6");
+        check_ranges(&[("0.0.0.0/0", "!4")], "192.0.2.128 5, 198.51.100.0 6");
+        check_ranges(&[("192.0.2.0/24", "7!4")], "192.0.2.0 7, 198.51.100.0 4=6");
+        let told = |denied: &str| answer(&on_geoip(&[]), &on_geoip(&[("192.0.2.0/25", denied)])).text;
+        assert!(told("!5").starts_with("IPv4: 0 of 2 /24 move"), "{}", told("!5"));
+        assert!(told("!4").contains("IPv4       4   -       1"), "{}", told("!4"));
+    }
+
+    /// The ranges that somebody serves: their first addresses, and who.
+    #[track_caller]
+    fn check_ranges(prefixes: &[(&str, &str)], expected: &str) {
+        let found: Vec<String> = ranges(&on_geoip(prefixes), Ipv4Addr::UNSPECIFIED.into())
+            .filter(|range| !range.firsts.is_empty())
+            .map(|range| format!("{} {}", Ipv4Addr::from(range.first as u32), Named(&range.firsts)))
+            .collect();
+        assert_eq!(found.join(", "), expected);
+    }
+
     #[track_caller]
     fn check(prefixes: &[(&str, &str)], address: &str, expected: &str) {
         let table = table(prefixes);
         let found = table.lookup(address.parse().unwrap()).unwrap();
-        assert_eq!(Named(&firsts(&table, found)).to_string(), expected);
+        assert_eq!(Named(&firsts(&table, found).unwrap_or_default()).to_string(), expected);
     }
 
     /// Leaves are `4`, `4=5` (equally good), `4!5` (not in 5).
     fn table(prefixes: &[(&str, &str)]) -> Arc<Table> {
-        let mut writer = Writer::build(Content::default());
+        of(Content::default(), prefixes)
+    }
+
+    fn on_geoip(prefixes: &[(&str, &str)]) -> Arc<Table> {
+        let start = |address: &str| address.parse::<Ipv4Addr>().unwrap().to_bits();
+        let v4 = vec![
+            (start("192.0.2.0"), 0),
+            (start("192.0.2.128"), 1),
+            (start("192.0.3.0"), NOTHING),
+            (start("198.51.100.0"), 2),
+            (start("198.51.101.0"), NOTHING),
+        ];
+        let base = Base::build(Ranges { v4, v6: Vec::new(), leaves: ["4", "5", "4=6"].map(leaf).to_vec() });
+        of(Content { base, ..Content::default() }, prefixes)
+    }
+
+    fn of(content: Content, prefixes: &[(&str, &str)]) -> Arc<Table> {
+        let mut writer = Writer::build(content);
+        for (prefix, said) in prefixes {
+            writer.set(prefix.parse().unwrap(), &leaf(said));
+        }
+        Arc::clone(writer.table())
+    }
+
+    fn leaf(said: &str) -> Leaf {
         let regions = |text: &str| -> Vec<RegionId> {
             text.split('=').filter(|text| !text.is_empty()).map(|text| RegionId(text.parse().unwrap())).collect()
         };
-        for (prefix, leaf) in prefixes {
-            let (candidates, denied) = leaf.split_once('!').unwrap_or((leaf, ""));
-            let candidates = regions(candidates).into_iter().map(|region| Candidate { region, rank: 0 }).collect();
-            let leaf = Leaf { candidates, denied: regions(denied), source: Source::List };
-            writer.set(prefix.parse().unwrap(), &leaf);
-        }
-        Arc::clone(writer.table())
+        let (candidates, denied) = said.split_once('!').unwrap_or((said, ""));
+        let candidates = regions(candidates).into_iter().map(|region| Candidate { region, rank: 0 }).collect();
+        Leaf { candidates, denied: regions(denied), source: Source::List }
     }
 }

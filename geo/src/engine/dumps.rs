@@ -40,6 +40,8 @@ pub struct DumpRead {
     pub routes: u64,
     /// Routes that were left out because no origin rule has their AS.
     pub without_region: u64,
+    /// Routes that were left out because there were too many, or too many peers: one for each time it was told.
+    pub refused: u64,
     /// The first thing in it that could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -50,6 +52,11 @@ pub struct DumpRead {
 pub(super) struct Dumped {
     pub(super) rib: Rib,
     pub(super) files: Vec<DumpRead>,
+}
+
+/// Bounds on dumps: a collector has many peers' full tables, and without a region each of its peers is one in each region.
+pub(super) fn limits(of_routers: Limits) -> Limits {
+    Limits { peers_max: u16::MAX, routes_max: ROUTES_MAX, attribute_bytes_max: ATTRIBUTE_BYTES_MAX, ..of_routers }
 }
 
 /// Reads the dumps.
@@ -67,7 +74,18 @@ pub(super) fn read(dumps: &[Dump], origins: &[Origin], rules: &Rules, limits: Li
         let ways = feeds.iter().zip(&mut ids).filter_map(|(feed, id)| Some(Way { region: feed.region, feed: id? }));
         let mut reading =
             Reading { ways: ways.collect(), by_origin: dump.region.is_none(), seen: HashSet::new(), rules };
-        files.push(reading.read(dump, &mut rib)?);
+        let mut done = reading.read(dump, &mut rib)?;
+        done.refused += reading.refused(&rib);
+        if done.refused > 0 {
+            let DumpRead { file, refused, routes, .. } = &done;
+            tracing::warn!(
+                file,
+                refused,
+                routes,
+                "routes of a dump are left out: there are too many, or too many peers"
+            );
+        }
+        files.push(done);
     }
     rib.take_everything();
     Ok(Dumped { rib, files })
@@ -113,6 +131,21 @@ impl Reading<'_> {
         Ok(done)
     }
 
+    /// Routes of peers within the limit that were too many.
+    fn refused(&self, rib: &Rib) -> u64 {
+        self.ways.iter().map(|way| rib.refused_of(way.feed)).sum()
+    }
+
+    /// Takes in a peer's routes, or counts those of one that is beyond the limit.
+    fn apply(&self, way: &Way, event: &Event, rib: &mut Rib, done: &mut DumpRead) {
+        rib.apply(way.feed, event, Duration::ZERO);
+        if let Event::Routes { peer, announced, .. } = event
+            && !rib.has_peer(way.feed, peer)
+        {
+            done.refused += announced.len() as u64;
+        }
+    }
+
     fn take(&mut self, event: Event, rib: &mut Rib, done: &mut DumpRead) {
         let Event::Routes { peer, announced, attributes, .. } = &event else {
             self.ways.iter().for_each(|way| rib.apply(way.feed, &event, Duration::ZERO));
@@ -120,7 +153,7 @@ impl Reading<'_> {
         };
         done.routes += announced.len() as u64;
         if !self.by_origin {
-            self.ways.iter().for_each(|way| rib.apply(way.feed, &event, Duration::ZERO));
+            self.ways.iter().for_each(|way| self.apply(way, &event, rib, done));
             return;
         }
         let origin_as = attributes.as_ref().and_then(|attributes| attributes.origin_as);
@@ -133,7 +166,7 @@ impl Reading<'_> {
         for way in &self.ways {
             if region == Some(way.region) {
                 self.seen.insert((way.feed, identity));
-                rib.apply(way.feed, &event, Duration::ZERO);
+                self.apply(way, &event, rib, done);
             } else if self.seen.contains(&(way.feed, identity)) {
                 rib.apply(way.feed, &elsewhere, Duration::ZERO);
             }
@@ -147,6 +180,11 @@ fn elsewhere(event: &Event) -> Event {
     let withdrawn = withdrawn.iter().chain(announced).copied().collect();
     Event::Routes { peer: *peer, view: *view, announced: Vec::new(), withdrawn, attributes: None }
 }
+
+/// Routes of all dumps: a collector with sixty full tables, at some 60 bytes each.
+const ROUTES_MAX: u32 = 64_000_000;
+/// Bytes of their attributes.
+const ATTRIBUTE_BYTES_MAX: u64 = 4 << 30;
 
 fn problem(done: &mut DumpRead, error: &FeedError) {
     done.problem.get_or_insert_with(|| error.to_string());
@@ -216,7 +254,23 @@ mod tests {
         assert_eq!(told.join("; "), expected.unwrap());
     }
 
+    #[test]
+    fn what_is_too_much_is_counted() {
+        let refused = |limits, region| read_within(limits, region, &whole()).unwrap().files[0].refused;
+        assert_eq!(refused(Limits::default(), Some(5)), 0);
+        assert_eq!(refused(Limits { peers_max: 1, ..Limits::default() }, Some(5)), 1, "of the other peer");
+        assert_eq!(refused(Limits { peers_max: 1, ..Limits::default() }, None), 2, "of both in region 5");
+        assert_eq!(refused(Limits { routes_max: 1, ..Limits::default() }, Some(5)), 2);
+        let (one, all) = (Limits { peers_max: 1, routes_max: 1, ..Limits::default() }, limits(Limits::default()));
+        assert_eq!(refused(limits(one), None), 0);
+        assert!(all.routes_max > Limits::default().routes_max && all.peers_max > Limits::default().peers_max);
+    }
+
     fn read_one(region: Option<u16>, bytes: &[u8]) -> Result<Dumped, InputsError> {
+        read_within(Limits::default(), region, bytes)
+    }
+
+    fn read_within(limits: Limits, region: Option<u16>, bytes: &[u8]) -> Result<Dumped, InputsError> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("dump");
         std::fs::write(&file, bytes).unwrap();
@@ -237,7 +291,7 @@ mod tests {
         let regions = Regions::of(&Topology::parse(document).unwrap());
         let rules = Rules::check(&[], &origins, &regions).unwrap();
         let dump = Dump { file, region: region.map(RegionId), class: SessionClass::Transit };
-        read(&[dump], &origins, &rules, Limits::default())
+        read(&[dump], &origins, &rules, limits)
     }
 
     /// Two peers; both have 10.0.0.0/8, one has 10.1.0.0/16.

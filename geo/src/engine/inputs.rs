@@ -94,7 +94,8 @@ impl Loaded {
         let rules = Rules::check(&inputs.rules, &inputs.origins, &regions).map_err(|error| InputsError(error.0))?;
         check_regions(inputs, &regions)?;
         let listed = Listed::read(&inputs.lists, inputs.lists_agree, &rules, &regions)?;
-        let dumped = dumps::read(&inputs.dumps, &inputs.origins, &rules, inputs.limits)?;
+        let limits = dumps::limits(inputs.limits);
+        let dumped = dumps::read(&inputs.dumps, &inputs.origins, &rules, limits)?;
         let geoip: Vec<Geoip> = inputs.geoip.iter().map(|file| Geoip::load(file)).collect::<Result<_, _>>()?;
         let base = base(inputs, &geoip, &regions)?;
         let mut ruled: Vec<IpNet> = rules.prefixes().collect();
@@ -109,6 +110,14 @@ impl Loaded {
         let nobody = Rib::new(self.inputs.limits);
         let writer = Writer::build(Routes { loaded: &self, live: &nobody }.content());
         Resolver::new(Arc::clone(writer.table()), self.regions)
+    }
+
+    /// Whether routes are judged alike by both, whatever lists and dumps say. Geoip's ranges are not compared.
+    pub(super) fn orders_as(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.inputs, &other.inputs);
+        self.regions == other.regions
+            && (&ours.rules, &ours.feeds) == (&theirs.rules, &theirs.feeds)
+            && (ours.choice, ours.damping) == (theirs.choice, theirs.damping)
     }
 
     /// A list with prefixes that were left out because no origin rule has their AS.
@@ -148,9 +157,16 @@ fn base(inputs: &Inputs, files: &[Geoip], regions: &Regions) -> Result<Base, Inp
         if whole.v4.is_empty() {
             whole.v4 = ranges.v4;
         }
-        if whole.v6.is_empty() {
+        if !has_v6(&whole) {
             whole.v6 = ranges.v6;
         }
     }
     Ok(Base::build(whole))
+}
+
+/// Whether something is said of IPv6 itself. A file of IPv4 alone in IPv6's form shows its records again at `::/96`, and
+/// through Teredo (RFC 4380, section 2.6) and 6to4 (RFC 3056, section 2): those do not hide another file's IPv6.
+fn has_v6(ranges: &Ranges) -> bool {
+    let shows_v4 = |start: u128| start >> 32 == 0 || start >> 96 == 0x2001_0000 || start >> 112 == 0x2002;
+    ranges.v6.iter().any(|(start, leaf)| *leaf != NOTHING && !shows_v4(*start))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -12,6 +13,7 @@ use super::listed;
 use super::routes::{Routes, firsts};
 use super::{Engine, Move};
 use crate::choice::Choice;
+use crate::regions::Regions;
 use crate::rib;
 use crate::table::{Content, Counts, Leaf, Table};
 use crate::topology::RegionId;
@@ -56,6 +58,16 @@ pub struct Place {
     pub position: Option<(f64, f64)>,
     /// The region that it leads to.
     pub region: Option<RegionId>,
+}
+
+/// What an audit is made of. What changes meanwhile in the table may be in it or not.
+#[derive(Debug)]
+pub struct Survey {
+    table: Arc<Table>,
+    content: Content,
+    regions: Regions,
+    moved: Examples<Moved>,
+    moves_forgotten: u64,
 }
 
 /// What an operator should look at.
@@ -216,53 +228,28 @@ impl Engine {
         Some(Place { country, position: place.position, region })
     }
 
-    /// What an operator should look at. Goes through the whole table: some 100 ms for a full one.
+    /// What an operator should look at. Goes through the whole table, some 100 ms for a full one: see [`Engine::survey`].
     #[must_use]
     pub fn audit(&self, now: Instant) -> Audit {
-        let content = self.writer.content();
+        self.survey(now).audit()
+    }
+
+    /// What an [`Audit`] is made of, which then needs no engine. Copies what the table says of each prefix.
+    #[must_use]
+    pub fn survey(&self, now: Instant) -> Survey {
         let tell = |moved: &Move| Moved {
             prefix: moved.prefix,
             from: moved.from.clone(),
             to: moved.to.clone(),
             ago_s: now.saturating_duration_since(moved.at).as_secs(),
         };
-        Audit {
-            v4: evidence(self.table(), IpAddr::from([0; 4])),
-            v6: evidence(self.table(), IpAddr::from([0; 16])),
-            several: several(&content),
+        Survey {
+            table: Arc::clone(self.table()),
+            content: self.writer.content(),
+            regions: self.loaded.regions.clone(),
             moved: Examples::of(self.moves.recent(now), tell),
             moves_forgotten: self.moves.forgotten(),
-            regions: self.regions(&content),
         }
-    }
-
-    fn regions(&self, content: &Content) -> Vec<RegionAudit> {
-        let table = self.table();
-        let (mut first, mut only): (BTreeMap<RegionId, usize>, BTreeMap<RegionId, usize>) = Default::default();
-        for (prefix, leaf) in prefixes(content) {
-            for region in firsts(Some(leaf)) {
-                *first.entry(region).or_default() += 1;
-            }
-            if let Some(region) = alone(table, prefix, leaf) {
-                *only.entry(region).or_default() += 1;
-            }
-        }
-        let base = self.loaded.base.ranges().leaves;
-        let regions = &self.loaded.regions;
-        let audit = |region| {
-            let neighbours: Vec<RegionId> = regions.from(region).iter().skip(1).copied().collect();
-            let only = only.get(&region).copied().unwrap_or(0);
-            let by_geoip = base.iter().any(|leaf| leaf.candidates.iter().any(|candidate| candidate.region == region));
-            let without_alternative = neighbours.is_empty() && (only > 0 || by_geoip);
-            RegionAudit {
-                region,
-                first: first.get(&region).copied().unwrap_or(0),
-                only,
-                neighbours,
-                without_alternative,
-            }
-        };
-        regions.iter().map(audit).collect()
     }
 
     /// How much there is.
@@ -282,6 +269,49 @@ impl Engine {
             geoip: self.loaded.geoip.iter().map(crate::geoip::Geoip::ranges).collect(),
             topology_version: self.loaded.topology_version,
         }
+    }
+}
+
+impl Survey {
+    /// What an operator should look at.
+    #[must_use]
+    pub fn audit(self) -> Audit {
+        Audit {
+            v4: evidence(&self.table, IpAddr::from([0; 4])),
+            v6: evidence(&self.table, IpAddr::from([0; 16])),
+            several: several(&self.content),
+            regions: self.regions(),
+            moved: self.moved,
+            moves_forgotten: self.moves_forgotten,
+        }
+    }
+
+    fn regions(&self) -> Vec<RegionAudit> {
+        let Self { table, content, regions, .. } = self;
+        let (mut first, mut only): (BTreeMap<RegionId, usize>, BTreeMap<RegionId, usize>) = Default::default();
+        for (prefix, leaf) in prefixes(content) {
+            for region in firsts(Some(leaf)) {
+                *first.entry(region).or_default() += 1;
+            }
+            if let Some(region) = alone(table, prefix, leaf) {
+                *only.entry(region).or_default() += 1;
+            }
+        }
+        let base = content.base.ranges().leaves;
+        let audit = |region| {
+            let neighbours: Vec<RegionId> = regions.from(region).iter().skip(1).copied().collect();
+            let only = only.get(&region).copied().unwrap_or(0);
+            let by_geoip = base.iter().any(|leaf| leaf.candidates.iter().any(|candidate| candidate.region == region));
+            let without_alternative = neighbours.is_empty() && (only > 0 || by_geoip);
+            RegionAudit {
+                region,
+                first: first.get(&region).copied().unwrap_or(0),
+                only,
+                neighbours,
+                without_alternative,
+            }
+        };
+        regions.iter().map(audit).collect()
     }
 }
 

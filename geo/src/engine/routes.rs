@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::inputs::Loaded;
 use crate::choice::Chooser;
-use crate::regions::Position;
+use crate::regions::Point;
 use crate::rib::Rib;
 use crate::route::Heard;
 use crate::table::{Content, Leaf, Leaves};
@@ -42,8 +42,18 @@ impl<'a> Routes<'a> {
         }
     }
 
+    /// Whether a prefix is chosen by the same here and there.
+    pub(super) fn say_the_same(self, other: Routes<'_>, prefix: &IpNet) -> bool {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        self.evidence(prefix, &mut ours);
+        other.evidence(prefix, &mut theirs);
+        let told = |route: &Heard<'a>| (route.region, route.class, route.attributes.clone(), route.listed);
+        let other_told = |route: &Heard<'_>| (route.region, route.class, route.attributes.clone(), route.listed);
+        ours.iter().map(told).eq(theirs.iter().map(other_told))
+    }
+
     /// Every prefix that is heard or has a rule, in order.
-    fn prefixes(self) -> Vec<IpNet> {
+    pub(super) fn prefixes(self) -> Vec<IpNet> {
         let loaded = self.loaded;
         let ruled = loaded.ruled.iter().copied();
         let mut all: Vec<IpNet> = self
@@ -78,7 +88,7 @@ impl<'a> Routes<'a> {
     /// Hands out a chooser of these rules, regions and positions.
     pub(super) fn with_chooser<T>(self, work: impl FnOnce(&mut Chooser<'_>) -> T) -> T {
         let loaded = self.loaded;
-        let position = |prefix: IpNet| loaded.position(prefix.addr()).map(Position::from);
+        let position = |prefix: IpNet| loaded.position(prefix.addr()).map(Point::from);
         work(&mut Chooser::new(&loaded.rules, &loaded.regions, loaded.inputs.choice, &position))
     }
 

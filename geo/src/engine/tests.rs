@@ -55,6 +55,82 @@ fn what_was_saved_stands_until_all_routers_told_what_they_have() {
 }
 
 #[test]
+fn without_a_saved_table_there_is_none_for_others_until_routers_told_theirs() {
+    let mut world = World::new();
+    world.list("10.0.0.0/8 4\n");
+    world.start(None);
+    assert!(world.engine().is_published(), "nobody is waited for");
+    let (_, saved) = world.engine().encode(0);
+    world.router("a", 4);
+    world.start(Some(&saved));
+    assert!(world.engine().is_published(), "what was saved");
+    world.start(Some(&saved[1..]));
+    assert!(!world.engine().is_published(), "nothing was saved");
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+    world.install();
+    assert!(!world.engine().is_published());
+    world.settle();
+    assert!(world.engine().is_published());
+}
+
+#[test]
+fn what_is_configured_today_counts_while_routers_are_waited_for() {
+    // Routers have 10.0.0.0/8 of 4 and 5, 11.0.0.0/8 of 5, 12.0.0.0/8 of 4; 12.0.0.0/8 is preferred to be of 4.
+    let mut world = World::new();
+    world.router("a", 4);
+    world.router("b", 5);
+    world.list("20.0.0.0/8 4\n21.0.0.0/8 4\n10.0.0.0/8 5\n");
+    world.rule(Action::Pin, 5, "30.0.0.0/8");
+    world.rule(Action::Deny, 4, "31.0.0.0/8");
+    world.rule(Action::Prefer, 5, "12.0.0.0/8");
+    world.rule(Action::Pin, 5, "13.0.0.0/8");
+    world.start(None);
+    world.step(1, &[(0, "connect"), (0, "up"), (0, "+10.0.0.0/8"), (0, "+12.0.0.0/8"), (0, "+13.0.0.0/8"), (0, "end")]);
+    let last = [(1, "+10.0.0.0/8 longer"), (1, "+11.0.0.0/8"), (1, "+12.0.0.0/8 longer"), (1, "end")];
+    world.step(1, &[&[(1, "connect"), (1, "up")], &last[..]].concat());
+    assert!(world.engine().is_settled());
+    let settled = world.engine().writer.content();
+    let (_, saved) = world.engine().encode(0);
+
+    world.start(Some(&saved));
+    assert_eq!(world.engine().differences(&settled), [], "nothing is configured otherwise");
+    check(&world, "12.0.0.1", "5 4 rule 12.0.0.0/8");
+    check(&world, "30.0.0.1", "5 rule 30.0.0.0/8");
+
+    // Rules and lists go, others come; in a restart and while it waits.
+    let old = std::mem::take(&mut world.inputs.rules);
+    world.inputs.lists.clear();
+    world.list("20.0.0.0/8 5\n22.0.0.0/8 5\n");
+    world.rule(Action::Deny, 4, "10.0.0.0/8");
+    world.rule(Action::Pin, 4, "11.0.0.0/8");
+    world.rule(Action::Pin, 4, "10.1.0.0/16");
+    world.rule(Action::Deny, 5, "23.0.0.0/8");
+    let check_today = |world: &World| {
+        check(world, "10.0.0.1", "5 prefix 10.0.0.0/8");
+        check(world, "10.1.0.1", "4 5 rule 10.1.0.0/16");
+        check(world, "11.0.0.1", "4 5 rule 11.0.0.0/8");
+        check(world, "12.0.0.1", "4 5 prefix 12.0.0.0/8");
+        check(world, "13.0.0.1", "4 5 prefix 13.0.0.0/8");
+        check(world, "20.0.0.1", "5 prefix 20.0.0.0/8");
+        check(world, "21.0.0.1", "4 5 default");
+        check(world, "22.0.0.1", "5 prefix 22.0.0.0/8");
+        check(world, "23.0.0.1", "4 default");
+        check(world, "30.0.0.1", "4 5 default");
+        check(world, "31.0.0.1", "4 5 default");
+    };
+    world.start(Some(&saved));
+    assert!(!world.engine().is_settled());
+    check_today(&world);
+    let new = std::mem::replace(&mut world.inputs.rules, old);
+    world.install();
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+    check(&world, "12.0.0.1", "5 4 rule 12.0.0.0/8");
+    world.inputs.rules = new;
+    world.install();
+    check_today(&world);
+}
+
+#[test]
 fn a_prefix_changes_region_after_a_minute_and_goes_at_once() {
     let mut world = World::new();
     world.router("a", 4);
@@ -142,6 +218,85 @@ fn a_rule_inside_a_heard_prefix_goes_by_what_is_heard_there() {
     check(&world, "10.1.0.1", "4 5 prefix 10.1.0.0/16");
     world.step(1, &[(0, "-10.0.0.0/8")]);
     check(&world, "10.1.0.1", "4 5 default");
+}
+
+#[test]
+fn a_rule_inside_a_prefix_that_is_due_waits_on_its_own() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.router("b", 5);
+    world.rule(Action::Prefer, 5, "10.1.0.0/16");
+    world.start(None);
+    world.settle();
+    world.step(1, &[(0, "+10.0.0.0/8")]);
+    world.step(60, &[]);
+    check(&world, "10.1.0.1", "4 5 prefix 10.1.0.0/16");
+    // 10.0.0.0/8 shall be of 5 in a minute; after half of it 10.1.0.0/16 is heard itself, of 4 alone.
+    world.step(1, &[(1, "+10.0.0.0/8"), (0, "-10.0.0.0/8"), (0, "+10.1.0.0/16")]);
+    world.step(30, &[(1, "+10.1.0.0/16")]);
+    world.step(30, &[]);
+    check(&world, "10.0.0.1", "5 prefix 10.0.0.0/8");
+    check(&world, "10.1.0.1", "4 5 prefix 10.1.0.0/16");
+    world.step(30, &[]);
+    check(&world, "10.1.0.1", "5 4 rule 10.1.0.0/16");
+}
+
+#[test]
+fn a_list_that_is_replaced_publishes_what_it_says_and_nothing_else() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.router("b", 5);
+    world.list("20.0.0.0/8 4\n");
+    world.start(None);
+    world.settle();
+    world.step(1, &[(0, "+10.0.0.0/8")]);
+    world.step(60, &[]);
+    world.step(1, &[(0, "+10.0.0.0/8 longer"), (1, "+10.0.0.0/8"), (1, "+11.0.0.0/8")]);
+    world.step(30, &[]);
+    world.inputs.lists.clear();
+    world.list("20.0.0.0/8 5\n11.0.0.0/8 4\n");
+    world.install();
+    check(&world, "20.0.0.1", "5 prefix 20.0.0.0/8");
+    check(&world, "11.0.0.1", "4 5 prefix 11.0.0.0/8");
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+    world.step(29, &[]);
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+    world.step(1, &[]);
+    check(&world, "10.0.0.1", "5 4 prefix 10.0.0.0/8");
+    assert_eq!(world.engine().damping.pending(), 0);
+    // Rules put all in another order.
+    world.step(1, &[(0, "+10.0.0.0/8"), (1, "+10.0.0.0/8 longer")]);
+    world.rule(Action::Pin, 4, "30.0.0.0/8");
+    world.install();
+    check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
+}
+
+#[test]
+fn routers_wait_while_too_many_prefixes_do() {
+    let mut world = World::new();
+    world.router("a", 4);
+    world.start(None);
+    let nets: Vec<IpNet> =
+        (0..110_000).map(|bits| IpNet::new(Ipv4Addr::from(10 << 24 | bits << 8).into(), 24).unwrap()).collect();
+    let said = |world: &mut World| {
+        let Update::Events(mut events) = said_by(0, "+10.0.0.0/24") else { panic!("a route") };
+        let Event::Routes { announced, .. } = &mut events[0] else { panic!("a route") };
+        announced.clone_from(&nets);
+        let (feed, now) = (world.engine().feeds()[0].unwrap(), world.now);
+        world.engine.as_mut().unwrap().step(now, [(feed, Update::Events(events))])
+    };
+    world.step(1, &[(0, "connect"), (0, "up")]);
+    said(&mut world);
+    assert!(world.engine().takes_updates(), "not before it is settled");
+    world.step(0, &[(0, "lost")]);
+    world.start(None);
+    world.settle();
+    assert!(said(&mut world).more);
+    assert!(!world.engine().takes_updates());
+    assert!(world.engine.as_mut().unwrap().step(world.now, []).more);
+    assert!(!world.engine().takes_updates());
+    world.step(0, &[]);
+    assert!(world.engine().takes_updates());
 }
 
 #[test]

@@ -98,11 +98,49 @@ async fn a_token_or_address_that_cannot_be_used_is_an_error_of_the_start() {
     }
 }
 
-#[test]
-fn a_disk_is_not_worn() {
-    for (bytes, seconds) in [(0, 1), (99_999, 1), (10_000_000, 100), (usize::MAX, 600)] {
-        assert_eq!(rest(bytes), Duration::from_secs(seconds), "{bytes}");
-    }
+#[tokio::test]
+async fn a_disk_that_hangs_stops_nothing() {
+    let (server, place) = (Fake::start().await, Place::new());
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let disk: Disk = Arc::new(move |_, _| {
+        // Until the test lets go of it.
+        let _ = released.lock().unwrap().recv();
+        Ok(())
+    });
+    server.publish(7, 0, &[(PREFIX, 4)]);
+    let mut table = follow_onto(&server.at, Some(place.copy()), disk).await.unwrap();
+    assert_eq!(region(&table), Some(4));
+    server.change(&[(PREFIX, Some(5))]);
+    until(|| region(&table) == Some(5)).await;
+    server.publish(8, 0, &[(PREFIX, 6)]);
+    until(|| region(&table) == Some(6)).await;
+    table.borrow_and_update();
+    server.publish(9, 0, &[(PREFIX, 7)]);
+    until(|| region(&table) == Some(7)).await;
+    drop(release);
+}
+
+#[tokio::test]
+async fn a_leaf_beyond_its_bounds_is_not_applied() {
+    let (server, place) = (Fake::start().await, Place::new());
+    server.publish(7, 0, &[(PREFIX, 4)]);
+    let table = follow(&server.at, Some(place.copy())).await.unwrap();
+    let large = Leaf { denied: (0..65).map(RegionId).collect(), ..leaf(5) };
+    lock(&server.state).changes.push(Change { prefix: PREFIX.parse().unwrap(), leaf: Some(large) });
+    until(|| lock(&server.state).asked > 2).await;
+    assert_eq!(region(&table), Some(4));
+    until(|| saved(&place.copy()) == Some(0)).await;
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_beside_the_copy_is_removed() {
+    let (server, place) = (Fake::start().await, Place::new());
+    server.publish(7, 0, &[(PREFIX, 4)]);
+    let left = place.0.path().join(".geo.table.1-0.tmp");
+    std::fs::write(&left, b"half").unwrap();
+    let _table = follow(&server.at, Some(place.copy())).await.unwrap();
+    assert!(!left.exists());
 }
 
 /// The region of the prefix's first address.
@@ -158,6 +196,7 @@ struct Script {
     table: Vec<u8>,
     away: bool,
     tables: usize,
+    asked: usize,
     refused: usize,
 }
 
@@ -224,7 +263,8 @@ async fn answer(State(state): State<Arc<Mutex<Script>>>, request: Request) -> Re
         pair.map(|number| number.parse::<u64>().unwrap())
     };
     let asked = number("epoch=").zip(number("after="));
-    for _ in 0..20 {
+    // Long enough that a follower does not take it for hurry.
+    for _ in 0..800 {
         if let Some(response) = answer_now(&mut lock(&state), asked) {
             return response;
         }
@@ -244,6 +284,7 @@ fn answer_now(state: &mut Script, asked: Option<(u64, u64)>) -> Option<Response>
         state.tables += 1;
         return Some(state.table.clone().into_response());
     };
+    state.asked += 1;
     let Some(known) = after.checked_sub(state.first).filter(|_| epoch == state.epoch) else {
         return Some(StatusCode::GONE.into_response());
     };

@@ -173,6 +173,19 @@ fn ranked(client: IpAddr, candidates: &[Candidate]) -> [RegionId; CANDIDATES_MAX
     scored.map(|(_, _, region)| region)
 }
 
+/// The place of a client among those of a region, 0..1: the same for all of its /24 or /48 and in every build, another
+/// one for each region, and none that goes with which of equal regions is the client's. Diverting those below a share
+/// takes that share of the networks; as it grows, others join, and nobody who was diverted comes back.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "53 bits fit an f64 exactly")]
+pub fn place_among_clients(client: IpAddr, region: RegionId) -> f64 {
+    let hash = mix(mix(network(client) ^ mix(region.0.into())) ^ PLACE);
+    (hash >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// Keeps [`place_among_clients`] apart from the order of equal candidates.
+const PLACE: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// What a client shares with its neighbours and with itself tomorrow: its /24, or of IPv6 its /48.
 fn network(client: IpAddr) -> u64 {
     match client.to_canonical() {
@@ -309,6 +322,29 @@ mod tests {
         assert_eq!(order("198.51.100.1"), "2 3 5 4 1");
         assert_eq!(order("2001:db8::1"), "2 1 4 5 3");
         assert_eq!(order("2001:db8:0:ff::"), "2 1 4 5 3");
+    }
+
+    #[test]
+    fn a_place_is_even_and_goes_with_nothing_else() {
+        let regions = [RegionId(1), RegionId(2)];
+        let leaf = parse("1=2");
+        let clients = (0..4000_u32).map(|network| IpAddr::V4(network.wrapping_mul(0x9e37_7900).into()));
+        // Of those below a third in region 1: all, those below a third in region 2, those that have region 1 first.
+        let mut counts = [0; 3];
+        for client in clients {
+            let [one, two] = regions.map(|region| place_among_clients(client, region));
+            assert!((0.0..1.0).contains(&one));
+            if one < 1.0 / 3.0 {
+                let first = ranked(client, &leaf.candidates)[0] == RegionId(1);
+                counts = [counts[0] + 1, counts[1] + u32::from(two < 1.0 / 3.0), counts[2] + u32::from(first)];
+            }
+        }
+        let [all, both, first] = counts;
+        assert!((1240..1430).contains(&all) && (390..500).contains(&both) && (600..740).contains(&first), "{counts:?}");
+        let place = |client: &str| place_among_clients(client.parse().unwrap(), RegionId(4));
+        assert_eq!(place("192.0.2.1"), place("::ffff:192.0.2.255"));
+        assert_eq!(place("2001:db8::1"), place("2001:db8:0:ff::"));
+        assert_eq!((place("192.0.2.1") * 1e6).floor(), 16_738.0, "frozen");
     }
 
     #[test]

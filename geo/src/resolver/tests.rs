@@ -96,7 +96,7 @@ fn a_file_that_cannot_be_read_is_named() {
     let sources = Sources { prefixes: vec!["/nonexistent/list".into()], ..Sources::default() };
     let error = Resolver::load(&sources, &topology()).unwrap_err().0;
     assert!(error.starts_with("/nonexistent/list: No such file"), "{error}");
-    let sources = Sources { geoip: Some("/nonexistent/geoip".into()), ..Sources::default() };
+    let sources = Sources { geoip: vec!["/nonexistent/geoip".into()], ..Sources::default() };
     let error = Resolver::load(&sources, &topology()).unwrap_err().0;
     assert!(error.starts_with("/nonexistent/geoip: No such file"), "{error}");
 }
@@ -168,7 +168,7 @@ fn a_listed_prefix_comes_before_geoip() {
     file.insert_value(net("81.2.69.0/24"), flat("GB")).unwrap();
     let sources = Sources {
         prefixes: vec![write(&place, "list", b"81.2.69.128/25 3")],
-        geoip: Some(write(&place, "geoip", &file.to_bytes().unwrap())),
+        geoip: vec![write(&place, "geoip", &file.to_bytes().unwrap())],
         countries: BTreeMap::from([("GB".to_owned(), RegionId(1))]),
         server: None,
     };
@@ -252,6 +252,26 @@ fn a_tree_without_an_end_is_an_error() {
         let error = load_geoip(&place, &broken).unwrap_err().0;
         assert!(error.contains("the search tree has more leaves") || error.contains("cycle"), "{error}");
     }
+}
+
+#[test]
+fn of_several_geoip_files_each_family_is_taken_from_the_first_that_has_it() {
+    let place = tempfile::tempdir().unwrap();
+    let file = |name: &str, network: &str, country: &str| {
+        let mut file = Writer::new("Country");
+        file.insert_value(net(network), nested(country)).unwrap();
+        write(&place, name, &file.to_bytes().unwrap())
+    };
+    let text = |paths: &[&PathBuf]| format!("geoip = {paths:?}\ncountries = {{ GB = 5, FR = 2 }}\n");
+    let (v4, v6) = (file("v4", "81.2.69.0/24", "GB"), file("v6", "2001:218::/32", "FR"));
+    let both: Sources = toml::from_str(&text(&[&v4, &v6])).unwrap();
+    let resolver = Resolver::load(&both, &topology()).unwrap();
+    check(&resolver, "81.2.69.1", "5 1 geoip GB");
+    assert_eq!(resolver.resolve("2001:218::1".parse().unwrap()).evidence.to_string(), "geoip FR");
+    let one: Sources = toml::from_str("geoip = \"a.mmdb\"").unwrap();
+    assert_eq!(one.geoip, [PathBuf::from("a.mmdb")]);
+    let bad = toml::from_str::<Sources>("geoip = 4").unwrap_err().to_string();
+    assert!(bad.contains("a path or a list of paths"), "{bad}");
 }
 
 #[test]
@@ -438,12 +458,12 @@ fn net(text: &str) -> IpNet {
 fn with_geoip(file: &Writer, countries: &[(&str, u16)]) -> Result<Resolver, ResolverError> {
     let place = tempfile::tempdir().unwrap();
     let countries = countries.iter().map(|&(code, region)| (code.to_owned(), RegionId(region))).collect();
-    let geoip = Some(write(&place, "geoip", &file.to_bytes().unwrap()));
+    let geoip = vec![write(&place, "geoip", &file.to_bytes().unwrap())];
     Resolver::load(&Sources { geoip, countries, ..Sources::default() }, &topology())
 }
 
 fn load_geoip(place: &tempfile::TempDir, bytes: &[u8]) -> Result<Resolver, ResolverError> {
-    Resolver::load(&Sources { geoip: Some(write(place, "geoip", bytes)), ..Sources::default() }, &topology())
+    Resolver::load(&Sources { geoip: vec![write(place, "geoip", bytes)], ..Sources::default() }, &topology())
 }
 
 fn with_list(list: &str) -> Result<Resolver, ResolverError> {

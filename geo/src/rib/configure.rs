@@ -41,7 +41,7 @@ impl Rib {
         }
     }
 
-    /// All routes of a feed go at once: before a dump is read anew.
+    /// All routes of a feed go at once: it is configured no more, or was told to begin anew.
     pub fn forget(&mut self, feed: FeedId, now: Duration) {
         for index in self.peers.of_feed(feed) {
             self.kill(index, now);
@@ -67,7 +67,15 @@ impl Rib {
         let id = FeedId(u16::try_from(self.feeds.len()).ok().filter(|&id| id < FEEDS_MAX)?);
         let (configured_at, since) = (now, now);
         let feed = feed.clone();
-        self.feeds.push(FeedSlot { feed, configured: true, configured_at, connected: false, since, skipped: 0 });
+        self.feeds.push(FeedSlot {
+            feed,
+            configured: true,
+            configured_at,
+            connected: false,
+            since,
+            skipped: 0,
+            refusals: 0,
+        });
         Some(id)
     }
 }

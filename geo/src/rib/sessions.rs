@@ -37,9 +37,14 @@ impl Rib {
 
     fn refuse_peer(&mut self, feed: FeedId, id: &PeerId) {
         self.skip(feed);
-        let router = self.feed(feed).map_or("", |feed| &feed.name);
+        let Some(slot) = self.feeds.get_mut(usize::from(feed.0)) else { return };
+        slot.refusals += 1;
+        if slot.refusals > 1 {
+            return;
+        }
+        let router = &slot.feed.name;
         let (address, asn, peers_max) = (id.address, id.asn, self.limits.peers_max);
-        tracing::warn!(router, peer = %address, asn, peers_max, "a peer is left out: there are too many");
+        tracing::warn!(router, peer = %address, asn, peers_max, "a peer is left out, and so are further ones: there are too many");
     }
 
     /// Gives a peer the region and class that its feed says. False when the feed says that it is left out.

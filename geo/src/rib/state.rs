@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::feed::Family;
+use crate::feed::{Family, PeerId};
 use crate::route::SessionClass;
 use crate::topology::RegionId;
 
@@ -58,7 +58,7 @@ pub struct PeerState {
     /// Its class.
     pub class: SessionClass,
     /// Whether it is up.
-    pub standing: Standing,
+    pub standing: PeerStanding,
     /// Seconds since then.
     pub since_s: u64,
     /// Prefixes refused in this session because of a limit.
@@ -72,7 +72,7 @@ pub struct PeerState {
 /// Whether a peer is up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Standing {
+pub enum PeerStanding {
     /// Its session is up.
     Up,
     /// Its feed is lost; its routes count for a while.
@@ -116,6 +116,17 @@ impl Rib {
         configured.map(|(slot, id)| self.feed_state(slot, FeedId(id), now)).collect()
     }
 
+    /// Whether a peer is among those that are kept.
+    pub(crate) fn has_peer(&self, feed: FeedId, peer: &PeerId) -> bool {
+        self.peers.find(feed, peer).is_some()
+    }
+
+    /// Prefixes of a feed's peers that were refused because of a limit.
+    pub(crate) fn refused_of(&self, feed: FeedId) -> u64 {
+        let peers = self.peers.of_feed(feed).into_iter().filter_map(|index| self.peers.get(index));
+        peers.map(|peer| peer.refused).sum()
+    }
+
     fn feed_state(&self, slot: &FeedSlot, id: FeedId, now: Duration) -> FeedState {
         let peers = self.peers.of_feed(id);
         FeedState {
@@ -137,9 +148,9 @@ fn peer_state(peer: &Peer, now: Duration) -> PeerState {
         asn: peer.id.asn,
         class: peer.class,
         standing: match (peer.up, peer.routes()) {
-            (true, _) => Standing::Up,
-            (false, 0) => Standing::Down,
-            (false, _) => Standing::Stale,
+            (true, _) => PeerStanding::Up,
+            (false, 0) => PeerStanding::Down,
+            (false, _) => PeerStanding::Stale,
         },
         since_s: now.saturating_sub(peer.since).as_secs(),
         refused: peer.refused,

@@ -12,9 +12,12 @@
 //!
 //! - The engine works on threads for that; nothing async waits for its lock.
 //! - Whoever only asks for a client's regions never waits for it.
+//! - A table that is not for others ([`Engine::is_published`]) is neither handed out nor saved, and the server is not ready.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -42,11 +45,14 @@ pub(super) struct Live {
     engine: Mutex<Engine>,
     resolver: Arc<ArcSwap<Resolver>>,
     moved: watch::Receiver<Position>,
+    /// As [`Engine::is_published`], which once true stays so.
+    published: AtomicBool,
 }
 
 impl Live {
     pub(super) fn new(engine: Engine) -> Self {
-        Self { resolver: engine.resolver(), moved: engine.moved(), engine: Mutex::new(engine) }
+        let (resolver, moved, published) = (engine.resolver(), engine.moved(), engine.is_published().into());
+        Self { engine: Mutex::new(engine), resolver, moved, published }
     }
 
     /// Not from an async task: a step holds it for some 20 ms, a table that is built anew for longer.
@@ -69,11 +75,17 @@ impl Oracle for Live {
     }
 
     fn audit(&self) -> Answer {
-        super::report::audit(&self.engine().audit(Instant::now()))
+        // The table is gone through without the lock.
+        let survey = self.engine().survey(Instant::now());
+        super::report::audit(&survey.audit())
     }
 
     fn stats(&self) -> Answer {
         super::report::stats(&self.engine().stats(Instant::now()))
+    }
+
+    fn is_published(&self) -> bool {
+        self.published.load(Acquire)
     }
 
     fn position(&self) -> Position {
@@ -114,10 +126,11 @@ pub(super) async fn step(
     drain: Drain,
 ) {
     let mut batch = Vec::new();
-    let (mut more, mut wakes, mut told) = (true, Instant::now(), None);
+    let (mut more, mut behind, mut wakes, mut told) = (true, false, Instant::now(), None);
     loop {
         if more {
-            while batch.len() < BATCH_MAX
+            while !behind
+                && batch.len() < BATCH_MAX
                 && let Ok(update) = updates.try_recv()
             {
                 batch.push(update);
@@ -132,24 +145,28 @@ pub(super) async fn step(
         if drain.started() {
             return;
         }
-        let (live, metrics) = (Arc::clone(&live), metrics.clone());
+        let (stepping, metrics) = (Arc::clone(&live), metrics.clone());
         let stepped = tokio::task::spawn_blocking(move || {
-            let (mut engine, now) = (live.engine(), Instant::now());
+            let (mut engine, now) = (stepping.engine(), Instant::now());
             let stepped = engine.step(now, batch.drain(..).map(update_of));
+            stepping.published.store(engine.is_published(), Release);
             metrics.stepped(stepped);
             if told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY) {
                 metrics.tell(&engine.stats(now));
                 told = Some(now);
             }
-            (stepped.more, engine.wakes(), told, batch)
+            (stepped.more, !engine.takes_updates(), engine.wakes(), told, batch)
         });
         match stepped.await {
-            Ok(after) => (more, wakes, told, batch) = after,
+            Ok(after) => (more, behind, wakes, told, batch) = after,
             Err(error) => {
                 tracing::error!(%error, "the engine panicked: the table stays as it is until a restart");
                 readiness.expect("engine");
                 return;
             }
+        }
+        if live.is_published() {
+            readiness.hold("table");
         }
     }
 }
@@ -225,7 +242,8 @@ pub(super) async fn save(live: Arc<Live>, table: PathBuf, every: Duration, drain
             () = drain.wait() => {}
         }
         let now = live.position();
-        if Some(now) != saved {
+        // One that is not for others is not for the next start either.
+        if live.is_published() && Some(now) != saved {
             let (live, table) = (Arc::clone(&live), table.clone());
             let written = tokio::task::spawn_blocking(move || {
                 let (position, bytes) = live.encode();

@@ -16,6 +16,7 @@ pub(super) struct Metrics {
     early: IntGauge,
     prefixes: IntGaugeVec,
     table_bytes: IntGauge,
+    table_refused: IntGauge,
     routes: IntGauge,
     routes_bytes: IntGauge,
     topology: IntGauge,
@@ -48,6 +49,10 @@ impl Metrics {
             pending: gauge("geo_pending_prefixes", "Prefixes that wait for their change.")?,
             early: gauge("geo_early_prefixes", "Prefixes moved before their time since too many waited.")?,
             prefixes: gauges("geo_table_prefixes", "Prefixes in the table.", &["family"])?,
+            table_refused: gauge(
+                "geo_table_refused_prefixes",
+                "Prefixes that the table had no room for since it was built.",
+            )?,
             table_bytes: gauge("geo_table_bytes", "RAM of the table.")?,
             routes: gauge("geo_routes", "Routes of routers.")?,
             routes_bytes: gauge("geo_routes_bytes", "RAM of routes.")?,
@@ -56,7 +61,7 @@ impl Metrics {
             refused: gauges("geo_router_refused_prefixes", "Prefixes refused because of a limit.", &["router"])?,
             sources_refused: gauge(
                 "geo_sources_refused",
-                "1: what was changed last cannot be read; 0: all is in use.",
+                "1: something that was changed cannot be read or used; 0: all is in use.",
             )?,
         })
     }
@@ -75,6 +80,7 @@ impl Metrics {
         self.prefixes.with_label_values(&["ipv4"]).set(signed(stats.table.prefixes_v4 as u64));
         self.prefixes.with_label_values(&["ipv6"]).set(signed(stats.table.prefixes_v6 as u64));
         self.table_bytes.set(signed(stats.table.bytes as u64));
+        self.table_refused.set(signed(stats.table.refused as u64));
         self.routes.set(signed(stats.routes.routes));
         self.routes_bytes.set(signed(stats.routes.bytes));
         self.topology.set(signed(stats.topology_version));

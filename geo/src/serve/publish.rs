@@ -1,4 +1,5 @@
-//! The table as it is published: encoded and packed once for all who ask, and what changed since for those who have it.
+//! The table as it is published: encoded and packed once for all who ask, and what changed since for those who have it. The
+//! audit, too, is made once for all who ask at the same time.
 //!
 //! ```text
 //!   GET /v1/table ----> kept one good enough? --yes--> its bytes, shared
@@ -18,12 +19,14 @@ use axum::body::Bytes;
 use tokio::sync::Mutex;
 
 use super::Oracle;
+use crate::answer::Answer;
 use crate::wire::{CHANGES_MAX, Position};
 
-/// The last table that was handed out.
+/// What was handed out last.
 #[derive(Debug, Default)]
 pub(super) struct Publisher {
-    kept: Mutex<Option<Arc<Published>>>,
+    table: Kept<Arc<Published>>,
+    audit: Kept<Arc<Audited>>,
     /// What the last question for changes was answered: after a change, all followers ask the same.
     told: std::sync::Mutex<Option<Told>>,
 }
@@ -52,6 +55,37 @@ pub(super) struct Published {
     made: Instant,
 }
 
+/// What an operator should look at.
+#[derive(Debug)]
+pub(super) struct Audited {
+    pub(super) answer: Answer,
+    made: Instant,
+}
+
+/// What is made for one caller and handed to those who come meanwhile and after. One at a time is made, also when callers
+/// give up: the work has the lock, not who waits for it.
+#[derive(Debug)]
+struct Kept<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T: Clone + Send + 'static> Kept<T> {
+    /// What `make` makes of the last one; off the async threads.
+    async fn get(&self, make: impl FnOnce(Option<T>) -> Result<T, String> + Send + 'static) -> Result<T, String> {
+        let mut kept = Arc::clone(&self.0).lock_owned().await;
+        let work = move || {
+            let made = make((*kept).clone())?;
+            *kept = Some(made.clone());
+            Ok(made)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string()).flatten()
+    }
+}
+
 impl Publisher {
     /// The table, at most [`KEPT_FOR`] behind.
     ///
@@ -59,24 +93,31 @@ impl Publisher {
     ///
     /// Why it cannot be encoded.
     pub(super) async fn table<O: Oracle>(&self, oracle: &Arc<O>) -> Result<Arc<Published>, String> {
-        // Held while a new one is made: who comes meanwhile wants that one.
-        let mut kept = self.kept.lock().await;
-        let (oracle, before) = (Arc::clone(oracle), kept.clone());
-        let looked = tokio::task::spawn_blocking(move || match before {
-            Some(published)
-                if good_enough(&published, oracle.position(), |at| oracle.reaches(at), published.made.elapsed()) =>
-            {
-                Ok(published)
-            }
+        let oracle = Arc::clone(oracle);
+        let good = move |published: &Published, oracle: &O| {
+            good_enough(published, oracle.position(), |at| oracle.reaches(at), published.made.elapsed())
+        };
+        let make = move |before: Option<Arc<Published>>| match before {
+            Some(published) if good(&published, &oracle) => Ok(published),
             _ => make(&*oracle).map(Arc::new),
-        });
-        let published = looked.await.map_err(|error| error.to_string()).flatten()?;
-        *kept = Some(Arc::clone(&published));
-        Ok(published)
+        };
+        self.table.get(make).await
     }
-}
 
-impl Publisher {
+    /// The audit, at most [`KEPT_FOR`] old: it goes through the whole table.
+    ///
+    /// # Errors
+    ///
+    /// That it failed inside.
+    pub(super) async fn audit<O: Oracle>(&self, oracle: &Arc<O>) -> Result<Arc<Audited>, String> {
+        let oracle = Arc::clone(oracle);
+        let make = move |before: Option<Arc<Audited>>| match before {
+            Some(audited) if audited.made.elapsed() < KEPT_FOR => Ok(audited),
+            _ => Ok(Arc::new(Audited { answer: oracle.audit(), made: Instant::now() })),
+        };
+        self.audit.get(make).await
+    }
+
     /// What changed after a position; none when that is not known. Not from an async task.
     pub(super) fn changes<O: Oracle>(&self, oracle: &O, after: Position) -> Option<Told> {
         // Held while it is made: who comes meanwhile most likely wants the same.
@@ -107,7 +148,7 @@ fn good_enough(published: &Published, now: Position, reaches: impl FnOnce(Positi
         || (published.position.epoch == now.epoch && age < KEPT_FOR && reaches(published.position))
 }
 
-/// How long a table may be behind. Shorter: a full one is encoded for nearly everybody who starts, which takes a core
+/// How long a table, or an audit, may be behind. Shorter: a full one is encoded for nearly everybody who starts, which takes a core
 /// for a third of a second. Longer: who starts fetches more changes after it.
 const KEPT_FOR: Duration = Duration::from_secs(5);
 

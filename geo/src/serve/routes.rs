@@ -18,6 +18,7 @@ use daemon::drain::Drain;
 use daemon::problem::Refusal;
 use daemon::tokens::Tokens;
 use prometheus::IntCounterVec;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Oracle;
 use super::publish::{Published, Publisher};
@@ -31,6 +32,8 @@ pub(super) struct Shared<O> {
     pub(super) oracle: Arc<O>,
     /// Who may call.
     pub(super) tokens: Tokens,
+    /// RAM for bodies and answers of many addresses: [`RESOLVING_MAX`] permits.
+    pub(super) resolving: Arc<Semaphore>,
     /// The table for all.
     pub(super) publisher: Publisher,
     /// Calls, by route and status.
@@ -66,6 +69,7 @@ async fn resolve<O: Oracle>(State(shared): State<Arc<Shared<O>>>, Path(path): Pa
 }
 
 async fn resolve_many<O: Oracle>(State(shared): State<Arc<Shared<O>>>, body: Body) -> Answer {
+    let permit = Arc::clone(&shared.resolving).acquire_owned().await.expect("the semaphore is never closed");
     let body = axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
         let detail = format!("a body is at most {BODY_BYTES_MAX} bytes here, and has to arrive whole");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
@@ -76,8 +80,24 @@ async fn resolve_many<O: Oracle>(State(shared): State<Arc<Shared<O>>>, body: Bod
         return Err(Refusal::bad(format!("addresses: {count} of them: ask for at most {ADDRESSES_MAX} at a time")));
     }
     let oracle = Arc::clone(&shared.oracle);
-    let answers = blocking(move || addresses.into_iter().map(|client| oracle.resolve(client)).collect()).await?;
-    Ok(Json(ResolveAnswer { answers }).into_response())
+    let resolve = move || {
+        let answers = addresses.into_iter().map(|client| oracle.resolve(client)).collect();
+        serde_json::to_vec(&ResolveAnswer { answers }).unwrap_or_default()
+    };
+    let body = blocking(resolve).await?;
+    Ok(json(Bytes::from_owner(Answered { body, _permit: permit })))
+}
+
+/// An answer, and its room for as long as it is not sent.
+struct Answered {
+    body: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Answered {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 async fn explain<O: Oracle>(
@@ -86,29 +106,34 @@ async fn explain<O: Oracle>(
     Path(path): Path<String>,
 ) -> Answer {
     let client = address(&path)?;
-    Ok(told(&headers, blocking(move || shared.oracle.explain(client)).await?))
+    Ok(told(&headers, &blocking(move || shared.oracle.explain(client)).await?))
 }
 
 async fn audit<O: Oracle>(State(shared): State<Arc<Shared<O>>>, headers: HeaderMap) -> Answer {
-    Ok(told(&headers, blocking(move || shared.oracle.audit()).await?))
+    let audited = shared.publisher.audit(&shared.oracle).await.map_err(failed)?;
+    Ok(told(&headers, &audited.answer))
 }
 
 async fn stats<O: Oracle>(State(shared): State<Arc<Shared<O>>>, headers: HeaderMap) -> Answer {
-    Ok(told(&headers, blocking(move || shared.oracle.stats()).await?))
+    Ok(told(&headers, &blocking(move || shared.oracle.stats()).await?))
 }
 
 /// JSON, or columns for those who ask for `text/plain`.
-fn told(headers: &HeaderMap, answer: answer::Answer) -> Response {
+fn told(headers: &HeaderMap, answer: &answer::Answer) -> Response {
     let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if accepted.starts_with("text/plain") { answer.text.into_response() } else { Json(answer.json).into_response() }
+    if accepted.starts_with("text/plain") {
+        answer.text.clone().into_response()
+    } else {
+        Json(&answer.json).into_response()
+    }
 }
 
 async fn table<O: Oracle>(State(shared): State<Arc<Shared<O>>>, headers: HeaderMap) -> Answer {
+    published(&*shared.oracle)?;
     let now = shared.oracle.position();
     if has(&headers, now) {
         return Ok(unchanged(now));
     }
-    let failed = |why: String| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, why);
     let published = shared.publisher.table(&shared.oracle).await.map_err(failed)?;
     if has(&headers, published.position) {
         return Ok(unchanged(published.position));
@@ -118,6 +143,7 @@ async fn table<O: Oracle>(State(shared): State<Arc<Shared<O>>>, headers: HeaderM
 
 async fn changes<O: Oracle>(State(shared): State<Arc<Shared<O>>>, RawQuery(query): RawQuery) -> Answer {
     let (after, wait) = position(query.as_deref())?;
+    published(&*shared.oracle)?;
     let gone = || {
         let detail = format!("what changed after {after} is not known here: take the whole table, GET /v1/table");
         Refusal::new(StatusCode::GONE, detail)
@@ -138,6 +164,16 @@ async fn changes<O: Oracle>(State(shared): State<Arc<Shared<O>>>, RawQuery(query
         () = shared.drain.wait() => {}
     }
     Ok(json(ask().await?.body))
+}
+
+fn failed(why: String) -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, why)
+}
+
+/// Refuses while there is no table for others: who has one keeps it.
+fn published<O: Oracle>(oracle: &O) -> Result<(), Refusal> {
+    let waits = "no table was saved, and the routers have not told theirs yet: keep the table you have, and ask again";
+    if oracle.is_published() { Ok(()) } else { Err(Refusal::unavailable(waits.to_owned())) }
 }
 
 fn json(body: Bytes) -> Response {
@@ -250,6 +286,10 @@ async fn watch<O: Oracle>(State(shared): State<Arc<Shared<O>>>, request: Request
 
 /// Body of one call, bytes: [`ADDRESSES_MAX`] addresses of the longest form are half of it.
 const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Bodies of many addresses that are read and answered at the same time; others wait for as long as a call may take. Each
+/// takes some 4 MB at most, with its answer. Fewer: large questions wait for slow callers.
+pub(super) const RESOLVING_MAX: usize = 32;
 
 /// Longest wait for a change. Longer: a connection that is dead without a sign is noticed later.
 const WAIT_MAX: Duration = Duration::from_secs(30);

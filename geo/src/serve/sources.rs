@@ -6,6 +6,8 @@
 //!                                                                                 refused --one WARN--> what runs stays
 //! ```
 
+mod standing;
+
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -14,6 +16,7 @@ use crate::engine::{Inputs, InputsError, Loaded};
 use crate::file::{self, Followed, Look};
 use crate::regions::Regions;
 use crate::topology::Watched;
+use standing::{Seen, Standing};
 
 /// Everything that is followed.
 #[derive(Debug)]
@@ -26,8 +29,7 @@ pub(super) struct Sources {
     regions: Regions,
     files: Vec<Followed>,
     dumps: Vec<Glanced>,
-    /// What was said of the last look: that it failed, and why.
-    said: Option<String>,
+    standing: Standing,
 }
 
 impl Sources {
@@ -35,7 +37,15 @@ impl Sources {
     pub(super) fn of(file: Option<PathBuf>, config: Config, topology: Watched) -> Self {
         let regions = Regions::of(&topology.borrow());
         let file = file.map(|path| Followed::new(path, CONFIG_BYTES_MAX));
-        let mut sources = Self { file, config, topology, regions, files: Vec::new(), dumps: Vec::new(), said: None };
+        let mut sources = Self {
+            file,
+            config,
+            topology,
+            regions,
+            files: Vec::new(),
+            dumps: Vec::new(),
+            standing: Standing::default(),
+        };
         if let Some(file) = &mut sources.file {
             // It was read a moment ago; when it is away by now, the next look says so.
             drop(file.take());
@@ -51,54 +61,48 @@ impl Sources {
 
     /// Reads everything again, if something changed and all of it can be used.
     pub(super) fn look(&mut self, now: SystemTime) -> Option<Loaded> {
+        let mut seen = self.look_at_config(now);
         let regions = Regions::of(&self.topology.borrow());
-        let mut changed = regions != self.regions;
-        let mut problem = None;
-        match self.file.as_mut().map(|file| (file.look(now), file.path().display().to_string())) {
-            None | Some((Look::Same | Look::Unsettled | Look::Back, _)) => {}
-            Some((Look::Unreadable(why), name)) => problem = Some(format!("{name}: {why}")),
-            Some((Look::Changed(bytes), name)) => match parse(&bytes, &name) {
-                Ok(config) => {
-                    self.take_over(config);
-                    changed = true;
-                }
-                Err(why) => problem = Some(why),
-            },
-        }
+        seen.changed |= regions != self.regions;
+        // Also of a load that fails: it is tried again when they change once more.
+        self.regions = regions;
         for file in &mut self.files {
             match file.look(now) {
                 Look::Same | Look::Unsettled => {}
-                Look::Changed(_) | Look::Back => changed = true,
-                Look::Unreadable(why) => problem = Some(format!("{}: {why}", file.path().display())),
+                Look::Changed(_) | Look::Back => seen.changed = true,
+                Look::Unreadable(why) => seen.unreadable = Some(format!("{}: {why}", file.path().display())),
             }
         }
-        changed |= self.dumps.iter_mut().fold(false, |changed, dump| dump.look() | changed);
-        let read = match problem {
-            Some(why) => Err(why),
-            None if changed => {
-                self.regions = regions;
-                self.load().map_err(|error| error.to_string())
-            }
-            None => return None,
-        };
-        self.told(read)
+        seen.changed |= self.dumps.iter_mut().fold(false, |changed, dump| dump.look() | changed);
+        let loaded = self.standing.seen(seen).then(|| self.load()).and_then(|read| {
+            let read = read.map_err(|error| error.to_string());
+            self.standing.loaded(read.as_ref().map(|_| ()).map_err(String::clone));
+            read.ok()
+        });
+        if loaded.is_some() {
+            tracing::info!("what is known of addresses is read anew");
+        }
+        if let Some(why) = self.standing.to_say() {
+            tracing::warn!(%why, "what is known of addresses cannot be read anew; what runs stays");
+        }
+        loaded
     }
 
-    fn told(&mut self, read: Result<Loaded, String>) -> Option<Loaded> {
-        match read {
-            Ok(loaded) => {
-                tracing::info!("what is known of addresses is read anew");
-                self.said = None;
-                Some(loaded)
-            }
-            Err(why) => {
-                if self.said.as_ref() != Some(&why) {
-                    tracing::warn!(%why, "what is known of addresses cannot be read anew; what runs stays");
-                    self.said = Some(why);
-                }
-                None
+    /// Looks at the config, and takes over one that can be used.
+    fn look_at_config(&mut self, now: SystemTime) -> Seen {
+        let mut seen = Seen::default();
+        let Some((look, name)) = self.file.as_mut().map(|file| (file.look(now), file.path().display().to_string()))
+        else {
+            return seen;
+        };
+        match look {
+            Look::Same | Look::Unsettled | Look::Back => {}
+            Look::Unreadable(why) => seen.config_unreadable = Some(format!("{name}: {why}")),
+            Look::Changed(bytes) => {
+                seen.config = Some(parse(&bytes, &name).map(|config| self.take_over(config)));
             }
         }
+        seen
     }
 
     fn take_over(&mut self, config: Config) {
@@ -129,9 +133,9 @@ impl Sources {
         Loaded::read(&self.config.inputs(), &topology)
     }
 
-    /// Whether what was changed last is refused.
-    pub(super) const fn refused(&self) -> bool {
-        self.said.is_some()
+    /// Whether something that was changed is refused.
+    pub(super) fn refused(&self) -> bool {
+        self.standing.is_refused()
     }
 
     pub(super) const fn config(&self) -> &Config {
@@ -204,7 +208,7 @@ mod tests {
         assert_eq!(answer(settled(&mut sources).unwrap()), "5 prefix 192.0.2.0/24");
         place.write("list", "192.0.2.0/24 9");
         assert!(settled(&mut sources).is_none() && sources.refused());
-        assert!(sources.said.as_ref().unwrap().ends_with("list:1: region = 9: the topology has no such region"));
+        assert!(format!("{:?}", sources.standing).contains("list:1: region = 9: the topology has no such region"));
         // The region that was missing comes.
         place.topology.send_replace(Arc::new(topology(9)));
         assert_eq!(answer(settled(&mut sources).unwrap()), "9 prefix 192.0.2.0/24");
@@ -227,6 +231,49 @@ mod tests {
         assert_eq!(answer(settled(&mut sources).unwrap()), "4 prefix 192.0.2.0/24");
         fs::remove_file(place.path("geo.toml")).unwrap();
         assert!(settled(&mut sources).is_none() && sources.refused());
+    }
+
+    #[test]
+    fn a_config_that_is_away_and_back_is_no_longer_refused() {
+        let place = Place::new();
+        let mut sources = place.sources();
+        sources.read().unwrap();
+        fs::rename(place.path("geo.toml"), place.path("away")).unwrap();
+        assert!(settled(&mut sources).is_none() && sources.refused());
+        // Meanwhile others count, by the config in use.
+        place.write("list", "192.0.2.0/24 5");
+        assert_eq!(answer(settled(&mut sources).unwrap()), "5 prefix 192.0.2.0/24");
+        assert!(sources.refused());
+        fs::rename(place.path("away"), place.path("geo.toml")).unwrap();
+        assert!(settled(&mut sources).is_none() && !sources.refused());
+    }
+
+    #[test]
+    fn a_list_that_changes_does_not_hide_that_the_config_is_refused() {
+        let place = Place::new();
+        let mut sources = place.sources();
+        sources.read().unwrap();
+        place.write("geo.toml", "frobnicate = 1");
+        assert!(settled(&mut sources).is_none() && sources.refused());
+        place.write("list", "192.0.2.0/24 5");
+        assert_eq!(answer(settled(&mut sources).unwrap()), "5 prefix 192.0.2.0/24");
+        assert!(sources.refused());
+    }
+
+    #[test]
+    fn a_list_that_changes_while_another_file_is_away_is_read_when_that_is_back() {
+        let place = Place::new();
+        place.write("other", "192.0.2.128/25 5");
+        let more = format!("{}[[list]]\nfile = '{}'\n", place.config(), place.path("other").display());
+        let mut sources = place.sources();
+        place.write("geo.toml", &more);
+        settled(&mut sources).unwrap();
+        fs::rename(place.path("other"), place.path("away")).unwrap();
+        place.write("list", "192.0.2.0/24 5");
+        assert!(settled(&mut sources).is_none() && sources.refused());
+        fs::rename(place.path("away"), place.path("other")).unwrap();
+        assert_eq!(answer(settled(&mut sources).unwrap()), "5 prefix 192.0.2.0/24");
+        assert!(!sources.refused());
     }
 
     #[test]

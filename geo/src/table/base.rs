@@ -37,23 +37,53 @@ pub struct Ranges {
 pub const NOTHING: u32 = u32::MAX;
 
 impl Base {
-    /// Of ranges in order; what is out of order is left out, and so is a leaf that is not there.
+    /// Of ranges in order; what is out of order is left out, and so is a leaf that is not there or beyond a leaf's bounds.
+    /// What has no room in 256 MiB of nodes for each family says nothing: a WARN tells it.
     #[must_use]
     pub fn build(ranges: Ranges) -> Self {
-        let known = ranges.leaves.len();
+        let known: Vec<bool> = ranges.leaves.iter().map(Leaf::fits).collect();
         let (v4, ranges_v4) =
-            trie(ROOT_BITS, ranges.v4.iter().map(|(start, leaf)| (u128::from(*start) << 96, *leaf)), known);
-        let (v6, ranges_v6) = trie(ROOT_BITS, ranges.v6.iter().copied(), known);
-        Self(Arc::new(Ground { v4, v6, leaves: ranges.leaves.into(), ranges_v4, ranges_v6 }))
+            trie(ROOT_BITS, ranges.v4.iter().map(|(start, leaf)| (u128::from(*start) << 96, *leaf)), &known);
+        let (v6, ranges_v6) = trie(ROOT_BITS, ranges.v6.iter().copied(), &known);
+        let base = Self(Arc::new(Ground { v4, v6, leaves: ranges.leaves.into(), ranges_v4, ranges_v6 }));
+        if base.is_cut() {
+            tracing::warn!(
+                ranges_v4,
+                ranges_v6,
+                "geoip has more ranges than the table has room for: some are left out"
+            );
+        }
+        base
     }
 
-    /// What it was built of, neighbours with equal leaves merged.
+    /// Whether some of it found no room.
+    pub(super) fn is_cut(&self) -> bool {
+        self.0.v4.is_cut() || self.0.v6.is_cut()
+    }
+
+    /// What it was built of, neighbours with equal leaves merged, without leaves that no range has.
     #[must_use]
     pub fn ranges(&self) -> Ranges {
         let leaf = |number: u32| number.wrapping_sub(1);
         let v4 = merged(&self.0.v4).map(|(start, number)| ((start >> 96) as u32, leaf(number)));
         let v6 = merged(&self.0.v6).map(|(start, number)| (start, leaf(number)));
-        Ranges { v4: v4.collect(), v6: v6.collect(), leaves: self.0.leaves.to_vec() }
+        let (mut v4, mut v6): (Vec<_>, Vec<_>) = (v4.collect(), v6.collect());
+        let named = || v4.iter().map(|(_, leaf)| *leaf).chain(v6.iter().map(|(_, leaf)| *leaf));
+        let mut numbers = vec![NOTHING; self.0.leaves.len()];
+        for leaf in named() {
+            if let Some(number) = numbers.get_mut(leaf as usize) {
+                *number = 0;
+            }
+        }
+        let mut leaves = Vec::new();
+        for (number, leaf) in numbers.iter_mut().zip(&*self.0.leaves).filter(|(number, _)| **number != NOTHING) {
+            *number = leaves.len() as u32;
+            leaves.push(leaf.clone());
+        }
+        let renumber = |leaf: &mut u32| *leaf = numbers.get(*leaf as usize).copied().unwrap_or(NOTHING);
+        v4.iter_mut().for_each(|(_, leaf)| renumber(leaf));
+        v6.iter_mut().for_each(|(_, leaf)| renumber(leaf));
+        Ranges { v4, v6, leaves }
     }
 
     /// The number of an address: its leaf's index + 1; 0: nothing.
@@ -85,6 +115,15 @@ impl Base {
     }
 }
 
+/// Whether both say the same of every address, by the same leaves. Of two that are not the same one, both are gone through.
+impl PartialEq for Base {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, two) = (&*self.0, &*other.0);
+        Arc::ptr_eq(&self.0, &other.0)
+            || (one.leaves == two.leaves && merged(&one.v4).eq(merged(&two.v4)) && merged(&one.v6).eq(merged(&two.v6)))
+    }
+}
+
 /// Nothing is known of any address.
 impl Default for Base {
     fn default() -> Self {
@@ -93,20 +132,32 @@ impl Default for Base {
 }
 
 /// The trie, and how many ranges with a leaf it has.
-fn trie(root_bits: u32, ranges: impl Iterator<Item = (u128, u32)>, leaves: usize) -> (Trie, usize) {
+fn trie(root_bits: u32, ranges: impl Iterator<Item = (u128, u32)>, known: &[bool]) -> (Trie, usize) {
     let mut builder = Builder::new(root_bits);
-    let mut begun = 0;
+    let (mut begun, mut before, mut pushed, mut count) = (0, 0, 0, 0);
     for (start, leaf) in ranges {
         if start < begun {
             continue;
         }
         begun = start;
-        let known = leaf != NOTHING && (leaf as usize) < leaves;
-        builder.push(start, if known { leaf + 1 } else { 0 });
+        let known = known.get(leaf as usize).is_some_and(|known| *known);
+        let number = if known { leaf + 1 } else { 0 };
+        if number == before {
+            continue;
+        }
+        before = number;
+        pushed += 1;
+        // The last one that there is room for goes on to the end, as if nothing were known from there on.
+        if pushed < RANGES_MAX {
+            builder.push(start, number);
+            // Of several for one start the last counts, so this is one too many for each; files have none.
+            count += usize::from(number != 0);
+        } else {
+            builder.cut(start);
+            break;
+        }
     }
-    let trie = builder.finish();
-    let count = merged(&trie).filter(|(_, number)| *number != 0).count();
-    (trie, count)
+    (builder.finish(), count)
 }
 
 /// First keys and numbers of ranges; the first only if it is not nothing.
@@ -119,6 +170,8 @@ fn merged(trie: &Trie) -> impl Iterator<Item = (u128, u32)> {
     })
 }
 
+/// Ranges of one family, those of which nothing is known among them.
+pub(super) const RANGES_MAX: usize = 1 << 23;
 /// Slots for each /16: geoip ranges are anywhere, and one may go on to the last address, which would be 64 MiB of equal
 /// slots for each /24.
 const ROOT_BITS: u32 = 16;

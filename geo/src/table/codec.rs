@@ -20,7 +20,7 @@
 mod bytes;
 mod leaves;
 
-use super::base::{Base, NOTHING, Ranges};
+use super::base::{Base, NOTHING, RANGES_MAX, Ranges};
 use super::key::Key;
 use super::prefixes::{LEAVES_MAX, PREFIXES_MAX};
 use super::writer::{Content, Writer, v4_key, v6_key};
@@ -53,24 +53,11 @@ impl Writer {
     /// The table as a file.
     #[must_use]
     pub fn encode(&self, stamp: &Stamp) -> Vec<u8> {
-        let Content { v4, v6, leaves, base } = self.content();
-        let mut bytes = MAGIC.to_vec();
-        for number in [stamp.epoch, stamp.sequence, stamp.made_unix_s, stamp.topology_version] {
-            bytes.extend(number.to_le_bytes());
-        }
-        part(&mut bytes, &leaves::encode(leaves.iter()));
-        part(&mut bytes, &prefixes(v4.into_iter().map(v4_key), 32));
-        part(&mut bytes, &prefixes(v6.into_iter().map(v6_key), 128));
-        let ranges = base.ranges();
-        part(&mut bytes, &leaves::encode(ranges.leaves.iter()));
-        part(&mut bytes, &starts(ranges.v4.into_iter().map(|(start, leaf)| (start.into(), leaf))));
-        part(&mut bytes, &starts(ranges.v6.into_iter()));
-        let sum = crc32c::crc32c(&bytes);
-        bytes.extend(sum.to_le_bytes());
-        bytes
+        encoded(self.content(), stamp)
     }
 
-    /// The table of a file. Prefixes are bounded at 4,194,304 of each family, ranges at twice that.
+    /// The table of a file. Prefixes are bounded at 4,194,304 of each family, ranges at twice that, leaves by both, and nodes
+    /// at 256 MiB for the prefixes of a family and as much for its ranges: what [`Self::encode`] makes is within.
     ///
     /// # Errors
     ///
@@ -83,22 +70,50 @@ impl Writer {
             made_unix_s: reader.u64()?,
             topology_version: reader.u64()?,
         };
-        let leaves = leaves::decode(reader.part()?)?;
+        let leaves = reader.part()?;
         let (v4, v6) = (reader.part()?, reader.part()?);
+        let leaves = leaves::decode(leaves, counted(v4, PREFIXES_MAX)? + counted(v6, PREFIXES_MAX)?)?;
         let base = (reader.part()?, reader.part()?, reader.part()?);
         reader.end()?;
         let mut v4 = Prefixes::of(v4, 32, leaves.len())?;
         let mut v6 = Prefixes::of(v6, 128, leaves.len())?;
         let base = || {
-            let leaves = leaves::decode(base.0)?;
+            let leaves = leaves::decode(base.0, counted(base.1, RANGES_MAX)? + counted(base.2, RANGES_MAX)?)?;
             let v4 = ranges(base.1, 32, leaves.len())?.into_iter().map(|(start, leaf)| (start as u32, leaf)).collect();
             Ok(Base::build(Ranges { v4, v6: ranges(base.2, 128, leaves.len())?, leaves }))
         };
         let writer = Self::assemble(leaves, &mut v4, &mut v6, base)?;
         v4.result()?;
         v6.result()?;
+        if writer.table().is_cut() {
+            return Err(DecodeError { offset: bytes.len(), what: "more than a table has room for" });
+        }
         Ok((writer, stamp))
     }
+}
+
+/// Of prefixes in order.
+pub(super) fn encoded(content: Content, stamp: &Stamp) -> Vec<u8> {
+    let Content { v4, v6, leaves, base } = content;
+    let mut bytes = MAGIC.to_vec();
+    for number in [stamp.epoch, stamp.sequence, stamp.made_unix_s, stamp.topology_version] {
+        bytes.extend(number.to_le_bytes());
+    }
+    part(&mut bytes, &leaves::encode(leaves.iter()));
+    part(&mut bytes, &prefixes(v4.into_iter().map(v4_key), 32));
+    part(&mut bytes, &prefixes(v6.into_iter().map(v6_key), 128));
+    let ranges = base.ranges();
+    part(&mut bytes, &leaves::encode(ranges.leaves.iter()));
+    part(&mut bytes, &starts(ranges.v4.into_iter().map(|(start, leaf)| (start.into(), leaf))));
+    part(&mut bytes, &starts(ranges.v6.into_iter()));
+    let sum = crc32c::crc32c(&bytes);
+    bytes.extend(sum.to_le_bytes());
+    bytes
+}
+
+/// How many items a part has: it names so many leaves at most.
+fn counted(mut part: Reader<'_>, max: usize) -> Result<usize, DecodeError> {
+    part.count(max, 3)
 }
 
 /// What is between the magic and the sum, when both are right.
@@ -253,5 +268,3 @@ fn ranges(mut reader: Reader<'_>, width: u8, known_leaves: usize) -> Result<Vec<
 }
 
 const MAGIC: [u8; 8] = *b"SUNGEO\0\x01";
-/// Ranges of one family.
-const RANGES_MAX: usize = 1 << 23;

@@ -59,6 +59,9 @@ impl Prefixes {
         let count = AtomicUsize::new(entries.len() - 1);
         let entries = Arena::new(entries.into(), ENTRY_SEGMENT_BITS, ENTRY_SEGMENTS);
         let prefixes = Self { deep: deep.finish(), top: top.finish(), top_bits, entries, count };
+        if prefixes.is_cut() {
+            prefixes.count.store(prefixes.all().len(), Relaxed);
+        }
         let growth = Growth {
             deep: prefixes.deep.tail(),
             top: prefixes.top.tail(),
@@ -119,29 +122,27 @@ impl Prefixes {
         if prefix.len < self.top_bits { &self.top } else { &self.deep }
     }
 
-    /// Adds the prefix or changes its leaf; whether anything changed. Nothing does when the storage is full.
-    pub(super) fn set(&self, growth: &mut Growth, prefix: Key, leaf: u32) -> bool {
+    /// Adds the prefix or changes its leaf; whether anything changed. Nothing does when the storage is full: then none.
+    pub(super) fn set(&self, growth: &mut Growth, prefix: Key, leaf: u32) -> Option<bool> {
         let parent = match self.around(prefix) {
             Some((at, entry)) if entry.len == prefix.len => {
                 self.store(at, Entry { leaf, ..entry });
-                return entry.leaf != leaf;
+                return Some(entry.leaf != leaf);
             }
             around => around.map_or(0, |(at, _)| at),
         };
         let trie = self.trie_of(prefix);
         let tail = if prefix.len < self.top_bits { &mut growth.top } else { &mut growth.deep };
-        if !trie.has_room(tail) {
-            return false;
+        if !trie.has_room(tail) || self.count() >= PREFIXES_MAX {
+            return None;
         }
         let entry = match growth.gone.remove(&prefix) {
             Some(entry) => entry,
-            None => match self.entries.reserve(growth.next, 1).filter(|entry| *entry < ENTRIES_MAX) {
-                Some(entry) => {
-                    growth.next = entry + 1;
-                    entry as u32
-                }
-                None => return false,
-            },
+            None => {
+                let entry = self.entries.reserve(growth.next, 1).filter(|entry| *entry < ENTRIES_MAX)?;
+                growth.next = entry + 1;
+                entry as u32
+            }
         };
         self.store(entry, Entry { parent, len: prefix.len, leaf });
         trie.paint(tail, prefix, &mut |number| {
@@ -152,7 +153,7 @@ impl Prefixes {
             number
         });
         self.count.fetch_add(1, Relaxed);
-        true
+        Some(true)
     }
 
     /// Whether it was there.
@@ -236,9 +237,19 @@ impl Prefixes {
         self.count.load(Relaxed)
     }
 
-    /// Whether a build would save much.
+    /// Whether a build would save much, or half of the room for changes is taken.
     pub(super) fn wants_rebuild(&self, growth: &Growth) -> bool {
-        growth.deep.garbage_words > GARBAGE_WORDS_MAX || growth.gone.len() > self.count() / 4 + GONE_MAX
+        let entries = growth.next.saturating_sub(self.entries.first_len());
+        growth.deep.garbage_words > GARBAGE_WORDS_MAX
+            || growth.gone.len() > self.count() / 4 + GONE_MAX
+            || self.deep.is_half_full(&growth.deep)
+            || self.top.is_half_full(&growth.top)
+            || entries > ENTRY_SEGMENTS << ENTRY_SEGMENT_BITS >> 1
+    }
+
+    /// Whether some of what it was built of found no room.
+    pub(super) fn is_cut(&self) -> bool {
+        self.deep.is_cut() || self.top.is_cut()
     }
 
     pub(super) fn bytes(&self) -> usize {

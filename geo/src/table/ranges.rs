@@ -25,6 +25,17 @@ impl Table {
             Some((client, address(walk.v4, last), found))
         })
     }
+
+    /// What the base says from this address to the last of its family, also where prefixes hide it: as [`ranges`](Self::ranges),
+    /// but neighbours may be equal.
+    pub fn base_ranges(&self, from: IpAddr) -> impl Iterator<Item = (IpAddr, IpAddr, Option<Found>)> + '_ {
+        let (v4, at) = (from.is_ipv4(), bits(from));
+        self.base.trie(from).runs().starting(at).map(move |(first, last, number)| {
+            let client = address(v4, first.max(at));
+            let found = (number != 0).then_some(Found { client, at: At::Base(number) });
+            (client, address(v4, last), found)
+        })
+    }
 }
 
 /// Three tries side by side: the first that has a number has the say.

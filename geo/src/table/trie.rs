@@ -1,9 +1,9 @@
 //! Keys of 128 bits to numbers, read by anyone while one writer changes it.
 //!
 //! ```text
-//!   first byte   ROOT_BITS - 8 more bits       8 bits          8 bits
-//!   256 pages -> 65,536 slots (24 bits) --+--> node ------+--> node ...   a value with NODE set leads on,
-//!   (made when needed)                    +--> number     +--> number     any other is the answer; 0: nothing
+//!   3 bits     up to 21 more bits              8 bits          8 bits
+//!   8 pages -> 2,097,152 slots (24 bits) --+--> node ------+--> node ...   a value with NODE set leads on,
+//!   (made when needed)                     +--> number     +--> number     any other is the answer; 0: nothing
 //! ```
 //!
 //! IPv4 addresses are keys with 96 zero bits behind: almost every IPv4 prefix ends within the slots, so a lookup is two loads,
@@ -22,6 +22,7 @@
 //! - Slots alone, without pages: 64 MiB even for a handful of prefixes.
 
 mod build;
+mod huge;
 mod node;
 mod paint;
 
@@ -31,21 +32,24 @@ use std::sync::atomic::Ordering::Acquire;
 
 use super::arena::Arena;
 pub(super) use build::Builder;
+use huge::Slots;
 use node::Node;
 pub(super) use paint::Tail;
 
 /// Keys to numbers below [`NODE`]; 0 is "nothing".
 #[derive(Debug)]
 pub(super) struct Trie {
-    /// By the first byte; a page has a slot for each of the next `root_bits - 8` bits. No page: nothing.
-    pages: Box<[Page; 256]>,
+    /// By the first bits; a page has a slot for each of the next `root_bits - PAGE_BITS` bits. No page: nothing.
+    pages: Box<[Page; PAGES]>,
     /// 8..=24.
     root_bits: u32,
     /// Words of nodes.
     nodes: Arena<AtomicU32>,
+    /// Not everything that it was built of found room.
+    cut: bool,
 }
 
-type Page = OnceLock<Box<[AtomicU32]>>;
+type Page = OnceLock<Slots>;
 
 impl Trie {
     /// The number of a key; 0 where there is nothing.
@@ -70,7 +74,7 @@ impl Trie {
     /// The value of a slot, counted from the first of the first page.
     #[inline]
     fn root(&self, slot: usize) -> u32 {
-        let bits = self.root_bits - 8;
+        let bits = self.root_bits - PAGE_BITS;
         let page = self.pages.get(slot >> bits).and_then(OnceLock::get);
         page.and_then(|slots| slots.get(slot & ((1 << bits) - 1))).map_or(0, |slot| slot.load(Acquire))
     }
@@ -104,7 +108,7 @@ impl Trie {
 
     /// The last slot of those from `slot` on that have the same value.
     fn equal_slots(&self, mut slot: usize, value: u32) -> usize {
-        let bits = self.root_bits - 8;
+        let bits = self.root_bits - PAGE_BITS;
         loop {
             let page = self.pages.get(slot >> bits).and_then(OnceLock::get);
             match page {
@@ -122,7 +126,7 @@ impl Trie {
                     }
                 }
             }
-            if slot + 1 == 256 << bits {
+            if slot + 1 == PAGES << bits {
                 return slot;
             }
             slot += 1;
@@ -136,6 +140,11 @@ impl Trie {
     /// All keys in order, as ranges with one number each.
     pub(super) fn runs(&self) -> Runs<'_> {
         Runs { trie: self, at: Some(0) }
+    }
+
+    /// Whether what it was built of takes more than 256 MiB of nodes: some of its keys then have no number.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// Bytes of RAM.
@@ -173,6 +182,13 @@ impl Iterator for Runs<'_> {
 
 /// Marks a value that leads to a node; the rest is the index of the node's first word.
 const NODE: u32 = 1 << 31;
-/// Words of nodes that come by changes: a segment of 256 KiB each, 256 MiB at most.
+/// Pages of slots. Few and large, so that they are in huge pages, and enough that IPv6, whose allocations are in one of them, does not
+/// pay for all.
+const PAGES: usize = 1 << PAGE_BITS;
+const PAGE_BITS: u32 = 3;
+/// Words of nodes that come by changes: a segment of 256 KiB each, 256 MiB at most. Tests have less, to come to the end of it.
 const SEGMENT_BITS: u32 = 16;
-const SEGMENTS: usize = 1 << 10;
+const SEGMENTS: usize = if cfg!(test) { 1 << 4 } else { 1 << 10 };
+/// Words of nodes that are in use: 256 MiB, ten times what a full table of today takes. It is what a broken or hostile file can
+/// make a trie take; a table that is made here has the same bound, so that whoever gets its file can use it.
+const NODE_WORDS_MAX: usize = if cfg!(test) { 1 << 20 } else { 1 << 26 };

@@ -17,7 +17,7 @@ use super::{Base, Leaf, Table};
 #[derive(Clone, Debug, Default)]
 pub struct Content {
     /// Prefixes with the index of their leaf. Best in order of address, then length; of two equal ones the last counts. A prefix whose leaf
-    /// is not there is left out; of each family at most 4,194,304 count.
+    /// is not there, or beyond a leaf's bounds, is left out; of each family at most 4,194,304 count.
     pub v4: Vec<(Ipv4Net, u32)>,
     /// The same.
     pub v6: Vec<(Ipv6Net, u32)>,
@@ -75,7 +75,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A table of this content; two threads work on it.
+    /// A table of this content; two threads work on it. What finds no room is left out: a WARN says so, and it
+    /// [counts](super::Counts::refused).
     #[must_use]
     pub fn build(content: Content) -> Self {
         let Content { v4, v6, mut leaves, base } = content;
@@ -83,16 +84,26 @@ impl Writer {
         // Where equal leaves are given twice, the first is used.
         let same: Vec<u32> = {
             let mut index = HashMap::with_capacity(leaves.len());
-            leaves.iter().enumerate().map(|(at, leaf)| *index.entry(leaf).or_insert(at as u32)).collect()
+            let numbered = leaves.iter().zip(0_u32..);
+            numbered.map(|(leaf, at)| if leaf.fits() { *index.entry(leaf).or_insert(at) } else { u32::MAX }).collect()
         };
-        let (v4, v6) = (sorted(v4, same.len()), sorted(v6, same.len()));
+        let (mut v4, mut v6) = (sorted(v4, &same), sorted(v6, &same));
+        let given = v4.len() + v6.len();
+        v4.truncate(PREFIXES_MAX);
+        v6.truncate(PREFIXES_MAX);
         let leaf = |leaf: u32| same.get(leaf as usize).copied().unwrap_or(leaf);
         let v4 = v4.into_iter().map(v4_key).map(|(key, at)| (key, leaf(at)));
         let v6 = v6.into_iter().map(v6_key).map(|(key, at)| (key, leaf(at)));
         let built: Result<Self, Infallible> = Self::assemble(leaves, v4, v6, || Ok(base));
-        match built {
+        let writer = match built {
             Ok(writer) => writer,
+        };
+        let left_out = given.saturating_sub(writer.table.v4.count() + writer.table.v6.count());
+        if left_out > 0 {
+            writer.table.refused.store(left_out, Relaxed);
+            tracing::warn!(left_out, "there are more prefixes than a table has room for: some are left out");
         }
+        writer
     }
 
     /// Of leaves and sorted prefixes, which name the first of equal leaves.
@@ -115,7 +126,14 @@ impl Writer {
         }
         let count = leaves.len();
         let leaves = Arena::new(leaves.into_iter().map(OnceLock::from).collect(), LEAF_SEGMENT_BITS, LEAF_SEGMENTS);
-        let table = Table { v4: v4.0, v6: v6.0, leaves, leaf_count: AtomicUsize::new(count), base };
+        let table = Table {
+            v4: v4.0,
+            v6: v6.0,
+            leaves,
+            leaf_count: AtomicUsize::new(count),
+            refused: AtomicUsize::new(0),
+            base,
+        };
         Ok(Self { table: Arc::new(table), v4: v4.1, v6: v6.1, index, built_leaves: count, next_leaf: count })
     }
 
@@ -125,14 +143,18 @@ impl Writer {
         &self.table
     }
 
-    /// Adds a prefix or gives it another leaf. False when it had this one; and when the table is full, long after it
-    /// [wanted to be built anew](Self::wants_rebuild): 16 million leaves or prefixes that came after the build.
+    /// Adds a prefix or gives it another leaf. False when it had this one; and when it is refused, which
+    /// [counts](super::Counts::refused): a leaf beyond its bounds, or a table that is full (4,194,304 prefixes of a family, 256 MiB of
+    /// nodes), or one that was not built anew long after it [wanted to be](Self::wants_rebuild).
     pub fn set(&mut self, prefix: IpNet, leaf: &Leaf) -> bool {
-        let Some(leaf) = self.intern(leaf) else { return false };
-        match prefix {
+        let set = self.intern(leaf).and_then(|leaf| match prefix {
             IpNet::V4(net) => self.table.v4.set(&mut self.v4, net.into(), leaf),
             IpNet::V6(net) => self.table.v6.set(&mut self.v6, net.into(), leaf),
+        });
+        if set.is_none() && self.table.refused.fetch_add(1, Relaxed) == 0 {
+            tracing::warn!(%prefix, "the table is full or the leaf too large: it is not set, and more may follow");
         }
+        set.unwrap_or(false)
     }
 
     /// Removes a prefix. Its addresses are then the covering prefix's, or the base's. False when there was none.
@@ -151,12 +173,16 @@ impl Writer {
         self.table.leaf_at(entry.leaf)
     }
 
-    /// Whether what changes left behind is so much (16 MiB of nodes, a quarter of the prefixes) that the table should be built anew:
+    /// Whether what changes left behind is so much (16 MiB of nodes, a quarter of the prefixes), or half of the room for
+    /// changes is taken, so that the table should be built anew:
     /// `writer = Writer::build(writer.content())`, and readers get the new [`table`](Self::table).
     #[must_use]
     pub fn wants_rebuild(&self) -> bool {
         let Self { table, v4, v6, built_leaves, next_leaf, .. } = self;
-        table.v4.wants_rebuild(v4) || table.v6.wants_rebuild(v6) || *next_leaf > 2 * built_leaves + LEAVES_GROWN_MAX
+        let grown = next_leaf.saturating_sub(*built_leaves);
+        table.v4.wants_rebuild(v4)
+            || table.v6.wants_rebuild(v6)
+            || grown > (built_leaves + LEAVES_GROWN_MAX).min(LEAF_SEGMENTS << LEAF_SEGMENT_BITS >> 1)
     }
 
     /// All that the table says, in order, without leaves that no prefix has.
@@ -172,6 +198,9 @@ impl Writer {
     fn intern(&mut self, leaf: &Leaf) -> Option<u32> {
         if let Some(index) = self.index.get(leaf) {
             return Some(*index);
+        }
+        if !leaf.fits() {
+            return None;
         }
         let at = self.table.leaves.reserve(self.next_leaf, 1).filter(|at| *at < LEAVES_MAX)?;
         self.table.leaves.get(at)?.set(leaf.clone()).ok()?;
@@ -202,8 +231,8 @@ impl Used {
 }
 
 /// Prefixes in order, none twice, with leaves that there are.
-fn sorted<N: Copy + Into<Key>>(mut prefixes: Vec<(N, u32)>, leaves: usize) -> Vec<(N, u32)> {
-    prefixes.retain(|(_, leaf)| (*leaf as usize) < leaves);
+fn sorted<N: Copy + Into<Key>>(mut prefixes: Vec<(N, u32)>, leaves: &[u32]) -> Vec<(N, u32)> {
+    prefixes.retain(|(_, leaf)| leaves.get(*leaf as usize).is_some_and(|leaf| *leaf != u32::MAX));
     let key = |(net, _): &(N, u32)| -> Key { (*net).into() };
     if !prefixes.is_sorted_by(|a, b| key(a) < key(b)) {
         // Stable: of equal ones the last given stays the last.
@@ -216,7 +245,6 @@ fn sorted<N: Copy + Into<Key>>(mut prefixes: Vec<(N, u32)>, leaves: usize) -> Ve
             same
         });
     }
-    prefixes.truncate(PREFIXES_MAX);
     prefixes
 }
 

@@ -75,12 +75,36 @@ fn the_regions_of_a_client_are_those_that_stand() {
     assert_eq!(regions(&world, Scheme::Http, 0), "4 5");
     world.alive(&["sun4-1-1", "sun6-1-1"], 10_000);
     assert_eq!(regions(&world, Scheme::Https, 10_000), "4 6");
-    let full = Load { bits_per_second: 9.9e9, ..Load::default() };
-    world.report("sun4-1-1", full, Vec::new(), 20_000);
-    assert_eq!(regions(&world, Scheme::Https, 20_000), "4", "better full than none");
-    world.alive(&["sun6-1-1"], 20_000);
-    assert_eq!(regions(&world, Scheme::Https, 20_000), "6 4");
-    assert_eq!(regions(&world, Scheme::Https, 99_000), "4 5 6", "nobody lives");
+    // Ten minutes at the bound of the card divert everybody.
+    let full = Load { bits_per_second: 10e9, ..Load::default() };
+    for second in (0..=600).rev() {
+        world.report("sun4-1-1", full, Vec::new(), 620_000 - second * 1000);
+    }
+    assert_eq!(regions(&world, Scheme::Https, 620_000), "4", "better full than none");
+    world.alive(&["sun6-1-1"], 620_000);
+    assert_eq!(regions(&world, Scheme::Https, 620_000), "6 4");
+    assert_eq!(regions(&world, Scheme::Https, 699_000), "4 5 6", "nobody lives");
+}
+
+#[test]
+fn of_a_full_region_a_share_of_the_networks_goes_elsewhere() {
+    let mut world = World::new();
+    world.alive(&["sun5-1-1"], 0);
+    // Full speed is a hundredth of the clients a second.
+    for second in 0..=30 {
+        world.report("sun4-1-1", Load { bits_per_second: 10e9, ..Load::default() }, Vec::new(), second * 1000);
+    }
+    world.alive(&["sun5-1-1"], 30_000);
+    let resolver = Resolver::load(&geo::resolver::Sources::default(), &world.topology).unwrap();
+    let goes = |network: u32| {
+        let client = std::net::Ipv4Addr::from((network << 8) + 7).into();
+        let visitor = Visitor::new(client, Scheme::Https, &resolver, &world.topology, world.registry.at(30_000));
+        visitor.regions.iter().map(|region| region.id.0).collect::<Vec<_>>()
+    };
+    let gone = (0..1000).map(goes).filter(|regions| *regions == [5, 4]).count();
+    let stay = (0..1000).map(goes).filter(|regions| *regions == [4, 5]).count();
+    assert_eq!(gone + stay, 1000);
+    assert!((260..340).contains(&gone), "{gone} of 1,000");
 }
 
 #[test]

@@ -13,22 +13,27 @@ const SUN: &str = "sun1-1-1";
 const FILE: &str = "c1/a.jpg";
 const SIZE: u64 = 10_000;
 
-/// Each visitor asks so often.
-const PAUSE: Duration = Duration::from_secs(5);
-
-/// Visitors who open a connection for each request, and how many of those a second.
+/// Visitors who open a connection for each request.
 const NEW: usize = 500;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [connections, upgrades] = arguments.as_slice() else { anyhow::bail!("upgrade CONNECTIONS UPGRADES") };
+    let [connections, upgrades, pause_s] = arguments.as_slice() else {
+        anyhow::bail!("upgrade CONNECTIONS UPGRADES PAUSE_S")
+    };
     let connections: usize = connections.parse().context("CONNECTIONS")?;
     let upgrades: usize = upgrades.parse().context("UPGRADES")?;
+    let pause = Duration::from_secs(pause_s.parse().context("PAUSE_S")?);
     let world = World::new(&[SUN]);
     world.put(FILE, Script::file(SIZE));
-    let more = "[limits]\nconnections_max = 40000\n";
-    let config = world.write_config(SUN, |settings| settings.log_level = "info".to_owned());
+    // A connection that is closed because nothing was asked for is not what is looked at: it may cross a request.
+    let more = "[limits]\nconnections_max = 40000\nhead_s = 300\nhandshake_s = 60\n";
+    let config = world.write_config(SUN, |settings| {
+        settings.log_level = "info".to_owned();
+        // Idle connections are kept for half of it.
+        settings.more = format!("drain_s = {}", 4 * pause.as_secs());
+    });
     let text = std::fs::read_to_string(&config)? + more;
     tests::files::write(&config, &text);
     let mut sun = tests::process::Daemon::start("sun", SUN, &config, world.server(SUN).admin()).await;
@@ -37,21 +42,19 @@ async fn main() -> anyhow::Result<()> {
         host: world.server(SUN).host(),
         path: format!("/{FILE}"),
         size: usize::try_from(SIZE)?,
-        pause: PAUSE,
+        pause,
     };
     let visitors = Visitors::start(&world.authority, &target, [connections / 2, connections - connections / 2, NEW]);
-    let open = async || sun_connections(world.server(SUN).admin()).await;
     let began = Instant::now();
-    while open().await < connections {
-        ensure!(began.elapsed() < Duration::from_secs(120), "{} of {connections} connections are open", open().await);
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    settle(&visitors, &world, connections).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let failed = visitors.tally.failed.load(Ordering::Relaxed);
     println!(
-        "{connections} connections are open after {:.1} s, half HTTP/1.1, half HTTP/2",
-        began.elapsed().as_secs_f64()
+        "{connections} connections are open and used after {seconds:.1} s, half HTTP/1.1, half HTTP/2; {failed} failures"
     );
     println!("upgrade  new process serves  old one ended  requests meanwhile  failed  longest request");
     for turn in 1..=upgrades {
+        settle(&visitors, &world, connections).await?;
         let (began, before) = (Instant::now(), visitors.tally.total());
         visitors.tally.longest_us.store(0, Ordering::Relaxed);
         let former = sun.upgrade().await;
@@ -76,6 +79,20 @@ async fn main() -> anyhow::Result<()> {
     tally.failures().iter().for_each(|failure| println!("  {failure}"));
     ensure!(failed == 0, "requests failed");
     Ok(())
+}
+
+/// Waits until everybody has asked once more, and all connections are open.
+async fn settle(visitors: &Visitors, world: &World, connections: usize) -> anyhow::Result<()> {
+    let (began, before) = (Instant::now(), visitors.tally.total());
+    let requests = u64::try_from(connections + NEW)?;
+    loop {
+        let open = sun_connections(world.server(SUN).admin()).await;
+        if open >= connections && visitors.tally.total() >= before + requests {
+            return Ok(());
+        }
+        ensure!(began.elapsed() < Duration::from_secs(180), "{open} of {connections} connections are open");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Connections that the sun counts.

@@ -267,7 +267,15 @@ async fn what_a_router_hears_is_where_clients_go_and_stays_over_a_restart() {
          [[router.peer]]\nas = 64511\nclass = \"private\"\n",
         router.address
     );
-    let mut geo = world.start_with(GEO, |settings| settings.more = evidence).await;
+    let starting = world.start_with(GEO, |settings| settings.more = evidence);
+    // Nothing was saved: there is no table for others before the router told what it has.
+    let operator = with_token(&world, "operator");
+    for path in ["/v1/table", "/v1/table/changes?epoch=1&after=1"] {
+        poll::until_true(&format!("{path} is refused"), || async {
+            operator.get(&url(&world, path)).await.is_ok_and(|answer| answer.status == 503)
+        })
+        .await;
+    }
     let relay = Relay::start((world.address(12), BMP_PORT).into(), bmp, router.address).await;
     let _router = gobgpd(world.folder(), router, &[bird], (world.address(12), BMP_PORT).into());
     let heard = [Announced::with_path("192.0.2.0/24", &[64_600]), Announced::new("198.51.100.0/24")];
@@ -284,6 +292,7 @@ async fn what_a_router_hears_is_where_clients_go_and_stays_over_a_restart() {
             }
         })
     };
+    let mut geo = starting.await;
     until("prefix 192.0.2.0/24").await;
     check_done(
         &ask(&world, &["explain", CLIENT]),

@@ -1,4 +1,6 @@
 use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use axum::http::Method;
 use serde_json::json;
@@ -103,6 +105,63 @@ async fn a_table_is_encoded_once_while_changes_reach_back_to_it() {
 }
 
 #[tokio::test]
+async fn a_table_that_is_not_for_others_is_not_handed_out() {
+    let api = Api::new().await;
+    api.shared.oracle.published.store(false, Relaxed);
+    for route in ["/v1/table", "/v1/table/changes?epoch=7&after=0", "/v1/table/changes?epoch=6&after=1&wait_ms=60000"] {
+        let refused = api.get(route).await;
+        refused.check_problem(503, "keep the table you have");
+        assert_eq!(refused.header("retry-after"), "1", "{route}");
+    }
+    assert_eq!(api.get("/v1/resolve/192.0.2.1").await.status, 200);
+    api.shared.oracle.published.store(true, Relaxed);
+    assert_eq!(api.get("/v1/table").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_table_is_encoded_once_also_for_callers_who_give_up() {
+    let api = Api::new().await;
+    let Shared { oracle, publisher, .. } = &*api.shared;
+    oracle.busy.store(true, Relaxed);
+    for _ in 0..3 {
+        assert!(tokio::time::timeout(Duration::ZERO, publisher.table(oracle)).await.is_err());
+    }
+    oracle.busy.store(false, Relaxed);
+    assert_eq!(publisher.table(oracle).await.unwrap().position, oracle.position());
+    assert_eq!(*oracle.encoded.lock().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_audit_is_made_once_for_all_who_ask_within_seconds() {
+    let api = Api::new().await;
+    for _ in 0..3 {
+        api.check("/v1/audit", 200, &json!("audit")).await;
+    }
+    assert_eq!(api.shared.oracle.audited.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn many_addresses_have_their_room_until_the_answer_is_sent() {
+    let api = Api::new().await;
+    let ask = || resolve_many(State(Arc::clone(&api.shared)), Body::from(r#"{"addresses": ["192.0.2.1"]}"#));
+    let free = || api.shared.resolving.available_permits();
+    let mut answers = Vec::new();
+    for taken in 0..RESOLVING_MAX {
+        assert_eq!(free(), RESOLVING_MAX - taken);
+        answers.push(ask().await.unwrap());
+    }
+    assert!(tokio::time::timeout(Duration::ZERO, ask()).await.is_err(), "it waits");
+    let body = axum::body::to_bytes(answers.pop().unwrap().into_body(), BODY_BYTES_MAX).await.unwrap();
+    assert!(body.starts_with(b"{\"answers\":[{"));
+    assert_eq!(free(), 0);
+    drop(body);
+    assert!(ask().await.is_ok());
+    drop(answers);
+    assert!(resolve_many(State(Arc::clone(&api.shared)), Body::from("{}")).await.is_err());
+    assert_eq!(free(), RESOLVING_MAX);
+}
+
+#[tokio::test]
 async fn changes_are_those_after_a_position() {
     let api = Api::new().await;
     api.shared.oracle.change(3);
@@ -159,6 +218,10 @@ struct Fake {
     known: Mutex<(u64, u64)>,
     moved: watch::Sender<Position>,
     encoded: Mutex<u32>,
+    published: AtomicBool,
+    /// Encoding does not end.
+    busy: AtomicBool,
+    audited: AtomicU32,
 }
 
 impl Fake {
@@ -186,11 +249,16 @@ impl Oracle for Fake {
     }
 
     fn audit(&self) -> answer::Answer {
+        self.audited.fetch_add(1, Relaxed);
         answer::Answer::good("columns\n".to_owned(), json!("audit"))
     }
 
     fn stats(&self) -> answer::Answer {
         answer::Answer::good("columns\n".to_owned(), json!("stats"))
+    }
+
+    fn is_published(&self) -> bool {
+        self.published.load(Relaxed)
     }
 
     fn position(&self) -> Position {
@@ -216,6 +284,9 @@ impl Oracle for Fake {
 
     fn encode(&self) -> (Position, Vec<u8>) {
         *self.encoded.lock().unwrap() += 1;
+        while self.busy.load(Relaxed) {
+            std::thread::yield_now();
+        }
         (self.position(), format!("table at {}", self.position()).into_bytes())
     }
 }
@@ -237,11 +308,14 @@ impl Api {
     async fn new() -> Self {
         let tokens = format!("[[token]]\ntoken = '{TOKEN}'\nrole = 'sun'\nregion = 4\nname = 'sun4-2-1'\n");
         let position = Position { epoch: 7, sequence: 0 };
-        let oracle = Fake { known: Mutex::new((0, 0)), moved: watch::Sender::new(position), encoded: Mutex::new(0) };
+        let (known, encoded, published) = (Mutex::new((0, 0)), Mutex::new(0), AtomicBool::new(true));
+        let (moved, busy, audited) = (watch::Sender::new(position), AtomicBool::default(), AtomicU32::default());
+        let oracle = Fake { known, moved, encoded, published, busy, audited };
         let calls = IntCounterVec::new(prometheus::Opts::new("calls", "Calls."), &["route", "status"]).unwrap();
         let shared = Arc::new(Shared {
             oracle: Arc::new(oracle),
             tokens: Tokens::parse(&tokens, "tokens.toml").unwrap(),
+            resolving: Arc::new(Semaphore::new(RESOLVING_MAX)),
             publisher: Publisher::default(),
             calls,
             request: Duration::from_secs(120),

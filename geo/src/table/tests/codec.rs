@@ -7,8 +7,13 @@ use proptest::test_runner::TestRunner;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use ipnet::{IpNet, Ipv6Net};
+
+use super::leaf;
 use super::model::{Model, prefix, ranges};
-use crate::table::{Content, Stamp, Writer};
+use crate::table::codec::encoded;
+use crate::table::{Base, Content, Leaf, Ranges, Stamp, Writer};
+use crate::topology::RegionId;
 
 const STAMP: Stamp = Stamp { epoch: 7, sequence: 300, made_unix_s: 1_700_000_000, topology_version: 2 };
 
@@ -71,7 +76,7 @@ fn a_changed_byte_is_an_error() {
     }
 }
 
-/// With a sum that fits, the error is where the byte is or behind, and nothing panics or takes more than it should.
+/// With a sum that fits, the error is where the byte is or behind, and nothing panics.
 #[test]
 fn what_a_liar_writes_is_refused_or_is_a_table() {
     let mut random = SmallRng::seed_from_u64(3);
@@ -122,8 +127,74 @@ fn an_error_names_the_byte() {
     check(&|bytes| bytes.truncate(39), "byte 32: it ends too early");
     // The length of the leaves' part, then their count.
     check(&|bytes| bytes[40] = 0x7f, "byte 40: more than there is room for");
-    check(&|bytes| bytes[41] = 1, "byte 41: more than there is room for");
+    check(&|bytes| bytes[41] = 1, "byte 41: too many");
     check(&|bytes| bytes.push(0), "byte 64: more than was announced");
+}
+
+/// A leaf takes a hundred times its three bytes, and those compress well.
+#[test]
+fn there_are_no_more_leaves_than_are_named() {
+    // Of prefixes, then of the base.
+    for (at, expected) in [(0, "byte 41: too many"), (3, "byte 53: too many")] {
+        let mut bytes = Writer::build(Content::default()).encode(&STAMP);
+        bytes.truncate(40);
+        for part in 0..6 {
+            match part {
+                _ if part == at => bytes.extend([4, 1, 0, 0, 0]),
+                0 | 3 => bytes.extend([1, 0]),
+                _ => bytes.extend([4, 0, 0, 0, 0]),
+            }
+        }
+        bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+        assert_eq!(Writer::decode(&bytes).unwrap_err().to_string(), expected);
+    }
+}
+
+/// A table that does not fit is refused as a file, and what is built or set of it fits a file.
+#[test]
+fn a_table_has_no_more_nodes_than_a_file_may_make() {
+    let net = |number: u32| IpNet::V6(Ipv6Net::new((u128::from(0x20_0000 + number) << 104).into(), 128).unwrap());
+    let mut content = Content { leaves: vec![leaf(1)], ..Content::default() };
+    (0..10_000).for_each(|number| content.push(net(number), 0));
+    let file = encoded(content.clone(), &STAMP);
+    assert!(Writer::decode(&file).unwrap_err().to_string().ends_with("more than a table has room for"));
+
+    let built = Writer::build(content);
+    let counts = built.table().counts();
+    assert!(counts.refused > 0 && counts.prefixes_v6 + counts.refused == 10_000, "{counts:?}");
+    let mut set = Writer::build(Content::default());
+    let mut wanted = None;
+    for number in 0..10_000 {
+        if set.wants_rebuild() && wanted.is_none() {
+            wanted = Some(set.table().counts().refused);
+        }
+        set.set(net(number), &leaf(1));
+    }
+    assert_eq!(wanted, Some(0), "it asked to be built anew before anything was refused");
+    assert!(set.table().counts().refused > 0);
+    assert_eq!(set.table().counts().prefixes_v6 + set.table().counts().refused, 10_000);
+    for writer in [built, set] {
+        let (read, _) = Writer::decode(&writer.encode(&STAMP)).unwrap();
+        assert!(!read.table().is_cut());
+        assert!(read.table().counts().prefixes_v6 > 4_000, "{:?}", read.table().counts());
+    }
+}
+
+#[test]
+fn a_leaf_beyond_its_bounds_gets_into_no_file() {
+    let denied = |count| Leaf { denied: (0..count).map(RegionId).collect(), ..Leaf::default() };
+    let (prefix, large) = ("192.0.2.0/24".parse().unwrap(), denied(65));
+    let mut writer = Writer::build(Content::default());
+    assert!(!writer.set(prefix, &large) && writer.set(prefix, &denied(64)) && !writer.set(prefix, &large));
+    assert_eq!((writer.table().counts().refused, writer.get(&prefix)), (2, Some(&denied(64))));
+    let base = Ranges { v4: vec![(0, 0), (9, 1)], v6: vec![], leaves: vec![large.clone(), leaf(1)] };
+    let mut content = Content { leaves: vec![large, leaf(1)], base: Base::build(base), ..Content::default() };
+    content.push(prefix, 0);
+    content.push("10.0.0.0/8".parse().unwrap(), 1);
+    let writer = Writer::build(content);
+    let (read, _) = Writer::decode(&writer.encode(&STAMP)).unwrap();
+    assert_eq!((read.content().leaves, read.get(&prefix)), (vec![leaf(1)], None));
+    assert_eq!(read.content().base.ranges(), Ranges { v4: vec![(9, 0)], v6: vec![], leaves: vec![leaf(1)] });
 }
 
 /// A file of a random table, the same for a seed.

@@ -1,27 +1,29 @@
 //! A trie from ranges in order, in one pass.
 
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
-use super::node::{Runs, header};
-use super::{Arena, NODE, Page, SEGMENT_BITS, SEGMENTS, Trie};
+use super::huge::Slots;
+use super::node::{HEADER_WORDS, Runs, header};
+use super::{Arena, NODE, NODE_WORDS_MAX, PAGE_BITS, PAGES, Page, SEGMENT_BITS, SEGMENTS, Trie};
 
 /// Takes the ranges of all keys, in order.
 pub(in super::super) struct Builder {
     root_bits: u32,
-    pages: Vec<Option<Vec<u32>>>,
+    pages: [Page; PAGES],
     nodes: Vec<u32>,
     /// The range that is not placed yet: its first key and number.
     pending: (u128, u32),
     /// The ranges so far of a slot that is cut in several: clipped to the slot.
     open: Vec<(u128, u32)>,
+    /// Some node found no room.
+    cut: bool,
 }
 
 impl Builder {
     /// Nothing, up to the first [`push`](Self::push). `root_bits`: 8..=24.
     pub(in super::super) fn new(root_bits: u32) -> Self {
-        let pages = vec![None; 256];
-        Self { root_bits, pages, nodes: Vec::new(), pending: (0, 0), open: Vec::new() }
+        Self { root_bits, pages: Default::default(), nodes: Vec::new(), pending: (0, 0), open: Vec::new(), cut: false }
     }
 
     /// Keys from `first` on have this number, up to the next push. Keys must not fall; the last of several for one key counts.
@@ -36,14 +38,18 @@ impl Builder {
         self.pending = (first, number);
     }
 
+    /// There are more ranges than there is room for: keys from `first` on have none.
+    pub(in super::super) fn cut(&mut self, first: u128) {
+        self.push(first, 0);
+        self.cut = true;
+    }
+
     /// The trie.
     pub(in super::super) fn finish(mut self) -> Trie {
         let (begun, current) = self.pending;
         self.place(begun, u128::MAX, current);
-        let page = |slots: Option<Vec<u32>>| slots.map_or_else(Page::new, |slots| OnceLock::from(atomic(slots)));
-        let mut pages = self.pages.into_iter().map(page);
-        let pages = Box::new(std::array::from_fn(|_| pages.next().unwrap_or_default()));
-        Trie { pages, root_bits: self.root_bits, nodes: Arena::new(atomic(self.nodes), SEGMENT_BITS, SEGMENTS) }
+        let nodes = Arena::new(atomic(self.nodes), SEGMENT_BITS, SEGMENTS);
+        Trie { pages: Box::new(self.pages), root_bits: self.root_bits, nodes, cut: self.cut }
     }
 
     fn place(&mut self, mut first: u128, last: u128, number: u32) {
@@ -78,14 +84,12 @@ impl Builder {
         if value == 0 {
             return;
         }
-        let slots = 1 << (self.root_bits - 8);
+        let slots = 1 << (self.root_bits - PAGE_BITS);
         while count > 0 {
-            let Some(page) = self.pages.get_mut(slot / slots) else { return };
-            let page = page.get_or_insert_with(|| vec![0; slots]);
+            let Some(page) = self.pages.get(slot / slots) else { return };
             let here = count.min(slots - slot % slots);
-            if let Some(filled) = page.get_mut(slot % slots..slot % slots + here) {
-                filled.fill(value);
-            }
+            let filled = page.get_or_init(|| Slots::zeros(slots)).get(slot % slots..slot % slots + here);
+            filled.into_iter().flatten().for_each(|slot| slot.store(value, Relaxed));
             (slot, count) = (slot + here, count - here);
         }
     }
@@ -122,7 +126,12 @@ impl Builder {
         self.append(&runs)
     }
 
+    /// Nothing, where [`NODE_WORDS_MAX`] is reached.
     fn append(&mut self, runs: &[(u8, u32)]) -> u32 {
+        if self.nodes.len() + HEADER_WORDS + runs.len() > NODE_WORDS_MAX {
+            self.cut = true;
+            return 0;
+        }
         let offset = self.nodes.len() as u32;
         self.nodes.extend(header(runs));
         self.nodes.extend(runs.iter().map(|(_, value)| value));

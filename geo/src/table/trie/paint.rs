@@ -3,9 +3,9 @@
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::build::atomic;
+use super::huge::Slots;
 use super::node::{Runs, header};
-use super::{NODE, Trie};
+use super::{NODE, NODE_WORDS_MAX, PAGE_BITS, SEGMENT_BITS, SEGMENTS, Trie};
 use crate::table::key::Key;
 
 /// Where a trie's next node goes, and what it no longer uses. The one writer's.
@@ -22,9 +22,15 @@ impl Trie {
         Tail { next: self.nodes.first_len(), garbage_words: 0 }
     }
 
-    /// Whether a change of any prefix finds room.
+    /// Whether a change of any prefix finds room: for what it adds, and for all that is in use when it is built anew.
     pub(in super::super) fn has_room(&self, tail: &Tail) -> bool {
-        self.nodes.has_room(tail.next, CHANGE_WORDS_MAX)
+        let used = tail.next.saturating_sub(tail.garbage_words);
+        self.nodes.has_room(tail.next, CHANGE_WORDS_MAX) && used + CHANGE_WORDS_MAX <= NODE_WORDS_MAX
+    }
+
+    /// Whether changes took half of the room that there is for them.
+    pub(in super::super) fn is_half_full(&self, tail: &Tail) -> bool {
+        tail.next.saturating_sub(self.nodes.first_len()) > SEGMENTS << SEGMENT_BITS >> 1
     }
 
     /// Gives every number within the prefix the one that `map` makes of it; each key has, at any moment, its old or its new
@@ -34,10 +40,10 @@ impl Trie {
     pub(in super::super) fn paint(&self, tail: &mut Tail, prefix: Key, map: &mut dyn FnMut(u32) -> u32) {
         let below = 128 - self.root_bits;
         let (first, last) = ((prefix.bits >> below) as usize, (prefix.last() >> below) as usize);
-        let (per_page, page_bits) = (1 << (self.root_bits - 8), self.root_bits - 8);
+        let (per_page, page_bits) = (1 << (self.root_bits - PAGE_BITS), self.root_bits - PAGE_BITS);
         for page in first >> page_bits..=last >> page_bits {
             let Some(slots) = self.pages.get(page) else { return };
-            let slots = slots.get_or_init(|| atomic(vec![0; per_page]));
+            let slots = slots.get_or_init(|| Slots::zeros(per_page));
             let begin = first.saturating_sub(page * per_page);
             let end = (last - page * per_page).min(per_page - 1);
             let Some(slots) = slots.get(begin..=end) else { return };
