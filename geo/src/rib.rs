@@ -188,7 +188,8 @@ impl Rib {
         !self.dirty.is_empty() || self.walks.pending()
     }
 
-    /// About how many prefixes [`Rib::take_dirty`] would still tell, never less than it would.
+    /// About how many prefixes [`Rib::take_dirty`] would still tell, never less than it would: whether it is better to
+    /// take in no more before some were taken.
     #[must_use]
     pub fn dirty_at_most(&self) -> usize {
         let concerned = self.peers.iter().filter(|(index, _)| self.walks.concern(*index));
