@@ -235,13 +235,15 @@ async fn clients_go_to_another_region_when_the_routes_of_a_dead_router_are_over(
     });
     let bmp_options = format!("[bmp]\nlisten = \"{bmp}\"\nquiet_s = 1\nstale_s = 3\n");
     let more = format!("damping.stable_s = 0\n{bmp_options}{}", routers.concat());
-    let geo = world.start_with(GEO, |settings| settings.more = more).await;
+    // It is ready when the routers told what they have.
+    let starting = world.start_with(GEO, |settings| settings.more = more);
     let at = |host| SocketAddr::from((world.address(host), BMP_PORT));
     let _relays = (Relay::start(at(21), bmp, one.address).await, Relay::start(at(22), bmp, two.address).await);
     let _one = routers::frr(world.folder(), one, &[bird], at(21));
     let mut two_runs = routers::gobgpd(world.folder(), two, &[bird], at(22));
     let both = [Announced::new(V4), Announced::new(V6)];
     let announcing = Bird::start(world.folder(), bird, &[one, two], &both).await;
+    let geo = starting.await;
 
     for client in ["192.0.2.7", "2001:db8:1::7"] {
         until_resolved(&world, client, &[2, 1], "prefix").await;
