@@ -19,10 +19,20 @@
 //!
 //! # Figures
 //!
-//! `tests/bench/geo` with 1,042,325 IPv4 prefixes (half of them real) and 246,175 IPv6 ones, on two processors that others kept busy (load
-//! 13), so only ratios count: IPv4 addresses of prefixes are found in 1/3.4 of `prefix-trie`'s time, 32 to 58 ns (the slots
-//! of 56 MiB are in small pages there, and most lookups miss the TLB); a change takes 0.2 to 2 us in the
-//! median, a /8 120 us; a rebuild took 93 ms at best; prefixes take 70 MiB; the file has 6.9 MB, 2.8 MB by gzip.
+//! `tests/bench/geo` with 1,042,325 IPv4 prefixes (half of them real), 246,175 IPv6 ones and a base of 489,233 ranges, in a virtual
+//! machine of two processors with 32 MB of shared third-level cache:
+//!
+//! | | |
+//! |---|---|
+//! | an IPv4 address of a prefix | 57 ns, 1/4.4 of prefix-trie (in other runs 34 ns, 1/5.6) |
+//! | an IPv6 address of a prefix | 403 ns, 1/1.3 of prefix-trie (264 ns, 1/1.8) |
+//! | rebuild | 51 ms |
+//! | change | 0.2 to 2 us, p99 below 3; a /8 of IPv4 120 us, p99 340; 2a0e::/16 with all it has 1.7 ms |
+//! | file | 6.9 MB, 2.8 MB by gzip; loaded in 109 ms, without the base in 56 |
+//! | RAM | 80 MiB, with the base 98 |
+//!
+//! Contestants take turns every 4,096 addresses, so each finds little of its own in the caches. Huge pages brought IPv4 from
+//! 1/3.4 to here; 16 bits of root in the place of 24 (22 MiB) were slower, 189 against 92 ns. It is not known what bounds it now.
 
 mod arena;
 mod base;
