@@ -1,6 +1,7 @@
 //! Which certificate a client sees, when it changes, and which sessions are resumed.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use tests::client::Client;
@@ -148,14 +149,39 @@ async fn a_new_secret_is_taken_without_a_restart() {
     assert!(resumes(&world, &client).await);
 
     // One that is no secret, or that others may read, changes nothing.
+    let refusals = || sun.log().matches("a changed secret is refused").count();
     tests::files::write(&file, "nonsense");
-    poll::until_true("a refusal", || async { sun.log().contains("a changed secret is refused") }).await;
+    poll::until_true("a refusal", || async { refusals() == 1 }).await;
     assert!(resumes(&world, &client).await);
+    tests::files::write(&file, &new);
+    poll::until_true("the new secret alone", || async { reloads() == 2 }).await;
+    std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    poll::until_true("another refusal", || async { refusals() == 2 }).await;
+    assert!(resumes(&world, &client).await);
+}
 
-    // The old one is removed, which the client notices only if it was away all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_removed_secret_sealed_is_opened_no_more() {
+    let world = World::new(&[SUN]);
+    world.put("c1/a.jpg", Script::file(1000));
+    let (file, secret) = (world.path("tickets"), || tests::process::run("sunctl", &["token"]).out);
+    let (old, new) = (secret(), secret());
+    tests::files::write(&file, &old);
+    let sun = world.start_with(SUN, |settings| settings.more = format!("ticket_secret = {file:?}")).await;
+    // Of two clients with tickets of the old secret, one comes back while it still counts, and one only later.
+    let (client, away) = (world.client(), world.client());
+    assert!(!resumes(&world, &client).await && !resumes(&world, &away).await);
+    let reloads = || sun.log().matches("the secret of session tickets is reloaded").count();
+    tests::files::write(&file, &format!("{new}{old}"));
+    poll::until_true("the new secret", || async { reloads() == 1 }).await;
+    assert!(resumes(&world, &client).await, "by the old secret");
+
     tests::files::write(&file, &new);
     poll::until_true("the new secret alone", || async { reloads() == 2 }).await;
     assert!(resumes(&world, &client).await, "sealed by the new one since it came");
+    assert!(!resumes(&world, &away).await, "sealed by the old one, which is gone");
+    assert!(resumes(&world, &away).await);
+    assert_eq!(handshakes(&sun).await, (3.0, 3.0, 1.0), "full, resumed, unknown");
 }
 
 /// Asks for a file on a new connection; whether the session was resumed.
