@@ -200,11 +200,6 @@ fn country(pair: &str) -> anyhow::Result<(String, RegionId)> {
     Ok((code.to_owned(), RegionId(region)))
 }
 
-/// A variable that is set and not empty.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 const AFTER_HELP: &str = "\
 Environment:
   SUN_GEO         default of --server

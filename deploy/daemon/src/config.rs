@@ -41,6 +41,12 @@ pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T, ConfigE
     })
 }
 
+/// An environment variable that is set and not empty: the default of an option.
+#[must_use]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// Reads a file that nobody but its owner may read.
 ///
 /// # Errors

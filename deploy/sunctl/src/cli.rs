@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use daemon::config::variable;
 use geo::answer::Answer;
 use geo::resolver::Sources;
 use geo::topology::Site;
@@ -401,11 +402,6 @@ fn site_of<'a, 'b>(topology: &'a Topology, url: &'b str) -> Option<(&'a Site, &'
     let site = topology.site(authority.split(':').next().unwrap_or(authority))?;
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     Some((site, if path.is_empty() { "/" } else { path }, query))
-}
-
-/// A variable that is set and not empty.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 const AFTER_HELP: &str = "\

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 
-use super::{Asked, LookupArgs, country, variable};
+use daemon::config::variable;
+
+use super::{Asked, LookupArgs, country};
 use crate::answer::Answer;
 use crate::client::{Client, Server, TABLE_BYTES_MAX, Whole};
 use crate::engine::{Engine, Loaded};

@@ -1,3 +1,5 @@
+//! A follower and a server that says what the tests want.
+
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Mutex, PoisonError};
 

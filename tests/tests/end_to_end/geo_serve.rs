@@ -15,6 +15,7 @@ use tests::settings::{token, token_file};
 use tests::world::{API, GEO, World};
 
 use crate::carrying::{links, top};
+use crate::{check_done, text};
 
 const SIZE: u64 = 20_000;
 const FILE: &str = "c1/a.jpg";
@@ -345,17 +346,4 @@ fn json_of(done: &Done) -> Value {
 
 fn json_in(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
-}
-
-#[track_caller]
-fn check_done(done: &Done, status: i32, says: &[&str]) {
-    let all = format!("{}{}", done.out, done.err);
-    assert_eq!(done.status, Some(status), "{all}");
-    for expected in says {
-        assert!(all.contains(expected), "does not say {expected:?}:\n{all}");
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
 }

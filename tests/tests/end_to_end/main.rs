@@ -53,8 +53,11 @@ mod uploads;
 mod upstream;
 mod weights;
 
+use std::path::Path;
+
 use tests::client::{Answer, Client};
 use tests::poll;
+use tests::process::Done;
 use tests::world::World;
 
 /// A `Cache-Status` field (RFC 9211): one entry a server, the one nearest to the content server first.
@@ -105,4 +108,18 @@ async fn until_whole(world: &World, client: &Client, url: &str, file: &str, size
         Some(answer)
     });
     whole.await.0
+}
+
+/// A program ended like this and said each of these, on either stream.
+#[track_caller]
+fn check_done(done: &Done, status: i32, says: &[&str]) {
+    let all = format!("{}{}", done.out, done.err);
+    assert_eq!(done.status, Some(status), "{all}");
+    for expected in says {
+        assert!(all.contains(expected), "does not say {expected:?}:\n{all}");
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
 }

@@ -9,7 +9,7 @@ use tests::process::{Daemon, Done, run};
 use tests::settings::{token, token_file};
 use tests::world::{API, World};
 
-use crate::{CacheStatus, until_hit};
+use crate::{CacheStatus, check_done, until_hit};
 
 const SIZE: u64 = 100_000;
 const ALL: [&str; 3] = ["sun1-1-1", "sun1-1-2", "cache1-1"];
@@ -315,13 +315,4 @@ fn purge(world: &World, what: &[&str]) -> Done {
     let [topology, token] = [&topology, &token].map(|path| path.to_str().expect("a path in UTF-8"));
     let more = ["--api", &api, "--token-file", token, "--topology", topology];
     tokio::task::block_in_place(|| run("sunctl", &[&["purge"], what, &more].concat()))
-}
-
-#[track_caller]
-fn check_done(done: &Done, status: i32, says: &[&str]) {
-    let all = format!("{}{}", done.out, done.err);
-    assert_eq!(done.status, Some(status), "{all}");
-    for expected in says {
-        assert!(all.contains(expected), "does not say {expected:?}:\n{all}");
-    }
 }

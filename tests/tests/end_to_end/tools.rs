@@ -1,26 +1,11 @@
 //! What an operator types.
 
-use std::path::Path;
-
 use tests::origin::Script;
-use tests::process::{Done, run};
+use tests::process::run;
 use tests::settings::token_file;
 use tests::world::{API, World, owner};
 
-use crate::until_hit;
-
-#[track_caller]
-fn check_done(done: &Done, status: i32, says: &[&str]) {
-    let all = format!("{}{}", done.out, done.err);
-    assert_eq!(done.status, Some(status), "{all}");
-    for expected in says {
-        assert!(all.contains(expected), "does not say {expected:?}:\n{all}");
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
-}
+use crate::{check_done, text, until_hit};
 
 #[test]
 fn a_config_is_checked_without_starting_anything() {

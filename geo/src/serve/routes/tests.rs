@@ -1,3 +1,5 @@
+//! The calls, in front of an oracle that the tests make.
+
 use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32};
