@@ -363,6 +363,8 @@ impl Carrier {
                 match error {
                     FetchError::Lasting(_) => self.failures.record(content, true, now),
                     FetchError::Passing(_) => self.failures.record(content, false, now),
+                    // It did not fail: a peer fetches it, and may have it soon.
+                    FetchError::Waiting { .. } => self.failures.wait(content, now),
                     FetchError::Disk(error) => {
                         if self.disk.fails(now) {
                             tracing::warn!(%error, "the vault's disk fails; what is held is served, downloads wait");

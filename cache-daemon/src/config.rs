@@ -142,6 +142,7 @@ mod tests {
                 timeout_ms: 1,
             }),
             ticket_secret: Some("f".into()),
+            signing_keys: Some("g".into()),
             ..sun::Config::default()
         };
         let known = serde_json::to_value(Config { edge, ..Config::default() }).unwrap();

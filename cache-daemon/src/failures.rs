@@ -43,10 +43,20 @@ impl Failures {
         let count = self.known.get(&content).map_or(1, |failure| failure.count.saturating_add(1));
         let doubled = self.again.first.saturating_mul(1_u32.checked_shl(count - 1).unwrap_or(u32::MAX));
         let wait = if lasting { self.again.last } else { doubled.min(self.again.last) };
+        self.leave_alone(content, Failure { until: now + wait, count }, now);
+    }
+
+    /// The file did not fail: somebody else fetches it, and it is looked at again after the shortest wait, however often.
+    pub fn wait(&mut self, content: ContentId, now: Instant) {
+        let count = self.known.get(&content).map_or(0, |failure| failure.count);
+        self.leave_alone(content, Failure { until: now + self.again.first, count }, now);
+    }
+
+    fn leave_alone(&mut self, content: ContentId, failure: Failure, now: Instant) {
         if self.known.len() >= FAILURES_MAX && !self.known.contains_key(&content) {
             self.make_room(now);
         }
-        self.known.insert(content, Failure { until: now + wait, count });
+        self.known.insert(content, failure);
     }
 
     /// The file was fetched: its past is forgotten.
@@ -136,6 +146,19 @@ mod tests {
         check(&[true], 60);
         check(&[false, true], 60);
         check(&[true, false], 20);
+    }
+
+    #[test]
+    fn a_file_that_a_peer_fetches_is_looked_at_again_and_again() {
+        let now = Instant::now();
+        let mut failures = Failures::new(AGAIN);
+        failures.record(content(1), false, now);
+        for _ in 0..9 {
+            failures.wait(content(1), now);
+            assert!(failures.hold_back(content(1), now) && !failures.hold_back(content(1), now + AGAIN.first));
+        }
+        failures.record(content(1), false, now);
+        assert!(failures.hold_back(content(1), now + AGAIN.first), "its failures are remembered");
     }
 
     #[test]

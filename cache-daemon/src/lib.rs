@@ -20,7 +20,7 @@
 //! - [`plan`]: what to fetch and what to drop; pure.
 //! - [`vault`]: whole files on an ordinary filesystem, and the format they have there.
 //! - [`offer`]: what a source answers, and whether it is taken; pure.
-//! - [`prefill`]: one file from a source into the vault.
+//! - [`prefill`]: one file from a source into the vault. [`turns`]: one cache at a time asks the content server for it.
 //! - [`holdings`]: what the API is told about the vault; pure.
 //! - [`failures`]: what to leave alone for a while; pure.
 //! - [`carrier`]: the loop that carries all this out.
@@ -41,6 +41,7 @@ pub mod offer;
 pub mod plan;
 pub mod prefill;
 pub mod server;
+pub mod turns;
 pub mod vault;
 
 pub use config::Config;

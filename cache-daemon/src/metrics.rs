@@ -58,7 +58,7 @@ impl Metrics {
         for source in ["cache", "content_server"] {
             metrics.fetched.with_label_values(&[source]);
         }
-        for reason in ["lasting", "passing", "disk"] {
+        for reason in ["lasting", "passing", "waiting", "disk"] {
             metrics.failures.with_label_values(&[reason]);
         }
         pull(registry, vault, "cache_held_files", "Files held.", |vault| vault.files() as f64)?;
@@ -82,6 +82,7 @@ impl Metrics {
         let reason = match error {
             FetchError::Lasting(_) => "lasting",
             FetchError::Passing(_) => "passing",
+            FetchError::Waiting { .. } => "waiting",
             FetchError::Disk(_) => "disk",
         };
         self.failures.with_label_values(&[reason]).inc();

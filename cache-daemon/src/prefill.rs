@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Order --> peer cache --> next peer --> content server
-//!                |               |              |
+//!                |               |              | when it is this cache's turn (turns.rs)
 //!                +--- 200 -------+--------------+--> Writer, 256 KiB at a time --> commit --> Fetched
 //!                   anything else: the next source; after the last one: FetchError
 //! ```
@@ -24,6 +24,7 @@ use sun::purge::{Mark, Purges, Subject, Verdict};
 
 use crate::config::PrefillConfig;
 use crate::offer::{self, Refusal};
+use crate::turns::Turns;
 use crate::vault::{Vault, VaultError, Writer};
 
 /// Downloads files; shared by all downloads of a daemon.
@@ -34,6 +35,7 @@ pub struct Prefill {
     token: String,
     vault: Arc<Vault>,
     purges: Arc<Purges>,
+    turns: Option<Turns>,
     idle: Duration,
     bytes_per_second_min: u64,
 }
@@ -81,6 +83,14 @@ pub enum FetchError {
     /// A connection, a deadline, an overloaded server: worth another try.
     #[error("{0}")]
     Passing(String),
+    /// Another cache fetches it from its content server: it has it soon.
+    #[error("{name}: {cache} fetches it already")]
+    Waiting {
+        /// Which file.
+        name: CanonicalName,
+        /// Which cache.
+        cache: String,
+    },
     /// This machine's disk: no file can be stored for now.
     #[error("{0}")]
     Disk(VaultError),
@@ -105,7 +115,14 @@ impl Prefill {
             .pool_max_idle_per_host(config.parallel)
             .user_agent(concat!("cache-daemon/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client, token, vault, purges, idle, bytes_per_second_min: config.bytes_per_second_min.max(1) })
+        let bytes_per_second_min = config.bytes_per_second_min.max(1);
+        Ok(Self { client, token, vault, purges, turns: None, idle, bytes_per_second_min })
+    }
+
+    /// The same, with content servers asked in turn with other caches.
+    #[must_use]
+    pub fn in_turn(self, turns: Turns) -> Self {
+        Self { turns: Some(turns), ..self }
     }
 
     /// Fetches a file from the first source that gives it; it is held when this returns.
@@ -116,8 +133,8 @@ impl Prefill {
     pub async fn fetch(&self, order: &Order) -> Result<Fetched, FetchError> {
         let mut failure = FetchError::Lasting(format!("{}: no source has it", order.name));
         for source in &order.sources {
-            match self.fetch_from(source, order).await {
-                Err(error @ FetchError::Disk(_)) => return Err(error),
+            match self.fetch_in_turn(source, order).await {
+                Err(error @ (FetchError::Disk(_) | FetchError::Waiting { .. })) => return Err(error),
                 Err(error) => {
                     tracing::debug!(name = %order.name, ?source, %error, "a source did not give the file");
                     failure = error;
@@ -126,6 +143,19 @@ impl Prefill {
             }
         }
         Err(failure)
+    }
+
+    async fn fetch_in_turn(&self, source: &Source, order: &Order) -> Result<u64, FetchError> {
+        let turns = self.turns.as_ref().filter(|_| matches!(source, Source::ContentServer { .. }));
+        let Some(turns) = turns else { return self.fetch_from(source, order).await };
+        if let Some(cache) = turns.begins(&order.name, order.size_max).await {
+            return Err(FetchError::Waiting { name: order.name.clone(), cache });
+        }
+        let fetched = self.fetch_from(source, order).await;
+        if fetched.is_err() {
+            turns.failed(&order.name, order.size_max).await;
+        }
+        fetched
     }
 
     async fn fetch_from(&self, source: &Source, order: &Order) -> Result<u64, FetchError> {

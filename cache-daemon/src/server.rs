@@ -10,6 +10,7 @@ use crate::carrier::{Carrier, Tools};
 pub use crate::config::{Config, PrefillConfig};
 use crate::metrics::Metrics;
 use crate::prefill::Prefill;
+use crate::turns::Turns;
 use crate::vault::Vault;
 
 /// Starts the cache; it runs until its drain. It serves at once what its vault's scan has found so far, passes on
@@ -41,6 +42,8 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
             let token = daemon::tokens::read_secret(&config.edge.token)?;
             let prefill = Prefill::new(&config.prefill, token, Arc::clone(&vault), Arc::clone(&purges))?;
             let api = popularity_api::Client::new(api)?;
+            let turns = Turns::new(api.clone(), topology.clone(), config.edge.name.clone());
+            let prefill = prefill.in_turn(turns);
             Some(Carrier::new(&config, Tools { api, topology, vault: Arc::clone(&vault), purges, prefill, metrics }))
         }
     };

@@ -68,6 +68,18 @@ impl Table {
     }
 }
 
+/// A share for people: `0%`, `12.34%`; small ones with two digits that say something, `0.0000023%`.
+#[must_use]
+pub fn share(part: f64, all: f64) -> String {
+    if part <= 0.0 || all <= 0.0 {
+        return "0%".to_owned();
+    }
+    let percent = 100.0 * part / all;
+    let decimals = (2..40).find(|&decimals| percent * 10_f64.powi(decimals) >= 10.0).unwrap_or(40);
+    let decimals = if percent >= 0.01 { 2 } else { usize::try_from(decimals).unwrap_or(2) };
+    format!("{percent:.decimals$}%")
+}
+
 /// Bytes for people, in powers of a thousand: `192 KB`, `1.7 MB`.
 #[must_use]
 pub fn bytes(count: u64) -> String {
@@ -123,6 +135,22 @@ mod tests {
             ("nan", false),
         ] {
             assert_eq!(is_number(cell), number, "{cell}");
+        }
+    }
+
+    #[test]
+    fn small_shares_are_not_nothing() {
+        for (part, all, expected) in [
+            (0.0, 0.0, "0%"),
+            (0.0, 5.0, "0%"),
+            (1.0, 3.0, "33.33%"),
+            (5.0, 5.0, "100.00%"),
+            (1.0, 10_000.0, "0.01%"),
+            (1.0, 20_000.0, "0.0050%"),
+            (256.0, 4_294_967_296.0, "0.0000060%"),
+            (2f64.powi(96), 2f64.powi(128), "0.000000023%"),
+        ] {
+            assert_eq!(share(part, all), expected, "{part} of {all}");
         }
     }
 

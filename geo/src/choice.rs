@@ -31,13 +31,14 @@
 //! would leave when it is run again without the routes that were best.
 
 mod explain;
+mod key;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Ordering;
-
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use key::{Key, NO_RULE};
 
 pub use explain::{By, Choice, Chosen, LeftOut, RouteTold, Step, Why};
 
@@ -98,39 +99,6 @@ struct Entrant {
     /// Its best route, by place in what was given; none of a pinned region that hears nothing.
     route: Option<u32>,
     listed: bool,
-}
-
-/// What regions are ordered by, most important first.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Key {
-    /// [`Verdict::order`], or [`NO_RULE`].
-    rule: u16,
-    class: SessionClass,
-    path_length: u16,
-    /// How many lower MEDs its neighbour AS has among routes that are equal so far.
-    med_level: u16,
-    /// Steps of [`KM_STEP`]; 0 while nobody needs it.
-    distance: u8,
-}
-
-impl Key {
-    /// The fields in one number: comparing them one by one was a fifth of the time of `benches/choice.rs`.
-    fn packed(self) -> u64 {
-        let first = u64::from(self.rule) << 48 | u64::from(self.class as u8) << 40;
-        first | u64::from(self.path_length) << 24 | u64::from(self.med_level) << 8 | u64::from(self.distance)
-    }
-}
-
-impl Ord for Key {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.packed().cmp(&other.packed())
-    }
-}
-
-impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
 }
 
 /// A route whose MED may count.
@@ -332,6 +300,3 @@ fn steps(km: f64) -> u8 {
 /// How exact distances are compared, kilometres: half around the globe is 200 steps. With smaller steps, noise of
 /// geoip files would separate regions that are equally far; with larger ones, near regions would not come first.
 const KM_STEP: u32 = 100;
-
-/// Behind every rule.
-const NO_RULE: u16 = u16::MAX;

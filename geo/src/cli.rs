@@ -57,7 +57,7 @@ struct ServeArgs {
     /// Config file (TOML).
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Check the config and all it names, print "ok" or every problem, bind nothing.
+    /// Check the config and all it names, print what does not count, then "ok" or every problem; bind nothing.
     #[arg(long)]
     check: bool,
 }
@@ -125,6 +125,9 @@ struct DiffArgs {
     before: String,
     /// The other one.
     after: String,
+    /// The topology's file: whoever is unknown to a table is in its default region [env: SUN_TOPOLOGY].
+    #[arg(long, value_name = "FILE")]
+    topology: Option<PathBuf>,
     /// File with a token for servers [env: SUN_TOKEN_FILE].
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -134,8 +137,10 @@ struct DiffArgs {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Command::Serve(args) = &cli.command {
-        return daemon::process::status(crate::serve::run(&args.config, args.check));
+    if let Command::Serve(args) = &cli.command
+        && !args.check
+    {
+        return daemon::process::status(crate::serve::run(&args.config));
     }
     match run(&cli) {
         Ok(answer) => {
@@ -145,7 +150,11 @@ pub fn main() -> ExitCode {
             if answer.good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
-            eprintln!("geo: {error:#}");
+            if cli.json {
+                println!("{:#}", serde_json::json!({ "error": format!("{error:#}") }));
+            } else {
+                eprintln!("geo: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -153,7 +162,8 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<Answer> {
     match &cli.command {
-        Command::Serve(args) => anyhow::bail!("{}: a daemon gives no answer", args.config.display()),
+        // That of a daemon; one that runs answers nothing here.
+        Command::Serve(args) => Ok(crate::serve::check(&daemon::config::load(&args.config)?)),
         Command::Build(args) => build(args),
         Command::Lookup(args) => ask::lookup(args),
         Command::Explain(args) => {
@@ -167,7 +177,10 @@ fn run(cli: &Cli) -> anyhow::Result<Answer> {
         Command::Stats(asked) => ask::ask(asked, ask::Question::Stats, cli.json),
         Command::Diff(args) => {
             let table = |named: &str| ask::table_of(named, args.token_file.as_deref());
-            Ok(diff::answer(&table(&args.before)?, &table(&args.after)?))
+            let file = args.topology.clone().or_else(|| daemon::config::variable("SUN_TOPOLOGY").map(PathBuf::from));
+            let topology = file.as_deref().map(crate::serve::topology).transpose().map_err(anyhow::Error::msg)?;
+            let default = topology.map(|topology| topology.default_region);
+            Ok(diff::answer(&table(&args.before)?, &table(&args.after)?, default))
         }
     }
 }
@@ -175,7 +188,7 @@ fn run(cli: &Cli) -> anyhow::Result<Answer> {
 /// Writes what a server would publish.
 fn build(args: &BuildArgs) -> anyhow::Result<Answer> {
     let engine = ask::engine(&args.config)?;
-    let (position, bytes) = engine.encode(unix_s());
+    let (position, bytes) = engine.encode(crate::serve::unix_s());
     let about = || format!("table {}", args.out.display());
     crate::file::write_atomically(&args.out, &bytes).with_context(about)?;
     let counts = engine.table().counts();
@@ -188,10 +201,6 @@ fn build(args: &BuildArgs) -> anyhow::Result<Answer> {
         "prefixes_ipv4": v4, "prefixes_ipv6": v6, "ranges_geoip": ranges,
     });
     Ok(Answer::good(text, json))
-}
-
-fn unix_s() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn country(pair: &str) -> anyhow::Result<(String, RegionId)> {

@@ -168,10 +168,11 @@ impl Client {
 
     fn refusal(&self, answer: &Answer) -> ClientError {
         let status = answer.status;
-        let problem = serde_json::from_slice(&answer.body).unwrap_or_else(|_| Problem {
-            title: status.canonical_reason().unwrap_or("an unknown status").to_owned(),
-            status: status.as_u16(),
-            detail: String::from_utf8_lossy(&answer.body[..answer.body.len().min(200)]).trim().to_owned(),
+        let problem = serde_json::from_slice(&answer.body).unwrap_or_else(|_| {
+            let told = String::from_utf8_lossy(&answer.body[..answer.body.len().min(200)]).trim().to_owned();
+            let detail = if told.is_empty() { "it gave no reason: is this a geo server?".to_owned() } else { told };
+            let title = status.canonical_reason().unwrap_or("an unknown status").to_owned();
+            Problem { title, status: status.as_u16(), detail }
         });
         if status.is_client_error() {
             return ClientError::Refused(problem);

@@ -39,7 +39,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::table::{Candidate, Leaf};
+use crate::table::Leaf;
 use crate::topology::RegionId;
 
 /// How damping is done.
@@ -212,6 +212,5 @@ fn moves_nobody(published: Option<&Leaf>, wanted: Option<&Leaf>) -> bool {
 
 /// The regions that clients are in, as far as the leaf tells: those of rank 0.
 fn best(leaf: Option<&Leaf>) -> impl Iterator<Item = RegionId> + '_ {
-    let candidates: &[Candidate] = leaf.map_or(&[], |leaf| &leaf.candidates);
-    candidates.iter().take_while(|candidate| candidate.rank == 0).map(|candidate| candidate.region)
+    leaf.into_iter().flat_map(Leaf::firsts)
 }

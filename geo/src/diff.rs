@@ -62,8 +62,16 @@ impl Count {
     }
 }
 
-/// The difference of two tables' ranges of one family; `block_bits` is 8 for /24s of IPv4, 80 for /48s of IPv6.
-pub fn diff(before: impl Iterator<Item = Range>, after: impl Iterator<Item = Range>, block_bits: u32) -> Moves {
+/// The difference of two tables' ranges of one family; `block_bits` is 8 for /24s of IPv4, 80 for /48s of IPv6. Those of whom
+/// nothing is known are in the `default` region, where that is told, and do not move when a table says the same of them.
+pub fn diff(
+    before: impl Iterator<Item = Range>,
+    after: impl Iterator<Item = Range>,
+    block_bits: u32,
+    default: Option<RegionId>,
+) -> Moves {
+    let default: Firsts = default.into_iter().collect();
+    let served_by = |firsts: &Firsts| if firsts.is_empty() { default.clone() } else { firsts.clone() };
     let (mut before, mut after) = (before.peekable(), after.peekable());
     let mut moves = Moves::default();
     let mut first = 0;
@@ -73,7 +81,7 @@ pub fn diff(before: impl Iterator<Item = Range>, after: impl Iterator<Item = Ran
         if last >= first && (!old.firsts.is_empty() || !new.firsts.is_empty()) {
             let count = Count::of(first, last, block_bits);
             moves.known.add(count);
-            if old.firsts != new.firsts {
+            if served_by(&old.firsts) != served_by(&new.firsts) {
                 moves.moved.entry((old.firsts.clone(), new.firsts.clone())).or_default().add(count);
             }
         }
@@ -141,6 +149,14 @@ mod tests {
     }
 
     #[test]
+    fn who_is_unknown_and_stays_in_the_default_region_does_not_move() {
+        check_with(Some(4), "-@255 5@511 -@max", "4@511 -@max", "known 512/2, 5>4 256/1");
+        check_with(Some(4), "4@255 -@max", "-@max", "known 256/1");
+        check_with(Some(4), "-@255 -@max", "5@255 -@max", "known 256/1, ->5 256/1");
+        check_with(None, "-@255 -@max", "4@255 -@max", "known 256/1, ->4 256/1");
+    }
+
+    #[test]
     fn a_block_is_where_its_first_address_is() {
         check("4@255 -@max", "5@127 4@255 -@max", "known 256/1, 4>5 128/1");
         check("4@255 -@max", "4@127 5@255 -@max", "known 256/1, 4>5 128/0");
@@ -149,7 +165,7 @@ mod tests {
     #[test]
     fn all_of_ipv6_has_an_end() {
         let range = |firsts: &[u16]| Range { first: 0, last: u128::MAX, firsts: regions(firsts) };
-        let moves = diff([range(&[4])].into_iter(), [range(&[5])].into_iter(), 80);
+        let moves = diff([range(&[4])].into_iter(), [range(&[5])].into_iter(), 80, None);
         assert_eq!(moves.total(), Count { addresses: 2_f64.powi(128), blocks: 1 << 48 });
     }
 
@@ -160,7 +176,7 @@ mod tests {
             after in prop::collection::vec((0_u128..600, 3_u16..6), 0..8),
         ) {
             let (before, after) = (ranges(before), ranges(after));
-            let moves = diff(before.iter().cloned(), after.iter().cloned(), 4);
+            let moves = diff(before.iter().cloned(), after.iter().cloned(), 4, None);
             let at = |ranges: &[Range], address: u128| {
                 ranges.iter().find(|range| range.last >= address).map(|range| range.firsts.clone()).unwrap()
             };
@@ -199,6 +215,11 @@ mod tests {
     /// Tables are `REGIONS@LAST`; the answer is `addresses/blocks` of what is known and of every move.
     #[track_caller]
     fn check(before: &str, after: &str, expected: &str) {
+        check_with(None, before, after, expected);
+    }
+
+    #[track_caller]
+    fn check_with(default: Option<u16>, before: &str, after: &str, expected: &str) {
         let table = |text: &str| -> Vec<Range> {
             let mut first = 0;
             let mut range = |word: &str| {
@@ -209,7 +230,7 @@ mod tests {
             };
             text.split(' ').map(&mut range).collect()
         };
-        let moves = diff(table(before).into_iter(), table(after).into_iter(), 8);
+        let moves = diff(table(before).into_iter(), table(after).into_iter(), 8, default.map(RegionId));
         let mut found = format!("known {}/{}", moves.known.addresses, moves.known.blocks);
         for ((from, to), count) in &moves.moved {
             found += &format!(", {}>{} {}/{}", Named(from), Named(to), count.addresses, count.blocks);

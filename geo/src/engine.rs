@@ -17,6 +17,7 @@
 //! - **No route is published from half a picture.** With routers configured, the saved table stands until all of them
 //!   told what they have, or were waited for ([`Rib::settled`]); of what is configured today, as much counts meanwhile as
 //!   `saved` says. Without a saved one there is no table for others until then ([`Engine::is_published`]).
+//! - When a source cannot be read at the start, the saved table stands as it was until it can ([`Loaded::missing`]).
 //! - A step does a bounded amount of work, so that whoever asks in between does not wait for a whole table; but the one in
 //!   which the table settles, and [`Engine::install`], choose for all prefixes: explanations and changes wait for
 //!   these, a second or so for a full table, clients' regions never.
@@ -43,9 +44,11 @@ use tokio::sync::watch;
 
 pub use crate::bmp::SessionEvent as Update;
 use crate::damping::{Damping, Decision};
+use crate::regions::Regions;
 use crate::resolver::Resolver;
 use crate::rib::{FeedId, Rib};
-use crate::table::{Base, Content, Leaf, Stamp, Table, Writer};
+use crate::table::{Content, Leaf, Stamp, Table, Writer};
+use crate::topology::Topology;
 use crate::wire::{Changes, Position};
 pub use dumps::{Dump, DumpRead};
 pub use inputs::{Inputs, InputsError, Loaded};
@@ -92,12 +95,17 @@ impl Engine {
     pub fn start(loaded: Loaded, saved: Option<&[u8]>, epoch: u64, now: Instant) -> Self {
         let mut live = Rib::new(loaded.inputs.limits);
         let feeds = live.set_feeds(&loaded.inputs.feeds, Duration::ZERO);
-        let settled = loaded.inputs.feeds.is_empty();
+        let whole = loaded.missing.is_empty();
+        let settled = loaded.inputs.feeds.is_empty() && whole;
         if settled {
             // Nothing is heard, and the content below is everything.
             live.take_everything();
         }
-        let saved = saved.filter(|_| !settled).and_then(restored);
+        // Also where it is not needed: that it is damaged is said.
+        let saved = saved.and_then(restored).filter(|_| !settled);
+        if saved.is_some() {
+            tracing::info!("the table starts as it was saved");
+        }
         if saved.is_none() {
             live.has_nothing_saved();
         }
@@ -122,14 +130,15 @@ impl Engine {
     }
 
     /// Goes by other inputs from now on. Routers that are configured as before keep their routes.
-    pub fn install(&mut self, loaded: Loaded, now: Instant) {
+    pub fn install(&mut self, mut loaded: Loaded, now: Instant) {
+        loaded.keep_of(&self.loaded);
         let at = self.since_start(now);
         self.feeds = self.live.set_feeds(&loaded.inputs.feeds, at);
         if self.loaded.inputs.damping != loaded.inputs.damping {
             self.damping = Damping::new(loaded.inputs.damping);
         }
         self.log.shorten(loaded.inputs.changes_max);
-        let same_base = self.loaded.base == loaded.base;
+        let same_base = self.loaded.base == loaded.base && self.loaded.missing.is_empty();
         let same_order = same_base && self.loaded.orders_as(&loaded);
         let before = std::mem::replace(&mut self.loaded, loaded);
         if self.settled && same_order {
@@ -159,7 +168,7 @@ impl Engine {
         }
         let changed = if self.settled {
             self.follow(now)
-        } else if self.live.settled() {
+        } else if self.live.settled() && self.loaded.missing.is_empty() {
             let first = !self.is_published();
             (self.settled, self.saved) = (true, None);
             let changed = self.refresh(true, now);
@@ -212,17 +221,18 @@ impl Engine {
         self.writer.table()
     }
 
-    /// Whether the table is what routers say now, and not what was saved.
-    #[must_use]
-    pub const fn is_settled(&self) -> bool {
-        self.settled
-    }
-
     /// Whether the table is for others: it is what routers say now, or what was saved and corrected. What is known before
     /// routers told theirs, with nothing saved, is not: followers would give up a good table for it.
     #[must_use]
     pub const fn is_published(&self) -> bool {
         self.settled || self.saved.is_some()
+    }
+
+    /// There is another topology. Its version is told when its regions are those in use: else it counts from the load that takes them.
+    pub fn sees_topology(&mut self, topology: &Topology) {
+        if Regions::of(topology) == self.loaded.regions {
+            self.loaded.topology_version = topology.version;
+        }
     }
 
     /// Where the table is.
@@ -426,13 +436,9 @@ impl Engine {
 /// What was saved, if it is whole.
 fn restored(saved: &[u8]) -> Option<Content> {
     match Writer::decode(saved) {
-        Ok((writer, stamp)) => {
-            tracing::info!(made_unix_s = stamp.made_unix_s, "the table starts as it was saved");
-            // Geoip is read anew.
-            Some(Content { base: Base::default(), ..writer.content() })
-        }
+        Ok((writer, _)) => Some(writer.content()),
         Err(error) => {
-            tracing::warn!(%error, "the saved table cannot be used; the table starts without what routers said");
+            tracing::warn!(%error, "the saved table is damaged: it is not used, and replaced when the table changes");
             None
         }
     }

@@ -17,12 +17,13 @@
 
 mod copy;
 mod course;
+mod metrics;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 
@@ -30,6 +31,8 @@ use crate::client::{Client, ClientError, Server, Since, TABLE_BYTES_MAX, Whole};
 use crate::file;
 use crate::table::{Content, Stamp, Table, Writer};
 use crate::wire::{Change, Position};
+pub use metrics::Metrics;
+
 use copy::{Copy, Disk};
 use course::{Ask, Course, Heard, Then, WAIT};
 
@@ -40,8 +43,12 @@ use course::{Ask, Course, Heard, Then, WAIT};
 /// # Errors
 ///
 /// When the address or the token cannot be used. A server that is away, or refuses, is none: it is asked again.
-pub async fn follow(server: &Server, copy: Option<PathBuf>) -> Result<watch::Receiver<Arc<Table>>, ClientError> {
-    follow_onto(server, copy, copy::disk()).await
+pub async fn follow(
+    server: &Server,
+    copy: Option<PathBuf>,
+    metrics: Metrics,
+) -> Result<watch::Receiver<Arc<Table>>, ClientError> {
+    follow_onto(server, copy, copy::disk(), metrics).await
 }
 
 /// With this disk for the copy.
@@ -49,6 +56,7 @@ async fn follow_onto(
     server: &Server,
     copy: Option<PathBuf>,
     disk: Disk,
+    metrics: Metrics,
 ) -> Result<watch::Receiver<Arc<Table>>, ClientError> {
     let client = Client::new(server)?;
     let path = copy.clone();
@@ -60,13 +68,20 @@ async fn follow_onto(
         let asked = asked.unwrap_or_else(|_| Err(client.late(FIRST)));
         follower = follower.take(asked.map(Got::Whole)).await;
     }
+    metrics.tell(&follower, SystemTime::now());
     let (sender, receiver) = watch::channel(Arc::clone(follower.writer.table()));
-    tokio::spawn(run(client, follower, copy, sender));
+    tokio::spawn(run(client, follower, copy, sender, metrics));
     Ok(receiver)
 }
 
 /// Asks until nobody wants to know.
-async fn run(client: Client, mut follower: Follower, mut copy: Option<Copy>, sender: watch::Sender<Arc<Table>>) {
+async fn run(
+    client: Client,
+    mut follower: Follower,
+    mut copy: Option<Copy>,
+    sender: watch::Sender<Arc<Table>>,
+    metrics: Metrics,
+) {
     loop {
         if let Some(copy) = &mut copy {
             follower = follower.keep(copy).await;
@@ -87,6 +102,7 @@ async fn run(client: Client, mut follower: Follower, mut copy: Option<Copy>, sen
             follower = step => follower,
             () = sender.closed() => return,
         };
+        metrics.tell(&follower, SystemTime::now());
         let table = follower.writer.table();
         sender.send_if_modified(|shown| {
             // Without a position there is no table yet that could be better than the one that is shown.
@@ -112,8 +128,10 @@ struct Follower {
     writer: Writer,
     stamp: Stamp,
     course: Course,
-    /// That the server cannot be followed was said.
+    /// The server's last answer could not be used, or there was none; that was said.
     away: bool,
+    /// Answers that could be used.
+    heard: u64,
 }
 
 impl Follower {
@@ -132,7 +150,7 @@ impl Follower {
             }
             Some(Err(why)) => tracing::warn!(%why, "the last good table cannot be used"),
         }
-        Self { writer, stamp, course: Course::from(at), away: false }
+        Self { writer, stamp, course: Course::from(at), away: false, heard: 0 }
     }
 
     /// Takes an answer; decoding and applying are done off the async threads.
@@ -145,7 +163,7 @@ impl Follower {
     async fn keep(self, copy: &mut Copy) -> Self {
         let now = Instant::now();
         let Some(at) = self.course.at() else { return self };
-        if !copy.is_due(Some(at), now).await {
+        if !copy.is_due(at, now).await {
             return self;
         }
         let encoded = tokio::task::spawn_blocking(move || {
@@ -188,6 +206,7 @@ impl Follower {
                 Err(error.to_string())
             }
         };
+        self.heard += u64::from(heard.is_ok());
         match heard {
             Ok(()) if std::mem::take(&mut self.away) => tracing::info!("the geo server is followed again"),
             Ok(()) => {}

@@ -94,25 +94,31 @@ impl Geoip {
     ///
     /// When no record leads to a region; the caller names the file.
     pub fn bake(&self, countries: &BTreeMap<String, RegionId>, regions: &Regions) -> Result<table::Ranges, GeoipError> {
-        let mut known = HashMap::new();
-        let mut baked = table::Ranges::default();
-        let mut index_of = |place: &Place| {
-            let Some(leaf) = leaf(place, countries, regions) else { return NOTHING };
-            *known.entry(leaf).or_insert_with_key(|leaf| {
-                baked.leaves.push(leaf.clone());
-                u32::try_from(baked.leaves.len() - 1).expect("regions times countries are fewer")
-            })
-        };
-        let leaves: Vec<u32> = self.places.iter().map(&mut index_of).collect();
-        if baked.leaves.is_empty() {
+        let mut known = table::Leaves::default();
+        let index_of = |place: &Place| leaf(place, countries, regions).map_or(NOTHING, |leaf| known.intern(&leaf));
+        let leaves: Vec<u32> = self.places.iter().map(index_of).collect();
+        let known = known.into_vec();
+        if known.is_empty() {
+            if self.places.iter().all(|place| *place == Place::default()) {
+                let what =
+                    "no record has a position or a country: it is no city or country file, but one of AS, perhaps";
+                return Err(GeoipError(what.to_owned()));
+            }
             let have = if countries.is_empty() { "is empty" } else { "has none of its countries" };
             return Err(GeoipError(format!(
                 "no record leads to a region: none has a position, and `countries` {have}"
             )));
         }
-        baked.v4 = self.v4.mapped(&leaves);
-        baked.v6 = self.v6.mapped(&leaves);
-        Ok(baked)
+        Ok(table::Ranges { v4: self.v4.mapped(&leaves), v6: self.v6.mapped(&leaves), leaves: known })
+    }
+
+    /// Ranges of both families about which something is known; those where a file shows IPv4 again are not IPv6's.
+    #[must_use]
+    pub fn known(&self) -> [u64; 2] {
+        let v4 = self.v4.places.iter().filter(|place| **place != NOWHERE).count();
+        let v6 = self.v6.starts.iter().zip(&self.v6.places);
+        let v6 = v6.filter(|(start, place)| **place != NOWHERE && !shows_v4(**start)).count();
+        [v4 as u64, v6 as u64]
     }
 
     /// Ranges of both families as the file has them.
@@ -120,6 +126,12 @@ impl Geoip {
     pub const fn ranges(&self) -> (usize, usize) {
         (self.v4.starts.len(), self.v6.starts.len())
     }
+}
+
+/// Whether a file of IPv4 alone in IPv6's form shows its records again there: at `::/96`, and through Teredo (RFC 4380, section
+/// 2.6) and 6to4 (RFC 3056, section 2).
+pub(crate) const fn shows_v4(start: u128) -> bool {
+    start >> 32 == 0 || start >> 96 == 0x2001_0000 || start >> 112 == 0x2002
 }
 
 /// Where addresses of a place are served.

@@ -87,7 +87,7 @@ pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, ListError> {
 }
 
 /// Gives every entry to the sink, in the file's order; what that refuses is an error at the entry's place. How many entries were
-/// left out because no `[[origin]]` has their AS.
+/// left out because no `[[origin]]` has their AS, and the first of them.
 pub(crate) fn each(
     path: &Path,
     bytes: &[u8],
@@ -95,25 +95,45 @@ pub(crate) fn each(
     origins: Origins<'_>,
     regions: &Regions,
     sink: &mut dyn FnMut(Entry) -> Result<(), String>,
-) -> Result<u64, ListError> {
-    let text = std::str::from_utf8(bytes).map_err(|error| ListError(format!("{}: {error}", path.display())))?;
+) -> Result<Unplaced, ListError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| {
+        let what = "it is not a text in UTF-8: a list is text, CSV or JSON, not packed";
+        ListError(format!("{}: {what}", path.display()))
+    })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut reading = Reading { path, origins, regions, sink, without_region: 0, errors: Vec::new() };
+    let mut reading = Reading { path, origins, regions, sink, unplaced: Unplaced::default(), errors: Vec::new() };
     if text.trim_start().starts_with(['[', '{']) {
         json::read(text, values, &mut reading);
     } else {
         text::read(text, values, &mut reading);
     }
-    if reading.errors.is_empty() { Ok(reading.without_region) } else { Err(ListError(reading.errors.join("\n"))) }
+    if reading.errors.is_empty() { Ok(reading.unplaced) } else { Err(ListError(reading.errors.join("\n"))) }
 }
 
-/// The error of a prefix that is listed with two regions.
-pub(crate) fn one_region(entry: &Entry, before: RegionId) -> Result<(), String> {
-    let Entry { prefix, region, .. } = entry;
-    if *region == before {
+/// Entries that lead to no region.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Unplaced {
+    /// How many.
+    pub(crate) count: u64,
+    /// The first, and the AS that no `[[origin]]` has.
+    pub(crate) first: Option<(IpNet, u32)>,
+}
+
+impl Unplaced {
+    /// "2 prefixes: no [[origin]] has their AS (192.0.2.0/24 of AS64999 is the first)"
+    pub(crate) fn told(&self) -> Option<String> {
+        let (prefix, origin) = self.first?;
+        let many = if self.count == 1 { "1 prefix".to_owned() } else { format!("{} prefixes", self.count) };
+        Some(format!("{many} left out: no [[origin]] has their AS (the first is {prefix} of AS{origin})"))
+    }
+}
+
+/// The error of what is listed with two regions: a prefix, or an AS.
+pub(crate) fn one_region(what: &impl std::fmt::Display, region: RegionId, before: RegionId) -> Result<(), String> {
+    if region == before {
         return Ok(());
     }
-    Err(format!("{prefix} is in region {region} here and in region {before} further up; keep one"))
+    Err(format!("{what} is in region {region} here and in region {before} further up; keep one"))
 }
 
 /// What the readers of the formats share.
@@ -122,7 +142,7 @@ struct Reading<'a> {
     origins: Origins<'a>,
     regions: &'a Regions,
     sink: &'a mut dyn FnMut(Entry) -> Result<(), String>,
-    without_region: u64,
+    unplaced: Unplaced,
     errors: Vec<String>,
 }
 
@@ -149,8 +169,9 @@ impl Reading<'_> {
         let prefix = prefix(text)?;
         match value {
             (Some(region), origin_as) => (self.sink)(Entry { prefix, region, origin_as }),
-            (None, _) => {
-                self.without_region += 1;
+            (None, origin_as) => {
+                self.unplaced.count += 1;
+                self.unplaced.first = self.unplaced.first.or(origin_as.map(|origin| (prefix, origin)));
                 Ok(())
             }
         }
@@ -168,9 +189,7 @@ impl Reading<'_> {
         }
         let region =
             text.parse().map(RegionId).map_err(|_| format!("region = {}: a region is 0..=65535", quoted(text)))?;
-        if !self.regions.contains(region) {
-            return Err(format!("region = {region}: the topology has no such region"));
-        }
+        self.regions.known(region)?;
         Ok((Some(region), None))
     }
 }

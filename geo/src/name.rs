@@ -64,6 +64,10 @@ impl CanonicalName {
         if name.len() > 3 * NAME_BYTES_MAX {
             return Err(NameError::TooLong);
         }
+        // Most are canonical as they are.
+        if name.len() <= NAME_BYTES_MAX && is_plain(path) {
+            return Ok(Self { text: name.to_owned(), content_server });
+        }
         let mut text = String::with_capacity(name.len());
         text.push_str(server);
         text.push('/');
@@ -267,6 +271,20 @@ fn content_server_number(segment: &str) -> Result<u32, NameError> {
     digits.parse().map_err(|_| NameError::NotAFile)
 }
 
+/// Whether a path is canonical as it is, told in one look: nothing is encoded, no segment is empty, begins with a dot or has
+/// parameters. Others may be canonical, too.
+fn is_plain(path: &str) -> bool {
+    let mut before = b'/';
+    for byte in path.bytes() {
+        let first = before == b'/';
+        if !PLAIN[usize::from(byte)] || (first && matches!(byte, b'/' | b'.')) {
+            return false;
+        }
+        before = byte;
+    }
+    before != b'/'
+}
+
 /// Appends `path` to `text` with its percent-encodings normalised.
 fn normalize(path: &str, text: &mut String) -> Result<(), NameError> {
     let mut bytes = path.bytes();
@@ -281,9 +299,8 @@ fn normalize(path: &str, text: &mut String) -> Result<(), NameError> {
             text.push(char::from(byte));
             continue;
         }
-        let high = bytes.next().and_then(hex_digit).ok_or(NameError::BadEncoding)?;
-        let low = bytes.next().and_then(hex_digit).ok_or(NameError::BadEncoding)?;
-        let decoded = high * 16 + low;
+        let digits = bytes.next().zip(bytes.next()).ok_or(NameError::BadEncoding)?;
+        let decoded = decode_hex(digits.into()).ok_or(NameError::BadEncoding)?;
         if decoded.is_ascii() {
             check_utf8(&mut beyond_ascii)?;
         } else {
@@ -294,9 +311,7 @@ fn normalize(path: &str, text: &mut String) -> Result<(), NameError> {
         } else if matches!(decoded, b'/' | b'\\' | 0..=0x1f | 0x7f) {
             return Err(NameError::EncodedDelimiter);
         } else {
-            text.push('%');
-            text.push(char::from(HEX[usize::from(high)]));
-            text.push(char::from(HEX[usize::from(low)]));
+            push_encoded(decoded, text);
         }
     }
     check_utf8(&mut beyond_ascii)
@@ -320,6 +335,18 @@ fn check_segment(segment: &str) -> Result<(), NameError> {
     }
 }
 
+/// The byte that two hexadecimal digits are.
+pub(crate) fn decode_hex([high, low]: [u8; 2]) -> Option<u8> {
+    Some(hex_digit(high)? * 16 + hex_digit(low)?)
+}
+
+/// Appends a byte as `%XX`, in upper case.
+pub(crate) fn push_encoded(byte: u8, text: &mut String) {
+    text.push('%');
+    text.push(char::from(HEX[usize::from(byte >> 4)]));
+    text.push(char::from(HEX[usize::from(byte & 15)]));
+}
+
 fn hex_digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
@@ -330,7 +357,7 @@ const fn is_unreserved(byte: u8) -> bool {
 }
 
 /// `pchar` of RFC 3986, section 3.3, or the slash between segments.
-const fn is_path_character(byte: u8) -> bool {
+pub(crate) const fn is_path_character(byte: u8) -> bool {
     is_unreserved(byte)
         || matches!(
             byte,
@@ -350,6 +377,17 @@ const fn is_site_query_byte(byte: u8) -> bool {
 }
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
+
+/// Bytes that mean nothing but themselves.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        plain[byte as usize] = is_path_character(byte) && byte != b';';
+        byte += 1;
+    }
+    plain
+};
 
 #[cfg(test)]
 mod tests {
@@ -529,6 +567,16 @@ mod tests {
                 prop_assert_eq!(CanonicalName::from_written(name.as_str()).unwrap(), name.clone());
                 prop_assert_eq!(CanonicalName::for_site(7, name.path(), None).unwrap(), name.clone());
                 prop_assert_eq!(CanonicalName::parse(name.as_str()).unwrap().content_id(), name.content_id());
+            }
+        }
+
+        #[test]
+        fn what_is_plain_at_a_look_is_so_by_the_rules(path in hostile_path()) {
+            if let Some(rest) = path.strip_prefix("/c7/").filter(|rest| is_plain(rest)) {
+                let mut text = String::new();
+                normalize(rest, &mut text).unwrap();
+                prop_assert_eq!(&text, rest);
+                prop_assert!(rest.split('/').all(|segment| check_segment(segment).is_ok()));
             }
         }
 

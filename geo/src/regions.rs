@@ -87,6 +87,15 @@ impl Regions {
         self.index.get(usize::from(region.0)).is_some_and(|&at| at != ABSENT)
     }
 
+    /// As [`Regions::contains`], for what names a region.
+    ///
+    /// # Errors
+    ///
+    /// "region = 9: the topology has no such region"
+    pub(crate) fn known(&self, region: RegionId) -> Result<(), String> {
+        if self.contains(region) { Ok(()) } else { Err(format!("region = {region}: the topology has no such region")) }
+    }
+
     /// All of them, in order of id.
     pub fn iter(&self) -> impl Iterator<Item = RegionId> {
         self.places.iter().map(|(id, _)| *id)

@@ -34,11 +34,12 @@ use ipnet::IpNet;
 use crate::client::{Client, Server};
 use crate::engine::{Inputs, InputsError, Loaded};
 use crate::file::{Followed, Look};
+use crate::follow::Metrics;
 use crate::geoip;
 use crate::lists::{self, Config as List};
 use crate::regions::Regions;
 use crate::route::SessionClass;
-use crate::table::{Found, Source, Table};
+use crate::table::{Source, Table};
 use crate::topology::{RegionId, Topology, Watched};
 pub use order::{RegionList, Standing, place_among_clients};
 
@@ -197,12 +198,12 @@ impl Resolver {
         let table = &*self.table;
         let client = client.to_canonical();
         let found = table.lookup(client);
-        let is_prefix = |found: &Found| table.prefix(*found).is_some();
-        let chain = std::iter::successors(found.filter(is_prefix), |found| table.covering(*found));
+        let chain =
+            std::iter::successors(found.filter(|found| found.is_prefix()), |found| table.covering(client, *found));
         let chain = chain.map(|found| (found, table.leaf(found)));
         let base = || table.base(client).map(|found| (found, table.leaf(found)));
         let (regions, told) = order::order(client, &self.regions, &chain, base, standing);
-        let evidence = told.map(|found| (table.prefix(found), &table.leaf(found).source));
+        let evidence = told.map(|found| (table.prefix(client, found), &table.leaf(found).source));
         let evidence = match evidence {
             Some((Some(prefix), Source::Rule)) => Evidence::Rule(prefix),
             Some((Some(prefix), _)) => Evidence::Prefix(prefix),
@@ -226,7 +227,8 @@ impl From<InputsError> for ResolverError {
 
 /// Loads the resolver and follows its files and the topology (every second); a source that turns bad is
 /// refused with one WARN and the running table stays. A changed file is in use within three seconds. The
-/// task ends when the table is dropped. Of a server's table, `copy` is the file of the last good one.
+/// task ends when the table is dropped. Of a server's table, `copy` is the file of the last good one, and `registry` gets
+/// the metrics of following it.
 ///
 /// # Errors
 ///
@@ -235,10 +237,12 @@ pub async fn follow(
     sources: Sources,
     topology: Watched,
     copy: Option<PathBuf>,
+    registry: &prometheus::Registry,
 ) -> Result<Arc<ArcSwap<Resolver>>, ResolverError> {
     sources.check()?;
     if let Some(server) = &sources.server {
-        return remote::follow(server, copy, topology).await;
+        let metrics = Metrics::register(registry).map_err(|error| ResolverError(error.to_string()))?;
+        return remote::follow(server, copy, topology, metrics).await;
     }
     let mut following = Following::of(sources, topology);
     let (following, resolver) = tokio::task::spawn_blocking(move || {

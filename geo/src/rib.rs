@@ -69,7 +69,7 @@ pub struct Rib {
     /// Changed prefixes that are kept, beyond as many as there are prefixes.
     dirty_max: usize,
     settled: bool,
-    /// How long routers that are not connected are waited for.
+    /// How long routers that are not connected are waited for: with a saved table never shorter than without one.
     patience: Duration,
     /// Prefixes that a walk looks at in one go.
     slice: usize,

@@ -18,6 +18,8 @@ mod publish;
 pub(crate) mod report;
 mod routes;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -28,8 +30,9 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::Context;
 use daemon::admin::{self, Readiness};
 use daemon::drain::Drain;
+use daemon::folder::DataFolder;
 use daemon::http;
-use daemon::process::{self, Process};
+use daemon::process::Process;
 use daemon::tokens::Tokens;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -39,6 +42,7 @@ use crate::bmp;
 use crate::client::TABLE_BYTES_MAX;
 use crate::engine::{Engine, Loaded};
 use crate::file;
+use crate::table::Writer;
 use crate::topology::Topology;
 use crate::wire::{Changes, Position, Resolved};
 pub use config::Config;
@@ -47,16 +51,13 @@ use metrics::Metrics;
 use publish::Publisher;
 use sources::Sources;
 
-/// Runs the process: `geo serve --config FILE [--check]`.
+/// Runs the process: `geo serve --config FILE`.
 ///
 /// # Errors
 ///
 /// Why it did not start.
-pub fn run(file: &Path, check_only: bool) -> anyhow::Result<ExitCode> {
+pub fn run(file: &Path) -> anyhow::Result<ExitCode> {
     let config: Config = daemon::config::load(file)?;
-    if check_only {
-        return Ok(process::checked(&check(&config)));
-    }
     let process = Process::begin(&config.log, 0)?;
     let (drain, drain_s) = (process.drain().clone(), config.drain_s);
     process.run(start(Some(file.to_owned()), config, drain), drain_s)
@@ -84,8 +85,8 @@ pub struct Running {
 pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyhow::Result<Running> {
     let problems = config.problems();
     anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n"));
-    std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
-    let tokens = Tokens::load(&config.tokens)?;
+    let folder = DataFolder::open(&config.data)?;
+    let tokens = Tokens::follow(&config.tokens, &drain)?;
     let topology = crate::watch::follow(config.topology.clone(), Some(config.data.join("topology.toml"))).await?;
     let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
     readiness.expect("table");
@@ -119,7 +120,11 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     let queue = live::Queue { updates, _open: sink };
     drain.spawn(live::step(Arc::clone(&live), queue, metrics.clone(), readiness, drain.clone()));
     drain.spawn(live::follow(Arc::clone(&live), sources, known, metrics.clone(), drain.clone()));
-    drain.spawn(live::save(Arc::clone(&live), table, Duration::from_secs(config.publish.save_s), drain.clone()));
+    let saving = live::save(Arc::clone(&live), table, Duration::from_secs(config.publish.save_s), drain.clone());
+    drain.spawn(async move {
+        saving.await;
+        drop(folder);
+    });
     let request = Duration::from_secs(config.limits.request_s);
     let limits = http::Limits {
         connections_max: config.limits.connections_max,
@@ -148,7 +153,7 @@ fn bind(drain: &Drain, key: &str, address: SocketAddr) -> anyhow::Result<TcpList
     listener.with_context(|| format!("{key}: cannot listen on {address}"))
 }
 
-/// Reads everything, and what was saved.
+/// Reads everything, and what was saved. When a source cannot be used, what was saved stands until it can.
 fn begin(
     file: Option<PathBuf>,
     config: Config,
@@ -156,8 +161,9 @@ fn begin(
     saved: &Path,
 ) -> anyhow::Result<(Sources, Engine)> {
     let mut sources = Sources::of(file, config, topology);
-    let loaded = sources.read()?;
+    let sizes = saved.with_file_name("sizes.json");
     file::remove_temporaries(saved);
+    file::remove_temporaries(&sizes);
     let saved = match file::read_bounded(saved, TABLE_BYTES_MAX as u64) {
         Ok(bytes) => Some(bytes),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -166,7 +172,19 @@ fn begin(
             None
         }
     };
+    // A table that is damaged is nothing to stand on while sources are refused.
+    let stands = saved.as_deref().is_some_and(|bytes| Writer::decode(bytes).is_ok());
+    sources.remember(sizes, stands);
+    let (loaded, why) = match sources.read() {
+        Ok(loaded) => (loaded, None),
+        Err(why) => (sources.read_partly(&why)?, Some(why)),
+    };
     let engine = Engine::start(loaded, saved.as_deref(), epoch(), Instant::now());
+    if let Some(why) = why {
+        // Without a table to stand on, half of the sources are no table either.
+        anyhow::ensure!(engine.is_published(), "{why}");
+        tracing::warn!(%why, "a source cannot be used: the saved table stands until it can");
+    }
     Ok((sources, engine))
 }
 
@@ -176,27 +194,43 @@ pub(crate) fn epoch() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Everything that is wrong with a config and the files it names; binds nothing.
+/// Everything that is wrong with a config and the files it names, and what of them does not count; binds nothing.
 #[must_use]
-pub fn check(config: &Config) -> Vec<String> {
-    let mut problems = config.problems();
+pub fn check(config: &Config) -> Answer {
+    let (mut problems, mut left_out) = (config.problems(), Vec::new());
     problems.extend(daemon::telemetry::check(&config.log).err().map(|error| error.to_string()));
     problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
-    match topology(config) {
-        Err(problem) => problems.push(problem),
-        Ok(topology) => {
-            let read = Loaded::read(&config.inputs(), &topology);
-            problems.extend(read.err().into_iter().flat_map(|error| lines(&error.to_string())));
+    problems.extend(daemon::folder::check(&config.data).err().map(|error| error.to_string()));
+    let inputs = config.inputs();
+    match topology(&config.topology) {
+        Err(problem) => {
+            problems.push(problem);
+            // Without regions only the files can be looked at.
+            let files = inputs.files().into_iter().filter_map(|file| Some((file, std::fs::File::open(file).err()?)));
+            problems.extend(files.map(|(file, error)| format!("{}: {error}", file.display())));
         }
+        Ok(topology) => match Loaded::read(&inputs, &topology) {
+            Err(error) => problems.extend(lines(&error.to_string())),
+            Ok(loaded) => left_out = loaded.left_out(),
+        },
     }
-    problems
+    let good = problems.is_empty();
+    let told = left_out.iter().map(|what| format!("note: {what}\n"));
+    let end = if good { "ok\n".to_owned() } else { problems.iter().map(|problem| format!("{problem}\n")).collect() };
+    let json = serde_json::json!({ "ok": good, "problems": problems, "left_out": left_out });
+    Answer { text: told.chain([end]).collect(), json, good }
 }
 
-/// The topology that a config names, as it is now.
-pub(crate) fn topology(config: &Config) -> Result<Topology, String> {
-    let file = config.topology.display();
-    let text = std::fs::read_to_string(&config.topology).map_err(|error| format!("topology {file}: {error}"))?;
-    Topology::parse(&text).map_err(|error| format!("topology {file}: {error}"))
+/// The topology of a file, as it is now.
+pub(crate) fn topology(file: &Path) -> Result<Topology, String> {
+    let about = file.display();
+    let text = std::fs::read_to_string(file).map_err(|error| format!("topology {about}: {error}"))?;
+    Topology::parse(&text).map_err(|error| format!("topology {about}: {error}"))
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn lines(text: &str) -> Vec<String> {

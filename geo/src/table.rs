@@ -13,7 +13,8 @@
 //! # Invariants
 //!
 //! - A reader sees, for each address, what was so before a change or after it, and nothing in between. Different addresses of
-//!   one changed prefix may differ for as long as the change takes (microseconds).
+//!   one changed prefix may differ for as long as the change takes (microseconds). Prefixes are in two tries, so an address may
+//!   miss what covers it when that moves from one to the other and back while a single lookup is under way.
 //! - A [`Found`] stays good as long as its table: entries are never used for another prefix.
 //! - One writer. What it leaves behind grows slowly and is gone after a rebuild ([`Writer::wants_rebuild`]).
 //!
@@ -24,15 +25,16 @@
 //!
 //! | | |
 //! |---|---|
-//! | an IPv4 address of a prefix | 57 ns, 1/4.4 of prefix-trie (in other runs 34 ns, 1/5.6) |
-//! | an IPv6 address of a prefix | 403 ns, 1/1.3 of prefix-trie (264 ns, 1/1.8) |
-//! | rebuild | 51 ms |
-//! | change | 0.2 to 2 us, p99 below 3; a /8 of IPv4 120 us, p99 340; 2a0e::/16 with all it has 1.7 ms |
-//! | file | 6.9 MB, 2.8 MB by gzip; loaded in 109 ms, without the base in 56 |
-//! | RAM | 80 MiB, with the base 98 |
+//! | an IPv4 address of a prefix | 24 to 32 ns, 1/9.2 to 1/13 of prefix-trie; its leaf as well: 80 to 150 ns |
+//! | an IPv6 address of a prefix | 163 to 300 ns, 1/2.2 to 1/2.9 of prefix-trie; its leaf as well: 244 to 430 ns |
+//! | rebuild | 44 ms, 101 of processor time, on two threads |
+//! | change | 0.1 to 3 us; a /8 of IPv4 90 to 150 us; 2a0e::/16 below 1 us |
+//! | file | 6.9 MB, 2.8 MB by gzip; loaded in 54 ms, 84 of processor time |
+//! | RAM | 72 MiB, with the base 79 |
 //!
-//! Contestants take turns every 4,096 addresses, so each finds little of its own in the caches. Huge pages brought IPv4 from
-//! 1/3.4 to here; 16 bits of root in the place of 24 (22 MiB) were slower, 189 against 92 ns. It is not known what bounds it now.
+//! Medians of several runs, the milliseconds on an idle machine. A lookup alone waits for memory 130 to 170 ns, whether in
+//! 8 MiB or in 64: contestants leave nothing in the caches. What counts is how many lookups overlap, so there are few
+//! instructions in one, no guess that can be wrong and little to store.
 
 mod arena;
 mod base;
@@ -45,6 +47,7 @@ mod trie;
 mod writer;
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -56,7 +59,7 @@ pub use base::{Base, NOTHING, Ranges};
 pub use codec::{DecodeError, Stamp};
 use key::bits;
 pub use leaf::{CANDIDATES_MAX, Candidate, DENIED_MAX, Leaf, Source};
-use prefixes::Prefixes;
+use prefixes::{Entry, Prefixes};
 pub use writer::{Content, Leaves, Writer};
 
 /// What is known of every address. Shared by its [`Writer`], which changes it in place, and readers.
@@ -71,21 +74,43 @@ pub struct Table {
     base: Base,
 }
 
-/// What was found for a client; of one table.
+/// What was found for a client; of one table. It is one word, so that lookups of many clients overlap: with the client in it, each
+/// took twice as long. What it was found for comes along where it is asked for.
+///
+/// ```text
+///   bit 31: of the base, 30: of IPv6   0..30: an entry of the family, or a number of the base; not 0
+/// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub struct Found {
-    /// In canonical form.
-    client: IpAddr,
-    at: At,
+pub struct Found(NonZeroU32);
+
+impl Found {
+    /// Whether a prefix was found; else it is a range of the base.
+    #[must_use]
+    #[inline]
+    pub const fn is_prefix(self) -> bool {
+        self.0.get() & BASE == 0
+    }
+
+    /// None for 0.
+    #[inline]
+    const fn new(number: u32, flags: u32) -> Option<Self> {
+        if number == 0 {
+            return None;
+        }
+        match NonZeroU32::new(number | flags) {
+            Some(word) => Some(Self(word)),
+            None => None,
+        }
+    }
+
+    #[inline]
+    const fn number(self) -> u32 {
+        self.0.get() & !(BASE | V6)
+    }
 }
 
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-enum At {
-    /// An entry of the client's family.
-    Prefix(u32),
-    /// A number of the base.
-    Base(u32),
-}
+const BASE: u32 = 1 << 31;
+const V6: u32 = 1 << 30;
 
 /// How much a table has.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Serialize)]
@@ -112,50 +137,72 @@ impl Table {
     #[must_use]
     #[inline]
     pub fn lookup(&self, client: IpAddr) -> Option<Found> {
-        let client = client.to_canonical();
-        let entry = match client {
-            IpAddr::V4(client) => self.v4.get_v4(client.into()),
-            IpAddr::V6(client) => self.v6.get(client.into()),
+        let key = match client {
+            IpAddr::V4(client) => return self.lookup_v4(client.into()),
+            IpAddr::V6(client) => u128::from(client),
         };
-        match entry {
-            0 => self.base_of(client),
-            entry => Some(Found { client, at: At::Prefix(entry) }),
+        if key >> 32 == 0xffff {
+            return self.lookup_v4(key as u32);
         }
+        Found::new(self.v6.deep(key), V6).or_else(|| self.beneath_v6(key))
+    }
+
+    #[inline]
+    fn lookup_v4(&self, client: u32) -> Option<Found> {
+        Found::new(self.v4.deep_v4(client), 0).or_else(|| self.beneath_v4(client))
+    }
+
+    /// Apart, as is the next: what is always gone through stays small.
+    #[inline(never)]
+    fn beneath_v4(&self, client: u32) -> Option<Found> {
+        let key = u128::from(client) << 96;
+        // Where nothing is on top any more, something may have come below since it was looked for there.
+        let prefix = Found::new(self.v4.top(key), 0).or_else(|| Found::new(self.v4.deep_v4(client), 0));
+        prefix.or_else(|| Found::new(self.base.number(true, key), BASE))
+    }
+
+    #[inline(never)]
+    fn beneath_v6(&self, key: u128) -> Option<Found> {
+        let prefix = Found::new(self.v6.top(key), V6).or_else(|| Found::new(self.v6.deep(key), V6));
+        prefix.or_else(|| Found::new(self.base.number(false, key), BASE | V6))
     }
 
     /// What is said there. Of a `Found` of another table it is some leaf or an empty one.
     #[must_use]
     #[inline]
     pub fn leaf(&self, found: Found) -> &Leaf {
-        let leaf = match found.at {
-            At::Prefix(entry) => self.prefixes(found.client).entry(entry).and_then(|entry| self.leaf_at(entry.leaf)),
-            At::Base(number) => self.base.leaf(number),
+        let leaf = match self.entry(found) {
+            Some(entry) => self.leaf_at(entry.leaf),
+            None if found.is_prefix() => None,
+            None => self.base.leaf(found.number()),
         };
         leaf.unwrap_or(&EMPTY)
     }
 
-    /// The prefix that was found; None for a range of the base.
+    /// The prefix that was found for this client; None for a range of the base.
     #[must_use]
-    pub fn prefix(&self, found: Found) -> Option<IpNet> {
-        let At::Prefix(entry) = found.at else { return None };
-        let entry = self.prefixes(found.client).entry(entry)?;
-        Some(IpNet::new(found.client, entry.len).ok()?.trunc())
+    pub fn prefix(&self, client: IpAddr, found: Found) -> Option<IpNet> {
+        let entry = self.entry(found)?;
+        Some(IpNet::new(client.to_canonical(), entry.len).ok()?.trunc())
     }
 
-    /// The next shorter prefix that has the address. None when there is no other; the base is not among them.
+    /// The next shorter prefix that has this client, for which the one was found. None when there is no other; the base is not among
+    /// them.
     #[must_use]
-    pub fn covering(&self, found: Found) -> Option<Found> {
-        let At::Prefix(entry) = found.at else { return None };
-        match self.prefixes(found.client).covering(entry, bits(found.client)) {
-            0 => None,
-            entry => Some(Found { client: found.client, at: At::Prefix(entry) }),
+    pub fn covering(&self, client: IpAddr, found: Found) -> Option<Found> {
+        if !found.is_prefix() {
+            return None;
         }
+        let covering = self.prefixes(found).covering(found.number(), bits(client.to_canonical()));
+        Found::new(covering, found.0.get() & V6)
     }
 
     /// What the base says of the address, also where a prefix hides it.
     #[must_use]
     pub fn base(&self, client: IpAddr) -> Option<Found> {
-        self.base_of(client.to_canonical())
+        let client = client.to_canonical();
+        let v4 = client.is_ipv4();
+        Found::new(self.base.number(v4, bits(client)), BASE | if v4 { 0 } else { V6 })
     }
 
     /// How much there is. Takes microseconds.
@@ -179,16 +226,18 @@ impl Table {
     }
 
     #[inline]
-    fn base_of(&self, client: IpAddr) -> Option<Found> {
-        match self.base.number(client) {
-            0 => None,
-            number => Some(Found { client, at: At::Base(number) }),
-        }
+    fn entry(&self, found: Found) -> Option<Entry> {
+        if found.is_prefix() { self.prefixes(found).entry(found.number()) } else { None }
     }
 
     #[inline]
-    fn prefixes(&self, client: IpAddr) -> &Prefixes {
-        if client.is_ipv4() { &self.v4 } else { &self.v6 }
+    fn prefixes(&self, found: Found) -> &Prefixes {
+        self.family(found.0.get() & V6 == 0)
+    }
+
+    #[inline]
+    const fn family(&self, v4: bool) -> &Prefixes {
+        if v4 { &self.v4 } else { &self.v6 }
     }
 
     #[inline]

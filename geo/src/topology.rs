@@ -16,6 +16,7 @@ mod origin;
 mod pattern;
 mod problems;
 mod servers;
+mod signing;
 mod sites;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ use crate::name::{CanonicalName, ContentId};
 use crate::placement::{self, Candidate, Weight};
 use document::Document;
 use pattern::Pattern;
+pub use signing::{Covers, KEY_ID_BYTES_MAX, SignedLinks, Signing, is_key_id};
 
 /// A region's number, the 4 of `sun4-2-1`.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Deserialize, serde::Serialize)]
@@ -52,6 +54,8 @@ pub struct Topology {
     pub default_region: RegionId,
     /// Where files come from.
     pub content_servers: ContentServers,
+    /// Keys of signed links; there when a class signs.
+    pub signing: Option<Signing>,
     /// In order of id.
     pub regions: Vec<Region>,
     /// In the document's order; the first whose pattern matches a file counts.
@@ -92,6 +96,9 @@ pub struct ContentServers {
     pub url: String,
     /// Inclusive ranges of allowed numbers, ascending, disjoint.
     pub numbers: Vec<(u32, u32)>,
+    /// Where clients reach content servers themselves, `https://cs{number}.example.org`: links to heavy files that no cache
+    /// of the client's region holds lead there. None: through the owner sun, as all others.
+    pub public: Option<String>,
 }
 
 /// A place with suns and caches.
@@ -210,6 +217,11 @@ pub struct Class {
     pub uploads: Option<Uploads>,
     /// Which pages may read the files by script, and what of the headers.
     pub cors: Option<Cors>,
+    /// Most of what all files may take of a sun's questions to one content server, of those that wait, and of the bytes that
+    /// fills hold, 0.01..=1: the rest is kept for other classes. Default 0.75 for heavy content, 1 for light.
+    pub share_max: f64,
+    /// Its files are served to clients with signed links only, made so. None: links are plain.
+    pub signed: Option<SignedLinks>,
     patterns: Vec<Pattern>,
 }
 
@@ -317,11 +329,18 @@ impl Topology {
     }
 
     /// The class of a file asked for under `/c...`: the first that matches, else the one named "default", which
-    /// has the default of every setting. Linear in the number of patterns and in the length of the name.
+    /// has the default of every setting. However the name is spelled: see the module `pattern`. Linear in the number of
+    /// patterns and in the length of the name.
     #[must_use]
     pub fn class_of(&self, name: &CanonicalName) -> &Class {
-        let name = name.without_query();
-        self.classes.iter().find(|class| class.matches(name)).unwrap_or(&self.default_class)
+        let name = pattern::form(name.without_query());
+        let bare = pattern::without_parameters(&name);
+        let matches = |class: &&Class| {
+            // Who asks for /a.mp4;x may get /a.mp4, and is not to get it without a signature.
+            let bare = bare.as_deref().filter(|_| class.signed.is_some());
+            class.matches(&name) || bare.is_some_and(|bare| class.matches(bare))
+        };
+        self.classes.iter().find(matches).unwrap_or(&self.default_class)
     }
 
     /// The class of a file as it was asked for: by a site's URL, or under `/c...` when there is no site.
@@ -352,7 +371,8 @@ impl Site {
     /// [`Policy::Rfc`] and otherwise the default of every setting.
     #[must_use]
     pub fn class_of(&self, path: &str) -> &Class {
-        self.classes.iter().find(|class| class.matches(path)).unwrap_or(&self.default_class)
+        let path = pattern::form(path);
+        self.classes.iter().find(|class| class.matches(&path)).unwrap_or(&self.default_class)
     }
 }
 
@@ -371,6 +391,15 @@ impl ContentServers {
     pub fn url_of(&self, name: &CanonicalName) -> Option<String> {
         let number = name.content_server().to_string();
         self.serves(name).then(|| format!("{}{}", self.url.replace("{number}", &number), name.path_and_query()))
+    }
+
+    /// A file's address for clients at its content server itself, where there is one and it has the scheme: a page that
+    /// came with TLS follows no link without.
+    #[must_use]
+    pub fn public_url_of(&self, scheme: Scheme, name: &CanonicalName) -> Option<String> {
+        let public = self.public.as_ref().filter(|url| scheme == Scheme::Http || url.starts_with("https://"))?;
+        let number = name.content_server().to_string();
+        self.serves(name).then(|| format!("{}{}", public.replace("{number}", &number), name.path_and_query()))
     }
 
     /// Whether [`ContentServers::url_of`] the file is anything.
@@ -398,6 +427,18 @@ impl Region {
         placement::order(content, &self.cache_candidates).into_iter().map(|index| &self.caches[index]).collect()
     }
 
+    /// The places in [`Region::suns`] of those that keep the file: owner first.
+    #[must_use]
+    pub fn sun_places(&self, content: ContentId) -> Vec<usize> {
+        placement::order(content, &self.sun_candidates)
+    }
+
+    /// The place in [`Region::suns`] of the one that keeps the file.
+    #[must_use]
+    pub fn owner_place(&self, content: ContentId) -> Option<usize> {
+        placement::owner(content, &self.sun_candidates)
+    }
+
     /// The sun that keeps the file.
     #[must_use]
     pub fn owner(&self, content: ContentId) -> Option<&Sun> {
@@ -422,17 +463,20 @@ impl Server {
     /// left out where it is the scheme's own. Nothing when the server has no port for the scheme.
     #[must_use]
     pub fn link(&self, scheme: Scheme, name: &CanonicalName) -> Option<String> {
+        self.origin(scheme).map(|origin| format!("{origin}/{name}"))
+    }
+
+    /// What its links begin with: `https://sun4-2-1.example.org`, the port left out where it is the scheme's own.
+    /// Nothing when the server has no port for the scheme.
+    #[must_use]
+    pub fn origin(&self, scheme: Scheme) -> Option<String> {
         let port = self.port(scheme)?;
         let (scheme, usual) = match scheme {
             Scheme::Https => ("https", 443),
             Scheme::Http => ("http", 80),
         };
         let host = &self.host;
-        Some(if port == usual {
-            format!("{scheme}://{host}/{name}")
-        } else {
-            format!("{scheme}://{host}:{port}/{name}")
-        })
+        Some(if port == usual { format!("{scheme}://{host}") } else { format!("{scheme}://{host}:{port}") })
     }
 
     /// Its port for links of a scheme; none when there are no such links.
@@ -446,7 +490,13 @@ impl Server {
 }
 
 impl Class {
-    /// Whether one of its patterns matches.
+    /// Whether there can be files of a content server in it, as far as its own patterns say.
+    fn reaches(&self, content_server: u32) -> bool {
+        let folder = format!("c{content_server}/");
+        self.patterns.iter().any(|pattern| pattern.reaches(&folder))
+    }
+
+    /// Whether one of its patterns matches a name or path in the form of [`pattern::form`].
     fn matches(&self, name: &str) -> bool {
         self.patterns.iter().any(|pattern| pattern.matches(name))
     }

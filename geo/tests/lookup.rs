@@ -28,7 +28,13 @@ fn programs_are_told_in_json() {
 
 #[test]
 fn what_is_wrong_is_said_and_the_status_is_1() {
-    check(&["8.8.8"], 1, "", "geo: \"8.8.8\": give an address, 192.0.2.1 or 2001:db8::1: invalid IP address syntax\n");
+    let no_address = "geo: \"8.8.8\": give an address, 192.0.2.1 or 2001:db8::1\n";
+    check(&["8.8.8"], 1, "", no_address);
+    check(&["8.8.8", "8.8.8.8"], 1, "ADDRESS  REGIONS  EVIDENCE\n8.8.8.8  4 5      default\n", no_address);
+    let no_region = r#"{"error": "countries: \"RU\" = 6: the topology has no such region"}"#;
+    let (status, output, _) = geo_with("good.toml", &["8.8.8.8", "--country", "RU=6", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!((status, told), (1, serde_json::from_str(no_region).unwrap()));
     let no_region = "geo: {folder}/bad:1: region = 9: the topology has no such region\n";
     check(&["8.8.8.8", "--prefixes", "{folder}/bad"], 1, "", no_region);
     let no_file = "geo: {folder}/none: No such file or directory (os error 2)\n";

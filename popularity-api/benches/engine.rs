@@ -3,6 +3,7 @@
 //! ```text
 //!   --pairs N     pairs of the large table, default 10,000,000, at most 5,000,000 a region; 100,000,000 take 4 GB
 //!                 and about 7 while they are read from their snapshot
+//!   --beside      no large table: the rates alone, and those of redb and of a Redis Cluster
 //! ```
 //!
 //! Names are 40 bytes long, batches have 1,000 entries: what suns send. Of the large table every file is rated by four
@@ -10,12 +11,23 @@
 //! says the same as an idle one; what waits for the disk or for others is in seconds of the clock, and marked.
 //! Figures are lines of Markdown; progress goes to the standard error.
 
+#[expect(unreachable_pub, unused_imports, reason = "the tests use all of it")]
+#[path = "../../tests/src/addresses.rs"]
+mod addresses;
+#[path = "beside/redis.rs"]
+mod beside;
+#[expect(dead_code, unreachable_pub, reason = "the tests use all of it")]
+#[path = "../../tests/src/redis_cluster.rs"]
+mod redis_cluster;
+
 use std::collections::HashSet;
 use std::hint::black_box;
+use std::io::Write;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use geo::RegionId;
+use popularity_api::encoding::{self, Encoding};
 use popularity_api::engine::batch::{Batch, Entry, Group};
 use popularity_api::engine::decay::{Decay, LANDMARK_MS, Rating};
 use popularity_api::engine::folder::{Disk, Folder};
@@ -36,7 +48,9 @@ fn main() -> anyhow::Result<()> {
         None => 10_000_000,
     };
     println!("| what | figure |\n|---|---|");
-    large(pairs)?;
+    if !arguments.iter().any(|argument| argument == "--beside") {
+        large(pairs)?;
+    }
     rates()
 }
 
@@ -66,8 +80,41 @@ fn rates() -> anyhow::Result<()> {
         }
         table.mark("sun4-1-1")
     });
+    packed(&bodies, &mut table)?;
     redb(&groups)?;
+    beside::redis(&groups)?;
     binlog(&groups)
+}
+
+/// The same bodies packed: what the API does with a body before and until it is counted, and what a server does to send it.
+fn packed(bodies: &[Vec<u8>], table: &mut Table) -> anyhow::Result<()> {
+    let gzip = |body: &Vec<u8>| -> std::io::Result<Vec<u8>> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(body)?;
+        encoder.finish()
+    };
+    let gzipped: Vec<Vec<u8>> = bodies.iter().map(gzip).collect::<Result<_, _>>()?;
+    let zstd: Vec<Vec<u8>> = bodies.iter().map(|body| encoding::pack(body)).collect::<Result<_, _>>()?;
+    let updates = bodies.len() * PER_BATCH;
+    let mut boot = 2_000_000;
+    for (name, how, packed) in [("zstd", Encoding::Zstd, &zstd), ("gzip", Encoding::Gzip, &gzipped)] {
+        per_second(&format!("pair updates, known files, from JSON packed with {name}"), updates, || {
+            boot += 1;
+            for (sequence, body) in (1..).zip(packed) {
+                let json = how.unpack(body, 32 << 20, |_| true).expect("it was packed above");
+                table.apply(&parsed(&json, Mark { boot, sequence }));
+            }
+            table.mark("sun4-1-1")
+        });
+    }
+    per_second("downloads packed with zstd by who reports them", updates, || {
+        bodies.iter().map(|body| encoding::pack(body).map_or(0, |packed| packed.len())).sum::<usize>()
+    });
+    let per_update = |bodies: &[Vec<u8>]| bodies.iter().map(Vec::len).sum::<usize>() as f64 / updates as f64;
+    for (name, bodies) in [("JSON", bodies), ("JSON, zstd", &zstd), ("JSON, gzip", &gzipped)] {
+        println!("| on the wire per pair update, {name} | {:.1} bytes |", per_update(bodies));
+    }
+    Ok(())
 }
 
 /// The same as a table of redb: name to two numbers, a transaction for 10,000 updates, not even written to disk.
@@ -188,7 +235,7 @@ fn questions(table: &mut Table) -> anyhow::Result<()> {
     anyhow::ensure!(names.iter().filter(|name| marked(name)).count() == names.len());
     let table = &*table;
     let carried = || {
-        let carried = table.carried(region, "cache2-1", 0.5, 10_000, |file| !held.contains(&file.content.prefix()));
+        let carried = table.carried(region, "cache2-1", 0.5, 10_000, |file, _| !held.contains(&file.content.prefix()));
         carried.best.len() + carried.held.len()
     };
     milliseconds("the same when that is noted, with the scores of what is held", carried);

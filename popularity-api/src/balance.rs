@@ -119,6 +119,33 @@ pub fn choose_with(eagerness: f64, busy: &[f64], draw: &mut impl FnMut(usize) ->
     if fraction(draw) < 0.5 + push / 2.0 { second } else { first }
 }
 
+/// The place of the server to take, of servers with a weight and so busy; at least one. The two are drawn by weight.
+///
+/// # Panics
+///
+/// When there is none to choose from.
+pub fn choose_weighted(servers: &[(u16, f64)], draw: &mut impl FnMut(usize) -> usize) -> usize {
+    if servers.len() == 1 {
+        return 0;
+    }
+    let first = draw_weighted(servers, usize::MAX, draw);
+    let second = draw_weighted(servers, first, draw);
+    let push = EAGERNESS * (servers[first].1 - servers[second].1);
+    if fraction(draw) < 0.5 + push / 2.0 { second } else { first }
+}
+
+/// One of them by weight, but not the one at `without`; those without weight as if they had the least.
+fn draw_weighted(servers: &[(u16, f64)], without: usize, draw: &mut impl FnMut(usize) -> usize) -> usize {
+    let others = servers.iter().enumerate().filter(|(index, _)| *index != without);
+    let weights = others.map(|(index, (weight, _))| (index, usize::from(*weight).max(1)));
+    let mut left = draw(weights.clone().map(|(_, weight)| weight).sum());
+    for (index, weight) in weights {
+        let Some(rest) = left.checked_sub(weight) else { return index };
+        left = rest;
+    }
+    0
+}
+
 /// A random number in 0..1.
 #[expect(clippy::cast_precision_loss, reason = "2^20 is exact")]
 pub fn fraction(draw: &mut impl FnMut(usize) -> usize) -> f64 {
@@ -162,8 +189,31 @@ mod tests {
     }
 
     #[test]
+    fn of_weighted_servers_the_less_busy_of_two_is_taken() {
+        let mut seed = 1_u64;
+        let mut shares = |servers: &[(u16, f64)]| {
+            let mut taken = vec![0; servers.len()];
+            for _ in 0..10_000 {
+                let place = choose_weighted(servers, &mut |below| {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    usize::try_from(seed >> 33).unwrap() % below
+                });
+                taken[place] += 1;
+            }
+            taken.iter().map(|count| (count + 250) / 500 * 5).collect::<Vec<_>>()
+        };
+        // Percent of the draws, to five.
+        assert_eq!(shares(&[(100, 1.0), (100, 1.0)]), [50, 50]);
+        assert_eq!(shares(&[(100, 1.0), (100, 1.25)]), [100, 0]);
+        assert_eq!(shares(&[(100, 1.0), (100, 1.0), (100, 1.0)]), [35, 35, 35]);
+        assert_eq!(shares(&[(200, 1.0), (100, 1.0), (100, 1.0)]), [40, 30, 30]);
+        assert_eq!(shares(&[(0, 1.0), (0, 1.0)]), [50, 50]);
+    }
+
+    #[test]
     fn one_server_needs_no_draw() {
         assert_eq!(choose(&[9.0], &mut |_| unreachable!()), 0);
+        assert_eq!(choose_weighted(&[(100, 9.0)], &mut |_| unreachable!()), 0);
     }
 
     #[test]

@@ -3,16 +3,20 @@
 //! Connections are pooled, proxy variables of the environment are not read, redirects are not followed; every
 //! call has a deadline and every answer a bound.
 
+mod copying;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::telemetry::causes;
 use geo::RegionId;
-use reqwest::Url;
+use reqwest::header::HeaderMap;
+use reqwest::{StatusCode, Url, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::wire;
+use crate::{encoding, wire};
+pub use copying::{Frames, StateAnswer};
 
 /// Where the API is and who asks. Cheap to clone.
 #[derive(Clone)]
@@ -65,13 +69,20 @@ impl Client {
         Ok(Self { http, base, token, timeout })
     }
 
-    /// `POST /v1/downloads`.
+    /// `POST /v1/downloads`. A batch above [`PACKED_FROM_BYTES`] goes packed.
     ///
     /// # Errors
     ///
     /// [`ClientError`], as every call.
     pub async fn report_downloads(&self, batch: &wire::DownloadsBatch) -> Result<wire::DownloadsAck, ClientError> {
-        self.post(&["downloads"], batch).await
+        let json = serde_json::to_vec(batch).map_err(|error| ClientError::Config(format!("the batch: {error}")))?;
+        let request = self.http.post(self.call(&["downloads"])).header(header::CONTENT_TYPE, "application/json");
+        let packed = (json.len() >= PACKED_FROM_BYTES).then(|| encoding::pack(&json).ok()).flatten();
+        let request = match packed {
+            Some(packed) => request.header(header::CONTENT_ENCODING, "zstd").body(packed),
+            None => request.body(json),
+        };
+        self.send(request).await
     }
 
     /// `GET /v1/regions/{region}/top`.
@@ -124,6 +135,20 @@ impl Client {
         self.post(&["regions", &region.to_string(), "caches", cache, "holdings"], report).await
     }
 
+    /// `POST /v1/regions/{region}/caches/{cache}/fetches`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
+    pub async fn note_fetch(
+        &self,
+        region: RegionId,
+        cache: &str,
+        note: &wire::FetchNote,
+    ) -> Result<wire::FetchAnswer, ClientError> {
+        self.post(&["regions", &region.to_string(), "caches", cache, "fetches"], note).await
+    }
+
     /// `POST /v1/links`.
     ///
     /// # Errors
@@ -131,6 +156,17 @@ impl Client {
     /// [`ClientError`], as every call.
     pub async fn links(&self, request: &wire::LinksRequest) -> Result<wire::Links, ClientError> {
         self.post(&["links"], request).await
+    }
+
+    /// `GET /v1/held?file=NAME`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
+    pub async fn held_by(&self, file: &str) -> Result<wire::HeldBy, ClientError> {
+        let mut url = self.call(&["held"]);
+        url.query_pairs_mut().append_pair("file", file);
+        self.send(self.http.get(url)).await
     }
 
     /// `POST /v1/status`.
@@ -185,24 +221,39 @@ impl Client {
     }
 
     async fn send<A: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<A, ClientError> {
-        let unreachable =
-            |why: String| ClientError::Unreachable { url: self.base.as_str().trim_end_matches('/').to_owned(), why };
+        let (_, _, body) = self.exchange(request).await?;
+        serde_json::from_slice(&body).map_err(|error| self.unreachable(format!("its answer: {error}")))
+    }
+
+    /// A good answer: its status, which is none of an error, its headers and its whole body.
+    async fn exchange(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<(StatusCode, HeaderMap, Vec<u8>), ClientError> {
         let sent = request.bearer_auth(&self.token).send().await;
-        let response = sent.map_err(|error| unreachable(causes(&error)))?;
-        let status = response.status();
-        let body = read(response).await.map_err(&unreachable)?;
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| unreachable(format!("its answer: {error}")));
+        let mut response = sent.map_err(|error| self.unreachable(causes(&error)))?;
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        let body = read(response).await.map_err(|why| self.unreachable(why))?;
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            return Ok((status, headers, body));
         }
         let problem = serde_json::from_slice(&body).unwrap_or_else(|_| wire::Problem {
             title: status.canonical_reason().unwrap_or("an unknown status").to_owned(),
             status: status.as_u16(),
             detail: String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned(),
         });
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            let after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+            return Err(ClientError::Busy { problem, after: Duration::from_secs(after.unwrap_or(1)) });
+        }
         if status.is_client_error() {
             return Err(ClientError::Refused(problem));
         }
-        Err(unreachable(format!("{} {}: {}", status.as_u16(), problem.title, problem.detail)))
+        Err(self.unreachable(format!("{} {}: {}", status.as_u16(), problem.title, problem.detail)))
+    }
+
+    fn unreachable(&self, why: String) -> ClientError {
+        ClientError::Unreachable { url: self.base.as_str().trim_end_matches('/').to_owned(), why }
     }
 }
 
@@ -233,6 +284,8 @@ async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
     Ok(body)
 }
 
+/// Shortest batch that is packed, bytes: a shorter one is one packet all the same.
+pub const PACKED_FROM_BYTES: usize = 1024;
 /// Longest answer that is read: holdings of several caches of a million files each.
 const ANSWER_BYTES_MAX: usize = 128 << 20;
 
@@ -250,9 +303,25 @@ pub enum ClientError {
         /// What happened.
         why: String,
     },
-    /// The API refused; the same call will be refused again (4xx), unless it says 429.
+    /// The API is asked too much at a time (429); worth another try, but not before that.
+    #[error("popularity API is busy: {}; again in {} s", .problem.detail, .after.as_secs())]
+    Busy {
+        /// What it said.
+        problem: wire::Problem,
+        /// How long it wants to be left alone.
+        after: Duration,
+    },
+    /// The API refused; the same call will be refused again (4xx).
     #[error("popularity API refused: {} {}: {}", .0.status, .0.title, .0.detail)]
     Refused(wire::Problem),
+}
+
+impl ClientError {
+    /// What was asked for is not there any more: 410.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Refused(problem) if problem.status == StatusCode::GONE.as_u16())
+    }
 }
 
 #[cfg(test)]

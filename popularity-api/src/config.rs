@@ -1,14 +1,22 @@
 //! Settings of the API; `deploy/config/popularity-api.toml` shows them all with their defaults.
 
+mod cluster;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::copies::Copies;
 use crate::engine;
 use crate::engine::decay::Decay;
+use crate::history;
 use crate::holdings::Bounds;
 use crate::hot::Rule;
+use crate::pressure::Pressure;
 use crate::saturation;
+use crate::wanted::Rules;
+use crate::worth::Worth;
+pub use cluster::Cluster;
 
 /// All settings.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -24,6 +32,9 @@ pub struct Config {
     pub data: PathBuf,
     /// Token file of all bearers. Default /etc/sun/tokens.toml.
     pub tokens: PathBuf,
+    /// File with the keys that links are signed with (see [`crate::signing::Keys`]), reread when it changes. Default
+    /// none: there are no links to files of classes that are `signed`.
+    pub signing_keys: Option<PathBuf>,
     /// Evidence for the region of a client. Default none: every client is in the topology's default region.
     pub geo: geo::resolver::Sources,
     /// Group commit of the binlog, milliseconds; at most half of `limits.request_s`. Default 200; too small: a disk flush for every batch, too
@@ -34,14 +45,22 @@ pub struct Config {
     pub drain_s: u64,
     /// How ratings fade and rank.
     pub ratings: Ratings,
+    /// What caches are to carry.
+    pub wanted: Wanted,
     /// Bounds on what is kept and on callers.
     pub limits: Limits,
     /// Snapshots of the ratings.
     pub snapshots: Snapshots,
+    /// Ratings in a cluster instead.
+    pub cluster: Cluster,
+    /// Follow another API. Default none: this one counts for itself.
+    pub replica: Option<Replica>,
     /// When a file is spread over several suns.
     pub hot: Hot,
     /// When links pass a region over because it is full.
     pub saturation: Saturation,
+    /// What was downloaded, row by row into ClickHouse.
+    pub history: history::Settings,
     /// Logs.
     pub log: daemon::telemetry::LogConfig,
 }
@@ -56,12 +75,36 @@ pub struct Ratings {
     /// Half-life of the rating that knows the catalogue, seconds. Default 172800; too small: caches churn, too
     /// large: they keep what was popular.
     pub half_life_days_s: u64,
-    /// Weight of the first in the score, 0..=1. Default 0.25; too small: viral files come late, too large:
-    /// a single download counts for much.
+    /// Weight of the first in the score, 0..=1. Default 0.05; too small: viral files come late, too large:
+    /// a single download counts for much, and caches go by what was asked for last.
     pub hour_share: f64,
     /// Exponent of size in what a cache wants, `rating / size^exponent`, 0..=1. Default 0.5; 0 saves the most
     /// bytes, 1 answers the most requests.
     pub size_exponent: f64,
+}
+
+/// What caches are to carry.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Wanted {
+    /// Downloads that are expected of one copy while it stays in a cache, for it to be carried. Default 1.3; too small:
+    /// content servers send files ahead that nobody asks for, too large: caches stay empty.
+    pub pays_min: f64,
+    /// How long a cache is taken to keep a file at most, seconds; a shorter time is learnt from what it drops. Default
+    /// 604800; too small: slow files are not carried, too large: downloads are expected that the rating cannot foresee.
+    pub residence_max_s: u64,
+    /// The busiest hour of a day beside its mean hour, at least 1. Default 2; too small: a file has too few copies in the
+    /// evening, too large: needless copies.
+    pub peak_factor: f64,
+    /// Share of a cache's network card that one file may fill in its busiest hour; beyond, another cache carries it too.
+    /// Default 0.5; too small: needless copies, too large: caches are full.
+    pub nic_share: f64,
+    /// How long a cache is not well before others carry its files, seconds. Default 60; too small: a restart is worth a
+    /// copy of everything, too large: the region does without for so long.
+    pub stand_in_after_s: u64,
+    /// How long others wait for a cache that fetches a file from its content server, seconds, and one more for each
+    /// mebibyte, up to an hour. Default 30; too small: a file is fetched twice, too large: they wait for a cache that hangs.
+    pub claim_s: u64,
 }
 
 /// Bounds on what is kept and on callers.
@@ -77,11 +120,12 @@ pub struct Limits {
     /// Changes of one cache's holdings that are kept for suns; who is further behind is told everything.
     /// Default 100000; too small: full lists go out, too large: RAM (24 bytes each).
     pub holdings_log_max: usize,
-    /// Body of one call, bytes. Default 33554432; too small: large batches and full holdings are refused
+    /// Body of one call, as it comes and unpacked, bytes. Default 33554432; too small: large batches and full holdings are refused
     /// with 413, too large: one call can take much of `bodies_bytes_max`.
     pub body_bytes_max: usize,
-    /// Bodies of all calls under way, bytes; further ones wait for their turn. At least `body_bytes_max`. Default
-    /// 268435456; too small: large calls wait for each other, too large: callers can fill RAM.
+    /// Bodies of all calls under way, packed and unpacked, bytes; further ones wait for their turn. At least three times
+    /// `body_bytes_max`. Default 268435456; too small: large calls wait for each other, or are told to come again (429),
+    /// too large: callers can fill RAM.
     pub bodies_bytes_max: usize,
     /// Bytes of batches that wait for their commit. Default 67108864; too small: reporters are told to come
     /// again (429), too large: RAM.
@@ -101,6 +145,44 @@ pub struct Snapshots {
     pub every_s: u64,
     /// One is written as soon as so much binlog would have to be replayed, bytes. Default 268435456; as above.
     pub binlog_bytes: u64,
+    /// Binlog that is kept for replicas and backups that read it, beyond what a start needs, bytes. Default 1073741824;
+    /// too small: a replica that falls behind copies a whole snapshot, too large: disk.
+    pub copies_binlog_bytes: u64,
+}
+
+/// This API is a copy of another one. It answers what is read, refuses what is written, and names the other one.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replica {
+    /// The API that it follows, `http://10.0.0.5:8090`.
+    pub url: String,
+    /// File with a token of the role `replica` for it.
+    pub token_file: PathBuf,
+    /// Follow the ratings too, not only what links are made from. Default true; false: no disk and RAM for ratings, and no
+    /// answers from them (`top`, `wanted`).
+    #[serde(default = "yes")]
+    pub ratings: bool,
+    /// Further behind than this it is not ready, seconds. Default 30; too small: it is taken out of service by every hiccup, too
+    /// large: old ratings are answered.
+    #[serde(default = "lag_max_s")]
+    pub lag_max_s: u64,
+    /// What servers and caches said is believed for so long while the other API is away, seconds; then links name the owner
+    /// sun. Default 60; too small: a restart of the other API costs what caches hold, too large: links name servers that are
+    /// gone.
+    #[serde(default = "state_max_s")]
+    pub state_max_s: u64,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn lag_max_s() -> u64 {
+    30
+}
+
+const fn state_max_s() -> u64 {
+    60
 }
 
 /// When a file is spread over several suns.
@@ -143,10 +225,17 @@ pub struct Saturation {
 }
 
 impl Config {
-    /// Everything that is wrong with the numbers. What is let through cannot make a clock or a counter overflow.
+    /// Everything that is wrong, but for files that are named. What is let through cannot make a clock or a counter overflow.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        let Self { ratings, hot, limits, snapshots, saturation, .. } = self;
+        let mut problems = self.wrong_numbers();
+        problems.extend(self.cluster.problems(self.commit_ms, self.limits.request_s));
+        problems.extend(self.history.problems());
+        problems
+    }
+
+    fn wrong_numbers(&self) -> Vec<String> {
+        let Self { ratings, wanted, hot, limits, snapshots, saturation, .. } = self;
         let mut problems = Vec::new();
         let mut whole = |key: &str, value: u64, least: u64, most: u64| {
             if !(least..=most).contains(&value) {
@@ -159,16 +248,25 @@ impl Config {
         whole("drain_s", self.drain_s, 0, DAY_S);
         whole("ratings.half_life_hour_s", ratings.half_life_hour_s, 1, 3650 * DAY_S);
         whole("ratings.half_life_days_s", ratings.half_life_days_s, 1, 3650 * DAY_S);
+        whole("wanted.residence_max_s", wanted.residence_max_s, 1, 3650 * DAY_S);
+        whole("wanted.stand_in_after_s", wanted.stand_in_after_s, 1, 3650 * DAY_S);
+        whole("wanted.claim_s", wanted.claim_s, 0, DAY_S);
         whole("limits.pairs_max", size(limits.pairs_max), 16, 100_000_000);
         whole("limits.held_max", size(limits.held_max), 1, 100_000_000);
         whole("limits.holdings_log_max", size(limits.holdings_log_max), 0, 100_000_000);
         whole("limits.body_bytes_max", size(limits.body_bytes_max), 1024, 1 << 30);
-        whole("limits.bodies_bytes_max", size(limits.bodies_bytes_max), size(limits.body_bytes_max), 1 << 40);
+        whole(
+            "limits.bodies_bytes_max",
+            size(limits.bodies_bytes_max),
+            size(limits.body_bytes_max).saturating_mul(3),
+            1 << 40,
+        );
         whole("limits.queue_bytes_max", size(limits.queue_bytes_max), 1 << 20, 1 << 31);
         whole("limits.connections_max", size(limits.connections_max), 1, 1_000_000);
         whole("limits.request_s", limits.request_s, 1, DAY_S);
         whole("snapshots.every_s", snapshots.every_s, 1, DAY_S);
         whole("snapshots.binlog_bytes", snapshots.binlog_bytes, 1 << 20, 1 << 40);
+        whole("snapshots.copies_binlog_bytes", snapshots.copies_binlog_bytes, 0, 1 << 44);
         whole("hot.lower_after_s", hot.lower_after_s, 0, DAY_S);
         whole("hot.files_max", size(hot.files_max), 0, 100_000);
         whole("hot.copies_max", size(hot.copies_max), 0, 100_000);
@@ -182,15 +280,39 @@ impl Config {
         {
             fraction(key, value, (0.0..=1.0).contains(&value), "within 0..=1");
         }
-        for (key, value) in [("hot.request_share", hot.request_share), ("hot.nic_share", hot.nic_share)] {
+        for (key, value) in [
+            ("hot.request_share", hot.request_share),
+            ("hot.nic_share", hot.nic_share),
+            ("wanted.nic_share", wanted.nic_share),
+        ] {
             fraction(key, value, value > 0.0 && value <= 1.0, "above 0 and at most 1");
         }
+        let Wanted { pays_min, peak_factor, .. } = *wanted;
+        fraction("wanted.pays_min", pays_min, pays_min > 0.0 && pays_min <= 1e6, "above 0 and at most 1000000");
+        fraction("wanted.peak_factor", peak_factor, (1.0..=1e6).contains(&peak_factor), "within 1..=1000000");
         let Saturation { above, below, per_s } = *saturation;
         fraction("saturation.above", above, above > 0.0 && above <= 2.0, "above 0 and at most 2");
         fraction("saturation.below", below, below >= 0.0 && below <= above, "within 0..=saturation.above");
         fraction("saturation.per_s", per_s, per_s > 0.0 && per_s <= 1.0, "above 0 and at most 1");
         let requests_min = hot.requests_min;
         fraction("hot.requests_min", requests_min, requests_min >= 0.0 && requests_min.is_finite(), "not negative");
+        problems.extend(self.copy_problems());
+        problems
+    }
+
+    /// What is wrong with `[replica]`.
+    fn copy_problems(&self) -> Vec<String> {
+        let Some(replica) = &self.replica else { return Vec::new() };
+        let mut problems = Vec::new();
+        for (key, value) in [("replica.lag_max_s", replica.lag_max_s), ("replica.state_max_s", replica.state_max_s)] {
+            if !(1..=DAY_S).contains(&value) {
+                problems.push(format!("{key} = {value}: it is within 1..={DAY_S}"));
+            }
+        }
+        if !self.cluster.nodes.is_empty() {
+            let both = "replica, cluster: an API is a copy of another one or counts in a cluster: have one of them";
+            problems.push(both.to_owned());
+        }
         problems
     }
 
@@ -205,7 +327,21 @@ impl Config {
             queue_bytes_max: self.limits.queue_bytes_max,
             snapshot_every: Duration::from_secs(self.snapshots.every_s),
             snapshot_binlog_bytes: self.snapshots.binlog_bytes,
+            copies_binlog_bytes: self.snapshots.copies_binlog_bytes,
         })
+    }
+
+    /// When reporters are asked for less.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        Pressure::new(self.limits.queue_bytes_max, Duration::from_millis(self.commit_ms))
+    }
+
+    /// What caches are to carry. Nothing when [`Config::problems`] finds a bad half-life or share.
+    #[must_use]
+    pub fn rules(&self) -> Option<Rules> {
+        let Ratings { half_life_hour_s, half_life_days_s, hour_share, .. } = self.ratings;
+        Some(self.wanted.rules(&Decay::new(half_life_hour_s, half_life_days_s, hour_share)?))
     }
 
     /// The bounds on holdings.
@@ -243,14 +379,19 @@ impl Default for Config {
             topology: "/etc/sun/topology.toml".into(),
             data: "/var/lib/sun/popularity-api".into(),
             tokens: "/etc/sun/tokens.toml".into(),
+            signing_keys: None,
             geo: geo::resolver::Sources::default(),
             commit_ms: 200,
             drain_s: 30,
             ratings: Ratings::default(),
+            wanted: Wanted::default(),
             limits: Limits::default(),
             snapshots: Snapshots::default(),
+            cluster: Cluster::default(),
+            replica: None,
             hot: Hot::default(),
             saturation: Saturation::default(),
+            history: history::Settings::default(),
             log: daemon::telemetry::LogConfig::default(),
         }
     }
@@ -258,7 +399,31 @@ impl Default for Config {
 
 impl Default for Ratings {
     fn default() -> Self {
-        Self { half_life_hour_s: 3600, half_life_days_s: 48 * 3600, hour_share: 0.25, size_exponent: 0.5 }
+        Self { half_life_hour_s: 3600, half_life_days_s: 48 * 3600, hour_share: 0.05, size_exponent: 0.5 }
+    }
+}
+
+impl Wanted {
+    /// The rules, with the half-lives of the ratings.
+    #[must_use]
+    pub const fn rules(&self, decay: &Decay) -> Rules {
+        let worth = Worth::new(decay, self.pays_min);
+        let copies =
+            Copies { half_lives_s: worth.half_lives_s, peak_factor: self.peak_factor, nic_share: self.nic_share };
+        Rules { worth, copies }
+    }
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self {
+            pays_min: 1.3,
+            residence_max_s: 7 * DAY_S,
+            peak_factor: 2.0,
+            nic_share: 0.5,
+            stand_in_after_s: 60,
+            claim_s: 30,
+        }
     }
 }
 
@@ -279,7 +444,7 @@ impl Default for Limits {
 
 impl Default for Snapshots {
     fn default() -> Self {
-        Self { every_s: 600, binlog_bytes: 256 << 20 }
+        Self { every_s: 600, binlog_bytes: 256 << 20, copies_binlog_bytes: 1 << 30 }
     }
 }
 
@@ -322,6 +487,10 @@ mod tests {
         assert_eq!(Config::default().problems(), Vec::<String>::new());
         for (bad, expected) in [
             ("commit_ms = 5001", "commit_ms = 5001: it is within 0..=5000"),
+            ("wanted.pays_min = 0.0", "wanted.pays_min = 0: it is above 0 and at most 1000000"),
+            ("wanted.peak_factor = 0.5", "wanted.peak_factor = 0.5: it is within 1..=1000000"),
+            ("wanted.nic_share = 1.5", "wanted.nic_share = 1.5: it is above 0 and at most 1"),
+            ("wanted.residence_max_s = 0", "wanted.residence_max_s = 0: it is within 1..=315360000"),
             ("ratings.hour_share = 1.5", "ratings.hour_share = 1.5: it is within 0..=1"),
             ("ratings.half_life_hour_s = 0", "ratings.half_life_hour_s = 0: it is within 1..=315360000"),
             ("hot.nic_share = nan", "hot.nic_share = NaN: it is above 0 and at most 1"),
@@ -331,7 +500,10 @@ mod tests {
             ("hot.requests_min = inf", "hot.requests_min = inf: it is not negative"),
             ("limits.connections_max = 0", "limits.connections_max = 0: it is within 1..=1000000"),
             ("limits.pairs_max = 15", "limits.pairs_max = 15: it is within 16..=100000000"),
-            ("limits.bodies_bytes_max = 1024", "limits.bodies_bytes_max = 1024: it is within 33554432..=1099511627776"),
+            (
+                "limits.bodies_bytes_max = 1024",
+                "limits.bodies_bytes_max = 1024: it is within 100663296..=1099511627776",
+            ),
             ("snapshots.every_s = 0", "snapshots.every_s = 0: it is within 1..=86400"),
             (
                 "snapshots.every_s = 9223372036854775807",

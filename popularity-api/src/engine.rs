@@ -18,6 +18,8 @@
 //!   (the names), `newcomers` (who is let into a full region).
 //! - [`batch`], [`binlog`], [`snapshot`]: what is written, byte by byte.
 //! - [`folder`], [`journal`]: where it is written, and what a start finds there.
+//! - [`lineage`], [`feed`], [`inspect`]: copies: which binlog it is, what replicas and backups read of it, whether what they have
+//!   is whole.
 //! - this file: the thread that waits and writes.
 //!
 //! Everything but this file is free of threads and clocks. What another engine has to offer is [`Engine::count`]
@@ -28,9 +30,12 @@ pub mod binlog;
 mod bytes;
 mod committer;
 pub mod decay;
+pub mod feed;
 pub mod files;
 pub mod folder;
+pub mod inspect;
 pub mod journal;
+pub mod lineage;
 mod newcomers;
 mod packed;
 mod pairs;
@@ -46,11 +51,13 @@ use geo::RegionId;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use batch::Batch;
-use committer::{Command, Committer, Submission};
+use batch::{Batch, Group};
+use committer::{Command, Committer, Followed, Submission};
 use decay::Decay;
+use feed::{Asked, Feed};
 use folder::Folder;
 use journal::{Journal, Recovered, RecoveryError};
+use lineage::Lineage;
 use table::{Standing, Table};
 
 /// How an engine works; the config explains each.
@@ -68,6 +75,8 @@ pub struct Settings {
     pub snapshot_every: Duration,
     /// A snapshot is written as soon as so much binlog would have to be replayed.
     pub snapshot_binlog_bytes: u64,
+    /// Binlog that is kept for those who copy it, beyond what a start needs.
+    pub copies_binlog_bytes: u64,
 }
 
 /// A running engine.
@@ -79,11 +88,13 @@ pub struct Engine {
     queue_bytes_max: usize,
     thread: Mutex<Option<JoinHandle<()>>>,
     failed: watch::Receiver<bool>,
+    feed: Feed,
+    duplicate_batches: IntCounter,
 }
 
 /// Says so when the thread that holds it panics.
 #[derive(Debug)]
-struct Alarm(watch::Sender<bool>);
+pub(crate) struct Alarm(pub(crate) watch::Sender<bool>);
 
 impl Drop for Alarm {
     fn drop(&mut self) {
@@ -110,13 +121,27 @@ pub enum CountError {
     /// The disk refused it: 503.
     #[error("the batch could not be made durable and is not counted: {0}; send it again")]
     Disk(String),
+    /// The cluster that ratings are kept in did not say that it is counted, which it may be: 503.
+    #[error("the ratings' cluster did not confirm the batch: {0}; send it again, it is counted once")]
+    Away(String),
     /// The engine is being closed, or its thread failed: 503.
     #[error("the API counts no more until it is started again; send the batch again then")]
     Closed,
 }
 
+/// Why frames were not counted.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The frame at this offset is not what its checksum says.
+    #[error("the frame at {0} is damaged")]
+    Damaged(u64),
+    /// They cannot be made durable.
+    #[error(transparent)]
+    Count(CountError),
+}
+
 impl Engine {
-    /// Recovers what the folder has and starts.
+    /// Recovers what the folder has and starts. A folder that was a copy has its own binlog from now on.
     ///
     /// # Errors
     ///
@@ -126,14 +151,64 @@ impl Engine {
         settings: &Settings,
         metrics: Metrics,
     ) -> Result<(Self, Recovered), RecoveryError> {
+        Self::start(folder, settings, metrics, |folder, recovered| {
+            Lineage::own(folder, recovered.damaged_bytes == 0 && recovered.torn_bytes == 0).map_err(of_lineage)
+        })
+    }
+
+    /// The same with a copy of another API's folder, which goes on as one: by [`Engine::follow`] alone.
+    ///
+    /// # Errors
+    ///
+    /// [`RecoveryError`], also when the folder is no copy, or frames of it are lost: nothing is written then, so the next
+    /// start finds the same.
+    pub fn open_copy(
+        folder: Arc<dyn Folder>,
+        settings: &Settings,
+        metrics: Metrics,
+    ) -> Result<(Self, Recovered), RecoveryError> {
+        Self::start(folder, settings, metrics, |folder, recovered| {
+            if recovered.damaged_bytes > 0 {
+                return Err(RecoveryError::Damaged { bytes: recovered.damaged_bytes });
+            }
+            let lineage = Lineage::read(folder).map_err(of_lineage)?.filter(Lineage::is_copy);
+            let lineage = lineage.map(|lineage| (lineage, true));
+            lineage.ok_or_else(|| of_lineage(std::io::Error::other("the folder is no copy of another API's")))
+        })
+    }
+
+    /// What a start would find in a folder. Only what was left unfinished is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`RecoveryError`].
+    pub fn check(folder: Arc<dyn Folder>, settings: &Settings) -> Result<Recovered, RecoveryError> {
         let empty = || Table::new(settings.decay, settings.pairs_max);
-        let (journal, table, recovered) = Journal::open(Arc::clone(&folder), empty)?;
+        Journal::open(folder, empty).map(|(_, _, recovered)| recovered)
+    }
+
+    fn start(
+        folder: Arc<dyn Folder>,
+        settings: &Settings,
+        metrics: Metrics,
+        lineage: impl FnOnce(&dyn Folder, &Recovered) -> Result<(Lineage, bool), RecoveryError>,
+    ) -> Result<(Self, Recovered), RecoveryError> {
+        let empty = || Table::new(settings.decay, settings.pairs_max);
+        let (mut journal, table, recovered) = Journal::open(Arc::clone(&folder), empty)?;
+        let (lineage, kept) = lineage(&*folder, &recovered)?;
+        if !kept {
+            journal.keep_first(lineage.clone());
+        }
+        let (end, asked) = (watch::Sender::new(journal.end()), Arc::new(Asked::new(settings.copies_binlog_bytes)));
+        let feed = Feed::new(Arc::clone(&folder), lineage, end.subscribe(), Arc::clone(&asked));
         metrics.recovered(&recovered);
         metrics.table(&table);
         let table = Arc::new(RwLock::new(table));
         let (commands, received) = mpsc::channel();
         let (alarm, failed) = watch::channel(false);
-        let committer = Committer::new(journal, Arc::clone(&table), folder, settings, commands.clone(), metrics);
+        let duplicate_batches = metrics.duplicate_batches.clone();
+        let committer =
+            Committer::new(journal, Arc::clone(&table), folder, settings, commands.clone(), metrics, (end, asked));
         let thread = std::thread::Builder::new()
             .name("committer".to_owned())
             .spawn(move || {
@@ -148,8 +223,33 @@ impl Engine {
             queue_bytes_max: settings.queue_bytes_max,
             thread: Mutex::new(Some(thread)),
             failed,
+            feed,
+            duplicate_batches,
         };
         Ok((engine, recovered))
+    }
+
+    /// What others copy of it.
+    #[must_use]
+    pub const fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Counts frames of the binlog that this one is a copy of, and resolves when they are durable here. They stand at this
+    /// copy's end, [`Feed::end`]; nobody else follows at the same time. Gives what was in them.
+    ///
+    /// # Errors
+    ///
+    /// [`FollowError`]: nothing of them is counted.
+    pub async fn follow(&self, frames: Vec<u8>) -> Result<Vec<Group>, FollowError> {
+        let at = self.feed.end();
+        let read = move || binlog::read_frames(&frames, at).map(|groups| (frames, groups));
+        let read = tokio::task::spawn_blocking(read).await.map_err(|_| FollowError::Count(CountError::Closed))?;
+        let (frames, groups) = read.map_err(FollowError::Damaged)?;
+        let (reply, answer) = oneshot::channel();
+        let closed = || FollowError::Count(CountError::Closed);
+        self.commands.send(Command::Follow(Followed { frames, groups, reply })).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?.map_err(FollowError::Count)
     }
 
     /// Counts a batch and resolves when it is durable: true, or false when it had been counted before.
@@ -181,7 +281,10 @@ impl Engine {
         let known = table.mark(&batch.source);
         match batch.mark.standing(known) {
             Standing::New => None,
-            Standing::Counted => Some(Ok(false)),
+            Standing::Counted => {
+                self.duplicate_batches.inc();
+                Some(Ok(false))
+            }
             Standing::Stale => Some(Err(CountError::Stale { boot: batch.mark.boot, known: known.boot })),
         }
     }
@@ -240,6 +343,15 @@ impl Drop for Engine {
     fn drop(&mut self) {
         drop(self.commands.send(Command::Close));
     }
+}
+
+fn of_lineage(error: std::io::Error) -> RecoveryError {
+    RecoveryError::Disk { file: lineage::FILE.to_owned(), error }
+}
+
+/// `log2` of a file's bytes as ratings are ranked by it: to 1,024ths, an empty file as one byte.
+pub(crate) fn log2_size(size: u64) -> f64 {
+    pairs::kept_log2_size(size)
 }
 
 /// What an engine tells about itself.

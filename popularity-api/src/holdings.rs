@@ -17,7 +17,10 @@
 //! - The log has every change after `log_since`, so a delta applied to the state at its `since` gives the state
 //!   at its `generation`.
 
+pub mod following;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use geo::CanonicalName;
 
@@ -44,9 +47,30 @@ pub struct Bounds {
 pub struct Held {
     generation: u64,
     /// By the first eight bytes of the content id.
-    files: HashMap<u64, Box<str>>,
+    files: HashMap<u64, Box<str>, BuildHasherDefault<AsItIs>>,
     log: VecDeque<Change>,
     log_since: u64,
+}
+
+/// The beginning of a content id is a hash already: eight bytes of blake3.
+#[derive(Clone, Copy, Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, bytes: &[u8]) {
+        // Of other keys than numbers, which there are none of.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +117,13 @@ impl Checked {
     }
 }
 
+impl Checked {
+    /// Content id prefixes of what is now held.
+    pub fn added(&self) -> impl Iterator<Item = u64> {
+        self.added.iter().map(|(prefix, _)| *prefix)
+    }
+}
+
 /// A report that is refused whole: 400.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadReport {
@@ -124,17 +155,23 @@ impl Holdings {
         Self { caches: HashMap::new(), bounds }
     }
 
-    /// Takes a report in, if it is complete or builds on what is known; the generation that is known now.
+    /// Whether the report is complete or builds on what is known. One that comes again, its answer lost, does not.
+    #[must_use]
+    pub fn takes(&self, cache: &str, report: &Checked) -> bool {
+        report.since.is_none_or(|since| since == self.of(cache).map_or(0, Held::generation))
+    }
+
+    /// Takes a report in if it [takes](Self::takes) it; the generation that is known now.
     pub fn report(&mut self, cache: &str, report: Checked) -> u64 {
+        let takes = self.takes(cache, &report);
         let held = self.caches.entry(cache.to_owned()).or_default();
-        match report.since {
-            Some(since) if since != held.generation => return held.generation,
-            Some(_) => {}
-            None => {
-                *held = Held { log_since: report.generation, ..Held::default() };
-            }
+        if !takes {
+            return held.generation;
         }
         let complete = report.since.is_none();
+        if complete {
+            *held = Held { log_since: report.generation, ..Held::default() };
+        }
         held.generation = report.generation;
         for prefix in report.removed {
             if held.files.remove(&prefix).is_some() && !complete {
@@ -290,8 +327,11 @@ mod tests {
         assert_eq!(holdings.report("cache4-1", report(5, Some(4), "a", "")), 0, "nothing is known yet");
         assert_eq!(holdings.report("cache4-1", report(6, None, "a b", "")), 6);
         check(&holdings, "a b");
+        assert!(holdings.takes("cache4-1", &report(7, Some(6), "c", "a")));
         assert_eq!(holdings.report("cache4-1", report(7, Some(6), "c", "a")), 7);
         check(&holdings, "b c");
+        assert!(!holdings.takes("cache4-1", &report(7, Some(6), "c", "a")), "it comes again");
+        assert_eq!(holdings.report("cache4-1", report(7, Some(6), "c", "a")), 7);
         assert_eq!(holdings.report("cache4-1", report(9, Some(8), "d", "")), 7);
         check(&holdings, "b c");
         assert_eq!(holdings.report("cache4-1", report(2, None, "e", "")), 2, "a full list always counts");

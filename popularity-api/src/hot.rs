@@ -81,6 +81,12 @@ struct Hot {
 }
 
 impl HotFiles {
+    /// Files and how many suns keep each, as they were found out elsewhere.
+    #[must_use]
+    pub fn restored(files: impl Iterator<Item = (String, usize)>) -> Self {
+        Self { files: files.map(|(file, spread)| (file, Hot { spread, low_since: None })).collect() }
+    }
+
     /// Takes in what the region is asked for now; `rates` are the hottest files, others count as unasked.
     pub fn update(&mut self, rule: &Rule, suns: Suns, rates: &BTreeMap<&str, Rate>, now_ms: u64) {
         for (&file, &rate) in rates {

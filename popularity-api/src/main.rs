@@ -13,7 +13,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
-    let about = "Rates files per region, knows what caches hold and who is alive, and makes links.";
+    if std::env::args().nth(1).as_deref() == Some("--openapi") {
+        print!("{}", popularity_api::openapi::DOCUMENT);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let about = "Rates files per region, knows what caches hold and who is alive, and makes links; --openapi prints its description.";
     let args = Args::read("popularity-api", env!("CARGO_PKG_VERSION"), about);
     let config: Config = args.config()?;
     if args.check {

@@ -3,20 +3,29 @@
 //! | call | sun, cache | backend | operator |
 //! |---|---|---|---|
 //! | `POST /v1/downloads`, `POST /v1/status` | as the server it is in the topology | | yes |
-//! | `POST /v1/regions/{region}/caches/{cache}/wanted`, `.../holdings` | that cache | | yes |
-//! | `GET /v1/regions/{region}/top`, `POST /v1/links` | | yes | yes |
+//! | `POST /v1/regions/{region}/caches/{cache}/wanted`, `.../holdings`, `.../fetches` | that cache | | yes |
+//! | `GET /v1/regions/{region}/top`, `POST /v1/links`, `GET /v1/held` | | yes | yes |
 //! | `GET /v1/regions/{region}/hot` | | | yes |
 //! | `POST /v1/purge`, `GET /v1/purge/{sequence}/acknowledgements` | | yes | yes |
 //! | `GET /v1/purge` | yes; says that it goes by the entries up to `after` | | yes |
+//! | `GET /v1/openapi.json` | anybody | | |
+//! | `GET /v1/snapshot`, `/v1/snapshot/{offset}`, `/v1/binlog`, `/v1/state`, `/v1/state/holdings/{cache}` | | | yes |
 //!
-//! Authorisation comes before the body is read, as far as it does not depend on it.
+//! A token of the role replica is for those of the last line, and for `GET /v1/purge`. An API that is a copy itself answers
+//! what is read and refuses the rest with 421.
+//!
+//! Authorisation comes before the body is read, as far as it does not depend on it. Every body may come packed
+//! ([`encoding`]); its bounds hold for what it unpacks to as well.
+
+mod following;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{MatchedPath, Path, RawQuery, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{MatchedPath, Path, Query, RawQuery, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -29,7 +38,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::Api;
-use crate::wire::{DownloadsBatch, HoldingsReport, LinksRequest, PurgeRequest, StatusReport, WantedRequest};
+use crate::encoding::{self, Encoding, Trouble};
+use crate::wire::{DownloadsBatch, FetchNote, HoldingsReport, PurgeRequest, StatusReport, WantedRequest};
 
 type Shared = State<Arc<Api>>;
 type Answer = Result<Response, Refusal>;
@@ -40,12 +50,21 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/v1/downloads", post(downloads))
         .route("/v1/status", post(status))
         .route("/v1/links", post(links))
+        .route("/v1/held", get(held))
         .route("/v1/purge", get(purges).post(purge))
         .route("/v1/purge/{sequence}/acknowledgements", get(acknowledgements))
         .route("/v1/regions/{region}/top", get(top))
         .route("/v1/regions/{region}/hot", get(hot))
         .route("/v1/regions/{region}/caches/{cache}/wanted", post(wanted))
         .route("/v1/regions/{region}/caches/{cache}/holdings", post(holdings))
+        .route("/v1/regions/{region}/caches/{cache}/fetches", post(fetches))
+        .route("/v1/openapi.json", get(description))
+        .route("/v1/snapshot", get(following::copies))
+        .route("/v1/snapshot/{offset}", get(following::snapshot))
+        .route("/v1/binlog", get(following::binlog))
+        .route("/v1/state", get(following::state))
+        .route("/v1/state/holdings/{cache}", get(following::holdings))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), following::refuse_writes))
         .fallback(async || Refusal::missing("there is no such call; all begin with /v1/".to_owned()))
         .method_not_allowed_fallback(async || {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "the call exists, with another method")
@@ -56,15 +75,22 @@ pub fn routes(api: Arc<Api>) -> Router {
 
 async fn downloads(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
     let caller = identify(&api, &headers, &[Role::Sun, Role::Cache])?;
-    let (batch, _room): (DownloadsBatch, _) = parse(&api, body).await?;
-    own_server(&api, caller, "source", &batch.source)?;
-    Ok(Json(api.downloads(batch).await?).into_response())
+    let (batch, room): (DownloadsBatch, _) = parse(&api, &headers, body).await?;
+    own_server(&api, &caller, "source", &batch.source)?;
+    // It is committed also when the caller goes away, and slow commits are when callers do: the pressure and the history
+    // must hear of it all the same.
+    let ack = apart(async move {
+        let _room = room;
+        api.downloads(batch).await
+    })
+    .await?;
+    Ok(Json(ack).into_response())
 }
 
 async fn status(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
     let caller = identify(&api, &headers, &[Role::Sun, Role::Cache])?;
-    let (report, _room): (StatusReport, _) = parse(&api, body).await?;
-    own_server(&api, caller, "server", &report.server)?;
+    let (report, _room): (StatusReport, _) = parse(&api, &headers, body).await?;
+    own_server(&api, &caller, "server", &report.server)?;
     // A server that has just started is told all that the caches of its region hold.
     let state = blocking(move || api.status(report)).await?;
     Ok(Json(state).into_response())
@@ -72,24 +98,34 @@ async fn status(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
 
 async fn links(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
     identify(&api, &headers, &[Role::Backend])?;
-    let (request, _room): (LinksRequest, _) = parse(&api, body).await?;
-    let links = if request.files.len() <= LINKS_AT_ONCE_MAX {
-        api.links(&request)?
-    } else {
-        blocking(move || api.links(&request)).await?
-    };
-    Ok(Json(links).into_response())
+    let (body, _room) = collect(&api, &headers, body).await?;
+    let links =
+        if body.len() <= LINKS_AT_ONCE_BYTES { api.links(&body)? } else { blocking(move || api.links(&body)).await? };
+    Ok(([(header::CONTENT_TYPE, "application/json")], links).into_response())
+}
+
+async fn held(State(api): Shared, headers: HeaderMap, query: Result<Query<HeldQuery>, QueryRejection>) -> Answer {
+    identify(&api, &headers, &[Role::Backend])?;
+    let Query(HeldQuery { file }) = query.map_err(|error| Refusal::bad(error.body_text()))?;
+    Ok(Json(api.holders(&file)?).into_response())
+}
+
+/// `file=NAME`, percent-encoded as queries are.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeldQuery {
+    file: String,
 }
 
 async fn purge(State(api): Shared, headers: HeaderMap, body: Body) -> Answer {
     identify(&api, &headers, &[Role::Backend])?;
-    let (request, _room): (PurgeRequest, _) = parse(&api, body).await?;
+    let (request, _room): (PurgeRequest, _) = parse(&api, &headers, body).await?;
     let ack = blocking(move || api.purge(request)).await?;
     Ok(Json(ack).into_response())
 }
 
 async fn purges(State(api): Shared, headers: HeaderMap, RawQuery(query): RawQuery) -> Answer {
-    let caller = identify(&api, &headers, &[Role::Sun, Role::Cache])?;
+    let caller = identify(&api, &headers, &[Role::Sun, Role::Cache, Role::Replica])?;
     let (after, wait) = position(query.as_deref())?;
     let follower = (caller.role != Role::Operator).then_some(caller.name.as_str());
     Ok(Json(api.purges(follower, after, wait).await?).into_response())
@@ -105,10 +141,9 @@ async fn top(State(api): Shared, headers: HeaderMap, Path(path): Path<String>, R
     identify(&api, &headers, &[Role::Backend])?;
     let (region, limit) = (region(&path)?, limit(query.as_deref())?);
     let turn = api.ranking().await?;
-    // The turn goes along: it ends with the work, also when the caller has gone away before.
-    let top = blocking(move || {
+    let top = apart(async move {
         let _turn = turn;
-        api.top(region, limit)
+        api.top(region, limit).await
     })
     .await?;
     Ok(Json(top).into_response())
@@ -127,12 +162,12 @@ async fn wanted(
     body: Body,
 ) -> Answer {
     let caller = identify(&api, &headers, &[Role::Cache])?;
-    let region = own_cache(caller, &path, &cache)?;
-    let (request, _room): (WantedRequest, _) = parse(&api, body).await?;
+    let region = own_cache(&caller, &path, &cache)?;
+    let (request, _room): (WantedRequest, _) = parse(&api, &headers, body).await?;
     let turn = api.ranking().await?;
-    let wanted = blocking(move || {
+    let wanted = apart(async move {
         let _turn = turn;
-        api.wanted(region, &cache, &request)
+        api.wanted(region, cache, request).await
     })
     .await?;
     Ok(Json(wanted).into_response())
@@ -145,18 +180,33 @@ async fn holdings(
     body: Body,
 ) -> Answer {
     let caller = identify(&api, &headers, &[Role::Cache])?;
-    let region = own_cache(caller, &path, &cache)?;
-    let (report, _room): (HoldingsReport, _) = parse(&api, body).await?;
-    let ack = blocking(move || api.holdings(region, &cache, &report)).await?;
+    let region = own_cache(&caller, &path, &cache)?;
+    let (report, _room): (HoldingsReport, _) = parse(&api, &headers, body).await?;
+    // What is noted of it must not be torn apart when the caller goes away.
+    let ack = apart(api.holdings(region, cache, report)).await?;
     Ok(Json(ack).into_response())
 }
 
+async fn description() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], crate::openapi::DOCUMENT).into_response()
+}
+
+async fn fetches(
+    State(api): Shared,
+    headers: HeaderMap,
+    Path((path, cache)): Path<(String, String)>,
+    body: Body,
+) -> Answer {
+    let caller = identify(&api, &headers, &[Role::Cache])?;
+    let region = own_cache(&caller, &path, &cache)?;
+    let (note, _room): (FetchNote, _) = parse(&api, &headers, body).await?;
+    Ok(Json(api.note_fetch(region, &cache, &note)?).into_response())
+}
+
 /// Whose token the call carries; an operator's is good for every call.
-fn identify<'a>(api: &'a Api, headers: &HeaderMap, roles: &[Role]) -> Result<&'a Identity, Refusal> {
+fn identify(api: &Api, headers: &HeaderMap, roles: &[Role]) -> Result<Arc<Identity>, Refusal> {
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(identity) = api.tokens.identify(authorization) else {
-        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "every call carries a token: Authorization: Bearer ..."));
-    };
+    let identity = api.tokens.admit(authorization)?;
     if identity.role == Role::Operator || roles.contains(&identity.role) {
         return Ok(identity);
     }
@@ -228,11 +278,28 @@ fn position(query: Option<&str>) -> Result<(u64, Duration), Refusal> {
     Ok((after, Duration::from_millis(wait_ms)))
 }
 
-/// Reads a JSON body of bounded length. What comes with it is the body's share of the RAM that all bodies may take:
-/// keep it as long as the value.
-async fn parse<T: DeserializeOwned>(api: &Api, body: Body) -> Result<(T, OwnedSemaphorePermit), Refusal> {
+/// Reads a JSON body of bounded length, packed or not. What comes with it is the body's share of the RAM that all bodies
+/// may take: keep it as long as the value.
+async fn parse<T: DeserializeOwned + Send + 'static>(
+    api: &Arc<Api>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(T, OwnedSemaphorePermit), Refusal> {
+    let (bytes, room) = collect(api, headers, body).await?;
+    Ok((daemon::problem::from_json(&bytes)?, room))
+}
+
+/// Reads a body of bounded length, unpacked, with its share of the RAM that all bodies may take.
+async fn collect(api: &Arc<Api>, headers: &HeaderMap, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
     let most = api.config.limits.body_bytes_max;
     let too_long = || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body is at most {most} bytes here"));
+    let encoding = match Encoding::of(headers) {
+        Ok(encoding) => encoding,
+        Err(refusal) => {
+            discard(body, most).await;
+            return Err(refusal);
+        }
+    };
     let announced = body.size_hint().upper().map_or(most, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     if announced > most {
         discard(body, most.saturating_mul(2)).await;
@@ -248,13 +315,28 @@ async fn parse<T: DeserializeOwned>(api: &Api, body: Body) -> Result<(T, OwnedSe
         }
         Err(error) => return Err(Refusal::bad(format!("the body broke off: {error}"))),
     };
-    let mut json = serde_json::Deserializer::from_slice(&bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        Refusal::bad(format!("{path}: {}", error.into_inner()))
-    })?;
-    json.end().map_err(|error| Refusal::bad(format!("after the JSON value: {error}")))?;
-    Ok((value, room))
+    let Some(encoding) = encoding else { return Ok((bytes, room)) };
+    let (api, unpacker) = (Arc::clone(api), api.unpacker().await);
+    blocking(move || {
+        let _unpacker = unpacker;
+        let mut room = room;
+        let unpacked = encoding.unpack(&bytes, most, |more| api.more_room(&mut room, more));
+        let unpacked = unpacked.map_err(|trouble| refused(&trouble, most))?;
+        Ok((unpacked.into(), room))
+    })
+    .await
+}
+
+fn refused(trouble: &Trouble, most: usize) -> Refusal {
+    match trouble {
+        Trouble::Bad(detail) => Refusal::bad(detail.clone()),
+        Trouble::TooLong => {
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body is at most {most} bytes here, unpacked too"))
+        }
+        Trouble::NoRoom => {
+            Refusal::busy("bodies take all the RAM that they may have; send this one again in a second".to_owned())
+        }
+    }
 }
 
 /// Reads `most` bytes and keeps none: who is refused while it still sends meets a reset connection, and the answer that
@@ -269,12 +351,23 @@ async fn discard(mut body: Body, most: usize) {
 
 /// Runs what may take milliseconds off the runtime's own threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the call failed inside; see the log")))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(failed()))
 }
 
-/// Gives every call its deadline and counts how it ended.
+/// Runs what goes on to its end when the caller has gone away before: turns that go along end with the work.
+async fn apart<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(failed()))
+}
+
+fn failed() -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the call failed inside; see the log")
+}
+
+/// Gives every call its deadline, has every refusal be a problem, and counts how the call ended and how long it took.
 async fn watch(State(api): Shared, request: Request, next: Next) -> Response {
+    let began = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let seconds = api.config.limits.request_s;
     let answered = tokio::time::timeout(Duration::from_secs(seconds), next.run(request)).await;
@@ -282,9 +375,28 @@ async fn watch(State(api): Shared, request: Request, next: Next) -> Response {
         let detail = format!("not done within {seconds} s; send it again, smaller or later");
         Refusal::new(StatusCode::REQUEST_TIMEOUT, detail).into_response()
     });
+    let mut response = as_problem(response).await;
+    if response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static(encoding::ACCEPTED));
+    }
+    api.metrics.seconds.with_label_values(&[route.as_str()]).observe(began.elapsed().as_secs_f64());
     api.metrics.calls.with_label_values(&[route.as_str(), response.status().as_str()]).inc();
     response
 }
 
-/// Links that are made on the runtime's own thread, which they keep for some 100 us.
-const LINKS_AT_ONCE_MAX: usize = 64;
+/// What the framework refuses by itself (a path that is no UTF-8), said as everything else is refused.
+async fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if status.as_u16() < 400 || kind.is_some_and(|kind| kind == "application/problem+json") {
+        return response;
+    }
+    let said = Limited::new(response.into_body(), PROBLEM_BYTES_MAX).collect().await;
+    let said = said.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    Refusal::new(status, String::from_utf8_lossy(&said).into_owned()).into_response()
+}
+
+/// Bodies of calls for links that are answered on the runtime's own thread, which they keep for some 100 us.
+const LINKS_AT_ONCE_BYTES: usize = 4096;
+/// Longest text of the framework's own refusals, bytes.
+const PROBLEM_BYTES_MAX: usize = 1024;

@@ -111,6 +111,16 @@ impl Saturated {
         self.regions.get(&region).map_or(0.0, |diverted| diverted.share)
     }
 
+    /// The shares of all regions, in no order.
+    pub fn shares(&self) -> impl Iterator<Item = (RegionId, f64)> {
+        self.regions.iter().map(|(&region, diverted)| (region, diverted.share))
+    }
+
+    /// Takes shares over that were found out elsewhere.
+    pub fn restore(&mut self, shares: impl Iterator<Item = (RegionId, f64)>, now_ms: u64) {
+        self.regions = shares.map(|(region, share)| (region, Diverted { share, at_ms: now_ms })).collect();
+    }
+
     /// Whether a client with this place among those of the region is one of them.
     #[must_use]
     pub fn diverts(&self, region: RegionId, place: f64) -> bool {

@@ -1,22 +1,35 @@
 //! From settings to a running API.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use daemon::admin::{self, Readiness};
 use daemon::drain::Drain;
+use daemon::files::Seen;
+use daemon::folder::DataFolder;
 use daemon::http;
 use daemon::tokens::Tokens;
 
 use crate::api::{self, Api};
+use crate::cluster::{self, Cluster};
 pub use crate::config::Config;
+use crate::engine::feed::Feed;
 use crate::engine::folder::Disk;
 use crate::engine::{self, Engine};
+use crate::history::sender::Sender;
+use crate::history::spool::Spool;
+use crate::history::{self, History};
 use crate::purge::Ledger;
 use crate::purge::log::{self, Log};
+use crate::ratings::{Embedded, Ratings};
+use crate::replica::ratings::settle;
+use crate::replica::start::Beginning;
 use crate::routes;
+use crate::signing::{self, Keys};
 
 /// A started API.
 #[derive(Debug)]
@@ -37,17 +50,19 @@ pub struct Running {
 pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let problems = config.problems();
     anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n"));
-    let settings = config.engine().context("ratings: a half-life or share is out of bounds")?;
-    std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
-    let tokens = Tokens::load(&config.tokens)?;
+    let folder = DataFolder::open(&config.data)?;
+    let tokens = Tokens::follow(&config.tokens, &drain)?;
+    let seen_keys = Seen::now(config.signing_keys.iter().cloned().collect());
+    let keys = Arc::new(ArcSwap::from_pointee(Keys::load(config.signing_keys.as_deref())?));
     let topology = geo::watch::follow(config.topology.clone(), Some(config.data.join("topology.toml"))).await?;
     let table = Some(config.data.join("geo.table"));
-    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table).await?;
-
     let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
+    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table, &registry).await?;
+
     readiness.expect("recovery");
     let metrics = api::Metrics::register(&registry)?;
-    let engine_metrics = engine::Metrics::register(&registry)?;
+    let kind = Kind::chosen(&config, &registry, &readiness)?;
+    let history = history(&config, &registry, &drain).await?;
     let admin = admin::serve(config.admin, registry, readiness.clone(), &drain, axum::Router::new()).await?;
     let listener = drain.sockets().listener(config.listen).and_then(tokio::net::TcpListener::from_std);
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
@@ -57,10 +72,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let log = tokio::task::spawn_blocking(move || Log::open(&purges, api::unix_ms(), log::KEPT)).await?;
     let purges = Ledger::new(log.with_context(|| format!("data: {}: purges", config.data.display()))?);
     metrics.purge_sequence.set(i64::try_from(purges.latest()).unwrap_or(i64::MAX));
-    let ratings = config.data.join("ratings");
-    let opened = tokio::task::spawn_blocking(move || open(&ratings, &settings, engine_metrics)).await??;
-    readiness.hold("recovery");
-    tracing::info!(%listen, %admin, "the popularity API listens");
+    let (ratings, feed, copy) = kind.open(&config.data).await?;
 
     let limits = http::Limits {
         connections_max: config.limits.connections_max,
@@ -68,24 +80,64 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
         request: Duration::from_secs(config.limits.request_s.saturating_add(1)),
         ..http::Limits::default()
     };
-    let api = Arc::new(Api::new(config, tokens, opened, metrics, purges, topology, resolver));
+    let (key_file, lacking) = (config.signing_keys.clone(), metrics.keys_lacking.clone());
+    let api = Api::new(config, tokens, ratings, metrics, purges, keys, topology, resolver).with_history(history);
+    let api = Arc::new(api);
+    if let Some(feed) = feed {
+        api.set_feed(feed);
+    }
+    let following = (key_file, seen_keys);
+    drain.spawn(signing::follow(Arc::clone(&api.keys), following, api.watched(), lacking, drain.clone()));
+    if let (Some(copy), Some(replica)) = (copy, &api.config.replica) {
+        copy.begin(&api, &api.config, replica, &drain).await?;
+    }
+    readiness.hold("recovery");
+    tracing::info!(%listen, %admin, "the popularity API listens");
     drain.spawn(tell_topology(Arc::clone(&api), drain.clone()));
-    drain.spawn(tell_failure(api.engine.failed(), readiness, drain.clone()));
+    drain.spawn(tell_failure(api.ratings.failed(), readiness, drain.clone()));
     let ending = drain.clone();
     drain.spawn(async move {
         let end = async { ending.wait().await };
         http::serve(listener, routes::routes(Arc::clone(&api)), limits, end).await;
-        // The last commit and snapshot; when the thread cannot be had the binlog has everything all the same.
-        drop(tokio::task::spawn_blocking(move || api.engine.close()).await);
+        // The last commit and snapshot.
+        api.ratings.close().await;
+        drop(folder);
     });
     Ok(Running { listen, admin, drain })
+}
+
+/// Starts the history, if one is to be kept. Its last batch is sealed when the API is no more.
+async fn history(config: &Config, registry: &prometheus::Registry, drain: &Drain) -> anyhow::Result<Option<History>> {
+    let settings = config.history.clone();
+    let Some(access) = settings.access().context("history")? else { return Ok(None) };
+    let metrics = Arc::new(history::Metrics::register(registry)?);
+    let folder = config.data.join("history");
+    let (waiting, sent) = (settings.spool_bytes_max, settings.sent_bytes_max);
+    let opened = tokio::task::spawn_blocking(move || Spool::open(&folder, waiting, sent)).await?;
+    let spool = opened.with_context(|| format!("data: {}: history", config.data.display()))?;
+    let (history, noted) = History::new(Arc::clone(&metrics));
+    let sender = Sender::new(spool, metrics);
+    drain.spawn(sender.clone().gather(noted, Duration::from_secs(settings.flush_s), settings.rows_max));
+    let ending = drain.clone();
+    drain.spawn(async move {
+        tokio::select! {
+            () = sender.deliver(access) => {}
+            () = ending.wait() => {}
+        }
+    });
+    Ok(Some(history))
 }
 
 /// Tells which topology the API goes by, as it changes, until the drain.
 async fn tell_topology(api: Arc<Api>, drain: Drain) {
     let mut topology = api.watched();
     loop {
-        let version = topology.borrow_and_update().version;
+        let (version, lacking) = {
+            let topology = topology.borrow_and_update();
+            (topology.version, api.keys.load().lacking(&topology).len())
+        };
+        // Whoever sees the version sees which of its keys are missing.
+        api.metrics.keys_lacking.set(i64::try_from(lacking).unwrap_or(i64::MAX));
         api.metrics.topology_version.set(i64::try_from(version).unwrap_or(i64::MAX));
         tokio::select! {
             changed = topology.changed() => if changed.is_err() { return },
@@ -105,7 +157,46 @@ async fn tell_failure(failed: impl Future<Output = ()>, readiness: Readiness, dr
     }
 }
 
-fn open(ratings: &std::path::Path, settings: &engine::Settings, metrics: engine::Metrics) -> anyhow::Result<Engine> {
+/// What ratings are kept in.
+enum Kind {
+    Embedded(engine::Settings, engine::Metrics),
+    Cluster(cluster::Settings, cluster::Metrics),
+    Copy(Beginning),
+}
+
+/// What answers for ratings, the feed of its binlog if it has one, and what is to begin where it is a copy.
+type Opened = (Arc<dyn Ratings>, Option<Feed>, Option<Beginning>);
+
+impl Kind {
+    fn chosen(config: &Config, registry: &prometheus::Registry, readiness: &Readiness) -> anyhow::Result<Self> {
+        if let Some(settings) = config.cluster().map_err(anyhow::Error::msg)? {
+            return Ok(Self::Cluster(settings, cluster::Metrics::register(registry)?));
+        }
+        let settings = config.engine().context("ratings: a half-life or share is out of bounds")?;
+        let metrics = engine::Metrics::register(registry)?;
+        let Some(replica) = &config.replica else { return Ok(Self::Embedded(settings, metrics)) };
+        Ok(Self::Copy(Beginning::new(replica, settings, metrics, registry, readiness.clone())?))
+    }
+
+    async fn open(self, data: &Path) -> anyhow::Result<Opened> {
+        match self {
+            Self::Embedded(settings, metrics) => {
+                let folder = data.join("ratings");
+                let opened = tokio::task::spawn_blocking(move || open(&folder, &settings, metrics)).await??;
+                let feed = opened.feed().clone();
+                Ok((Arc::new(Embedded::new(Arc::new(opened))), Some(feed), None))
+            }
+            Self::Cluster(settings, metrics) => {
+                tracing::info!(nodes = ?settings.nodes, "ratings are kept in a cluster");
+                Ok((Arc::new(Cluster::start(settings, metrics).context("cluster.nodes")?), None, None))
+            }
+            Self::Copy(copy) => Ok((Arc::new(copy.ratings()), None, Some(copy))),
+        }
+    }
+}
+
+fn open(ratings: &Path, settings: &engine::Settings, metrics: engine::Metrics) -> anyhow::Result<Engine> {
+    settle(ratings)?;
     let folder = Disk::open(ratings).with_context(|| format!("data: {}", ratings.display()))?;
     let (engine, recovered) = Engine::open(Arc::new(folder), settings, metrics)?;
     tracing::info!(?recovered, "ratings recovered");
@@ -118,12 +209,17 @@ pub fn check(config: &Config) -> Vec<String> {
     let mut problems = config.problems();
     problems.extend(daemon::telemetry::check(&config.log).err().map(|error| error.to_string()));
     problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
+    problems.extend(config.cluster().err());
+    if let Some(replica) = &config.replica {
+        problems.extend(crate::replica::start::client(replica).err().map(|error| error.to_string()));
+    }
     let file = config.topology.display();
     let topology = std::fs::read_to_string(&config.topology).map_err(|error| format!("{file}: {error}"));
     match topology.and_then(|text| geo::Topology::parse(&text).map_err(|error| format!("{file}: {error}"))) {
         Err(problem) => problems.push(problem),
         Ok(topology) => {
             problems.extend(geo::Resolver::load(&config.geo, &topology).err().map(|error| error.to_string()));
+            problems.extend(signing::problems(config.signing_keys.as_deref(), &topology));
         }
     }
     problems

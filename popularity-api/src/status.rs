@@ -12,6 +12,8 @@
 //! Until three seconds after the start, and until the first report ever, silence says nothing: servers that did not
 //! say that they are ill count as well.
 
+mod following;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -46,6 +48,8 @@ struct HotRegion {
 #[derive(Debug)]
 struct Seen {
     at_ms: u64,
+    /// When it last said that it is well; the start, if it never did.
+    well_ms: u64,
     report: StatusReport,
     gauge: Gauge,
 }
@@ -69,13 +73,21 @@ impl Registry {
         let is_sun = topology.sun(&report.server).is_some();
         let region = topology.server(&report.server).and_then(|server| topology.region(server.region));
         let gauge = self.gauge(&report, now_ms);
-        self.servers.insert(report.server.clone(), Seen { at_ms: now_ms, report, gauge });
+        let well_before = self.servers.get(&report.server).map_or(self.started_ms, |seen| seen.well_ms);
+        let well_ms = if report.healthy { now_ms } else { well_before };
+        self.servers.insert(report.server.clone(), Seen { at_ms: now_ms, well_ms, report, gauge });
         let Some(region) = region else { return };
         if is_sun {
             self.update_hot(region, now_ms);
             self.update_sums(region, now_ms);
         }
         self.update_saturated(region, now_ms);
+    }
+
+    /// The share of a region's clients that are sent to their next one, 0..=1.
+    #[must_use]
+    pub fn diverted(&self, region: RegionId) -> f64 {
+        self.saturated.diverted(region)
     }
 
     /// Forgets hot files, of one region or of all.
@@ -157,6 +169,14 @@ impl<'a> View<'a> {
             Some(seen) => seen.report.healthy,
             None => self.nothing_known(),
         }
+    }
+
+    /// Whether the server has not been well for so long: dead, cut off, or ill. As of the start everybody was.
+    #[must_use]
+    pub fn gone(&self, server: &Server, after_ms: u64) -> bool {
+        let seen = self.registry.servers.get(&server.name);
+        let well_ms = seen.map_or(self.registry.started_ms, |seen| seen.well_ms);
+        !self.registry.servers.is_empty() && self.now_ms.saturating_sub(well_ms) >= after_ms
     }
 
     /// How a region stands for a client's links of a scheme: down when links may name nobody there, saturated when it is
@@ -321,6 +341,27 @@ mod tests {
     use super::*;
     use crate::testing::topology;
     use crate::wire::{HotRate, Load};
+
+    #[test]
+    fn a_server_is_gone_when_it_has_not_been_well_for_long() {
+        let topology = topology();
+        let mut registry = Registry::new(RULE, 0);
+        let server = &topology.cache("cache4-1").unwrap().server;
+        let check = |registry: &Registry, now_ms, gone| {
+            assert_eq!(registry.at(now_ms).gone(server, 60_000), gone, "at {now_ms}");
+        };
+        check(&registry, 100_000, false); // Nobody has ever reported.
+        registry.report(&topology, healthy("cache4-2"), 1000);
+        check(&registry, 59_999, false);
+        check(&registry, 60_000, true);
+        registry.report(&topology, healthy("cache4-1"), 70_000);
+        check(&registry, 129_999, false);
+        check(&registry, 130_000, true);
+        registry.report(&topology, StatusReport { healthy: false, ..healthy("cache4-1") }, 120_000);
+        check(&registry, 130_000, true); // It reports, and is ill.
+        registry.report(&topology, healthy("cache4-1"), 130_000);
+        check(&registry, 130_000, false);
+    }
 
     #[test]
     fn a_server_is_linked_while_it_reports_and_is_healthy() {

@@ -2,101 +2,143 @@
 //!
 //! ```text
 //!   ratings of the region, best rating / size^exponent first
-//!       not held by this cache    by its holdings
-//!       this cache's              first in the file's order among the region's caches
 //!       fits                      size <= bytes_max
+//!       pays                      a copy is expected to be downloaded more than once while it stays (worth.rs)
+//!       not held by this cache    by its holdings
 //!       not purged                or downloaded again since
-//!     -> candidates, each with the caches that have it already
+//!       this cache's              one of the first caches of the file's order, as many as its busiest hour takes
+//!                                 and as pay (copies.rs)
+//!     -> candidates, each with the caches that have it already, nearest first
 //!   and the scores of what it holds, on the same scale: the cache decides what to replace
 //! ```
 
 use geo::Topology;
-use geo::topology::Region;
+use geo::regions::Point;
+use geo::topology::{Region, Server};
 
+use crate::copies::{self, Copies};
 use crate::engine::files::RatedFile;
-use crate::engine::table::{Ranked, Table};
 use crate::holdings::Holdings;
 use crate::purge::Ledger;
+use crate::ratings::{Carried, Decayed, RankedFile};
 use crate::status::View;
-use crate::wire::{Candidate, HeldScore, Wanted, WantedRequest};
+use crate::wire::{Candidate, HeldScore, Wanted};
+use crate::worth::Worth;
 
 /// What the answer is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Knowledge<'a> {
     /// The topology.
     pub topology: &'a Topology,
-    /// The ratings.
-    pub table: &'a Table,
     /// What caches hold.
     pub holdings: &'a Holdings,
     /// Who lives.
     pub view: View<'a>,
     /// What was purged.
     pub purges: &'a Ledger,
-    /// Exponent of size in `rating / size^exponent`.
-    pub exponent: f64,
 }
 
-/// The best files that the cache `cache` of `region` is to carry and does not hold. It takes long, so it comes before
-/// [`wanted`] and locks nothing: `holds` and `purges` are asked file by file.
-pub fn rank<'a>(
-    table: &'a Table,
-    exponent: f64,
-    region: &Region,
-    cache: &str,
-    request: &WantedRequest,
-    purges: &Ledger,
-    holds: impl Fn(u64) -> bool,
-) -> Vec<Ranked<'a>> {
-    // A draining cache comes first for no file: all of them would be looked at to find that out.
-    let draining = region.caches.iter().any(|one| one.server.name == cache && one.server.weight.get() == 0);
-    if draining {
-        return Vec::new();
+/// What is worth carrying, and how often.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    /// What is expected to pay.
+    pub worth: Worth,
+    /// What the busiest hour takes.
+    pub copies: Copies,
+}
+
+/// The cache that asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asker {
+    /// Its name.
+    pub cache: String,
+    /// Disk it may fill, bytes.
+    pub bytes_max: u64,
+    /// How long it keeps a file, seconds.
+    pub residence_s: f64,
+    /// Caches of its region that have not been well for a while.
+    pub gone: Vec<String>,
+    /// The smallest network card of its region's caches, bits per second.
+    pub nic_bits: f64,
+}
+
+impl Rules {
+    /// Caches of a region that are to carry a file; 0 when it is not expected to pay.
+    #[must_use]
+    pub fn copies(&self, rating: Decayed, size: u64, nic_bits: f64, residence_s: f64) -> usize {
+        let pay = self.worth.copies_max(rating, residence_s);
+        if pay == 0 { 0 } else { self.copies.count(rating, size, nic_bits).min(pay) }
     }
-    let accept = |file: &RatedFile| {
-        file.size <= request.bytes_max
+
+    /// Whether the cache that asks, of `region`, may be asked to carry the file; `holds` tells by content id prefix what it
+    /// has.
+    #[must_use]
+    pub fn acceptable(
+        &self,
+        file: &RatedFile<'_>,
+        rating: Decayed,
+        (region, asker): (&Region, &Asker),
+        purges: &Ledger,
+        holds: impl Fn(u64) -> bool,
+    ) -> bool {
+        let copies = self.copies(rating, file.size, asker.nic_bits, asker.residence_s);
+        let gone = |name: &str| asker.gone.iter().any(|gone| gone == name);
+        let order = || region.cache_order(file.content).into_iter().map(|cache| &cache.server);
+        file.size <= asker.bytes_max
+            && copies > 0
             && !holds(file.content.prefix())
             && !purges.unwanted(region.id, file.name, file.content)
-            && region.cache_order(file.content).first().is_some_and(|first| first.server.name == cache)
-    };
-    table.best(region.id, exponent, request.limit.min(CANDIDATES_MAX), accept)
+            && copies::carries(order(), &asker.cache, copies, gone)
+    }
 }
 
-/// Answers the cache `cache` of `region` with the files that [`rank`] found for it.
+/// Whether the cache gets no new files.
 #[must_use]
-pub fn wanted(knowledge: Knowledge<'_>, ranked: Vec<Ranked<'_>>, region: &Region, cache: &str) -> Wanted {
-    let Knowledge { table, holdings, exponent, .. } = knowledge;
-    let held = holdings.of(cache);
-    let candidates = ranked
+pub fn draining(region: &Region, cache: &str) -> bool {
+    region.caches.iter().any(|one| one.server.name == cache && one.server.weight.get() == 0)
+}
+
+/// Answers the cache `cache` of `region` with the acceptable files that the ratings found for it, and with what those
+/// that it holds are worth.
+#[must_use]
+pub fn wanted(knowledge: Knowledge<'_>, carried: Carried, region: &Region, cache: &str) -> Wanted {
+    let nearest = nearest(knowledge.topology, region);
+    let held = knowledge.holdings.of(cache);
+    let candidates = carried
+        .best
         .into_iter()
         // It may have been told of since.
-        .filter(|ranked| !held.is_some_and(|held| held.holds(ranked.file.content.prefix())))
+        .filter(|ranked| !held.is_some_and(|held| held.holds(ranked.content.prefix())))
         .map(|ranked| Candidate {
-            file: ranked.file.name.to_string(),
-            size: ranked.file.size,
+            sources: sources(knowledge, &nearest, cache, &ranked),
+            file: ranked.name.into(),
+            size: ranked.size,
             score: ranked.score,
-            sources: sources(knowledge, region, cache, &ranked.file),
         })
         .collect();
-    let mut scores: Vec<HeldScore> = held
-        .into_iter()
-        .flat_map(super::holdings::Held::names)
-        .filter_map(|name| Some(HeldScore { file: name.to_owned(), score: table.score(region.id, name, exponent)? }))
-        .collect();
-    scores.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.file.cmp(&b.file)));
+    let mut scores: Vec<HeldScore> = carried.held.into_iter().map(|(file, score)| HeldScore { file, score }).collect();
+    scores.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.file.cmp(&b.file)));
     Wanted { candidates, held: scores, holdings_generation: held.map_or(0, super::holdings::Held::generation) }
 }
 
-/// Living caches that hold the file: the region's own, then its neighbours', nearest first.
-fn sources(knowledge: Knowledge<'_>, region: &Region, asker: &str, file: &RatedFile) -> Vec<String> {
+/// The caches of all regions: the region's own, those of its neighbours in their order, then the others by distance.
+fn nearest<'a>(topology: &'a Topology, region: &'a Region) -> Vec<&'a Server> {
+    let neighbours: Vec<&Region> = region.neighbours.iter().filter_map(|&id| topology.region(id)).collect();
+    let others = topology.regions.iter().filter(|one| one.id != region.id && !region.neighbours.contains(&one.id));
+    let place = |region: &Region| Point::from((region.latitude, region.longitude));
+    let mut others: Vec<(f64, &Region)> = others.map(|other| (place(region).km(&place(other)), other)).collect();
+    others.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.id.cmp(&b.1.id)));
+    let regions = std::iter::once(region).chain(neighbours).chain(others.into_iter().map(|(_, region)| region));
+    regions.flat_map(|region| &region.caches).map(|cache| &cache.server).collect()
+}
+
+/// Living caches that hold the file, the nearest ones.
+fn sources(knowledge: Knowledge<'_>, nearest: &[&Server], asker: &str, file: &RankedFile) -> Vec<String> {
     let content = file.content;
-    let neighbours = region.neighbours.iter().filter_map(|&id| knowledge.topology.region(id));
-    std::iter::once(region)
-        .chain(neighbours)
-        .flat_map(|region| &region.caches)
-        .map(|cache| &cache.server)
+    nearest
+        .iter()
         .filter(|server| server.name != asker && knowledge.holdings.holds(&server.name, content.prefix()))
-        .filter(|server| !knowledge.purges.doubted(&server.name, server.region, file.name, content))
+        .filter(|server| !knowledge.purges.doubted(&server.name, server.region, &file.name, content))
         .filter(|server| knowledge.view.linkable(server))
         .take(SOURCES_MAX)
         .map(|server| server.name.clone())
@@ -111,14 +153,15 @@ const SOURCES_MAX: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
     use crate::engine::batch::{Batch, Entry, Group};
     use crate::engine::decay::Decay;
-    use crate::engine::table::Mark;
-    use crate::holdings::{Bounds, Checked};
+    use crate::engine::table::{Mark, Table};
+    use crate::holdings::{Bounds, Checked, Held};
     use crate::hot::Rule;
     use crate::status::Registry;
     use crate::testing;
-    use crate::wire::{Held, HoldingsReport};
+    use crate::wire::{self, HoldingsReport};
     use geo::RegionId;
 
     #[test]
@@ -177,6 +220,43 @@ mod tests {
         assert_eq!(world.candidates("cache4-1", 1_000_000), files[1..]);
     }
 
+    #[test]
+    fn what_is_not_expected_to_pay_is_not_wanted() {
+        let world = World { downloads: 1.0, ..World::new() };
+        assert_eq!(world.candidates("cache4-1", 1_000_000), [""; 0]);
+    }
+
+    #[test]
+    fn what_one_network_card_cannot_send_is_wanted_by_several_caches() {
+        // 100 bytes, 8e10 downloads in an hour: 12 Gbit/s, 5 of which one card gives.
+        let world = World { downloads: 8e10, ..World::new() };
+        for cache in ["cache4-1", "cache4-2"] {
+            assert_eq!(world.candidates(cache, 1_000_000).len(), 20, "{cache}");
+        }
+    }
+
+    #[test]
+    fn the_files_of_a_cache_that_is_gone_are_wanted_by_the_others() {
+        let world = World { gone: vec!["cache4-2".to_owned()], ..World::new() };
+        assert_eq!(world.candidates("cache4-1", 1_000_000).len(), 20);
+        let world = World { gone: vec!["cache4-1".to_owned()], ..World::new() };
+        assert!(world.candidates("cache4-1", 1_000_000).len() < 20, "it asks, so it is back");
+    }
+
+    #[test]
+    fn the_nearest_caches_come_first() {
+        let topology = testing::topology();
+        for (region, expected) in [
+            (4, "cache4-1 cache4-2 cache5-1 cache6-1"),
+            (5, "cache5-1 cache4-1 cache4-2 cache6-1"),
+            // It has no neighbours: Berlin is 840 km from Oslo, Moscow 1,640.
+            (6, "cache6-1 cache5-1 cache4-1 cache4-2"),
+        ] {
+            let nearest = nearest(&topology, topology.region(RegionId(region)).unwrap());
+            assert_eq!(nearest.iter().map(|server| server.name.as_str()).collect::<Vec<_>>().join(" "), expected);
+        }
+    }
+
     const FILES: u64 = 20;
 
     struct World {
@@ -184,6 +264,9 @@ mod tests {
         table: Table,
         holdings: Holdings,
         purges: Ledger,
+        /// What is left of the downloads of each file.
+        downloads: f64,
+        gone: Vec<String>,
     }
 
     impl World {
@@ -199,11 +282,18 @@ mod tests {
             let mark = Mark { boot: 1, sequence: 1 };
             table.apply(&Group { time_ms: 1, batches: vec![Batch { source: "sun4-1-1".into(), mark, entries }] });
             let holdings = Holdings::new(Bounds { files_max: 100, log_max: 100 });
-            Self { topology: testing::topology(), table, holdings, purges: testing::ledger() }
+            Self {
+                topology: testing::topology(),
+                table,
+                holdings,
+                purges: testing::ledger(),
+                downloads: 5.0,
+                gone: Vec::new(),
+            }
         }
 
         fn hold(&mut self, cache: &str, file: &str) {
-            let added = vec![Held { file: file.to_owned(), size: 1 }];
+            let added = vec![wire::Held { file: file.to_owned(), size: 1 }];
             let report = HoldingsReport { generation: 1, since: None, added, removed: Vec::new() };
             self.holdings.report(cache, Checked::new(&report).unwrap());
         }
@@ -213,17 +303,41 @@ mod tests {
             let registry = Registry::new(rule, 0);
             let knowledge = Knowledge {
                 topology: &self.topology,
-                table: &self.table,
                 holdings: &self.holdings,
                 view: registry.at(0),
                 purges: &self.purges,
-                exponent: 0.5,
             };
             let region = self.topology.region(self.topology.cache(cache).unwrap().server.region).unwrap();
-            let request = WantedRequest { bytes_max, limit: 100 };
             let holds = |prefix| self.holdings.holds(cache, prefix);
-            let ranked = rank(&self.table, knowledge.exponent, region, cache, &request, &self.purges, holds);
-            wanted(knowledge, ranked, region, cache)
+            let asker = Asker {
+                cache: cache.to_owned(),
+                bytes_max,
+                residence_s: 604_800.0,
+                gone: self.gone.clone(),
+                nic_bits: 10e9,
+            };
+            let rating = Decayed { hour: self.downloads, days: self.downloads };
+            let accept = |file: &RatedFile<'_>| {
+                config::Wanted::default().rules(self.table.decay()).acceptable(
+                    file,
+                    rating,
+                    (region, &asker),
+                    &self.purges,
+                    holds,
+                )
+            };
+            let limit = if draining(region, cache) { 0 } else { 100 };
+            let best = self.table.best(region.id, 0.5, limit, accept).into_iter().map(|ranked| RankedFile {
+                name: ranked.file.name.into(),
+                content: ranked.file.content,
+                size: ranked.file.size,
+                rating,
+                score: ranked.score,
+            });
+            let names = self.holdings.of(cache).into_iter().flat_map(Held::names).map(str::to_owned);
+            let score = |name: String| self.table.score(region.id, &name, 0.5).map(|score| (name, score));
+            let carried = Carried { best: best.collect(), held: names.filter_map(score).collect() };
+            wanted(knowledge, carried, region, cache)
         }
 
         fn candidates(&self, cache: &str, bytes_max: u64) -> Vec<String> {

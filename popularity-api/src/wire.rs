@@ -4,8 +4,11 @@
 //! Files are named by their canonical name, `c100500/path`. Scores are `log2` of a forward-decayed sum
 //! and mean nothing but their order; ratings are the decayed downloads that the score stands for now.
 
+mod following;
+
 use std::net::IpAddr;
 
+pub use following::*;
 use geo::{RegionId, Scheme};
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +18,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DownloadsBatch {
-    /// Name of the reporting server, `sun4-2-1`.
+    /// Name of the reporting server, `sun4-2-1`. An operator who reports what content servers' logs say uses `log:1` to
+    /// `log:1000`, for each reporting program one.
     pub source: String,
     /// When the reporter started, microseconds since 1970; a larger one begins a new sequence, a smaller one
     /// is refused: 409, with `known boot N` in its detail.
@@ -36,9 +40,10 @@ pub struct Download {
     pub file: String,
     /// Bytes of the whole file.
     pub size: u64,
-    /// Sum over requests of bytes sent / size, at most 1 per request.
+    /// Sum over requests of bytes sent / size, at most 1 per request; of those that were counted, over the probability
+    /// with which they were, when not all are ([`DownloadsAck::sample`]).
     pub downloads: f64,
-    /// Bytes sent.
+    /// Bytes sent; as above.
     pub bytes: u64,
 }
 
@@ -49,6 +54,14 @@ pub struct DownloadsAck {
     pub counted: bool,
     /// Entries that name no file of the topology's content servers or an unknown region: dropped.
     pub refused: usize,
+    /// Share of its responses that the server is to count from now on, above 0 and at most 1: each one with this
+    /// probability, and `1 / sample` times. Below 1 while the API is pressed ([`crate::pressure`]).
+    #[serde(default = "all_of_them")]
+    pub sample: f64,
+}
+
+const fn all_of_them() -> f64 {
+    1.0
 }
 
 /// Entries of a batch.
@@ -162,6 +175,37 @@ pub struct HoldingsAck {
 /// Files added and removed in one [`HoldingsReport`].
 pub const HOLDINGS_PER_REPORT_MAX: usize = 10_000;
 
+// ---- POST /v1/regions/{region}/caches/{cache}/fetches ------------------------------------------
+
+/// A cache is about to fetch a file from its content server, or could not.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FetchNote {
+    /// Canonical name.
+    pub file: String,
+    /// Bytes, as far as is known.
+    pub size: u64,
+    /// Which of the two. That it has the file is told by its holdings.
+    pub state: FetchState,
+}
+
+/// How far a fetch is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FetchState {
+    /// It is about to begin.
+    Begins,
+    /// It failed.
+    Failed,
+}
+
+/// Whether a fetch may begin.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct FetchAnswer {
+    /// A cache that fetches the file from its content server already: wait, and ask that one. None: go ahead.
+    pub fetching: Option<String>,
+}
+
 // ---- POST /v1/links ----------------------------------------------------------------------------
 
 /// A back end asks for links.
@@ -196,7 +240,7 @@ pub struct Link {
     pub file: String,
     /// The link; none when the name is no file of ours (`error` says why).
     pub url: Option<String>,
-    /// Name of the server, `cache4-1` or `sun4-2-1`.
+    /// Name of the server, `cache4-1` or `sun4-2-1`; `content server 7` when the link leads there itself.
     pub server: Option<String>,
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -221,10 +265,46 @@ pub struct Explanation {
     pub spread: usize,
     /// "held by a cache", "owner", "stand-in: owner is down", "hot: one of 3", ...
     pub reason: String,
+    /// How the link is signed, where the file's class has signed links.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedBy>,
+}
+
+/// The signature of a link; see [`crate::signing`] for its form.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct SignedBy {
+    /// Id of the key.
+    pub key: String,
+    /// Until when the link is good, seconds since 1970.
+    pub expires_s: u64,
+    /// What it is good for, "file" or "folder /c7/films/1/".
+    pub covers: String,
 }
 
 /// Files of one [`LinksRequest`].
 pub const LINKS_PER_REQUEST_MAX: usize = 10_000;
+
+// ---- GET /v1/held?file=NAME --------------------------------------------------------------------
+
+/// Which caches hold a file.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct HeldBy {
+    /// Its canonical name.
+    pub file: String,
+    /// All caches that hand it out, by region and name; none that a purge of it has not reached yet.
+    pub caches: Vec<Holder>,
+}
+
+/// A cache that holds a file.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Holder {
+    /// Its region.
+    pub region: RegionId,
+    /// Its name.
+    pub cache: String,
+    /// Links name it: it is alive and not draining.
+    pub linked: bool,
+}
 
 // ---- POST /v1/status ---------------------------------------------------------------------------
 

@@ -2,6 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+#[path = "api/history.rs"]
+mod history;
+#[path = "api/openapi.rs"]
+mod openapi;
+
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,34 +16,46 @@ use daemon::drain::Drain;
 use geo::{RegionId, Scheme};
 use popularity_api::server::{self, Config, Running};
 use popularity_api::wire::{
-    CacheGeneration, Download, DownloadsBatch, Held, HoldingsReport, HotRate, LinksRequest, PurgeMode, PurgeRequest,
-    PurgeState, PurgeWhat, StatusReport, WantedRequest,
+    CacheGeneration, Download, DownloadsBatch, FetchNote, FetchState, Held, HoldingsReport, HotRate, LinksRequest,
+    PurgeMode, PurgeRequest, PurgeState, PurgeWhat, StatusReport, WantedRequest,
 };
-use popularity_api::{Client, ClientConfig, ClientError};
+use popularity_api::{Client, ClientConfig, ClientError, encoding};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_is_for_those_it_is_meant_for() {
     let world = World::start().await;
-    // Columns: nobody, backend, sun4-1-1, sun4-1-2, cache4-1, cache5-1, operator.
-    let bearers = ["", "backend", "sun4-1-1", "sun4-1-2", "cache4-1", "cache5-1", "operator"];
+    // Columns: nobody, backend, sun4-1-1, sun4-1-2, cache4-1, cache5-1, replica, operator.
+    let bearers = ["", "backend", "sun4-1-1", "sun4-1-2", "cache4-1", "cache5-1", "replica", "operator"];
     let status = r#"{"server":"sun4-1-1","topology_version":1,"healthy":true,"tiers":[],"hottest":[],"holdings_known":[],
         "load":{"bits_per_second":0,"requests_per_second":0,"connections":0,"cpu_pressure":0}}"#;
     let batch = r#"{"source":"sun4-1-1","boot":1,"sequence":1,"downloads":[]}"#;
     let wanted = r#"{"bytes_max":1,"limit":1}"#;
+    let fetch = r#"{"file":"c1/a","size":1,"state":"failed"}"#;
     let purge = r#"{"id":"a","what":"file","value":"c1/a","mode":"hard"}"#;
     let holdings = r#"{"generation":1,"since":null,"added":[],"removed":[]}"#;
     for (method, path, body, expected) in [
-        ("POST", "/v1/downloads", batch, [401, 403, 200, 403, 403, 403, 200]),
-        ("POST", "/v1/status", status, [401, 403, 200, 403, 403, 403, 200]),
-        ("POST", "/v1/regions/4/caches/cache4-1/wanted", wanted, [401, 403, 403, 403, 200, 403, 200]),
-        ("POST", "/v1/regions/4/caches/cache4-1/holdings", holdings, [401, 403, 403, 403, 200, 403, 200]),
-        ("POST", "/v1/links", r#"{"client":"127.0.0.1","files":[]}"#, [401, 200, 403, 403, 403, 403, 200]),
-        ("GET", "/v1/regions/4/top", "", [401, 200, 403, 403, 403, 403, 200]),
-        ("GET", "/v1/regions/4/hot", "", [401, 403, 403, 403, 403, 403, 200]),
-        ("POST", "/v1/purge", purge, [401, 200, 403, 403, 403, 403, 200]),
-        ("GET", "/v1/purge", "", [401, 403, 200, 200, 200, 200, 200]),
-        ("GET", "/v1/purge/1/acknowledgements", "", [401, 404, 403, 403, 403, 403, 404]),
+        ("POST", "/v1/downloads", batch, [401, 403, 200, 403, 403, 403, 403, 200]),
+        ("POST", "/v1/status", status, [401, 403, 200, 403, 403, 403, 403, 200]),
+        ("POST", "/v1/regions/4/caches/cache4-1/wanted", wanted, [401, 403, 403, 403, 200, 403, 403, 200]),
+        ("POST", "/v1/regions/4/caches/cache4-1/holdings", holdings, [401, 403, 403, 403, 200, 403, 403, 200]),
+        ("POST", "/v1/regions/4/caches/cache4-1/fetches", fetch, [401, 403, 403, 403, 200, 403, 403, 200]),
+        ("POST", "/v1/links", r#"{"client":"127.0.0.1","files":[]}"#, [401, 200, 403, 403, 403, 403, 403, 200]),
+        ("GET", "/v1/regions/4/top", "", [401, 200, 403, 403, 403, 403, 403, 200]),
+        ("GET", "/v1/regions/4/hot", "", [401, 403, 403, 403, 403, 403, 403, 200]),
+        ("POST", "/v1/purge", purge, [401, 200, 403, 403, 403, 403, 403, 200]),
+        ("GET", "/v1/purge", "", [401, 403, 200, 200, 200, 200, 200, 200]),
+        ("GET", "/v1/purge/1/acknowledgements", "", [401, 404, 403, 403, 403, 403, 403, 404]),
+        ("GET", "/v1/snapshot", "", [401, 403, 403, 403, 403, 403, 200, 200]),
+        ("GET", "/v1/state", "", [401, 403, 403, 403, 403, 403, 200, 200]),
+        (
+            "GET",
+            "/v1/snapshot/0?lineage=0123456789abcdef0123456789abcdef",
+            "",
+            [401, 403, 403, 403, 403, 403, 410, 410],
+        ),
+        ("GET", "/v1/binlog?after=0&lineage=x", "", [401, 403, 403, 403, 403, 403, 400, 400]),
+        ("GET", "/v1/state/holdings/cache5-1", "", [401, 403, 403, 403, 403, 403, 404, 404]),
     ] {
         for (bearer, expected) in bearers.into_iter().zip(expected) {
             let (answer, _) = world.call(method, path, bearer, body).await;
@@ -103,6 +120,36 @@ async fn the_purge_log_survives_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_operator_reports_logs_under_names_of_their_own() {
+    let world = World::start().await;
+    for (source, bearer, expected) in [
+        ("log:1", "operator", 200),
+        ("log:1000", "operator", 200),
+        ("log:1", "sun4-1-1", 403),
+        ("log:1", "backend", 403),
+        ("log:0", "operator", 404),
+        ("log:1001", "operator", 404),
+        ("log:01", "operator", 404),
+        ("log:+1", "operator", 404),
+        ("log:", "operator", 404),
+        ("log:a", "operator", 404),
+    ] {
+        let report = DownloadsBatch { source: source.to_owned(), ..batch(1, &[("c1/film", 3.0)]) };
+        let (answer, text) =
+            world.call("POST", "/v1/downloads", bearer, &serde_json::to_string(&report).unwrap()).await;
+        assert_eq!(answer, expected, "{source} by {bearer}: {text}");
+    }
+    // Its later boot is none of a server's business.
+    let operator = world.client("operator");
+    let log = DownloadsBatch { source: "log:2".to_owned(), boot: u64::MAX >> 1, ..batch(1, &[("c1/film", 3.0)]) };
+    assert!(operator.report_downloads(&log).await.unwrap().counted);
+    assert!(!operator.report_downloads(&log).await.unwrap().counted, "it is counted once");
+    assert!(world.client("sun4-1-1").report_downloads(&batch(1, &[("c1/film", 1.0)])).await.unwrap().counted);
+    let rated = operator.top(RegionId(4), 1).await.unwrap().files;
+    assert_eq!((rated[0].file.as_str(), rated[0].rating_days.round()), ("c1/film", 10.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_speaks_as_what_the_topology_says_it_is() {
     let world = World::start().await;
     for (name, bearer, expected) in [
@@ -152,6 +199,13 @@ async fn a_refusal_says_what_is_wrong_and_where() {
         ("GET", "/v1/purge?after=18446744073709551615", "", 409, "lost"),
         ("GET", "/v1/purge/x/acknowledgements", "", 400, "sequence"),
         ("POST", "/v1/regions/4/caches/cache5-1/wanted", r#"{"bytes_max":1,"limit":1}"#, 404, "cache5-1"),
+        (
+            "POST",
+            "/v1/regions/4/caches/cache4-1/fetches",
+            r#"{"file":"c1/a b","size":1,"state":"begins"}"#,
+            400,
+            "c1/a b",
+        ),
     ] {
         let (answer, text) = world.call(method, path, "operator", body).await;
         assert_eq!(answer, status, "{method} {path}: {text}");
@@ -233,10 +287,115 @@ async fn who_sends_too_much_learns_it_whether_it_said_how_much_or_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_packed_batch_counts_and_one_that_lies_does_not() {
+    let world = World::start_with(|config| {
+        config.limits.body_bytes_max = 1 << 20;
+        config.limits.bodies_bytes_max = 3 << 20;
+    })
+    .await;
+    let sun = world.client("sun4-1-1");
+    assert!(sun.report_downloads(&batch(1, &[("c1/a", 0.01); 300])).await.unwrap().counted);
+    check_rating(&world, 3.0).await;
+
+    let json = |sequence: u64, spaces: usize| {
+        let mut json = serde_json::to_vec(&batch(sequence, &[("c1/a", 3.0)])).unwrap();
+        json.resize(json.len() + spaces, b' ');
+        json
+    };
+    let cut = gzip(&json(4, 0)).split_last().unwrap().1.to_vec();
+    for (encoding, body, status, says) in [
+        ("gzip", gzip(&json(2, 0)), 200, ""),
+        ("zstd", encoding::pack(&json(3, 500_000)).unwrap(), 200, ""),
+        ("zstd", encoding::pack(&json(4, 64 << 20)).unwrap(), 413, "1048576 bytes"),
+        ("gzip", gzip(&json(4, 64 << 20)), 413, "1048576 bytes"),
+        ("zstd", json(4, 0), 400, "does not unpack"),
+        ("gzip", cut, 400, "does not unpack"),
+        ("br", json(4, 0), 415, "\"br\""),
+        ("gzip, zstd", json(4, 0), 415, "more than one"),
+        ("identity", json(4, 0), 200, ""),
+    ] {
+        let request = world.request("POST", "/v1/downloads", "sun4-1-1").header("content-encoding", encoding);
+        let answer = request.body(body).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{encoding} {says}");
+        let accepted = answer.headers().get("accept-encoding").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(accepted.as_deref(), (status == 415).then_some("zstd, gzip"));
+        let text = answer.text().await.unwrap();
+        let detail = serde_json::from_str::<serde_json::Value>(&text).unwrap()["detail"].to_string();
+        assert!(says.is_empty() || detail.replace('\\', "").contains(says), "{encoding}: {text}");
+    }
+    check_rating(&world, 12.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_packs_what_is_more_than_a_packet() {
+    use axum::http::HeaderMap;
+    let encoding = async |headers: HeaderMap, body: axum::body::Bytes| {
+        let value = headers.get("content-encoding").map(|value| value.to_str().unwrap().to_owned());
+        let refused = body.len() + usize::from(value.as_deref() == Some("zstd")) * 1_000_000;
+        axum::Json(serde_json::json!({ "counted": true, "refused": refused }))
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().route("/v1/downloads", axum::routing::post(encoding));
+    let server = tokio::spawn(axum::serve(listener, router).into_future());
+    let folder = tempfile::tempdir().unwrap();
+    secret(&folder.path().join("token"), &token("sun4-1-1"));
+    let (url, token_file) = (format!("http://{address}"), folder.path().join("token"));
+    let client = Client::new(&ClientConfig { url, token_file, timeout_ms: 60_000 }).unwrap();
+    let seen = async |entries: usize| {
+        let batch = batch(1, &vec![("c1/a", 1.0); entries]);
+        (client.report_downloads(&batch).await.unwrap().refused, serde_json::to_vec(&batch).unwrap().len())
+    };
+    let (plain, json) = seen(5).await;
+    assert_eq!(plain, json);
+    let (packed, json) = seen(1000).await;
+    assert!((1_000_000..1_000_000 + json / 10).contains(&packed), "{packed} of {json}");
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_body_unpacks_to_counts_for_the_ram_of_all_bodies() {
+    let world = World::start_with(|config| {
+        config.limits.body_bytes_max = 1 << 20;
+        config.limits.bodies_bytes_max = 3 << 20;
+        config.limits.request_s = 600;
+    })
+    .await;
+    let call = async || {
+        let body = encoding::pack(&vec![b' '; 900_000]).unwrap();
+        let request = world.request("POST", "/v1/links", "backend").header("content-encoding", "zstd");
+        request.body(body).send().await.unwrap()
+    };
+    assert_eq!(call().await.status().as_u16(), 400, "it fits: what is in it is another matter");
+    // Two others are about to send as much as a call may: what is left does for it packed, and not unpacked.
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let mut stream = tokio::net::TcpStream::connect(world.running.listen).await.unwrap();
+        let head = format!(
+            "POST /v1/links HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n",
+            token("backend"),
+            1 << 20
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        others.push(stream);
+    }
+    let mut answer = call().await;
+    while answer.status().as_u16() == 400 {
+        answer = call().await;
+    }
+    assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (429, "1"));
+    drop(others);
+    while answer.status().as_u16() == 429 {
+        answer = call().await;
+    }
+    assert_eq!(answer.status().as_u16(), 400, "all of it was given back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bodies_take_turns_in_the_ram_that_they_may_take() {
     let world = World::start_with(|config| {
         config.limits.body_bytes_max = 4096;
-        config.limits.bodies_bytes_max = 4096;
+        config.limits.bodies_bytes_max = 3 * 4096;
         let sun = |n| {
             format!("[[sun]]\nname = \"sun4-1-{n}\"\naddresses = [\"192.0.2.{n}\"]\ninternal = \"10.4.1.{n}:8081\"\nweight = 100\n")
         };
@@ -348,6 +507,11 @@ async fn a_file_goes_from_downloads_to_the_cache_to_the_link() {
     let after = backend.links(&request).await.unwrap();
     assert_eq!(after.links[0].url.as_deref(), Some("https://cache4-1.example.org/c1/a"));
 
+    let holders = backend.held_by("/c1/%61").await.unwrap();
+    assert_eq!((holders.file.as_str(), holders.caches[0].cache.as_str()), ("c1/a", "cache4-1"));
+    assert!(backend.held_by("c1/a&b c").await.unwrap_err().to_string().contains("c1/a&b c"));
+    assert!(cache.held_by("c1/a").await.is_err(), "caches are told by their region's state");
+
     let state = world.client("sun4-1-1").report_status(&status("sun4-1-1", &[])).await.unwrap();
     assert_eq!(state.servers.len(), 1);
     assert_eq!((state.holdings[0].cache.as_str(), state.holdings[0].generation), ("cache4-1", 7));
@@ -356,10 +520,44 @@ async fn a_file_goes_from_downloads_to_the_cache_to_the_link() {
     assert!(state.holdings.is_empty(), "nothing new is told");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_cache_at_a_time_goes_to_a_content_server() {
+    let world = World::start().await;
+    let note = async |region, cache: &str, state| {
+        let note = FetchNote { file: "c1/a".to_owned(), size: 100, state };
+        world.client(cache).note_fetch(RegionId(region), cache, &note).await.unwrap().fetching
+    };
+    assert_eq!(note(4, "cache4-1", FetchState::Begins).await, None);
+    assert_eq!(note(5, "cache5-1", FetchState::Begins).await.as_deref(), Some("cache4-1"));
+    assert_eq!(note(4, "cache4-1", FetchState::Failed).await, None);
+    assert_eq!(note(5, "cache5-1", FetchState::Begins).await, None);
+    assert_eq!(note(4, "cache4-1", FetchState::Begins).await.as_deref(), Some("cache5-1"));
+    // That one has it now, and is a source.
+    let added = vec![Held { file: "c1/a".to_owned(), size: 100 }];
+    let held = HoldingsReport { generation: 7, since: None, added, removed: Vec::new() };
+    world.client("cache5-1").report_holdings(RegionId(5), "cache5-1", &held).await.unwrap();
+    assert_eq!(note(4, "cache4-1", FetchState::Begins).await, None);
+    world.client("sun4-1-1").report_downloads(&batch(1, &[("c1/a", 5.0)])).await.unwrap();
+    let request = WantedRequest { bytes_max: 1000, limit: 10 };
+    let wanted = world.client("cache4-1").wanted(RegionId(4), "cache4-1", &request).await.unwrap();
+    assert_eq!(wanted.candidates[0].sources, ["cache5-1"]);
+    // It starts again: what it had begun is begun no more.
+    assert_eq!(note(5, "cache5-1", FetchState::Begins).await.as_deref(), Some("cache4-1"));
+    let held = HoldingsReport { generation: 8, since: None, added: Vec::new(), removed: Vec::new() };
+    world.client("cache4-1").report_holdings(RegionId(4), "cache4-1", &held).await.unwrap();
+    assert_eq!(note(5, "cache5-1", FetchState::Begins).await, None);
+}
+
 async fn check_rating(world: &World, downloads: f64) {
     let top = world.client("backend").top(RegionId(4), 10).await.unwrap();
     assert_eq!(top.files.len(), 1, "{:?}", top.files);
     assert!((top.files[0].rating_days - downloads).abs() < 0.01, "{:?}", top.files);
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn batch(sequence: u64, files: &[(&str, f64)]) -> DownloadsBatch {
@@ -402,6 +600,7 @@ impl World {
         for (bearer, role, region, name) in [
             ("backend", "backend", "", "backend"),
             ("operator", "operator", "", "operator"),
+            ("replica", "replica", "", "replica"),
             ("sun4-1-1", "sun", "region = 4\n", "sun4-1-1"),
             ("sun4-1-2", "sun", "region = 4\n", "sun4-1-2"),
             ("cache4-1", "cache", "region = 4\n", "cache4-1"),
@@ -426,9 +625,15 @@ impl World {
     }
 
     async fn restart(&mut self) {
+        self.restart_with(|_| {}).await;
+    }
+
+    async fn restart_with(&mut self, change: impl FnOnce(&mut Config)) {
         self.running.drain.start();
         assert!(self.running.drain.finished(Duration::from_secs(60)).await);
-        self.running = server::start(config(self.folder.path()), Drain::new()).await.unwrap();
+        let mut config = config(self.folder.path());
+        change(&mut config);
+        self.running = server::start(config, Drain::new()).await.unwrap();
     }
 
     fn client(&self, bearer: &str) -> Client {

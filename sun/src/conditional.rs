@@ -208,6 +208,7 @@ mod tests {
             held_only: false,
             site: None,
             cors: false,
+            signed: None,
         };
         let mut kept = HeaderMap::new();
         kept.insert(header::ETAG, HeaderValue::from_static("\"a\""));

@@ -22,7 +22,7 @@ pub struct Config {
     pub admin: SocketAddr,
     /// The topology's file. Default /etc/sun/topology.toml.
     pub topology: PathBuf,
-    /// Last good topology, and when the last start was. Default /var/lib/sun/edge.
+    /// Last good topology, when the last start was, and downloads that are not reported yet. Default /var/lib/sun/edge.
     pub data: PathBuf,
     /// Evidence for the region of a client. Default none.
     pub geo: geo::resolver::Sources,
@@ -32,6 +32,9 @@ pub struct Config {
     /// File with the secret that the group's session tickets are sealed with, reread when it changes; see
     /// [`crate::tickets`]. Default none: tickets end with this process, and no other sun opens them.
     pub ticket_secret: Option<PathBuf>,
+    /// File with the keys that signed links are checked with (see [`popularity_api::signing::Keys`]), reread when it
+    /// changes. Default none: files of classes that are `signed` are refused.
+    pub signing_keys: Option<PathBuf>,
     /// The popularity API. Default none: nothing is reported, and owners are the topology's.
     pub popularity: Option<popularity_api::ClientConfig>,
     /// Tokens of those who may use the internal listener. Default /etc/sun/tokens.toml.
@@ -62,11 +65,30 @@ pub struct Config {
     /// How often downloads and status are reported, milliseconds. Default 1000; too small: needless calls, too
     /// large (3000): this server counts as silent and is not linked.
     pub report_ms: u64,
+    /// Downloads that the popularity API has not acknowledged.
+    pub spool: SpoolConfig,
     /// How long a drain may take, seconds. Default 30; too small: downloads are cut off, too large: a restart
     /// waits for the slowest client. When a new process has taken over, idle HTTP/1.1 connections are kept for half of it.
     pub drain_s: u64,
     /// Logs.
     pub log: daemon::telemetry::LogConfig,
+}
+
+/// Downloads that the popularity API has not acknowledged: a file a batch in `spool` under `data`.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolConfig {
+    /// What they take of the disk at most, bytes; beyond, the oldest are dropped, and counted. Default 268435456 (256 MiB):
+    /// at most 18 hours of a batch a second, an hour of a server that hands out 2,000 different files a second. Too small:
+    /// what was asked for while the API was away is missing in the ratings; too large: the disk is needed otherwise. 0:
+    /// they wait in RAM, 32 MiB of them, and a restart loses them.
+    pub bytes_max: u64,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self { bytes_max: 256 << 20 }
+    }
 }
 
 /// Limits on clients.
@@ -209,6 +231,7 @@ impl Default for Config {
             geo: geo::resolver::Sources::default(),
             certificates: Vec::new(),
             ticket_secret: None,
+            signing_keys: None,
             popularity: None,
             tokens: "/etc/sun/tokens.toml".into(),
             token: "/etc/sun/token".into(),
@@ -221,6 +244,7 @@ impl Default for Config {
             upstream: UpstreamConfig::default(),
             hot: HotConfig::default(),
             report_ms: 1000,
+            spool: SpoolConfig::default(),
             drain_s: 30,
             log: daemon::telemetry::LogConfig::default(),
         }
@@ -264,6 +288,7 @@ mod tests {
             store: vec![StoreConfig { path: "f".into(), bytes: 1 << 30 }],
             store_write_bytes_per_day: Some(1 << 30),
             ticket_secret: Some("g".into()),
+            signing_keys: Some("h".into()),
             ..Config::default()
         };
         for line in toml::to_string(&all).unwrap().lines() {

@@ -1,103 +1,36 @@
-//! The edge's conversation with the popularity API, and its other periodic work.
+//! The edge's status for the popularity API, and its other periodic work.
 //!
-//! Downloads and status go separately, so that a slow commit never makes this server look silent.
+//! Downloads go separately ([`crate::report`]), so that a slow commit never makes this server look silent.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use daemon::drain::Drain;
+use daemon::files::{self, Seen};
 use geo::CanonicalName;
+use popularity_api::Client;
 use popularity_api::wire::{HotRate, Load, StatusReport, Tier};
-use popularity_api::{Client, ClientError};
-use tokio_util::task::TaskTracker;
 
 use crate::config::Certificate;
 use crate::edge::Edge;
 use crate::hot::Passing;
 use crate::hot::turn::Turns;
 use crate::metrics::Outcome;
-use crate::report::Queue;
 use crate::tickets::Tickets;
 use crate::tls::Certificates;
-
-/// Reports downloads until the drain has ended all connections, then once more. Nothing is reported before the process
-/// before this one has ended: the API takes what it has left for outdated once it has heard of a later start.
-pub async fn report_downloads(edge: Arc<Edge>, client: Option<Client>, drain: Drain, connections: TaskTracker) {
-    let mut queue = Queue::new(edge.config.name.clone(), boot(&edge.config.data));
-    let period = Duration::from_millis(edge.config.report_ms);
-    let mut refused_before = false;
-    loop {
-        let draining = drain.started();
-        // While it drains, what is counted is still told as it comes: the deadline may cut the rest off.
-        let ended = tokio::select! {
-            () = tokio::time::sleep(period) => false,
-            () = drain.wait(), if !draining => continue,
-            () = connections.wait(), if draining => true,
-        };
-        if !drain.is_alone() {
-            if !ended {
-                continue;
-            }
-            drain.alone().await;
-        }
-        let batches = edge.downloads.take();
-        let Some(client) = &client else {
-            if ended {
-                return;
-            }
-            continue;
-        };
-        let before = queue.backlog().1;
-        batches.into_iter().for_each(|batch| queue.push(batch));
-        edge.metrics.report_dropped.inc_by(queue.backlog().1 - before + edge.downloads.take_dropped());
-        refused_before = flush(client, &mut queue, refused_before).await;
-        edge.metrics.report_backlog.set(i64::try_from(queue.backlog().0).unwrap_or(i64::MAX));
-        if ended {
-            return;
-        }
-    }
-}
-
-/// Sends what waits, oldest first, until something does not get through. True: the API refused something,
-/// which was said once and is not said again until it accepts.
-async fn flush(client: &Client, queue: &mut Queue, mut refused_before: bool) -> bool {
-    while let Some(batch) = queue.first() {
-        match client.report_downloads(batch).await {
-            Ok(_) => refused_before = false,
-            Err(error @ ClientError::Refused(_)) if final_refusal(&error) => {
-                if !refused_before {
-                    tracing::warn!(%error, "downloads are refused and dropped");
-                }
-                refused_before = true;
-            }
-            Err(error) => {
-                tracing::debug!(%error, "downloads wait");
-                return refused_before;
-            }
-        }
-        queue.done();
-    }
-    refused_before
-}
-
-/// A 4xx is the same next time. Not so 408 and 429, nor 401, 403 and 409: a person may mend token or clock.
-fn final_refusal(error: &ClientError) -> bool {
-    match error {
-        ClientError::Refused(problem) => {
-            (400..500).contains(&problem.status) && !matches!(problem.status, 401 | 403 | 408 | 409 | 429)
-        }
-        _ => false,
-    }
-}
 
 /// Tells which topology this server goes by, as it changes, until the drain.
 pub async fn tell_topology(edge: Arc<Edge>, drain: Drain) {
     let mut topology = edge.watched();
     loop {
-        let version = topology.borrow_and_update().version;
+        let (version, lacking) = {
+            let topology = topology.borrow_and_update();
+            (topology.version, edge.keys.load().lacking(&topology).len())
+        };
+        // Whoever sees the version sees which of its keys are missing.
+        edge.metrics.keys_lacking.set(i64::try_from(lacking).unwrap_or(i64::MAX));
         // So that it is remembered from now on, and not from the first request on that needs it.
         drop(edge.topologies());
         edge.metrics.topology_version.set(i64::try_from(version).unwrap_or(i64::MAX));
@@ -262,8 +195,8 @@ fn cpu_pressure() -> f64 {
 }
 
 /// Rereads the certificates when one of their files changes; `seen` are [those files](certificate_files) from before they were loaded.
-pub async fn follow_certificates(certificates: Arc<Certificates>, files: Vec<Certificate>, seen: Seen, drain: Drain) {
-    follow_files(seen, drain, || match certificates.reload(&files) {
+pub async fn follow_certificates(certificates: Arc<Certificates>, pairs: Vec<Certificate>, seen: Seen, drain: Drain) {
+    files::follow(seen, drain, || match certificates.reload(&pairs) {
         Ok(()) => tracing::info!("certificates reloaded"),
         Err(error) => tracing::warn!(%error, "changed certificates are refused, the running ones stay"),
     })
@@ -278,111 +211,9 @@ pub fn certificate_files(certificates: &[Certificate]) -> Vec<PathBuf> {
 
 /// Rereads the secrets of session tickets when their file changes; `seen` is that file from before it was loaded.
 pub async fn follow_tickets(tickets: Arc<Tickets>, file: PathBuf, seen: Seen, drain: Drain) {
-    follow_files(seen, drain, || match tickets.reload(&file) {
+    files::follow(seen, drain, || match tickets.reload(&file) {
         Ok(()) => tracing::info!("the secret of session tickets is reloaded"),
         Err(error) => tracing::warn!(%error, "a changed secret is refused, the running one stays"),
     })
     .await;
-}
-
-/// Calls `changed` when one of the files has changed; looked at every second.
-async fn follow_files(mut seen: Seen, drain: Drain, mut changed: impl FnMut()) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            () = drain.wait() => return,
-        }
-        if seen.look() {
-            changed();
-        }
-    }
-}
-
-/// Files as they were at a look. To be made before they are loaded: what changes while a server starts, between the load and the
-/// first look, would be missed otherwise.
-#[derive(Debug)]
-pub struct Seen {
-    files: Vec<PathBuf>,
-    stamps: Vec<Stamp>,
-}
-
-impl Seen {
-    /// As they are now; a file that is not there is one that may come.
-    #[must_use]
-    pub fn now(files: Vec<PathBuf>) -> Self {
-        let stamps = stamps(&files);
-        Self { files, stamps }
-    }
-
-    /// Whether one of them is another than at the last look.
-    fn look(&mut self) -> bool {
-        let now = stamps(&self.files);
-        let changed = now != self.stamps;
-        self.stamps = now;
-        changed
-    }
-}
-
-/// What tells that a file has changed: the time of that also when only its permissions did.
-type Stamp = Option<(i64, i64, u64)>;
-
-fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
-    let stamp = |path: &PathBuf| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.ctime(), metadata.ctime_nsec(), metadata.len()))
-    };
-    files.iter().map(stamp).collect()
-}
-
-/// Microseconds since 1970, and more than at the last start, also when the clock went back in between: the API
-/// counts nothing that looks older than what it has counted. The last one is kept in the data folder.
-fn boot(data: &std::path::Path) -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-    let file = data.join("boot");
-    let last = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<u64>().ok());
-    let boot = last.map_or(now, |last| now.max(last.saturating_add(1)));
-    if let Err(error) = geo::watch::write_atomically(&file, &format!("{boot}\n")) {
-        tracing::warn!(file = %file.display(), %error, "the start is not written down: the next must not be earlier");
-    }
-    boot
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_start_is_later_than_the_last_also_when_the_clock_went_back() {
-        let data = tempfile::tempdir().unwrap();
-        let first = boot(data.path());
-        assert!(boot(data.path()) > first);
-        let ahead = first + 1_000_000_000_000;
-        std::fs::write(data.path().join("boot"), ahead.to_string()).unwrap();
-        assert_eq!(boot(data.path()), ahead + 1);
-        std::fs::write(data.path().join("boot"), "nonsense").unwrap();
-        assert!(boot(data.path()) > first);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_changes_between_the_load_and_the_first_look_is_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("secret");
-        std::fs::write(&file, "a").unwrap();
-        let seen = Seen::now(vec![file.clone(), folder.path().join("missing")]);
-        // It is loaded, and then replaced, before anybody follows it.
-        std::fs::write(&file, "longer").unwrap();
-        let drain = Drain::new();
-        let mut told = 0;
-        follow_files(seen, drain.clone(), || {
-            told += 1;
-            if told == 1 {
-                std::fs::write(&file, "longest of all").unwrap();
-            } else {
-                drain.start();
-            }
-        })
-        .await;
-        assert_eq!(told, 2);
-    }
 }

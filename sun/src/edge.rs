@@ -7,6 +7,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
+use popularity_api::signing::Keys;
 
 use crate::breaker::{Breakers, Leave};
 use crate::caching::vary;
@@ -18,7 +19,7 @@ use crate::fill::ahead::Sequences;
 use crate::fill::hedge::Hedging;
 use crate::fill::in_flight::InFlight;
 use crate::fill::registry::Registry;
-use crate::fill::slots::Slots;
+use crate::fill::slots::{ClassShare, Slots};
 use crate::flow::Absent;
 use crate::held::{HeldFile, HeldFiles};
 use crate::hot::turn::Place;
@@ -75,6 +76,8 @@ pub struct Edge {
     pub downloads: Arc<Downloads>,
     /// Which region a client is in.
     pub resolver: Arc<ArcSwap<Resolver>>,
+    /// What signed links are checked with.
+    pub keys: Arc<ArcSwap<Keys>>,
     /// Who may use the internal listener.
     pub tokens: daemon::tokens::Tokens,
     /// What the popularity API says of the region.
@@ -109,6 +112,8 @@ pub struct Pieces {
     pub held: Option<Arc<dyn HeldFiles>>,
     /// What was purged.
     pub purges: Arc<Purges>,
+    /// What signed links are checked with.
+    pub keys: Keys,
     /// The NVMe tier.
     pub store: Store,
 }
@@ -136,6 +141,7 @@ impl Edge {
             downloads: Arc::default(),
             resolver: pieces.resolver,
             tokens: pieces.tokens,
+            keys: Arc::new(ArcSwap::from_pointee(pieces.keys)),
             region: ArcSwap::default(),
             draining: AtomicBool::new(false),
             topology: pieces.topology,
@@ -159,6 +165,14 @@ impl Edge {
     pub fn with_class<T>(&self, site: Option<&str>, name: &CanonicalName, read: impl FnOnce(&Class) -> T) -> T {
         let topology = self.topology.borrow();
         read(topology.class_for(site.and_then(|host| topology.site(host)), name))
+    }
+
+    /// What the class of a file as it was asked for may take of what all share.
+    #[must_use]
+    pub fn share(&self, site: Option<&str>, name: &CanonicalName) -> ClassShare {
+        let topology = self.topology.borrow();
+        let site = site.and_then(|host| topology.site(host));
+        ClassShare::of(site, topology.class_for(site, name))
     }
 
     /// The topology as it changes.

@@ -16,60 +16,26 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// See the module's doc.
-#[derive(Debug)]
-pub struct Farewell<T> {
-    inner: T,
-    /// Until when, and how many bytes, once the sending side is closed.
-    left: Option<(Pin<Box<Sleep>>, usize)>,
-}
+/// The end of one connection: until when, and how many bytes, once the sending side is closed.
+#[derive(Debug, Default)]
+pub(crate) struct Farewell(Option<(Pin<Box<Sleep>>, usize)>);
 
-impl<T> Farewell<T> {
-    /// Nothing happens before the end.
-    pub const fn new(inner: T) -> Self {
-        Self { inner, left: None }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Farewell<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buffer)
-    }
-}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Farewell<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.left.is_none() {
-            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+impl Farewell {
+    /// Closes the sending side of `stream`, then reads and drops.
+    pub(crate) fn poll<T>(&mut self, stream: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        if self.0.is_none() {
+            ready!(Pin::new(&mut *stream).poll_shutdown(cx))?;
         }
         let (deadline, bytes) =
-            this.left.get_or_insert_with(|| (Box::pin(tokio::time::sleep(PATIENCE)), DROPPED_BYTES_MAX));
+            self.0.get_or_insert_with(|| (Box::pin(tokio::time::sleep(PATIENCE)), DROPPED_BYTES_MAX));
         let mut space = [0; 4096];
         while *bytes > 0 && deadline.as_mut().poll(cx).is_pending() {
             let mut buffer = ReadBuf::new(&mut space);
             // A client that is gone, in whatever way, has nothing left to read.
-            if ready!(Pin::new(&mut this.inner).poll_read(cx, &mut buffer)).is_err() || buffer.filled().is_empty() {
+            if ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer)).is_err() || buffer.filled().is_empty() {
                 break;
             }
             *bytes = bytes.saturating_sub(buffer.filled().len());
@@ -87,12 +53,16 @@ const DROPPED_BYTES_MAX: usize = 256 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::greeting::Greeting;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Of the greeting, which is none of these tests' matter.
+    const LIMIT: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_late_is_dropped_until_the_client_closes() {
         let (near, mut far) = tokio::io::duplex(1000);
-        let mut near = Farewell::new(near);
+        let mut near = Greeting::new(near, LIMIT);
         near.write_all(b"last words").await.unwrap();
         let began = tokio::time::Instant::now();
         let closing = tokio::spawn(async move {
@@ -114,7 +84,7 @@ mod tests {
     async fn neither_silence_nor_a_flood_is_borne_for_long() {
         let (near, far) = tokio::io::duplex(1000);
         let began = tokio::time::Instant::now();
-        Farewell::new(near).shutdown().await.unwrap();
+        Greeting::new(near, LIMIT).shutdown().await.unwrap();
         assert_eq!(began.elapsed(), PATIENCE);
         drop(far);
 
@@ -126,7 +96,7 @@ mod tests {
             }
             sent
         });
-        let mut near = Farewell::new(near);
+        let mut near = Greeting::new(near, LIMIT);
         near.shutdown().await.unwrap();
         drop(near);
         assert!(flood.await.unwrap() <= DROPPED_BYTES_MAX + 3000);

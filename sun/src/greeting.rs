@@ -2,7 +2,7 @@
 //!
 //! hyper waits for the connection preface (RFC 9113, section 3.4) without a deadline: a client that finishes its
 //! TLS handshake and then is silent would hold its connection for ever. [`Greeting`] wraps the stream above TLS.
-//! Once the preface is there, pings find out who is gone.
+//! Once the preface is there, pings find out who is gone. Its end is a [`Farewell`].
 
 use std::io;
 use std::pin::Pin;
@@ -12,6 +12,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::farewell::Farewell;
+
 /// See the module's doc.
 #[derive(Debug)]
 pub struct Greeting<T> {
@@ -19,12 +21,18 @@ pub struct Greeting<T> {
     /// Bytes of the preface that have not come.
     missing: usize,
     deadline: Pin<Box<Sleep>>,
+    farewell: Farewell,
 }
 
 impl<T> Greeting<T> {
     /// Reads fail once `limit` has passed and the preface is not there.
     pub fn new(inner: T, limit: Duration) -> Self {
-        Self { inner, missing: PREFACE_BYTES, deadline: Box::pin(tokio::time::sleep(limit)) }
+        Self {
+            inner,
+            missing: PREFACE_BYTES,
+            deadline: Box::pin(tokio::time::sleep(limit)),
+            farewell: Farewell::default(),
+        }
     }
 }
 
@@ -40,7 +48,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Greeting<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Greeting<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Greeting<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
@@ -62,7 +70,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Greeting<T> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        let this = &mut *self;
+        this.farewell.poll(&mut this.inner, cx)
     }
 }
 

@@ -45,7 +45,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
 use crate::edge::Edge;
-use crate::farewell::Farewell;
 use crate::greeting::Greeting;
 use crate::interim::{Interim, Passing};
 use crate::serve;
@@ -245,7 +244,7 @@ async fn connection(
                     let kind_of_handshake = stream.get_ref().1.handshake_kind();
                     shared.edge.metrics.handshake(kind_of_handshake == Some(HandshakeKind::Resumed));
                     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-                        let stream = Greeting::new(Farewell::new(stream), Duration::from_secs(limits.head_s));
+                        let stream = Greeting::new(stream, Duration::from_secs(limits.head_s));
                         drive(&shared, &protocols.http2, stream, kind, peer).await;
                     } else {
                         drive(&shared, &protocols.http1, stream, kind, peer).await;
@@ -271,8 +270,10 @@ where
     let edge = &shared.edge;
     let interim = Interim::default();
     let stream = Passing::new(stream, interim.clone());
+    // A clone of it takes a lock that all workers share.
+    let drain = Arc::new(shared.drain.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (edge, drain) = (Arc::clone(edge), shared.drain.clone());
+        let (edge, drain) = (Arc::clone(edge), Arc::clone(&drain));
         let interim = interim.clone();
         async move {
             let is_http2 = request.version() == http::Version::HTTP_2;

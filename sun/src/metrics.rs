@@ -2,14 +2,19 @@
 //!
 //! Counters are looked up by label once, at the start: a request touches atomics only.
 
+mod report;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use popularity_api::signing::Denied;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::fill::FillError;
 use crate::purge::{Purges, Verdict};
 use crate::sources::Source;
+
+pub use report::ReportMetrics;
 
 /// Counters of one edge.
 #[derive(Clone, Debug)]
@@ -46,10 +51,8 @@ pub struct Metrics {
     pub unknown_tickets: IntCounter,
     /// Bytes in the RAM tier.
     pub ram_bytes: IntGauge,
-    /// Batches of downloads that wait for the popularity API.
-    pub report_backlog: IntGauge,
-    /// Downloads that were dropped because too many waited.
-    pub report_dropped: IntCounter,
+    /// Downloads on their way to the popularity API.
+    pub report: ReportMetrics,
     /// Requests for hot files that were passed on to a sibling.
     pub hot_redirects: IntCounter,
     /// Files that several suns of the region keep, this one among them.
@@ -58,6 +61,9 @@ pub struct Metrics {
     pub hot_copies: IntGauge,
     /// Files of which requests are being passed on.
     pub hot_passing: IntGauge,
+    signatures: IntCounterVec,
+    /// Signing keys that the topology names and the key file does not have.
+    pub keys_lacking: IntGauge,
     /// Version of the running topology.
     pub topology_version: IntGauge,
     purge_sequence: IntGauge,
@@ -179,12 +185,13 @@ impl Metrics {
             resumed_handshakes: handshakes.with_label_values(&["resumed"]),
             unknown_tickets: counter("edge_unknown_tickets_total", "TLS session tickets that no key opened.")?,
             ram_bytes: gauge("edge_ram_bytes", "Bytes in the RAM tier.")?,
-            report_backlog: gauge("edge_report_backlog", "Batches of downloads that wait for the popularity API.")?,
-            report_dropped: counter("edge_report_dropped_total", "Downloads dropped because too many waited.")?,
+            report: ReportMetrics::new(registry)?,
             hot_redirects: counter("edge_hot_redirects_total", "Requests for hot files passed on to a sibling.")?,
             hot_files: gauge("edge_hot_files", "Files that several suns keep, this one among them.")?,
             hot_copies: gauge("edge_hot_copies", "Hot files that this sun keeps and does not own.")?,
             hot_passing: gauge("edge_hot_passing", "Hot files of which requests are passed on.")?,
+            signatures: vector("edge_signatures_total", "Requests that need a signed link, by how it was.", "verdict")?,
+            keys_lacking: gauge("edge_signing_keys_lacking", "Signing keys that signing_keys does not have.")?,
             topology_version: gauge("edge_topology_version", "Version of the running topology.")?,
             purge_sequence: gauge("edge_purge_sequence", "Entry of the purge log that is gone by.")?,
             purge_direct: gauge("edge_purge_direct", "Number of the last purge brought directly.")?,
@@ -206,6 +213,11 @@ impl Metrics {
         self.totals.requests.fetch_add(1, Ordering::Relaxed);
         self.responses.with_label_values(&[status.as_str()]).inc();
         self.outcome(outcome).inc();
+    }
+
+    /// A client's request needed a signed link, which was good or was not.
+    pub fn signature(&self, verdict: Result<(), Denied>) {
+        self.signatures.with_label_values(&[verdict.map_or_else(Denied::label, |()| "good")]).inc();
     }
 
     /// A client was sent on to a sibling: no request served.

@@ -3,7 +3,8 @@
 //! ```text
 //!   host is a site's   cdn.example.org/list?page=2   c7/list?page=2   GET, HEAD --> File
 //!                                                                     others    --> Pass
-//!   any other host     /c7/a.jpg?signature=...       c7/a.jpg         GET, HEAD --> File
+//!   any other host     /c7/a.jpg?e=1&k=a&s=...       c7/a.jpg         GET, HEAD --> File
+//!                      /s.1.2.a.../c7/b/a.jpg        c7/b/a.jpg       (signed links: popularity_api::signing)
 //!                                                    a class with uploads: POST, PUT, PATCH, DELETE, ... --> Pass
 //! ```
 //!
@@ -16,10 +17,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use geo::topology::{Class, Policy, Site};
+use geo::topology::{Class, Policy, SignedLinks, Site};
 use geo::{CanonicalName, ContentId, NameError, Topology};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, Method, StatusCode, Version, request};
+use popularity_api::signing::{self, Denied, Keys};
 
 use crate::caching::vary;
 use crate::errand::{Errand, Said};
@@ -56,6 +58,8 @@ pub struct Lookup {
     pub site: Option<Arc<str>>,
     /// Its class lets pages read it by script.
     pub cors: bool,
+    /// It needs a signed link, made so: a client asks for a file of a class that says so.
+    pub signed: Option<SignedLinks>,
 }
 
 /// A request that goes to the content server as it is, and whose answer is not kept.
@@ -178,7 +182,9 @@ fn read_sites(head: &request::Parts, site: &Site) -> Result<Parsed, Refusal> {
 
 /// A request under `/c...`.
 fn read_file(head: &request::Parts, direct: bool, topology: &Topology) -> Result<Parsed, Refusal> {
-    let name = CanonicalName::from_url_path(head.uri.path()).map_err(refusal_of)?;
+    // Servers ask for the file itself.
+    let path = if direct { head.uri.path() } else { signing::split(head.uri.path()).1 };
+    let name = CanonicalName::from_url_path(path).map_err(refusal_of)?;
     // Once a request: it goes through the patterns of all classes.
     let class = topology.class_of(&name);
     let uploads = !direct && class.uploads.is_some();
@@ -192,6 +198,35 @@ fn read_file(head: &request::Parts, direct: bool, topology: &Topology) -> Result
     }
     let target = CanonicalName::for_site(name.content_server(), name.path(), head.uri.query()).map_err(refusal_of)?;
     Ok(Parsed::Pass(pass(head, name, target, None)))
+}
+
+/// Whether a request for a file that needs a signed link, made as `links` says, has one that is good at `now_s` (seconds
+/// since 1970).
+///
+/// # Errors
+///
+/// [`Denied`].
+pub fn admit(
+    uri: &http::Uri,
+    name: &CanonicalName,
+    links: SignedLinks,
+    topology: &Topology,
+    keys: &Keys,
+    now_s: u64,
+) -> Result<(), Denied> {
+    // A class is signed only in a topology that has keys.
+    let signing = topology.signing.as_ref().ok_or(Denied::UnknownKey)?;
+    signing::check(name.as_str(), signing::split(uri.path()).0, uri.query(), links, signing, keys, now_s)
+}
+
+/// What a client is told whose link is not good.
+#[must_use]
+pub fn denied(denied: Denied) -> Refusal {
+    let status = match denied {
+        Denied::NoSecret => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::FORBIDDEN,
+    };
+    Refusal::new(status, denied.to_string())
 }
 
 /// A resumable upload's state is asked for with HEAD; no cache can know it (tus 1.0, "Core protocol";
@@ -257,8 +292,24 @@ fn lookup(head: &request::Parts, name: CanonicalName, direct: bool, site: Option
     let head_only = head.method == Method::HEAD;
     let slot = if rfc { vary::slot(content) } else { content };
     let said = rfc.then(|| Arc::new(Said::of(&head.headers, direct)));
+    let signed = class.signed.filter(|_| !direct);
     let (site, cors) = (site.map(host_of), class.cors.is_some());
-    Lookup { name, content, slot, said, head_only, range, several, conditions, origin, direct, held_only, site, cors }
+    Lookup {
+        name,
+        content,
+        slot,
+        said,
+        head_only,
+        range,
+        several,
+        conditions,
+        origin,
+        direct,
+        held_only,
+        site,
+        cors,
+        signed,
+    }
 }
 
 impl Lookup {
@@ -334,6 +385,8 @@ mod tests {
     fn a_file_is_named_by_its_path_alone() {
         check("GET", "/c7/a.jpg", &[], "c7/a.jpg");
         check("HEAD", "/c7/%61.jpg?expires=1&signature=2", &[], "c7/a.jpg head");
+        check("GET", "/s.1.2.a.b/c7/b/a.jpg", &[], "c7/b/a.jpg");
+        check("GET", "/s.1.2.a.b/s.1.2.a.b/c7/b/a.jpg", &[], "404");
         check("GET", "http://evil.example:81/c7/a.jpg", &[], "c7/a.jpg");
         check("GET", "/c7/a.jpg", &[("x-forwarded-host", "evil"), ("cookie", "a=b")], "c7/a.jpg");
         check("GET", "/c7/a.jpg", &[("range", "bytes=0-9")], "c7/a.jpg From { start: 0, end: 10 }");
@@ -418,6 +471,7 @@ mod tests {
         check_direct("POST", "/c9/a", &site, "405");
         check_direct("GET", "/c9//a", &[("host", "10.0.0.1")], "400");
         check_direct("GET", "/c9/a", &[("host", "cdn.example.net")], "c9/a");
+        check_direct("GET", "/s.1.2.a.b/c9/a", &[("host", "10.0.0.1")], "404");
         check_direct("PUT", "/c7/up/a", &[("host", "10.0.0.1")], "405");
         // A client's header of that name means nothing.
         check("GET", "/c9//a", &[("sun-site", "cdn.example.net")], "400");

@@ -123,13 +123,13 @@ impl Signature {
     }
 
     /// Sends a client on to a sibling that keeps the file as well, for this time only (RFC 9110, section 15.4.8).
-    /// `address` is the file's there; the query goes along, it may be a signature.
+    /// `address` is the file's there; a signature goes along, before the file's name or in the query.
     #[must_use]
-    pub fn pass_on(&self, address: &str, query: Option<&str>) -> Response<ResponseBody> {
+    pub fn pass_on(&self, address: &str, in_front: Option<&str>, query: Option<&str>) -> Response<ResponseBody> {
         let mut response = Response::new(ResponseBody::empty());
         *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
         let headers = response.headers_mut();
-        let location = query.map_or_else(|| address.to_owned(), |query| format!("{address}?{query}"));
+        let location = location(address, in_front, query);
         // Both parts were part of a URL before.
         if let Ok(location) = HeaderValue::from_str(&location) {
             headers.insert(header::LOCATION, location);
@@ -224,6 +224,21 @@ fn age(meta: &Meta, provenance: &Provenance, now: u64) -> u64 {
         Provenance::Miss { collapsed: false, opened } => opened.age,
         _ => now.saturating_sub(meta.born_at),
     }
+}
+
+/// The address with what stood in front of the name and behind it in the request's URL.
+fn location(address: &str, in_front: Option<&str>, query: Option<&str>) -> String {
+    let authority = address.find("://").map_or(0, |at| at + "://".len());
+    let slash = address[authority..].find('/').map_or(address.len(), |at| authority + at);
+    let (origin, path) = address.split_at(slash);
+    let mut location = origin.to_owned();
+    for (mark, part) in [("/", in_front), ("", Some(path)), ("?", query)] {
+        if let Some(part) = part {
+            location.push_str(mark);
+            location.push_str(part);
+        }
+    }
+    location
 }
 
 /// Status, Content-Length and Content-Range.
@@ -329,13 +344,15 @@ mod tests {
     #[test]
     fn a_client_is_sent_on_for_this_time_only() {
         let signature = Signature::new("sun4-2-1").unwrap();
-        let sent_on = |query| {
-            let response = signature.pass_on("https://sun4-2-2.example.org/c1/a%20b", query);
+        let sent_on = |front, query| {
+            let response = signature.pass_on("https://sun4-2-2.example.org/c1/a%20b", front, query);
             let text = |name| response.headers()[name].to_str().unwrap().to_owned();
             format!("{} {} {}", response.status().as_u16(), text(header::LOCATION), text(header::CACHE_CONTROL))
         };
-        assert_eq!(sent_on(None), "307 https://sun4-2-2.example.org/c1/a%20b no-store");
-        assert_eq!(sent_on(Some("e=1&s=x")), "307 https://sun4-2-2.example.org/c1/a%20b?e=1&s=x no-store");
+        assert_eq!(sent_on(None, None), "307 https://sun4-2-2.example.org/c1/a%20b no-store");
+        assert_eq!(sent_on(None, Some("e=1&s=x")), "307 https://sun4-2-2.example.org/c1/a%20b?e=1&s=x no-store");
+        let in_front = Some("s.1.1.a.b");
+        assert_eq!(sent_on(in_front, None), "307 https://sun4-2-2.example.org/s.1.1.a.b/c1/a%20b no-store");
     }
 
     #[test]

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use daemon::tokens::Role;
 use geo::topology::Cors;
 use geo::{CanonicalName, ContentId, Scheme};
-use http::{Request, Response, StatusCode, Version, header};
+use http::{Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
+use popularity_api::signing;
 
 use crate::body::{FileReader, ResponseBody};
 use crate::caching::freshness::Reuse;
@@ -56,11 +57,12 @@ pub async fn client(
             return edge.signature.refuse(&refusal, false);
         }
     };
-    let passed_on = pass_on(&edge, &lookup, scheme, head.uri.query());
+    let refused = refuse_unsigned(&edge, &lookup, &head.uri);
+    let passed_on = if refused.is_some() { None } else { pass_on(&edge, &lookup, scheme, &head.uri) };
     let redirected = passed_on.is_some();
     // RFC 9110, section 15.2: none to a client of HTTP/1.0; over HTTP/2 hyper cannot.
     let hints = (head.version == Version::HTTP_11).then_some(interim);
-    let (mut response, outcome) = match passed_on {
+    let (mut response, outcome) = match refused.or(passed_on) {
         Some(response) => (response, Outcome::Refused),
         None => Serving { client: Some(client), interim: hints, ..Serving::new(&edge, &lookup) }.run().await,
     };
@@ -85,7 +87,7 @@ pub async fn client(
 }
 
 /// The `307` of a request for a hot file that a sibling is to take over; see [`crate::hot::passing`].
-fn pass_on(edge: &Edge, request: &Lookup, scheme: Scheme, query: Option<&str>) -> Option<Response<ResponseBody>> {
+fn pass_on(edge: &Edge, request: &Lookup, scheme: Scheme, uri: &Uri) -> Option<Response<ResponseBody>> {
     // After a redirect to another host a browser says "Origin: null" (Fetch, section 4.4): no list of origins has that.
     let read_by_some = |cors: &Cors| !cors.origins.iter().any(|allowed| allowed == "*");
     let read_by_some = || edge.with_class(None, &request.name, |class| class.cors.as_ref().is_some_and(read_by_some));
@@ -96,7 +98,17 @@ fn pass_on(edge: &Edge, request: &Lookup, scheme: Scheme, query: Option<&str>) -
     }
     let sharing = edge.sharing.load();
     let address = sharing.on(request.content, scheme, &mut |below| rand::random_range(0..below))?;
-    Some(edge.signature.pass_on(address, query))
+    Some(edge.signature.pass_on(address, signing::split(uri.path()).0, uri.query()))
+}
+
+/// The refusal of a client whose link is not signed as the file's class wants it.
+fn refuse_unsigned(edge: &Edge, request: &Lookup, uri: &Uri) -> Option<Response<ResponseBody>> {
+    let links = request.signed?;
+    let keys = edge.keys.load();
+    let verdict = request::admit(uri, &request.name, links, &edge.topology(), &keys, crate::unix_now());
+    edge.metrics.signature(verdict);
+    let refusal = request::denied(verdict.err()?);
+    Some(edge.signature.refuse(&refusal, false))
 }
 
 /// Lets the page of this `origin` read the response, if the class of the file, asked for at a site or not, does.
@@ -131,7 +143,9 @@ pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<Res
     let authorization = headers::text(&head.headers, &header::AUTHORIZATION);
     let refusal = match edge.tokens.identify(authorization).map(|identity| identity.role) {
         Some(Role::Sun | Role::Cache | Role::Operator) => None,
-        Some(Role::Backend) => Some(Refusal::new(StatusCode::FORBIDDEN, "this is for servers: ask for links instead")),
+        Some(Role::Backend | Role::Replica) => {
+            Some(Refusal::new(StatusCode::FORBIDDEN, "this is for servers: ask for links instead"))
+        }
         None => Some(Refusal::new(StatusCode::UNAUTHORIZED, "servers of this CDN present their token here")),
     };
     if let Some(refusal) = refusal {

@@ -7,19 +7,22 @@ use std::time::Duration;
 use anyhow::Context;
 use daemon::admin::{self, Readiness};
 use daemon::drain::Drain;
+use daemon::files::Seen;
 use daemon::tokens::{self, Tokens};
 use daemon::upgrade::Stage;
 use popularity_api::Client;
+use popularity_api::signing::{self, Keys};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
-use crate::control::{self, Seen};
+use crate::control;
 use crate::edge::{Edge, Pieces};
 use crate::held::HeldFiles;
 use crate::listener::{self, Kind, Listeners, Shared};
 use crate::metrics::Metrics;
 use crate::purge::{Purges, follower};
+use crate::report;
 use crate::response::Signature;
 use crate::store::Store;
 use crate::store::policy::Settings;
@@ -71,31 +74,31 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         topology.domain.clone()
     };
     let table = Some(config.data.join("geo.table"));
-    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table).await?;
+    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table, &parts.registry).await?;
     let purges = match parts.purges {
         Some(purges) => purges,
         None => purges(&config, &topology.borrow())?,
     };
     lend(&drain, &purges);
+    let seen_keys = Seen::now(config.signing_keys.iter().cloned().collect());
+    let keys = Keys::load(config.signing_keys.as_deref())?;
     let token = tokens::read_secret(&config.token)?;
     let client = config.popularity.as_ref().map(Client::new).transpose()?;
     let metrics = Metrics::new(&parts.registry)?;
-    let secured = match config.https.is_empty() {
-        true => None,
-        false => Some(Secured::load(&config, &metrics)?),
-    };
+    let secured = (!config.https.is_empty()).then(|| Secured::load(&config, &metrics)).transpose()?;
     let workers = config.workers_count();
     let listeners = Listeners::bind(&addresses(&config), workers, drain.sockets())?;
     let store = open_store(&config, parts.registry.clone()).await?;
     let pieces = Pieces {
         topology,
         resolver,
-        tokens: Tokens::load(&config.tokens)?,
+        tokens: Tokens::follow(&config.tokens, &drain)?,
         upstream: Upstream::new(&config.upstream, &token, &config.name, &domain)?,
         metrics,
         signature: Signature::new(&config.name)?,
         held: parts.held,
         purges: Arc::clone(&purges),
+        keys,
         store,
     };
     parts.readiness.expect(PURGES);
@@ -125,12 +128,20 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     if let Some(secured) = secured {
         secured.follow(&edge.config, &drain);
     }
+    follow_keys(&edge, seen_keys, &drain);
     drain.spawn(control::tell_topology(Arc::clone(&edge), drain.clone()));
     let ended = connections.clone();
-    drain.spawn(control::report_downloads(Arc::clone(&edge), client.clone(), drain.clone(), connections));
+    drain.spawn(report::report_downloads(Arc::clone(&edge), client.clone(), drain.clone(), connections));
     drain.spawn(close_store(Arc::clone(&edge), drain.clone(), ended));
     drain.spawn(control::report_status(edge, client, drain.clone()));
     Ok(running)
+}
+
+/// Has the keys of signed links reread when they change.
+fn follow_keys(edge: &Edge, seen: Seen, drain: &Drain) {
+    let (keys, file) = (Arc::clone(&edge.keys), edge.config.signing_keys.clone());
+    let lacking = edge.metrics.keys_lacking.clone();
+    drain.spawn(signing::follow(keys, (file, seen), edge.watched(), lacking, drain.clone()));
 }
 
 /// What TLS listeners need, and the files that it is from as they were before they were loaded.
@@ -242,6 +253,7 @@ pub fn check(config: &Config) -> Vec<String> {
         Ok(topology) => {
             problems.extend(known_name(config, &topology).err().map(|error| error.to_string()));
             problems.extend(geo::Resolver::load(&config.geo, &topology).err().map(|error| error.to_string()));
+            problems.extend(signing::problems(config.signing_keys.as_deref(), &topology));
         }
     }
     problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));

@@ -29,6 +29,7 @@ pub mod pattern;
 pub mod poll;
 pub mod process;
 pub mod raw;
+pub mod redis_cluster;
 pub mod routers;
 pub mod settings;
 pub mod topology;

@@ -42,6 +42,8 @@ pub struct Server {
     pub weight: u16,
     /// Disk of a cache, bytes.
     pub bytes: u64,
+    /// Network card, gigabits per second.
+    pub nic_gbps: f64,
 }
 
 /// The domain of all tests.
@@ -80,7 +82,7 @@ impl Topology {
                 128 + servers.len()
             };
             let address = block.address(u8::try_from(host).expect("few servers"));
-            servers.push(Server { name: name.to_owned(), address, weight: 100, bytes: 1 << 30 });
+            servers.push(Server { name: name.to_owned(), address, weight: 100, bytes: 1 << 30, nic_gbps: 10.0 });
         }
         let content_url = format!("http://{}:{CONTENT_PORT}/cs{{number}}", block.address(1));
         Self { version: 1, numbers: vec!["1-9".to_owned()], content_url, servers, classes: String::new() }
@@ -146,11 +148,12 @@ impl Topology {
             let _ = write!(
                 text,
                 "\n[[{kind}]]\nname = \"{}\"\naddresses = [\"{}\"]\nhttps_port = {HTTPS_PORT}\nhttp_port = {HTTP_PORT}\n\
-                 internal = \"{}\"\nweight = {}\n",
+                 internal = \"{}\"\nweight = {}\nnic_gbps = {}\n",
                 server.name,
                 server.address,
                 server.internal(),
-                server.weight
+                server.weight,
+                server.nic_gbps
             );
             if !server.is_sun() {
                 let _ = writeln!(text, "bytes = {}", server.bytes);

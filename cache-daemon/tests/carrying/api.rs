@@ -26,6 +26,10 @@ pub(crate) struct State {
     pub generation: u64,
     /// Every report that it took: "all +c1/a", "+c1/b -c1/a".
     pub reports: Vec<String>,
+    /// The cache that fetches everything from content servers, as far as the API knows.
+    pub fetching: Option<String>,
+    /// Fetches that were told: "begins c1/a".
+    pub fetches: Vec<String>,
     /// How often it was asked what to carry.
     pub asked: usize,
     /// Calls that found it away.
@@ -70,6 +74,11 @@ impl Api {
         });
     }
 
+    /// Another cache fetches everything from content servers, or nobody does.
+    pub(crate) fn fetching(&self, cache: Option<&str>) {
+        self.state.send_modify(|state| state.fetching = cache.map(str::to_owned));
+    }
+
     /// It can or cannot be reached.
     pub(crate) fn away(&self, away: bool) {
         self.state.send_modify(|state| state.away = away);
@@ -108,6 +117,9 @@ impl State {
             "POST /v1/regions/4/caches/cache4-1/holdings" => {
                 json!(self.take(serde_json::from_slice(&request.body).unwrap()))
             }
+            "POST /v1/regions/4/caches/cache4-1/fetches" => {
+                json!(self.note(serde_json::from_slice(&request.body).unwrap()))
+            }
             other => panic!("the API is not asked for {other}"),
         };
         assert!(request.head.contains("authorization: bearer cache-token-0123456789"), "{}", request.head);
@@ -126,6 +138,12 @@ impl State {
             held: held.into_iter().map(|(file, _, score, _)| wire::HeldScore { file, score }).collect(),
             holdings_generation: self.generation,
         }
+    }
+
+    fn note(&mut self, note: wire::FetchNote) -> wire::FetchAnswer {
+        let state = if note.state == wire::FetchState::Begins { "begins" } else { "failed" };
+        self.fetches.push(format!("{state} {}", note.file));
+        wire::FetchAnswer { fetching: self.fetching.clone() }
     }
 
     fn take(&mut self, report: wire::HoldingsReport) -> wire::HoldingsAck {

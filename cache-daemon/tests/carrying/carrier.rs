@@ -54,6 +54,33 @@ async fn a_cache_that_holds_it_is_asked_before_the_content_server() {
 }
 
 #[tokio::test]
+async fn what_another_cache_fetches_is_waited_for_and_then_had_from_it() {
+    let origin = Scripted::start(|_| found(b"12345")).await;
+    let place = Place::new(&origin).await;
+    let cache = place.start().await;
+    place.api.fetching(Some("cache4-2"));
+    place.api.rate("c1/a.png", 5, 3.0);
+    place.api.until("two turns were asked for", |state| state.fetches.len() >= 2).await;
+    assert_eq!(origin.lines(), [""; 0]);
+    place.api.rate_with("c1/a.png", 5, 3.0, &["cache4-2"]);
+    let state = place.api.until_held(&["c1/a.png"]).await;
+    assert_eq!((origin.lines().len(), place.peer.lines()), (0, vec!["GET /c1/a.png".to_owned()]));
+    assert!(state.fetches.iter().all(|fetch| fetch == "begins c1/a.png"), "{:?}", state.fetches);
+    cache.stop().await;
+}
+
+#[tokio::test]
+async fn a_fetch_that_failed_is_told_so_that_the_next_cache_need_not_wait() {
+    let origin = Scripted::start(|_| missing()).await;
+    let place = Place::new(&origin).await;
+    let cache = place.start().await;
+    place.api.rate("c1/a.png", 5, 3.0);
+    let state = place.api.until("told", |state| state.fetches.len() >= 2).await;
+    assert_eq!(state.fetches, ["begins c1/a.png", "failed c1/a.png"]);
+    cache.stop().await;
+}
+
+#[tokio::test]
 async fn a_full_cache_gives_up_its_worst_for_something_better() {
     let origin = Scripted::start(|_| found(&body(1000))).await;
     let place = Place::with_bytes(&origin, 2 * footprint(1000)).await;

@@ -146,6 +146,7 @@ async fn check(expected: &str, answer: impl Fn() -> Answer + Send + Sync + 'stat
         FetchError::Lasting(_) => "lasting",
         FetchError::Passing(_) => "passing",
         FetchError::Disk(_) => "disk",
+        FetchError::Waiting { .. } => "waiting",
     };
     assert_eq!(kind, expected, "{error}");
     assert!(error.to_string().starts_with("c1/a.png: "), "{error}");

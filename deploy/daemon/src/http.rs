@@ -25,6 +25,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::problem::Refusal;
+
 /// Bounds on callers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
@@ -104,7 +106,7 @@ async fn converse(
 
 async fn deadline(request: Request, next: Next, limit: Duration) -> Response {
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
-        (StatusCode::REQUEST_TIMEOUT, [("connection", "close")], "not done in time\n").into_response()
+        ([("connection", "close")], Refusal::new(StatusCode::REQUEST_TIMEOUT, "not done in time")).into_response()
     })
 }
 

@@ -18,12 +18,13 @@
 //!
 //! - [`process`]: the life of a daemon's process, command line to exit status; what a `main.rs` calls.
 //! - [`config`]: a TOML file into a checked value, or an error with line, column and key.
+//! - [`files`]: those that are read again when they change.
 //! - [`telemetry`]: one log line an event.
 //! - [`drain`]: one signal that everything listens to, and everything that the end waits for.
 //! - [`upgrade`], [`sockets`]: a new process takes over from a running one.
 //! - [`admin`]: the private port that operators and Prometheus ask.
 //! - [`http`]: serving axum's routes with bounds on connections and time. [`problem`]: how a call is refused.
-//! - [`tokens`]: bearer tokens, and whose they are.
+//! - [`tokens`]: bearer tokens, and whose they are. [`folder`]: a data folder is one process's.
 //!
 //! # What it is not
 //!
@@ -33,6 +34,8 @@
 pub mod admin;
 pub mod config;
 pub mod drain;
+pub mod files;
+pub mod folder;
 pub mod http;
 pub mod problem;
 pub mod process;

@@ -19,19 +19,27 @@ pub struct Problem {
 pub struct Refusal {
     status: StatusCode,
     detail: String,
+    /// With 429 and 503.
+    retry_after_s: u64,
 }
 
 impl Refusal {
     /// A refusal with this status; its title is the status's own phrase.
     #[must_use]
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
+        Self { status, detail: detail.into(), retry_after_s: 1 }
     }
 
     /// Its status.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         self.status
+    }
+
+    /// What, where and what to do.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// 400: the caller's mistake.
@@ -50,6 +58,12 @@ impl Refusal {
     #[must_use]
     pub fn busy(detail: String) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, detail)
+    }
+
+    /// 429: come again after so long, in whole seconds.
+    #[must_use]
+    pub fn busy_for(detail: String, wait: std::time::Duration) -> Self {
+        Self { retry_after_s: wait.as_secs().max(1), ..Self::busy(detail) }
     }
 
     /// 503: not now.
@@ -72,10 +86,24 @@ impl IntoResponse for Refusal {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_s));
             }
             _ => {}
         }
         response
     }
+}
+/// The JSON value of a body, with nothing behind it.
+///
+/// # Errors
+///
+/// 400, with the field and what is wrong there.
+pub fn from_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        Refusal::bad(format!("{path}: {}", error.into_inner()))
+    })?;
+    json.end().map_err(|error| Refusal::bad(format!("after the JSON value: {error}")))?;
+    Ok(value)
 }

@@ -3,7 +3,7 @@
 //! ```toml
 //! [[token]]
 //! token = "..."            # at least 16 characters; make one with `sunctl token`
-//! role = "sun"             # sun, cache, backend, operator
+//! role = "sun"             # sun, cache, backend, replica, operator
 //! region = 4               # sun and cache only
 //! name = "sun4-2-1"        # sun and cache must have it; others may, for the logs
 //! ```
@@ -12,10 +12,17 @@
 //!
 //! - A token leaves this module only as a hash: no error, log line or `Debug` output shows one.
 //! - How long [`Tokens::identify`] takes depends on the number of known tokens, never on what was presented.
+//! - Tokens that are [followed](Tokens::follow) are another set after a change of their file, whole.
+
+mod follow;
 
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use axum::http::StatusCode;
 
 use crate::config::{self, ConfigError};
+use crate::problem::Refusal;
 
 /// What a bearer may do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -27,6 +34,8 @@ pub enum Role {
     Cache,
     /// A site that asks for links.
     Backend,
+    /// A copy of the popularity API; it reads everything that it needs to answer in the other's place.
+    Replica,
     /// A person.
     Operator,
 }
@@ -42,11 +51,14 @@ pub struct Identity {
     pub name: String,
 }
 
-/// Known tokens; kept as blake3 hashes, compared in constant time.
+/// Known tokens; kept as blake3 hashes, compared in constant time. Clones know the same, also after a change.
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
-    known: Vec<(blake3::Hash, Identity)>,
+    known: Arc<RwLock<Known>>,
 }
+
+/// Tokens' hashes, and whose they are.
+type Known = Vec<(blake3::Hash, Arc<Identity>)>;
 
 impl Tokens {
     /// Reads a token file.
@@ -64,38 +76,68 @@ impl Tokens {
     ///
     /// What is wrong in which entry; never the token itself.
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        let document: Document = config::parse(text, origin)?;
-        let mut tokens = Self::default();
-        for (index, entry) in document.token.iter().enumerate() {
-            let refused = |what: String| ConfigError(format!("{origin}: token[{index}].{what}"));
-            let (hash, identity) = entry.check().map_err(refused)?;
-            if tokens.known.iter().any(|(other, _)| *other == hash) {
-                return Err(refused("token: is the same as an earlier entry's; make one of its own".to_owned()));
-            }
-            tokens.known.push((hash, identity));
-        }
-        Ok(tokens)
+        let known = parse(text, origin)?;
+        Ok(Self { known: Arc::new(RwLock::new(known)) })
     }
 
-    /// Whose token the `Authorization` header carries; none: 401.
+    /// Whose token the `Authorization` header carries; none: 401, see [`Tokens::admit`].
     #[must_use]
-    pub fn identify(&self, authorization: Option<&str>) -> Option<&Identity> {
+    pub fn identify(&self, authorization: Option<&str>) -> Option<Arc<Identity>> {
         let presented = blake3::hash(bearer(authorization?)?.as_bytes());
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         // `==` of two hashes takes constant time, and every known token is compared.
-        self.known.iter().fold(None, |found, (hash, identity)| if *hash == presented { Some(identity) } else { found })
+        let found = known.iter().fold(None, |found, (hash, identity)| match *hash == presented {
+            true => Some(identity),
+            false => found,
+        });
+        found.map(Arc::clone)
+    }
+
+    /// As [`Tokens::identify`], with what to tell who is not known.
+    ///
+    /// # Errors
+    ///
+    /// 401: no token, another scheme, or a token that is not in the file.
+    pub fn admit(&self, authorization: Option<&str>) -> Result<Arc<Identity>, Refusal> {
+        let why = match authorization {
+            None => "every call carries a token: Authorization: Bearer ...",
+            Some(told) if bearer(told).is_none() => "the Authorization header has no token: it is `Bearer TOKEN`",
+            Some(_) => {
+                "the token is not known here: it is wrong, was revoked, or is not in this server's token file yet"
+            }
+        };
+        self.identify(authorization).ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, why))
     }
 
     /// How many tokens are known.
     #[must_use]
-    pub const fn len(&self) -> usize {
-        self.known.len()
+    pub fn len(&self) -> usize {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Whether nobody can be identified.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.known.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
+
+    fn replace(&self, known: Known) {
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+}
+
+fn parse(text: &str, origin: &str) -> Result<Known, ConfigError> {
+    let document: Document = config::parse(text, origin)?;
+    let mut known = Known::new();
+    for (index, entry) in document.token.iter().enumerate() {
+        let refused = |what: String| ConfigError(format!("{origin}: token[{index}].{what}"));
+        let (hash, identity) = entry.check().map_err(refused)?;
+        if known.iter().any(|(other, _)| *other == hash) {
+            return Err(refused("token: is the same as an earlier entry's; make one of its own".to_owned()));
+        }
+        known.push((hash, Arc::new(identity)));
+    }
+    Ok(known)
 }
 
 /// Reads a file that holds one token of this daemon's own, trimmed.
@@ -142,14 +184,16 @@ impl Entry {
         if let Some(problem) = problem_of(token) {
             return Err(format!("token: {problem}"));
         }
-        let role =
-            match text("role", self.role.as_ref())?.ok_or("role: is missing; say sun, cache, backend or operator")? {
-                "sun" => Role::Sun,
-                "cache" => Role::Cache,
-                "backend" => Role::Backend,
-                "operator" => Role::Operator,
-                _ => return Err("role: is none of sun, cache, backend, operator".to_owned()),
-            };
+        let role = match text("role", self.role.as_ref())?
+            .ok_or("role: is missing; say sun, cache, backend, replica or operator")?
+        {
+            "sun" => Role::Sun,
+            "cache" => Role::Cache,
+            "backend" => Role::Backend,
+            "replica" => Role::Replica,
+            "operator" => Role::Operator,
+            _ => return Err("role: is none of sun, cache, backend, replica, operator".to_owned()),
+        };
         let region = self.region()?;
         let name = text("name", self.name.as_ref())?;
         let name = match role {
@@ -157,10 +201,11 @@ impl Entry {
                 region.ok_or("region: is missing; a sun or cache has the region it stands in")?;
                 name.ok_or("name: is missing; a sun or cache has its name of the topology")?
             }
-            Role::Backend | Role::Operator if region.is_some() => {
+            Role::Backend | Role::Replica | Role::Operator if region.is_some() => {
                 return Err("region: only a sun or cache has one; leave it out".to_owned());
             }
             Role::Backend => name.unwrap_or("backend"),
+            Role::Replica => name.unwrap_or("replica"),
             Role::Operator => name.unwrap_or("operator"),
         };
         if name.is_empty() {
@@ -286,6 +331,19 @@ mod tests {
         check_secret(0o600, "\n", "the token is empty");
         check_secret(0o600, "short", "the token is shorter than 16 characters");
         check_secret(0o644, "abcdefgh01234567", "chmod 600");
+    }
+
+    #[test]
+    fn a_caller_who_is_not_known_is_told_why() {
+        let tokens = Tokens::parse(&format!("[[token]]\ntoken = '{SUN}'\nrole = 'operator'"), "").unwrap();
+        let told = |authorization: Option<&str>| match tokens.admit(authorization) {
+            Ok(who) => who.name.clone(),
+            Err(refusal) => refusal.detail().to_owned(),
+        };
+        assert_eq!(told(Some(&format!("Bearer {SUN}"))), "operator");
+        assert!(told(None).starts_with("every call carries a token"));
+        assert!(told(Some("Basic abc")).starts_with("the Authorization header has no token"));
+        assert!(told(Some(&format!("Bearer {OPERATOR}"))).starts_with("the token is not known here"));
     }
 
     #[track_caller]

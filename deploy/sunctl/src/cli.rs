@@ -14,13 +14,14 @@ use geo::resolver::Sources;
 use geo::topology::Site;
 use geo::{CanonicalName, RegionId, Scheme, Topology};
 use popularity_api::purge::Target;
+use popularity_api::signing::{self, Keys};
 use popularity_api::wire::{PurgeMode, PurgeWhat};
 use popularity_api::{Client, ClientConfig};
 
 use crate::locate::Question;
 use crate::purge::{self, Order};
 use crate::weight::Consent;
-use crate::{check, content, demo, hot, locate, token, top, weight};
+use crate::{backup, check, content, demo, history, hot, locate, sign, token, top, weight};
 
 /// The operator's tool of a Sun CDN.
 #[derive(Debug, Parser)]
@@ -80,10 +81,82 @@ enum Command {
     /// that did not get it is named, never hears of it later and serves what it holds. Repeat the purge when that server
     /// or the API is back. Exit status 1 when some have not answered.
     Purge(PurgeArgs),
+    /// Make, fill again or delete the tables of the history of downloads in ClickHouse.
+    #[command(subcommand)]
+    History(history::Command),
     /// Show who serves a file to a client, and why.
     Where(WhereArgs),
+    /// Copy the ratings of a popularity API into a folder, while it counts on.
+    ///
+    /// A snapshot and the binlog after it, with what they come to. The folder gets its name when everything in it is
+    /// checked and durable, so what has the name is whole.
+    Backup {
+        /// A new folder.
+        folder: PathBuf,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Put a backup into the data folder of a popularity API that does not run and has no ratings.
+    ///
+    /// Everything is verified first: lengths, hashes and checksums, that snapshot and binlog fit together, and how many
+    /// regions, pairs and files they come to.
+    Restore {
+        /// The backup.
+        folder: PathBuf,
+        /// The API's folder: `data` of its config.
+        #[arg(long, value_name = "FOLDER", required_unless_present = "verify")]
+        to: Option<PathBuf>,
+        /// Verify it and put it nowhere.
+        #[arg(long, conflicts_with = "to")]
+        verify: bool,
+    },
+    /// Sign a link to a file, as the popularity API does for files of classes that are `signed`.
+    Sign(SignArgs),
+    /// Keys of signed links.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Make a random bearer token.
     Token,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Make a random key: a line for [keys] of the key file (`signing_keys`), the same on all machines.
+    New {
+        /// Its id, which stands in links: 1 to 16 letters, digits, - and _.
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct SignArgs {
+    /// A link to the file, or its name; a signature it has already is replaced.
+    link: String,
+    /// The key file.
+    #[arg(long, value_name = "FILE", default_value = "/etc/sun/keys.toml")]
+    keys: PathBuf,
+    /// Id of the key [default: the topology's].
+    #[arg(long, value_name = "ID")]
+    key: Option<String>,
+    /// How long the link is good for, seconds [default: the file's class's].
+    #[arg(long, value_name = "SECONDS")]
+    ttl_s: Option<u64>,
+    /// Sign the file's folder, as for a playlist [default: the file's class's].
+    #[arg(long)]
+    folder: bool,
+    #[command(flatten)]
+    topology: TopologyArgs,
+}
+
+impl SignArgs {
+    fn answer(&self) -> anyhow::Result<Answer> {
+        let keys = Keys::load(Some(&self.keys))?;
+        let topology = self.topology.file().is_ok().then(|| self.topology.read()).transpose()?;
+        let Self { link, key, ttl_s, folder, .. } = self;
+        let order = sign::Order { link: link.clone(), key: key.clone(), ttl_s: *ttl_s, folder: *folder };
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        sign::sign(&order, &keys, topology.as_ref(), since.as_secs())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -240,7 +313,20 @@ fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
             waiting(hot::hot(&client, RegionId(*region), usize::from(*limit)))
         }
         Command::Purge(args) => args.answer(),
+        Command::History(command) => waiting(history::run(command, |question| {
+            let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+            anyhow::ensure!(is_terminal, "{question}: say --yes");
+            asked(question)
+        })),
         Command::Where(args) => args.answer(),
+        Command::Backup { folder, api } => {
+            let client = api.client()?;
+            waiting(backup::take(&client, folder))
+        }
+        Command::Restore { folder, to: Some(to), .. } => backup::restore(folder, to),
+        Command::Restore { folder, to: None, .. } => backup::verify(folder),
+        Command::Sign(args) => args.answer(),
+        Command::Keys(KeysCommand::New { id }) => sign::new_key(id, &mut rand::rng()),
         Command::Token => {
             let token = token::make(&mut rand::rng());
             Ok(Answer::good(format!("{token}\n"), serde_json::json!({ "token": token })))
@@ -388,9 +474,11 @@ fn file_name(file: &str) -> anyhow::Result<CanonicalName> {
 /// The path in a name, a path or a link, without the first slash.
 fn path_of(text: &str) -> &str {
     let path = match text.split_once("://") {
-        Some((_, rest)) => rest.split_once('/').map_or("", |(_, path)| path),
-        None => text.strip_prefix('/').unwrap_or(text),
+        // A signature in front of it is none of the name.
+        Some((_, rest)) => rest.find('/').map_or("", |slash| signing::split(&rest[slash..]).1),
+        None => text,
     };
+    let path = path.strip_prefix('/').unwrap_or(path);
     path.split('?').next().unwrap_or(path)
 }
 
@@ -430,6 +518,7 @@ mod tests {
         check_file("c100500/a/b.jpg", "c100500/a/b.jpg");
         check_file("/c100500/a/b.jpg", "c100500/a/b.jpg");
         check_file("https://sun4-2-1.example.org:8443/c100500/a/%62.jpg?sign=1", "c100500/a/b.jpg");
+        check_file("https://sun4-2-1.example.org/s.1.3.a.x/c100500/a/b.jpg", "c100500/a/b.jpg");
         check_file("https://sun4-2-1.example.org", "refused");
         check_file("a/b.jpg", "refused");
         check_file("c100500/../b.jpg", "refused");

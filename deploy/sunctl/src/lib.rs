@@ -14,22 +14,27 @@
 //! In reading order:
 //!
 //! - [`cli`]: the command line and where its defaults come from.
-//! - [`check`], [`weight`], [`top`], [`hot`], [`locate`] (`sunctl where`), [`purge`], [`token`]: a command each.
+//! - [`check`], [`weight`], [`top`], [`hot`], [`locate`] (`sunctl where`), [`purge`], [`sign`], [`token`]: a command each.
+//! - [`backup`]: the ratings of an API in a folder, and back (`sunctl backup`, `sunctl restore`).
+//! - [`history`]: the tables of the history of downloads.
 //! - [`demo`]: the whole system in one process. Its content server serves tests as well.
 //! - [`content`]: that content server alone, with a folder of the user's.
 //!
 //! # What it is not
 //!
 //! It is no daemon and keeps no state: the topology is the operator's file, ratings are the API's. It
-//! changes nothing but the topology file it is told to change, and takes out of caches what it is told to purge.
+//! changes nothing but the topology file and the history's tables, as it is told, and takes out of caches what it is told to purge.
 
+pub mod backup;
 pub mod check;
 pub mod cli;
 pub mod content;
 pub mod demo;
+pub mod history;
 pub mod hot;
 pub mod locate;
 pub mod purge;
+pub mod sign;
 pub mod token;
 pub mod top;
 pub mod weight;

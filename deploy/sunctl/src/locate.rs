@@ -66,6 +66,10 @@ pub fn work_out(topology: &Topology, sources: &Sources, question: &Question) -> 
     let Some((region, order)) = { orders }.find(|(_, order)| !order.is_empty()) else {
         bail!("no sun of the client's regions has weight");
     };
+    let unsigned = match topology.class_of(&question.file).signed {
+        Some(_) => "; the link is to be signed (sunctl sign)",
+        None => "",
+    };
     let linked = order.iter().find_map(|sun| Some((sun, sun.server.link(question.scheme, &question.file)?)));
     let link = Link {
         file: question.file.to_string(),
@@ -78,7 +82,8 @@ pub fn work_out(topology: &Topology, sources: &Sources, question: &Question) -> 
             suns: order.iter().map(|sun| sun.server.name.clone()).collect(),
             holders: Vec::new(),
             spread: 1,
-            reason: "by the topology alone: what caches hold and who is alive is not known".to_owned(),
+            reason: format!("by the topology alone: what caches hold and who is alive is not known{unsigned}"),
+            signed: None,
         }),
     };
     Ok(answer(question, &link))
@@ -138,6 +143,7 @@ mod tests {
                 holders: vec!["cache4-1".to_owned()],
                 spread: 1,
                 reason: "held by a cache".to_owned(),
+                signed: None,
             }),
         };
         let answer = answer(&question, &link);

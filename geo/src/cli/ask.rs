@@ -17,7 +17,6 @@ use crate::file;
 use crate::resolver::{Resolver, Sources};
 use crate::serve::{self, Config, report};
 use crate::table::{Stamp, Table, Writer};
-use crate::topology::Topology;
 use crate::wire::{ADDRESSES_MAX, Resolved};
 
 /// A question to whoever knows.
@@ -51,28 +50,57 @@ pub(super) fn ask(asked: &Asked, question: Question, json: bool) -> anyhow::Resu
 
 /// The regions of addresses, from whatever was named.
 pub(super) fn lookup(args: &LookupArgs) -> anyhow::Result<Answer> {
-    let parse = |text: &String| {
-        text.parse::<IpAddr>().with_context(|| format!("{text:?}: give an address, 192.0.2.1 or 2001:db8::1"))
-    };
-    let addresses = named(&args.addresses)?.iter().map(parse).collect::<anyhow::Result<Vec<_>>>()?;
+    let (addresses, wrong) = sorted_out(&named(&args.addresses)?);
+    let answers = resolved(args, &addresses)?;
+    let mut answer = report::resolved(&answers);
+    for why in &wrong {
+        eprintln!("geo: {why}");
+        // What is no address has no answer, and is in its place at the end.
+        if let Some(all) = answer.json.as_array_mut() {
+            all.push(serde_json::json!({ "error": why }));
+        }
+    }
+    if answers.is_empty() {
+        answer.text.clear();
+    }
+    answer.good = wrong.is_empty();
+    Ok(answer)
+}
+
+/// The addresses among what was told, and what is wrong with the rest.
+fn sorted_out(told: &[Named]) -> (Vec<IpAddr>, Vec<String>) {
+    let (mut addresses, mut wrong) = (Vec::with_capacity(told.len()), Vec::new());
+    for Named { line, text } in told {
+        match text.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => {
+                let place = line.map_or(String::new(), |line| format!("line {line}: "));
+                wrong.push(format!("{place}{text:?}: give an address, 192.0.2.1 or 2001:db8::1"));
+            }
+        }
+    }
+    (addresses, wrong)
+}
+
+/// Asks whoever was named.
+fn resolved(args: &LookupArgs, addresses: &[IpAddr]) -> anyhow::Result<Vec<Resolved>> {
     if !is_local(args)
         && let Some(client) = client(args.asked.server.as_deref(), args.asked.token_file.as_deref())?
     {
-        let answers = waiting(async {
+        return waiting(async {
             let mut answers = Vec::with_capacity(addresses.len());
             for some in addresses.chunks(ADDRESSES_MAX) {
                 answers.append(&mut client.resolve(some.to_vec()).await?.answers);
             }
             Ok(answers)
-        })?;
-        return Ok(report::resolved(&answers));
+        });
     }
     let resolver = resolver(args)?;
     let answer = |address: &IpAddr| {
         let resolution = resolver.resolve(*address);
         Resolved { address: *address, regions: resolution.regions.to_vec(), evidence: resolution.evidence.to_string() }
     };
-    Ok(report::resolved(&addresses.iter().map(answer).collect::<Vec<_>>()))
+    Ok(addresses.iter().map(answer).collect())
 }
 
 /// Whether files are named: then a server in the environment is not asked, whose answer would be of another source.
@@ -82,18 +110,28 @@ fn is_local(args: &LookupArgs) -> bool {
     one || !(prefixes.is_empty() && geoip.is_empty() && countries.is_empty())
 }
 
-/// The addresses asked about, those of the standard input in the place of `-`.
-fn named(told: &[String]) -> anyhow::Result<Vec<String>> {
-    let mut addresses = Vec::with_capacity(told.len());
-    for address in told {
-        if address == "-" {
+/// What is asked about.
+#[derive(Debug)]
+struct Named {
+    /// Of the standard input.
+    line: Option<usize>,
+    text: String,
+}
+
+/// What is asked about, with the standard input in the place of `-`.
+fn named(told: &[String]) -> anyhow::Result<Vec<Named>> {
+    let mut all = Vec::with_capacity(told.len());
+    for text in told {
+        if text == "-" {
             let lines = std::io::read_to_string(std::io::stdin()).context("standard input")?;
-            addresses.extend(lines.split_whitespace().map(str::to_owned));
+            let words = |(number, line)| str::split_whitespace(line).map(move |word| (number, word));
+            let words = (1..).zip(lines.lines()).flat_map(words);
+            all.extend(words.map(|(number, word)| Named { line: Some(number), text: word.to_owned() }));
         } else {
-            addresses.push(address.clone());
+            all.push(Named { line: None, text: text.clone() });
         }
     }
-    Ok(addresses)
+    Ok(all)
 }
 
 fn resolver(args: &LookupArgs) -> anyhow::Result<Arc<Resolver>> {
@@ -102,7 +140,7 @@ fn resolver(args: &LookupArgs) -> anyhow::Result<Arc<Resolver>> {
     }
     let file = args.topology.clone().or_else(|| variable("SUN_TOPOLOGY").map(PathBuf::from));
     let file = file.context("who is asked? Say --server URL, --config FILE or --topology FILE")?;
-    let topology = topology(&file)?;
+    let topology = serve::topology(&file).map_err(anyhow::Error::msg)?;
     if let Some(path) = &args.table {
         let (writer, _) = table(path)?;
         return Ok(Arc::new(Resolver::new(Arc::clone(writer.table()), crate::regions::Regions::of(&topology))));
@@ -113,18 +151,12 @@ fn resolver(args: &LookupArgs) -> anyhow::Result<Arc<Resolver>> {
     Ok(Arc::new(Resolver::load(&sources, &topology)?))
 }
 
-fn topology(file: &Path) -> anyhow::Result<Topology> {
-    let about = || format!("topology {}", file.display());
-    let text = std::fs::read_to_string(file).with_context(about)?;
-    Topology::parse(&text).with_context(about)
-}
-
 /// The engine over the files of a server's config; nobody hears routers here.
 pub(super) fn engine(file: &Path) -> anyhow::Result<Engine> {
     let config: Config = daemon::config::load(file)?;
     let problems = config.problems();
     anyhow::ensure!(problems.is_empty(), "{}: {}", file.display(), problems.join("\n"));
-    let topology = serve::topology(&config).map_err(anyhow::Error::msg)?;
+    let topology = serve::topology(&config.topology).map_err(anyhow::Error::msg)?;
     let mut inputs = config.inputs();
     inputs.feeds.clear();
     let loaded = Loaded::read(&inputs, &topology)?;
@@ -160,4 +192,19 @@ fn client(server: Option<&str>, token_file: Option<&Path>) -> anyhow::Result<Opt
 /// Runs what waits for the network.
 fn waiting<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_address_is_told_and_the_rest_is_answered() {
+        let named = |line, text: &str| Named { line, text: text.to_owned() };
+        let told = [named(Some(1), "192.0.2.1"), named(Some(2), "192.0.2"), named(None, "x"), named(Some(4), "::1")];
+        let (addresses, wrong) = sorted_out(&told);
+        assert_eq!(addresses, ["192.0.2.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
+        let advice = "give an address, 192.0.2.1 or 2001:db8::1";
+        assert_eq!(wrong, [format!("line 2: \"192.0.2\": {advice}"), format!("\"x\": {advice}")]);
+    }
 }

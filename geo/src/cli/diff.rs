@@ -5,24 +5,31 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::answer::{Answer, Table as Columns};
+use crate::answer::{Answer, Table as Columns, share};
 use crate::diff::{self, Count, Firsts, Moves, Named, Range};
 use crate::table::{Found, Leaf, Table};
 use crate::topology::RegionId;
 
 /// Compares two tables.
-pub(super) fn answer(before: &Arc<Table>, after: &Arc<Table>) -> Answer {
-    let family = |from: IpAddr, block_bits| diff::diff(ranges(before, from), ranges(after, from), block_bits);
+pub(super) fn answer(before: &Arc<Table>, after: &Arc<Table>, default: Option<RegionId>) -> Answer {
+    let family = |from: IpAddr, block_bits| diff::diff(ranges(before, from), ranges(after, from), block_bits, default);
     let v4 = family(Ipv4Addr::UNSPECIFIED.into(), 8);
     let v6 = family(Ipv6Addr::UNSPECIFIED.into(), 80);
-    let text = format!("{}{}{}", columns(&v4, &v6), total("IPv4", "/24", &v4), total("IPv6", "/48", &v6));
+    let mut text = format!("{}{}{}", columns(&v4, &v6), total("IPv4", "/24", &v4), total("IPv6", "/48", &v6));
+    let unknown = |moves: &Moves| moves.moved.keys().any(|(from, to)| from.is_empty() || to.is_empty());
+    if unknown(&v4) || unknown(&v6) {
+        text += "\"-\": the table says nothing of these addresses: the topology's default region serves them\n";
+        if default.is_none() {
+            text += "With --topology FILE, what goes from there to the same region is not counted.\n";
+        }
+    }
     Answer::good(text, json!({ "ipv4": document(&v4), "ipv6": document(&v6) }))
 }
 
 /// A table's answers, a range each. Where prefixes leave nobody, geoip's ranges under them count.
 fn ranges(table: &Table, from: IpAddr) -> impl Iterator<Item = Range> + '_ {
     let range = |first, last, firsts| Range { first: number(first), last: number(last), firsts };
-    table.ranges(from).flat_map(move |(first, last, found)| match found.map(|found| firsts(table, found)) {
+    table.ranges(from).flat_map(move |(first, last, found)| match found.map(|found| firsts(table, first, found)) {
         None => vec![range(first, last, Vec::new())],
         Some(Ok(firsts)) => vec![range(first, last, firsts)],
         Some(Err(denied)) => {
@@ -34,12 +41,12 @@ fn ranges(table: &Table, from: IpAddr) -> impl Iterator<Item = Range> + '_ {
 }
 
 /// Who is first: the best of the most specific prefix that leaves anybody, as the resolver goes (without knowing who is
-/// up, and without the hash that decides among equals).
+/// up, and without the hash that decides among equals). `found` is of this address.
 ///
 /// # Errors
 ///
 /// Whom the prefixes deny, when they leave nobody.
-fn firsts(table: &Table, found: Found) -> Result<Firsts, Vec<RegionId>> {
+fn firsts(table: &Table, address: IpAddr, found: Found) -> Result<Firsts, Vec<RegionId>> {
     let mut denied: Vec<RegionId> = Vec::new();
     let mut next = Some(found);
     while let Some(found) = next {
@@ -49,7 +56,7 @@ fn firsts(table: &Table, found: Found) -> Result<Firsts, Vec<RegionId>> {
         if !firsts.is_empty() {
             return Ok(firsts);
         }
-        next = table.covering(found);
+        next = table.covering(address, found);
     }
     Err(denied)
 }
@@ -109,10 +116,6 @@ fn document(moves: &Moves) -> serde_json::Value {
     json!({ "known": count(&moves.known), "moved_in_all": count(&moves.total()), "moved": moved.collect::<Vec<_>>() })
 }
 
-fn share(part: f64, all: f64) -> String {
-    if all == 0.0 { "0%".to_owned() } else { format!("{:.2}%", 100.0 * part / all) }
-}
-
 /// Whole while that is short, a power of ten for those of IPv6.
 fn addresses(count: f64) -> String {
     if count < 1e12 { format!("{count:.0}") } else { format!("{count:.1e}") }
@@ -127,7 +130,7 @@ mod tests {
     fn what_moves_is_told_in_columns_and_json() {
         let before = table(&[("10.0.0.0/8", "4"), ("2001:db8::/32", "4=5")]);
         let after = table(&[("10.0.0.0/8", "4"), ("10.1.0.0/16", "5"), ("2001:db8::/32", "5")]);
-        let Answer { text, json, .. } = answer(&before, &after);
+        let Answer { text, json, .. } = answer(&before, &after, None);
         assert_eq!(
             text,
             "FAMILY  FROM  TO  BLOCKS   OF ALL  ADDRESSES   OF ALL\n\
@@ -137,8 +140,8 @@ mod tests {
              IPv6: 65536 of 65536 /48 move (100.00%), 100.00% of all addresses that are known\n"
         );
         assert_eq!(json["ipv4"]["moved"], json!([{"from": [4], "to": [5], "addresses": 65536.0, "blocks": 256}]));
-        let same = answer(&after, &after);
-        assert!(same.text.starts_with("IPv4: 0 of 65536 /24 move (0.00%)"), "{}", same.text);
+        let same = answer(&after, &after, None);
+        assert!(same.text.starts_with("IPv4: 0 of 65536 /24 move (0%)"), "{}", same.text);
     }
 
     #[test]
@@ -158,9 +161,10 @@ mod tests {
         check_ranges(&[("192.0.2.64/26", "!7")], "192.0.2.0 4, 192.0.2.64 4, 192.0.2.128 5, 198.51.100.0 4=6");
         check_ranges(&[("0.0.0.0/0", "!4")], "192.0.2.128 5, 198.51.100.0 6");
         check_ranges(&[("192.0.2.0/24", "7!4")], "192.0.2.0 7, 198.51.100.0 4=6");
-        let told = |denied: &str| answer(&on_geoip(&[]), &on_geoip(&[("192.0.2.0/25", denied)])).text;
+        let told = |denied: &str| answer(&on_geoip(&[]), &on_geoip(&[("192.0.2.0/25", denied)]), None).text;
         assert!(told("!5").starts_with("IPv4: 0 of 2 /24 move"), "{}", told("!5"));
         assert!(told("!4").contains("IPv4       4   -       1"), "{}", told("!4"));
+        assert!(told("!4").contains("\"-\": the table says nothing") && !told("!5").contains("\"-\""));
     }
 
     /// The ranges that somebody serves: their first addresses, and who.
@@ -176,8 +180,9 @@ mod tests {
     #[track_caller]
     fn check(prefixes: &[(&str, &str)], address: &str, expected: &str) {
         let table = table(prefixes);
-        let found = table.lookup(address.parse().unwrap()).unwrap();
-        assert_eq!(Named(&firsts(&table, found).unwrap_or_default()).to_string(), expected);
+        let address = address.parse().unwrap();
+        let found = table.lookup(address).unwrap();
+        assert_eq!(Named(&firsts(&table, address, found).unwrap_or_default()).to_string(), expected);
     }
 
     /// Leaves are `4`, `4=5` (equally good), `4!5` (not in 5).

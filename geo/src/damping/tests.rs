@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::table::Source;
+use crate::table::{Candidate, Source};
 
 #[test]
 fn another_region_waits_and_everything_else_is_published_at_once() {

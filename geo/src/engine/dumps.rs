@@ -8,7 +8,7 @@
 //! A dump that ends in the middle counts as far as it goes, and so does one with a broken record: what it says is
 //! better than nothing, and what is missing is told.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,11 +40,31 @@ pub struct DumpRead {
     pub routes: u64,
     /// Routes that were left out because no origin rule has their AS.
     pub without_region: u64,
+    /// The first of those, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_without: Option<String>,
     /// Routes that were left out because there were too many, or too many peers: one for each time it was told.
     pub refused: u64,
     /// The first thing in it that could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+impl DumpRead {
+    /// Routes of it that count.
+    pub(crate) const fn taken(&self) -> u64 {
+        self.routes.saturating_sub(self.without_region).saturating_sub(self.refused)
+    }
+
+    /// What of it does not count.
+    pub(crate) fn left_out(&self) -> Option<String> {
+        let cut = self.problem.as_ref().map(|why| format!("it counts as far as it goes: {why}"));
+        let without =
+            self.first_without.as_ref().map(|first| format!("{} routes left out: {first}", self.without_region));
+        let refused = format!("{} routes left out: too many, or of too many peers", self.refused);
+        let told: Vec<String> = cut.into_iter().chain(without).chain((self.refused > 0).then_some(refused)).collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
 }
 
 /// All dumps.
@@ -54,13 +74,33 @@ pub(super) struct Dumped {
     pub(super) files: Vec<DumpRead>,
 }
 
+impl Dumped {
+    /// Routes of each file that are left at its end, IPv4 and IPv6: what is told again counts once.
+    pub(super) fn sizes(&self) -> BTreeMap<String, [u64; 2]> {
+        let mut sizes: BTreeMap<String, [u64; 2]> = self.files.iter().map(|dump| (dump.file.clone(), [0; 2])).collect();
+        for feed in self.rib.states(Duration::ZERO) {
+            let Some((file, _)) = feed.name.rsplit_once(REGION) else { continue };
+            let [v4, v6] = sizes.entry(file.to_owned()).or_default();
+            *v4 += feed.peers.iter().map(|peer| u64::from(peer.v4.routes)).sum::<u64>();
+            *v6 += feed.peers.iter().map(|peer| u64::from(peer.v6.routes)).sum::<u64>();
+        }
+        sizes
+    }
+}
+
 /// Bounds on dumps: a collector has many peers' full tables, and without a region each of its peers is one in each region.
 pub(super) fn limits(of_routers: Limits) -> Limits {
     Limits { peers_max: u16::MAX, routes_max: ROUTES_MAX, attribute_bytes_max: ATTRIBUTE_BYTES_MAX, ..of_routers }
 }
 
-/// Reads the dumps.
-pub(super) fn read(dumps: &[Dump], origins: &[Origin], rules: &Rules, limits: Limits) -> Result<Dumped, InputsError> {
+/// Reads the dumps. Those that cannot be used are left out, and told.
+pub(super) fn read(
+    dumps: &[Dump],
+    origins: &[Origin],
+    rules: &Rules,
+    limits: Limits,
+    missing: &mut Vec<String>,
+) -> Dumped {
     let mut rib = Rib::new(limits);
     let regions: BTreeSet<RegionId> = origins.iter().map(|origin| origin.region).collect();
     let of_dump = |dump: &Dump| match dump.region {
@@ -74,7 +114,10 @@ pub(super) fn read(dumps: &[Dump], origins: &[Origin], rules: &Rules, limits: Li
         let ways = feeds.iter().zip(&mut ids).filter_map(|(feed, id)| Some(Way { region: feed.region, feed: id? }));
         let mut reading =
             Reading { ways: ways.collect(), by_origin: dump.region.is_none(), seen: HashSet::new(), rules };
-        let mut done = reading.read(dump, &mut rib)?;
+        let mut done = reading.read(dump, &mut rib).unwrap_or_else(|InputsError(why)| {
+            missing.push(why.clone());
+            DumpRead { file: dump.file.display().to_string(), problem: Some(why), ..DumpRead::default() }
+        });
         done.refused += reading.refused(&rib);
         if done.refused > 0 {
             let DumpRead { file, refused, routes, .. } = &done;
@@ -88,11 +131,11 @@ pub(super) fn read(dumps: &[Dump], origins: &[Origin], rules: &Rules, limits: Li
         files.push(done);
     }
     rib.take_everything();
-    Ok(Dumped { rib, files })
+    Dumped { rib, files }
 }
 
 fn feed_of(dump: &Dump, region: RegionId) -> Feed {
-    let name = format!("{} region {region}", dump.file.display());
+    let name = format!("{}{REGION}{region}", dump.file.display());
     let (class, peers, view, kind) = (dump.class, Vec::new(), View::PrePolicy, FeedKind::Dump);
     Feed { name, region, class, peers, view, prefixes_max: None, kind }
 }
@@ -160,6 +203,10 @@ impl Reading<'_> {
         let region = origin_as.and_then(|origin_as| self.rules.origin(origin_as));
         if region.is_none() {
             done.without_region += announced.len() as u64;
+            if let (None, Some(prefix)) = (&done.first_without, announced.first()) {
+                let origin = origin_as.map_or("its path has no origin AS".to_owned(), |of| format!("of AS{of}"));
+                done.first_without = Some(format!("no [[origin]] has their AS (the first is {prefix}, {origin})"));
+            }
         }
         let identity = peer.identity();
         let elsewhere = elsewhere(&event);
@@ -181,6 +228,8 @@ fn elsewhere(event: &Event) -> Event {
     Event::Routes { peer: *peer, view: *view, announced: Vec::new(), withdrawn, attributes: None }
 }
 
+/// Between the file and the region in the name of a dump's feed.
+const REGION: &str = " region ";
 /// Routes of all dumps: a collector with sixty full tables, at some 60 bytes each.
 const ROUTES_MAX: u32 = 64_000_000;
 /// Bytes of their attributes.
@@ -291,7 +340,9 @@ mod tests {
         let regions = Regions::of(&Topology::parse(document).unwrap());
         let rules = Rules::check(&[], &origins, &regions).unwrap();
         let dump = Dump { file, region: region.map(RegionId), class: SessionClass::Transit };
-        read(&[dump], &origins, &rules, limits)
+        let mut missing = Vec::new();
+        let read = read(&[dump], &origins, &rules, limits, &mut missing);
+        missing.pop().map_or(Ok(read), |why| Err(InputsError(why)))
     }
 
     /// Two peers; both have 10.0.0.0/8, one has 10.1.0.0/16.

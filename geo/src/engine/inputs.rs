@@ -7,8 +7,8 @@
 //! Reading takes seconds where files are large and needs no engine, so that a running one goes on meanwhile. What
 //! cannot be read or contradicts itself is an error that names the file and the place; what runs stays.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -66,9 +66,14 @@ pub struct Loaded {
     /// Prefixes with rules, sorted.
     pub(super) ruled: Vec<IpNet>,
     pub(super) listed: Listed,
-    pub(super) dumped: Dumped,
-    pub(super) geoip: Vec<Geoip>,
+    pub(super) dumped: Arc<Dumped>,
+    /// With their paths.
+    pub(super) geoip: Vec<(String, Arc<Geoip>)>,
     pub(super) base: Base,
+    /// See [`Loaded::missing`].
+    pub(super) missing: Vec<String>,
+    /// See [`Loaded::keep`].
+    kept: BTreeSet<String>,
 }
 
 /// What is wrong, a line each, with the file and the place in it.
@@ -76,9 +81,13 @@ pub struct Loaded {
 #[error("{0}")]
 pub struct InputsError(pub String);
 
-impl From<GeoipError> for InputsError {
-    fn from(GeoipError(why): GeoipError) -> Self {
-        Self(why)
+impl Inputs {
+    /// The files that are read.
+    #[must_use]
+    pub fn files(&self) -> Vec<&Path> {
+        let lists = self.lists.iter().map(|list| &list.file);
+        let dumps = self.dumps.iter().map(|dump| &dump.file);
+        lists.chain(dumps).chain(&self.geoip).map(PathBuf::as_path).collect()
     }
 }
 
@@ -87,21 +96,129 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// A file that cannot be used; a rule, feed or country with a region that the topology does not have.
+    /// Every file that cannot be used; every rule, feed or country with a region that the topology does not have.
     pub fn read(inputs: &Inputs, topology: &Topology) -> Result<Self, InputsError> {
-        let regions = Regions::of(topology);
-        geoip::check_countries(&inputs.countries, &regions)?;
-        let rules = Rules::check(&inputs.rules, &inputs.origins, &regions).map_err(|error| InputsError(error.0))?;
-        check_regions(inputs, &regions)?;
-        let listed = Listed::read(&inputs.lists, inputs.lists_agree, &rules, &regions)?;
+        let (loaded, problems) = Self::read_each(inputs, topology);
+        if problems.is_empty() && loaded.missing.is_empty() {
+            return Ok(loaded);
+        }
+        Err(InputsError([problems, loaded.missing].concat().join("\n")))
+    }
+
+    /// As [`Loaded::read`], without the files that cannot be used: see [`Loaded::missing`].
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with what the config says itself.
+    pub fn read_partly(inputs: &Inputs, topology: &Topology) -> Result<Self, InputsError> {
+        let (loaded, problems) = Self::read_each(inputs, topology);
+        if problems.is_empty() { Ok(loaded) } else { Err(InputsError(problems.join("\n"))) }
+    }
+
+    /// What can be read, and what is wrong with the config.
+    fn read_each(inputs: &Inputs, topology: &Topology) -> (Self, Vec<String>) {
+        let (regions, mut problems, mut missing) = (Regions::of(topology), Vec::new(), Vec::new());
+        problems.extend(geoip::check_countries(&inputs.countries, &regions).err().map(|GeoipError(why)| why));
+        let rules = Rules::check(&inputs.rules, &inputs.origins, &regions).unwrap_or_else(|error| {
+            problems.push(error.0);
+            Rules::default()
+        });
+        problems.extend(check_regions(inputs, &regions));
+        let listed = Listed::read(&inputs.lists, inputs.lists_agree, &rules, &regions, &mut missing);
         let limits = dumps::limits(inputs.limits);
-        let dumped = dumps::read(&inputs.dumps, &inputs.origins, &rules, limits)?;
-        let geoip: Vec<Geoip> = inputs.geoip.iter().map(|file| Geoip::load(file)).collect::<Result<_, _>>()?;
-        let base = base(inputs, &geoip, &regions)?;
+        let dumped = dumps::read(&inputs.dumps, &inputs.origins, &rules, limits, &mut missing);
+        let mut files = Vec::with_capacity(inputs.geoip.len());
+        for path in &inputs.geoip {
+            match Geoip::load(path) {
+                Ok(file) => files.push((path.display().to_string(), Arc::new(file))),
+                Err(GeoipError(why)) => missing.push(why),
+            }
+        }
+        // Countries that are wrong would only be told twice.
+        let base = if problems.is_empty() { base(inputs, &files, &regions) } else { Ok(Base::default()) };
+        let base = base.unwrap_or_else(|InputsError(why)| {
+            missing.push(why);
+            Base::default()
+        });
         let mut ruled: Vec<IpNet> = rules.prefixes().collect();
         ruled.sort_unstable();
-        let (inputs, topology_version) = (inputs.clone(), topology.version);
-        Ok(Self { inputs, regions, topology_version, rules, ruled, listed, dumped, geoip, base })
+        let (inputs, topology_version, dumped) = (inputs.clone(), topology.version, Arc::new(dumped));
+        let (geoip, kept) = (files, BTreeSet::new());
+        (Self { inputs, regions, topology_version, rules, ruled, listed, dumped, geoip, base, missing, kept }, problems)
+    }
+
+    /// Files that cannot be used, and why; none when all was read. Then the table is what was saved: what is known without
+    /// them would move their clients.
+    #[must_use]
+    pub fn missing(&self) -> &[String] {
+        &self.missing
+    }
+
+    /// What of the sources does not count, a line each.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<String> {
+        let lists = self.listed.files.iter().map(|list| (&list.file, list.left_out()));
+        let dumps = self.dumped.files.iter().map(|dump| (&dump.file, dump.left_out()));
+        lists.chain(dumps).filter_map(|(file, what)| Some(format!("{file}: {}", what?))).collect()
+    }
+
+    /// Says why it is not whole, if no file of it does.
+    pub(crate) fn lacks(&mut self, why: &str) {
+        if self.missing.is_empty() {
+            self.missing.push(why.to_owned());
+        }
+    }
+
+    /// Of these files what the engine has counts further, and not what was read; of dumps, all of them.
+    pub(crate) fn keep(&mut self, files: BTreeSet<String>) {
+        self.kept = files;
+    }
+
+    /// Takes what is kept from the load in use.
+    pub(super) fn keep_of(&mut self, before: &Self) {
+        if self.kept.is_empty() {
+            return;
+        }
+        self.listed.keep(&before.listed, &self.kept, &self.regions);
+        if before.dumped.files.iter().any(|dump| self.kept.contains(&dump.file)) {
+            self.dumped = Arc::clone(&before.dumped);
+        }
+        let mut bakes = false;
+        for (path, file) in self.geoip.iter_mut().filter(|(path, _)| self.kept.contains(path)) {
+            if let Some((_, old)) = before.geoip.iter().find(|(known, _)| known == path) {
+                (*file, bakes) = (Arc::clone(old), true);
+            }
+        }
+        if bakes {
+            self.base = base(&self.inputs, &self.geoip, &self.regions).unwrap_or_else(|_| before.base.clone());
+        }
+    }
+
+    /// How much each source says, by name: a file and a family, or "the config" for what it names itself, all of it and by kind.
+    #[must_use]
+    pub(crate) fn sizes(&self) -> BTreeMap<String, u64> {
+        let of = &self.inputs;
+        let kinds = [
+            (": lists", of.lists.len()),
+            (": dumps", of.dumps.len()),
+            (": geoip files", of.geoip.len()),
+            (": routers", of.feeds.len()),
+            ("", of.lists.len() + of.dumps.len() + of.geoip.len() + of.feeds.len() + of.rules.len() + of.origins.len()),
+        ];
+        let named = kinds.into_iter().map(|(kind, count)| (format!("the config{kind}"), count as u64));
+        let mut sizes: BTreeMap<String, u64> = named.collect();
+        let lists = self.listed.sizes().map(|(file, size)| (file.to_owned(), size));
+        let geoip = self.geoip.iter().map(|(path, file)| (path.clone(), file.known()));
+        for (file, [v4, v6]) in lists.chain(self.dumped.sizes()).chain(geoip) {
+            *sizes.entry(format!("{file} IPv4")).or_default() += v4;
+            *sizes.entry(format!("{file} IPv6")).or_default() += v6;
+        }
+        sizes
+    }
+
+    /// The file that a name of [`Loaded::sizes`] is of; none for the config's.
+    pub(crate) fn file_of(name: &str) -> Option<&str> {
+        name.strip_suffix(" IPv4").or_else(|| name.strip_suffix(" IPv6"))
     }
 
     /// Who answers from what was read, without an engine that would follow anybody.
@@ -128,26 +245,22 @@ impl Loaded {
 
     /// Degrees north and east of an address, if a file says.
     pub(super) fn position(&self, address: std::net::IpAddr) -> Option<(f64, f64)> {
-        self.geoip.iter().find_map(|file| file.position(address))
+        self.geoip.iter().find_map(|(_, file)| file.position(address))
     }
 }
 
-fn check_regions(inputs: &Inputs, regions: &Regions) -> Result<(), InputsError> {
+fn check_regions(inputs: &Inputs, regions: &Regions) -> Vec<String> {
     let feeds = inputs.feeds.iter().map(|feed| (format!("router {}", feed.name), feed.region));
     let dumps = inputs.dumps.iter().filter_map(|dump| Some((format!("dump {}", dump.file.display()), dump.region?)));
-    let problems: Vec<String> = feeds
-        .chain(dumps)
-        .filter(|(_, region)| !regions.contains(*region))
-        .map(|(what, region)| format!("{what}: region = {region}: the topology has no such region"))
-        .collect();
-    if problems.is_empty() { Ok(()) } else { Err(InputsError(problems.join("\n"))) }
+    let unknown = |(what, region)| regions.known(region).err().map(|why| format!("{what}: {why}"));
+    feeds.chain(dumps).filter_map(unknown).collect()
 }
 
 /// What geoip says, as the table takes it.
-fn base(inputs: &Inputs, files: &[Geoip], regions: &Regions) -> Result<Base, InputsError> {
+fn base(inputs: &Inputs, files: &[(String, Arc<Geoip>)], regions: &Regions) -> Result<Base, InputsError> {
     let mut whole = Ranges::default();
-    for (path, file) in inputs.geoip.iter().zip(files) {
-        let refuse = |GeoipError(why)| InputsError(format!("{}: {why}", path.display()));
+    for (path, file) in files {
+        let refuse = |GeoipError(why)| InputsError(format!("{path}: {why}"));
         let mut ranges = file.bake(&inputs.countries, regions).map_err(refuse)?;
         let behind = u32::try_from(whole.leaves.len()).unwrap_or(NOTHING);
         let moved = |leaf: &mut u32| *leaf = leaf.saturating_add(behind);
@@ -164,9 +277,7 @@ fn base(inputs: &Inputs, files: &[Geoip], regions: &Regions) -> Result<Base, Inp
     Ok(Base::build(whole))
 }
 
-/// Whether something is said of IPv6 itself. A file of IPv4 alone in IPv6's form shows its records again at `::/96`, and
-/// through Teredo (RFC 4380, section 2.6) and 6to4 (RFC 3056, section 2): those do not hide another file's IPv6.
+/// Whether something is said of IPv6 itself: IPv4 that a file shows again does not hide another file's IPv6.
 fn has_v6(ranges: &Ranges) -> bool {
-    let shows_v4 = |start: u128| start >> 32 == 0 || start >> 96 == 0x2001_0000 || start >> 112 == 0x2002;
-    ranges.v6.iter().any(|(start, leaf)| *leaf != NOTHING && !shows_v4(*start))
+    ranges.v6.iter().any(|(start, leaf)| *leaf != NOTHING && !geoip::shows_v4(*start))
 }

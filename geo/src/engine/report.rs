@@ -15,7 +15,7 @@ use super::{Engine, Move};
 use crate::choice::Choice;
 use crate::regions::Regions;
 use crate::rib;
-use crate::table::{Content, Counts, Leaf, Table};
+use crate::table::{Content, Counts, Found, Leaf, Table};
 use crate::topology::RegionId;
 use crate::wire::Position;
 
@@ -34,6 +34,10 @@ pub struct Explanation {
     pub geoip: Option<Place>,
     /// Where everybody is about whom nothing is known.
     pub default_region: RegionId,
+    /// Whether the table is what routers say now; else all that differs waits for them.
+    pub settled: bool,
+    /// Sources that could not be used at the start, and why: until they can, the table is what was saved.
+    pub missing: Vec<String>,
 }
 
 /// One prefix of an explanation.
@@ -183,6 +187,10 @@ pub struct Stats {
     pub dumps: Vec<DumpRead>,
     /// IPv4 and IPv6 ranges of each geoip file.
     pub geoip: Vec<(usize, usize)>,
+    /// Sources that could not be used at the start, and why: the table is what was saved until they can.
+    pub missing: Vec<String>,
+    /// What was changed since and is refused, and why: what was there before counts.
+    pub refused: Vec<String>,
     /// The topology whose regions these are.
     pub topology_version: u64,
 }
@@ -216,11 +224,13 @@ impl Engine {
             chain,
             geoip: self.place(address),
             default_region: self.loaded.regions.default(),
+            settled: self.settled,
+            missing: self.loaded.missing().to_vec(),
         }
     }
 
     fn place(&self, address: IpAddr) -> Option<Place> {
-        let place = self.loaded.geoip.iter().find_map(|file| file.place(address))?;
+        let place = self.loaded.geoip.iter().find_map(|(_, file)| file.place(address))?;
         let table = self.table();
         let leaf = table.base(address).map(|found| table.leaf(found));
         let country = place.country.map(|code| String::from_utf8_lossy(&code).into_owned());
@@ -266,7 +276,9 @@ impl Engine {
             feeds: self.live.states(self.since_start(now)),
             lists: self.loaded.listed.files.clone(),
             dumps: self.loaded.dumped.files.clone(),
-            geoip: self.loaded.geoip.iter().map(crate::geoip::Geoip::ranges).collect(),
+            geoip: self.loaded.geoip.iter().map(|(_, file)| file.ranges()).collect(),
+            missing: self.loaded.missing.clone(),
+            refused: Vec::new(),
             topology_version: self.loaded.topology_version,
         }
     }
@@ -354,11 +366,11 @@ fn alone(table: &Table, prefix: IpNet, leaf: &Leaf) -> Option<RegionId> {
     let [candidate] = *leaf.candidates else { return None };
     let mut around = table.lookup(prefix.addr());
     while let Some(found) = around {
-        let covers = table.prefix(found).is_some_and(|net| net.prefix_len() < prefix.prefix_len());
+        let covers = table.prefix(prefix.addr(), found).is_some_and(|net| net.prefix_len() < prefix.prefix_len());
         if covers && table.leaf(found).candidates.iter().any(|other| other.region != candidate.region) {
             return None;
         }
-        around = table.covering(found);
+        around = table.covering(prefix.addr(), found);
     }
     Some(candidate.region)
 }
@@ -367,25 +379,58 @@ fn alone(table: &Table, prefix: IpNet, leaf: &Leaf) -> Option<RegionId> {
 fn evidence(table: &Table, from: IpAddr) -> Evidence {
     let mut told = Evidence::default();
     let mut largest: Vec<(f64, Range)> = Vec::new();
-    for (first, last, found) in table.ranges(from) {
+    let mut below = |told: &mut Evidence, first, last, found: Option<Found>, denied: &[RegionId]| {
         let addresses = count(first, last);
-        match found {
-            None => told.nothing += addresses,
-            Some(found) if table.prefix(found).is_some() => told.prefixes += addresses,
-            Some(found) => {
-                told.geoip += addresses;
-                told.geoip_only.count += 1;
-                if largest.len() < EXAMPLES_MAX || largest.last().is_some_and(|(least, _)| addresses > *least) {
-                    let regions = firsts(Some(table.leaf(found)));
-                    let at = largest.partition_point(|(larger, _)| *larger >= addresses);
-                    largest.insert(at, (addresses, Range { first, last, regions }));
-                    largest.truncate(EXAMPLES_MAX);
+        let leaf = found.map(|found| table.leaf(found));
+        let Some(leaf) = leaf.filter(|leaf| leaves_somebody(leaf, denied)) else {
+            told.nothing += addresses;
+            return;
+        };
+        told.geoip += addresses;
+        told.geoip_only.count += 1;
+        if largest.len() < EXAMPLES_MAX || largest.last().is_some_and(|(least, _)| addresses > *least) {
+            let at = largest.partition_point(|(larger, _)| *larger >= addresses);
+            largest.insert(at, (addresses, Range { first, last, regions: firsts(Some(leaf)) }));
+            largest.truncate(EXAMPLES_MAX);
+        }
+    };
+    for (first, last, found) in table.ranges(from) {
+        match found.filter(|found| found.is_prefix()) {
+            None => below(&mut told, first, last, found, &[]),
+            Some(prefix) => match left_by_prefixes(table, first, prefix) {
+                Ok(()) => told.prefixes += count(first, last),
+                // Prefixes that only deny leave it to geoip who serves.
+                Err(denied) => {
+                    let under = table.base_ranges(first).take_while(|(start, _, _)| *start <= last);
+                    under.for_each(|(start, end, base)| below(&mut told, start, end.min(last), base, &denied));
                 }
-            }
+            },
         }
     }
     told.geoip_only.examples = largest.into_iter().map(|(_, range)| range).collect();
     told
+}
+
+/// Whether the prefixes around leave anybody who serves.
+///
+/// # Errors
+///
+/// Whom they deny, when they do not.
+fn left_by_prefixes(table: &Table, client: IpAddr, found: Found) -> Result<(), Vec<RegionId>> {
+    let (mut denied, mut next) = (Vec::new(), Some(found));
+    while let Some(found) = next {
+        let leaf = table.leaf(found);
+        denied.extend(&leaf.denied);
+        if leaves_somebody(leaf, &denied) {
+            return Ok(());
+        }
+        next = table.covering(client, found);
+    }
+    Err(denied)
+}
+
+fn leaves_somebody(leaf: &Leaf, denied: &[RegionId]) -> bool {
+    leaf.candidates.iter().any(|candidate| !denied.contains(&candidate.region))
 }
 
 /// Addresses from one to another, both included.

@@ -111,6 +111,5 @@ impl<'a> Routes<'a> {
 
 /// Regions that are first for a leaf's clients.
 pub(super) fn firsts(leaf: Option<&Leaf>) -> Vec<crate::topology::RegionId> {
-    let candidates = leaf.into_iter().flat_map(|leaf| &leaf.candidates);
-    candidates.take_while(|candidate| candidate.rank == 0).map(|candidate| candidate.region).collect()
+    leaf.into_iter().flat_map(Leaf::firsts).collect()
 }

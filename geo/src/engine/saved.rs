@@ -15,7 +15,8 @@
 //!   the others, since routers may hear it, too; if it was the only one, the prefix goes.
 //! - Rules by AS and community speak of routes, which are not there: what such a rule did stays as long as there is
 //!   one like it. Rules that prefer, and dumps' prefixes that are in them no more, wait for the routers, too.
-//! - When nothing was configured otherwise, the table is as it was saved.
+//! - When nothing was configured otherwise, the table is as it was saved. So it is, to the last address, while a source
+//!   cannot be read: what is known without it is less than what was saved.
 
 use ipnet::IpNet;
 
@@ -28,6 +29,9 @@ use crate::topology::RegionId;
 
 /// What is published before routers are heard.
 pub(super) fn provisional(saved: Option<&Content>, loaded: &Loaded) -> Content {
+    if let (Some(saved), false) = (saved, loaded.missing.is_empty()) {
+        return saved.clone();
+    }
     let nobody = Rib::new(loaded.inputs.limits);
     let today = Routes { loaded, live: &nobody };
     saved.map_or_else(|| today.content(), |saved| corrected(saved, today))

@@ -34,7 +34,7 @@ fn what_was_saved_stands_until_all_routers_told_what_they_have() {
     world.step(1, &[(0, "connect"), (0, "up"), (0, "+10.0.0.0/8"), (0, "end")]);
     world.step(1, &[(1, "connect"), (1, "up"), (1, "+11.0.0.0/8"), (1, "+10.0.0.0/8 longer")]);
     check(&world, "10.0.0.1", "4 5 default");
-    assert!(!world.engine().is_settled());
+    assert!(!world.engine().settled);
     world.step(1, &[(1, "end")]);
     check(&world, "10.0.0.1", "4 5 prefix 10.0.0.0/8");
     check(&world, "11.0.0.1", "5 prefix 11.0.0.0/8");
@@ -80,6 +80,77 @@ fn without_a_saved_table_there_is_none_for_others_until_routers_told_theirs() {
 }
 
 #[test]
+fn what_was_saved_stands_until_a_source_that_is_away_is_back() {
+    let mut world = World::new();
+    world.list("10.0.0.0/8 5\n");
+    world.geoip();
+    world.start(None);
+    let (_, saved) = world.engine().encode(0);
+    let (before, unknown) = (["5 prefix 10.0.0.0/8", "5 geoip GB"], "4 5 default");
+    let both = |world: &World, told: [&str; 2]| {
+        check(world, "10.0.0.1", told[0]);
+        check(world, "81.2.69.1", told[1]);
+    };
+    let list = world.inputs.lists[0].file.clone();
+    for (with_router, away) in [(false, &list), (true, &list), (false, &world.inputs.geoip[0].clone())] {
+        if with_router {
+            world.router("a", 4);
+        }
+        let aside = away.with_extension("away");
+        fs::rename(away, &aside).unwrap();
+        assert!(world.read().is_err());
+        let partly = Loaded::read_partly(&world.inputs, &topology()).unwrap();
+        world.engine = Some(Engine::start(partly, Some(&saved), 7, world.now));
+        both(&world, before);
+        assert!(world.engine().is_published());
+        assert_eq!(world.engine().stats(world.now).missing.len(), 1);
+        // Whatever routers say, and however long it takes.
+        if with_router {
+            world.step(1, &[(0, "connect"), (0, "up"), (0, "+10.0.0.0/8"), (0, "end")]);
+        }
+        world.step(10_000, &[]);
+        both(&world, before);
+        assert!(!world.engine().settled);
+        fs::rename(&aside, away).unwrap();
+        world.install();
+        world.step(10_000, &[]);
+        assert!(world.engine().settled && world.engine().stats(world.now).missing.is_empty());
+        both(&world, if with_router { ["5 4 prefix 10.0.0.0/8", before[1]] } else { before });
+        world.inputs.feeds.clear();
+    }
+    // Without a table to stand on there is nothing for others.
+    fs::remove_file(&list).unwrap();
+    let partly = || Loaded::read_partly(&world.inputs, &topology()).unwrap();
+    let engine = Engine::start(partly(), None, 7, world.now);
+    assert!(!engine.is_published());
+    let engine = Engine::start(partly(), Some(&saved[1..]), 7, world.now);
+    assert!(!engine.is_published());
+    world.engine = Some(engine);
+    both(&world, [unknown, "5 geoip GB"]);
+}
+
+#[test]
+fn another_version_of_the_topology_is_told_without_reading_anything() {
+    let mut world = World::new();
+    world.start(None);
+    assert_eq!(world.engine().stats(world.now).topology_version, 1);
+    let told = |world: &mut World, next: &Topology| {
+        world.engine.as_mut().unwrap().sees_topology(next);
+        world.engine().stats(world.now).topology_version
+    };
+    let mut next = topology();
+    next.version = 2;
+    assert_eq!(told(&mut world, &next), 2);
+    // One whose regions are not in use is not told of: the load with them may be refused.
+    next.version = 3;
+    let region = next.regions.pop().unwrap();
+    assert_eq!(told(&mut world, &next), 2);
+    next.version = 4;
+    next.regions.push(region);
+    assert_eq!(told(&mut world, &next), 4);
+}
+
+#[test]
 fn what_is_configured_today_counts_while_routers_are_waited_for() {
     // Routers have 10.0.0.0/8 of 4 and 5, 11.0.0.0/8 of 5, 12.0.0.0/8 of 4; 12.0.0.0/8 is preferred to be of 4.
     let mut world = World::new();
@@ -94,7 +165,7 @@ fn what_is_configured_today_counts_while_routers_are_waited_for() {
     world.step(1, &[(0, "connect"), (0, "up"), (0, "+10.0.0.0/8"), (0, "+12.0.0.0/8"), (0, "+13.0.0.0/8"), (0, "end")]);
     let last = [(1, "+10.0.0.0/8 longer"), (1, "+11.0.0.0/8"), (1, "+12.0.0.0/8 longer"), (1, "end")];
     world.step(1, &[&[(1, "connect"), (1, "up")], &last[..]].concat());
-    assert!(world.engine().is_settled());
+    assert!(world.engine().settled);
     let settled = world.engine().writer.content();
     let (_, saved) = world.engine().encode(0);
 
@@ -125,7 +196,7 @@ fn what_is_configured_today_counts_while_routers_are_waited_for() {
         check(world, "31.0.0.1", "4 5 default");
     };
     world.start(Some(&saved));
-    assert!(!world.engine().is_settled());
+    assert!(!world.engine().settled);
     check_today(&world);
     let new = std::mem::replace(&mut world.inputs.rules, old);
     world.install();
@@ -394,6 +465,22 @@ fn an_audit_tells_what_to_look_at() {
 }
 
 #[test]
+fn what_prefixes_only_deny_is_not_served_by_prefixes() {
+    let mut world = World::new();
+    world.geoip();
+    world.rule(Action::Deny, 4, "81.2.69.0/25");
+    world.rule(Action::Deny, 5, "81.2.69.192/26");
+    world.start(None);
+    let audit = world.engine().audit(world.now);
+    // Geoip says 5 for all of the /24, which a quarter of it may not have.
+    assert_eq!((audit.v4.prefixes, audit.v4.geoip, audit.v4.nothing), (0.0, 192.0, 2_f64.powi(32) - 192.0));
+    world.list("81.2.69.0/26 5\n");
+    world.install();
+    let audit = world.engine().audit(world.now);
+    assert_eq!((audit.v4.prefixes, audit.v4.geoip), (64.0, 128.0));
+}
+
+#[test]
 fn any_history_leads_to_what_is_chosen_at_its_end() {
     use rand::{RngExt, SeedableRng};
     for seed in 0..6 {
@@ -526,7 +613,7 @@ impl World {
         for router in 0..self.inputs.feeds.len() {
             self.step(1, &[(router, "connect"), (router, "up"), (router, "end")]);
         }
-        assert!(self.engine().is_settled());
+        assert!(self.engine().settled);
     }
 
     /// So many seconds later routers say something: `+10.0.0.0/8`, with a longer AS path `+10.0.0.0/8 longer`,

@@ -54,7 +54,7 @@ impl Copy {
     }
 
     /// Whether a table at this position is to be written now. Takes the result of the last write, if it is over.
-    pub(super) async fn is_due(&mut self, at: Option<Position>, now: Instant) -> bool {
+    pub(super) async fn is_due(&mut self, at: Position, now: Instant) -> bool {
         if let Some((written, task)) = self.writing.take_if(|(_, task)| task.is_finished()) {
             match task.await.map_err(io::Error::other).flatten() {
                 Ok(()) => (self.saved, self.failed) = (Some(written), false),
@@ -65,7 +65,7 @@ impl Copy {
             }
         }
         let rests = self.rest_until.is_some_and(|until| now < until);
-        at.is_some() && at != self.saved && self.writing.is_none() && !rests
+        Some(at) != self.saved && self.writing.is_none() && !rests
     }
 
     /// Begins to write it.
@@ -111,17 +111,16 @@ mod tests {
         let mut copy = Copy::new("copy".into(), disk, None);
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
-        let at = |sequence| Some(Position { epoch: 7, sequence });
-        assert!(!copy.is_due(None, start).await, "there is no table");
+        let at = |sequence| Position { epoch: 7, sequence };
         assert!(copy.is_due(at(3), start).await);
-        copy.write(at(3).unwrap(), vec![], start);
+        copy.write(at(3), vec![], start);
         assert!(!copy.is_due(at(4), after(99)).await, "one is under way");
 
         release.send(Err(io::Error::other("full"))).unwrap();
         over(&copy).await;
         assert!(!copy.is_due(at(3), start).await && copy.failed, "a moment ago");
         assert!(copy.is_due(at(3), after(1)).await, "it was not written");
-        copy.write(at(3).unwrap(), vec![], after(1));
+        copy.write(at(3), vec![], after(1));
         release.send(Ok(())).unwrap();
         over(&copy).await;
         assert!(!copy.is_due(at(3), after(99)).await && !copy.failed, "it is written");

@@ -19,7 +19,7 @@ const PREFIX: &str = "192.0.2.0/24";
 async fn a_table_is_followed_and_changed_in_place() {
     let (server, place) = (Fake::start().await, Place::new());
     server.publish(7, 0, &[(PREFIX, 4)]);
-    let mut table = follow(&server.at, Some(place.copy())).await.unwrap();
+    let mut table = follow(&server.at, Some(place.copy()), metrics()).await.unwrap();
     assert_eq!(region(&table), Some(4), "a start has the table");
     let before = Arc::clone(&table.borrow_and_update());
     server.change(&[(PREFIX, Some(5))]);
@@ -39,7 +39,7 @@ async fn a_table_is_followed_and_changed_in_place() {
 async fn a_server_that_is_away_leaves_the_last_good_table_on_restart_too() {
     let (server, place) = (Fake::start().await, Place::new());
     server.publish(7, 0, &[(PREFIX, 4)]);
-    let table = follow(&server.at, Some(place.copy())).await.unwrap();
+    let table = follow(&server.at, Some(place.copy()), metrics()).await.unwrap();
     server.change(&[(PREFIX, Some(5))]);
     until(|| region(&table) == Some(5)).await;
     until(|| saved(&place.copy()) == Some(1)).await;
@@ -48,7 +48,7 @@ async fn a_server_that_is_away_leaves_the_last_good_table_on_restart_too() {
     assert_eq!(region(&table), Some(5));
     drop(table);
 
-    let table = follow(&server.at, Some(place.copy())).await.unwrap();
+    let table = follow(&server.at, Some(place.copy()), metrics()).await.unwrap();
     assert_eq!(region(&table), Some(5), "before the server was asked");
     server.change(&[(PREFIX, Some(6))]);
     server.away(false);
@@ -60,7 +60,7 @@ async fn a_server_that_is_away_leaves_the_last_good_table_on_restart_too() {
 async fn without_server_and_copy_nothing_is_known_until_it_comes() {
     let (server, place) = (Fake::start().await, Place::new());
     server.away(true);
-    let table = follow(&server.at, Some(place.copy())).await.unwrap();
+    let table = follow(&server.at, Some(place.copy()), metrics()).await.unwrap();
     assert_eq!(region(&table), None);
     server.publish(7, 0, &[(PREFIX, 4)]);
     server.away(false);
@@ -71,7 +71,7 @@ async fn without_server_and_copy_nothing_is_known_until_it_comes() {
 async fn a_table_that_does_not_decode_changes_nothing() {
     let (server, place) = (Fake::start().await, Place::new());
     server.publish(7, 0, &[(PREFIX, 4)]);
-    let table = follow(&server.at, Some(place.copy())).await.unwrap();
+    let table = follow(&server.at, Some(place.copy()), metrics()).await.unwrap();
     server.break_table(8);
     until(|| server.tables() > 2).await;
     assert_eq!((region(&table), saved(&place.copy())), (Some(4), Some(0)));
@@ -84,7 +84,7 @@ async fn a_copy_that_does_not_decode_is_as_good_as_none() {
     let (server, place) = (Fake::start().await, Place::new());
     std::fs::write(place.copy(), b"no table").unwrap();
     server.publish(7, 0, &[(PREFIX, 4)]);
-    let table = follow(&server.at, Some(place.copy())).await.unwrap();
+    let table = follow(&server.at, Some(place.copy()), metrics()).await.unwrap();
     assert_eq!(region(&table), Some(4));
     until(|| saved(&place.copy()) == Some(0)).await;
 }
@@ -96,7 +96,7 @@ async fn a_token_or_address_that_cannot_be_used_is_an_error_of_the_start() {
         Server { url: "https://127.0.0.1".to_owned(), ..server.at.clone() },
         Server { token_file: "/nonexistent/token".into(), ..server.at.clone() },
     ] {
-        assert!(matches!(follow(&bad, None).await, Err(ClientError::Config(_))), "{bad:?}");
+        assert!(matches!(follow(&bad, None, metrics()).await, Err(ClientError::Config(_))), "{bad:?}");
     }
 }
 
@@ -111,7 +111,7 @@ async fn a_disk_that_hangs_stops_nothing() {
         Ok(())
     });
     server.publish(7, 0, &[(PREFIX, 4)]);
-    let mut table = follow_onto(&server.at, Some(place.copy()), disk).await.unwrap();
+    let mut table = follow_onto(&server.at, Some(place.copy()), disk, metrics()).await.unwrap();
     assert_eq!(region(&table), Some(4));
     server.change(&[(PREFIX, Some(5))]);
     until(|| region(&table) == Some(5)).await;
@@ -127,7 +127,7 @@ async fn a_disk_that_hangs_stops_nothing() {
 async fn a_leaf_beyond_its_bounds_is_not_applied() {
     let (server, place) = (Fake::start().await, Place::new());
     server.publish(7, 0, &[(PREFIX, 4)]);
-    let table = follow(&server.at, Some(place.copy())).await.unwrap();
+    let table = follow(&server.at, Some(place.copy()), metrics()).await.unwrap();
     let large = Leaf { denied: (0..65).map(RegionId).collect(), ..leaf(5) };
     lock(&server.state).changes.push(Change { prefix: PREFIX.parse().unwrap(), leaf: Some(large) });
     until(|| lock(&server.state).asked > 2).await;
@@ -141,7 +141,7 @@ async fn what_a_killed_process_left_beside_the_copy_is_removed() {
     server.publish(7, 0, &[(PREFIX, 4)]);
     let left = place.0.path().join(".geo.table.1-0.tmp");
     std::fs::write(&left, b"half").unwrap();
-    let _table = follow(&server.at, Some(place.copy())).await.unwrap();
+    let _table = follow(&server.at, Some(place.copy()), metrics()).await.unwrap();
     assert!(!left.exists());
 }
 
@@ -293,4 +293,9 @@ fn answer_now(state: &mut Script, asked: Option<(u64, u64)>) -> Option<Response>
     let changes = state.changes[usize::try_from(known).unwrap()..].to_vec();
     let sequence = after + changes.len() as u64;
     (!changes.is_empty()).then(|| axum::Json(Changes { epoch, sequence, changes }).into_response())
+}
+
+/// That nobody sees.
+fn metrics() -> Metrics {
+    Metrics::register(&prometheus::Registry::new()).unwrap()
 }

@@ -114,7 +114,7 @@ fn a_list_is_read_from_its_file() {
     assert!(error.contains("none: No such file"), "{error}");
     let mut nothing = |_| Ok(());
     let error = each(Path::new("list"), b"\xff", None, &origins, &regions(), &mut nothing).unwrap_err().0;
-    assert!(error.contains("list: invalid utf-8"), "{error}");
+    assert!(error.contains("list: it is not a text in UTF-8"), "{error}");
     assert_eq!(toml::from_str::<Config>("file = \"x\"").unwrap().class, SessionClass::Private);
     assert!(toml::from_str::<Config>("file = \"x\"\nclas = \"transit\"").is_err());
 }
@@ -166,10 +166,10 @@ fn parse(list: &str, values: Option<Values>) -> Result<(Vec<Entry>, u64), ListEr
             entries.push(entry);
             Ok(())
         }
-        Some(before) => one_region(&entry, before),
+        Some(before) => one_region(&entry.prefix, entry.region, before),
     };
     let left_out = each(Path::new("list"), list.as_bytes(), values, &origins, &regions(), &mut sink)?;
-    Ok((entries, left_out))
+    Ok((entries, left_out.count))
 }
 
 fn origins(origin_as: u32) -> Option<RegionId> {

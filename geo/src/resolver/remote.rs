@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::{LOOK_EVERY, Resolver, ResolverError};
 use crate::client::Server;
+use crate::follow::Metrics;
 use crate::regions::Regions;
 use crate::table::Table;
 use crate::topology::Watched;
@@ -17,8 +18,10 @@ pub(super) async fn follow(
     server: &Server,
     copy: Option<PathBuf>,
     topology: Watched,
+    metrics: Metrics,
 ) -> Result<Arc<ArcSwap<Resolver>>, ResolverError> {
-    let tables = crate::follow::follow(server, copy).await.map_err(|error| ResolverError(error.to_string()))?;
+    let tables =
+        crate::follow::follow(server, copy, metrics).await.map_err(|error| ResolverError(error.to_string()))?;
     let regions = Regions::of(&topology.borrow());
     let resolver = Resolver::new(Arc::clone(&tables.borrow()), regions);
     let shared = Arc::new(ArcSwap::from_pointee(resolver));

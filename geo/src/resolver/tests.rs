@@ -187,7 +187,12 @@ fn a_geoip_file_that_can_tell_nothing_is_refused() {
     let none = "no record leads to a region: none has a position, and `countries`";
     check_geoip(with_geoip(&file(), &[]), &format!("{none} is empty"));
     check_geoip(with_geoip(&file(), &[("FR", 1)]), &format!("{none} has none of its countries"));
-    check_geoip(with_geoip(&Writer::new("Empty"), &[]), &format!("{none} is empty"));
+    let nothing = "no record has a position or a country: it is no city or country file, but one of AS, perhaps";
+    check_geoip(with_geoip(&Writer::new("Empty"), &[]), nothing);
+    let mut of_as = Writer::new("GeoLite2-ASN");
+    let number = ("autonomous_system_number", mmdb_writer::Value::U32(64_500));
+    of_as.insert_value(net("81.2.69.0/24"), mmdb_writer::Value::map([number])).unwrap();
+    check_geoip(with_geoip(&of_as, &[("GB", 1)]), nothing);
     let region = with_geoip(&file(), &[("GB", 9)]).unwrap_err().0;
     assert_eq!(region, "countries: \"GB\" = 9: the topology has no such region");
     let code = with_geoip(&file(), &[("gb", 1)]).unwrap_err().0;
@@ -354,7 +359,7 @@ async fn a_followed_table_is_replaced_while_it_is_used() {
     let list = write(&place, "list", b"127.0.0.0/8 1");
     let (_sender, watched) = tokio::sync::watch::channel(Arc::new(topology()));
     let sources = Sources { prefixes: vec![list.clone()], ..Sources::default() };
-    let shared = follow(sources, watched, None).await.unwrap();
+    let shared = follow(sources, watched, None, &prometheus::Registry::new()).await.unwrap();
     check(&shared.load(), "127.0.0.1", "1 2 3 4 prefix 127.0.0.0/8");
     fs::write(&list, "127.0.0.0/8 2").unwrap();
     let replaced = async {
@@ -380,7 +385,7 @@ fn a_server_is_all_the_evidence_there_is() {
 async fn bad_sources_are_an_error_of_the_start() {
     let (_sender, watched) = tokio::sync::watch::channel(Arc::new(topology()));
     let sources = Sources { prefixes: vec!["/nonexistent/list".into()], ..Sources::default() };
-    assert!(follow(sources, watched, None).await.is_err());
+    assert!(follow(sources, watched, None, &prometheus::Registry::new()).await.is_err());
 }
 
 proptest! {

@@ -267,7 +267,7 @@ pub(super) struct Peers {
 }
 
 /// A peer of a feed: addresses can be those of several routing instances (RFC 7854 4.2).
-type PeerName = (FeedId, IpAddr, u64);
+type PeerName = (FeedId, (IpAddr, u64));
 
 impl Peers {
     pub(super) fn get(&self, index: PeerIndex) -> Option<&Peer> {
@@ -280,7 +280,7 @@ impl Peers {
 
     /// Where a peer is.
     pub(super) fn find(&self, feed: FeedId, id: &PeerId) -> Option<PeerIndex> {
-        self.indices.get(&(feed, id.address, id.distinguisher)).copied()
+        self.indices.get(&(feed, id.identity())).copied()
     }
 
     /// Where a peer is, after it was added if need be. None when that would be more than `peers_max`.
@@ -294,7 +294,7 @@ impl Peers {
             self.slots.push(None);
         }
         self.slots[usize::from(index)] = Some(Peer::new(feed, *id));
-        self.indices.insert((feed, id.address, id.distinguisher), index);
+        self.indices.insert((feed, id.identity()), index);
         Some(index)
     }
 
@@ -302,7 +302,7 @@ impl Peers {
     pub(super) fn remove(&mut self, index: PeerIndex) {
         if let Some(peer) = self.slots.get_mut(usize::from(index)).and_then(Option::take) {
             debug_assert_eq!(peer.kept, 0, "routes must not change hands");
-            self.indices.remove(&(peer.feed, peer.id.address, peer.id.distinguisher));
+            self.indices.remove(&(peer.feed, peer.id.identity()));
         }
     }
 
@@ -313,7 +313,7 @@ impl Peers {
 
     /// Where the peers of a feed are, by address.
     pub(super) fn of_feed(&self, feed: FeedId) -> Vec<PeerIndex> {
-        let first = (feed, IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        let first = (feed, (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
         let own = self.indices.range(first..).take_while(|((of, ..), _)| *of == feed);
         own.map(|(_, &index)| index).collect()
     }

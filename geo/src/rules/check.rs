@@ -44,7 +44,7 @@ pub(super) fn check(rules: &[Rule], origins: &[Origin], regions: &Regions) -> Re
     let mut made = Rules { origins: check_origins(origins, regions, &mut problems), ..Rules::default() };
     let mut known: BTreeMap<(Condition, RegionId), Verdict> = BTreeMap::new();
     for (index, rule) in (0..).zip(rules.iter().take(RULES_MAX)) {
-        let condition = condition(rule).and_then(|condition| known_region(rule.region, regions).map(|()| condition));
+        let condition = condition(rule).and_then(|condition| regions.known(rule.region).map(|()| condition));
         match condition {
             Ok(condition) => {
                 made.told.push(told(rule, condition));
@@ -60,6 +60,7 @@ pub(super) fn check(rules: &[Rule], origins: &[Origin], regions: &Regions) -> Re
     }
     index(&mut made, &known);
     check_denied(&made, &known, &mut problems);
+    check_somebody_is_left(&made, &known, regions, &mut problems);
     finish(made, problems)
 }
 
@@ -79,23 +80,14 @@ fn check_origins(origins: &[Origin], regions: &Regions, problems: &mut Vec<Strin
     let mut known = HashMap::new();
     for (index, origin) in origins.iter().enumerate() {
         let place = format!("origin[{index}]: as = {}", origin.origin_as);
-        if let Err(why) = known_region(origin.region, regions) {
+        if let Err(why) = regions.known(origin.region) {
             problems.push(format!("{place}: {why}"));
         }
-        match known.insert(origin.origin_as, origin.region) {
-            Some(before) if before != origin.region => {
-                let region = origin.region;
-                problems
-                    .push(format!("{place} is in region {region} here and in region {before} further up; keep one"));
-            }
-            _ => {}
+        if let Some(before) = known.insert(origin.origin_as, origin.region) {
+            problems.extend(lists::one_region(&place, origin.region, before).err());
         }
     }
     known
-}
-
-fn known_region(region: RegionId, regions: &Regions) -> Result<(), String> {
-    if regions.contains(region) { Ok(()) } else { Err(format!("region = {region}: the topology has no such region")) }
 }
 
 /// The one condition of a rule.
@@ -122,7 +114,8 @@ fn community(text: &str) -> Result<Community, String> {
         (Some(a), Some(b), Some(c), None) => large(a, b, c),
         _ => None,
     };
-    parsed.ok_or_else(|| format!("community = {}: a community is 64500:20 or 64500:1:20", lists::quoted(text)))
+    let form = "a community is 64500:20, two numbers up to 65535, or 64500:1:20, three up to 4294967295";
+    parsed.ok_or_else(|| format!("community = {}: {form}", lists::quoted(text)))
 }
 
 fn told(rule: &Rule, condition: Condition) -> Told {
@@ -199,6 +192,26 @@ fn check_denied(made: &Rules, known: &BTreeMap<(Condition, RegionId), Verdict>, 
         let count = own.chain(loose.iter().copied()).collect::<BTreeSet<_>>().len();
         if count > DENIED_MAX {
             problems.push(format!("up to {count} regions are denied for {prefix}: at most {DENIED_MAX}"));
+        }
+    }
+}
+
+/// Who is denied everywhere would be served from the default region all the same.
+fn check_somebody_is_left(
+    made: &Rules,
+    known: &BTreeMap<(Condition, RegionId), Verdict>,
+    regions: &Regions,
+    problems: &mut Vec<String>,
+) {
+    let mut loose: BTreeMap<Condition, Vec<Verdict>> = BTreeMap::new();
+    for ((condition, _), verdict) in known.iter().filter(|(_, verdict)| verdict.length.is_none()) {
+        loose.entry(*condition).or_default().push(*verdict);
+    }
+    let by_prefix = made.prefixes().map(|prefix| (Condition::Prefix(prefix), made.covering(prefix).to_vec()));
+    for (condition, verdicts) in by_prefix.chain(loose) {
+        let denies = |region| verdicts.iter().any(|known| known.region == region && known.action == Action::Deny);
+        if !verdicts.is_empty() && regions.iter().all(denies) {
+            problems.push(format!("{condition}: every region is denied: leave one that serves these clients"));
         }
     }
 }

@@ -18,9 +18,27 @@ fn a_rule_has_one_condition_and_a_region() {
     let hint = "it has bits behind its length; write 192.0.0.0/16";
     check("pin 4 prefix=192.0.2.0/16", &format!("rule[0]: prefix = \"192.0.2.0/16\": {hint}"));
     for wrong in ["64500", "1:65536", "1:2:3:4", "1:2:4294967296", ":", "a:b", "-1:2"] {
-        let expected = format!("rule[0]: community = {wrong:?}: a community is 64500:20 or 64500:1:20");
+        let form = "a community is 64500:20, two numbers up to 65535, or 64500:1:20, three up to 4294967295";
+        let expected = format!("rule[0]: community = {wrong:?}: {form}");
         check(&format!("pin 4 community={wrong}"), &expected);
     }
+}
+
+#[test]
+fn a_region_is_left_for_everybody() {
+    let told = |what: &str| format!("{what}: every region is denied: leave one that serves these clients");
+    let denied = |condition: &str| -> String {
+        let rules: Vec<String> = regions(6).iter().map(|region| format!("deny {region} {condition}")).collect();
+        rules.join("\n")
+    };
+    check(&denied("prefix=10.0.0.0/8"), &told("prefix 10.0.0.0/8"));
+    check(&denied("as=64500"), &told("as 64500"));
+    check(&denied("community=1:2"), &told("community 1:2"));
+    let inside = denied("prefix=10.0.0.0/8").replacen("/8", "/9", 1);
+    check(&inside, &told("prefix 10.0.0.0/9"));
+    let pinned = format!("{inside}\npin 4 prefix=10.0.0.0/10");
+    check(&pinned, &told("prefix 10.0.0.0/9"));
+    check(&denied("prefix=10.0.0.0/8").replacen("deny", "pin", 1), "");
 }
 
 #[test]

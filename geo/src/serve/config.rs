@@ -3,6 +3,9 @@
 //! What is evidence (routers, rules, origins, lists, dumps, geoip, and how they are weighed) is taken over while the server
 //! runs when the file changes; the rest counts from the next start.
 
+mod check;
+mod take;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,10 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::bmp::Options;
-use crate::engine::{Dump, Inputs};
-use crate::feed::View;
 use crate::feed::framing::MESSAGE_BYTES_MAX;
-use crate::rib::{Feed, FeedKind, Fits, Limits as RibLimits, PeerClass};
 use crate::route::SessionClass;
 use crate::rules::{Origin, Rule};
 use crate::topology::RegionId;
@@ -37,6 +37,10 @@ pub struct Config {
     /// How long a drain may take, seconds. Default 10; too small: calls under way are cut, too large: a restart waits
     /// for the slowest caller.
     pub drain_s: u64,
+    /// The share of its entries that a list, dump, geoip file or the config itself may lose in one change. Default 0.5; one
+    /// that loses more (ten entries at least, or all) is refused until SIGHUP comes after that was said. Too
+    /// small: ordinary changes wait for somebody, too large: an emptied file moves clients. 1 minds nothing.
+    pub shrink_max: f64,
     /// Sessions with routers.
     pub bmp: Bmp,
     /// Routers that send their routes. Default none.
@@ -213,6 +217,7 @@ impl Default for Config {
             data: "/var/lib/sun/geo".into(),
             tokens: "/etc/sun/tokens.toml".into(),
             drain_s: 10,
+            shrink_max: 0.5,
             bmp: Bmp::default(),
             router: Vec::new(),
             mrt: Vec::new(),
@@ -272,257 +277,5 @@ const fn transit() -> SessionClass {
     SessionClass::Transit
 }
 
-impl Config {
-    /// Everything that is wrong with it without a look at the files that it names.
-    #[must_use]
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut whole = |key: &str, value: u64, least: u64, most: u64| {
-            if !(least..=most).contains(&value) {
-                problems.push(format!("{key} = {value}: it is within {least}..={most}"));
-            }
-        };
-        let size = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
-        whole("drain_s", self.drain_s, 0, DAY_S);
-        // RFC 7854: a route monitoring message holds one BGP message, of up to 65,535 bytes (RFC 8654).
-        whole("bmp.message_bytes_max", size(self.bmp.message_bytes_max), 1 << 16, 1 << 26);
-        whole("bmp.queue_max", size(self.bmp.queue_max), 1, 1024);
-        whole("bmp.idle_s", self.bmp.idle_s, 1, 7 * DAY_S);
-        whole("bmp.stale_s", self.bmp.stale_s, 0, 7 * DAY_S);
-        whole("bmp.quiet_s", self.bmp.quiet_s, 0, DAY_S);
-        whole("bmp.gate_s", self.bmp.gate_s, 0, DAY_S);
-        whole("bmp.routes_max", self.bmp.routes_max.into(), 1, 1_000_000_000);
-        whole("damping.stable_s", self.damping.stable_s, 0, DAY_S);
-        whole("choice.ipv4_length_min", self.choice.ipv4_length_min.into(), 0, 32);
-        whole("choice.ipv6_length_min", self.choice.ipv6_length_min.into(), 0, 128);
-        whole("damping.pending_max", size(self.damping.pending_max), 1, 100_000_000);
-        whole("publish.changes_max", size(self.publish.changes_max), 0, 100_000_000);
-        whole("publish.save_s", self.publish.save_s, 1, DAY_S);
-        whole("limits.connections_max", size(self.limits.connections_max), 1, 1_000_000);
-        whole("limits.request_s", self.limits.request_s, 1, DAY_S);
-        self.routers(&mut problems);
-        problems
-    }
-
-    /// What the engine goes by.
-    #[must_use]
-    pub fn inputs(&self) -> Inputs {
-        let dump = |mrt: &Mrt| Dump { file: mrt.file.clone(), region: mrt.region, class: mrt.class };
-        Inputs {
-            lists: self.list.clone(),
-            lists_agree: false,
-            dumps: self.mrt.iter().map(dump).collect(),
-            rules: self.rule.clone(),
-            origins: self.origin.clone(),
-            geoip: self.geoip.files.clone(),
-            countries: self.geoip.countries.clone(),
-            feeds: self.router.iter().map(Router::feed).collect(),
-            limits: RibLimits {
-                routes_max: self.bmp.routes_max,
-                stale: Duration::from_secs(self.bmp.stale_s),
-                quiet: Duration::from_secs(self.bmp.quiet_s),
-                gate: Duration::from_secs(self.bmp.gate_s),
-                ..RibLimits::default()
-            },
-            choice: self.choice,
-            damping: self.damping,
-            changes_max: self.publish.changes_max,
-        }
-    }
-
-    /// This config, as far as it counts at once, with the rest of `running`; and whether that rest is another one.
-    #[must_use]
-    pub fn taken_over(self, running: &Self) -> (Self, bool) {
-        let new = self.clone();
-        let taken = Self {
-            listen: running.listen,
-            admin: running.admin,
-            topology: running.topology.clone(),
-            data: running.data.clone(),
-            tokens: running.tokens.clone(),
-            drain_s: running.drain_s,
-            bmp: running.bmp.clone(),
-            publish: Publish { changes_max: self.publish.changes_max, ..running.publish },
-            limits: running.limits.clone(),
-            log: running.log.clone(),
-            ..self
-        };
-        let differs = taken != new;
-        (taken, differs)
-    }
-
-    fn routers(&self, problems: &mut Vec<String>) {
-        if self.bmp.listen.is_none() && !self.router.is_empty() {
-            problems.push("router: bmp.listen is missing: the routers have nowhere to connect to".to_owned());
-        }
-        for (index, router) in self.router.iter().enumerate() {
-            let mut wrong = |what: String| problems.push(format!("router[{index}].{what}"));
-            let earlier = self.router.iter().take(index);
-            if router.name.is_empty() {
-                wrong("name: is empty".to_owned());
-            }
-            for other in earlier {
-                if other.name == router.name {
-                    wrong(format!("name = {:?}: an earlier router has it", router.name));
-                }
-                if other.address.to_canonical() == router.address.to_canonical() {
-                    wrong(format!("address = {}: it is {}'s, too", router.address, other.name));
-                }
-            }
-            if !(1..=PREFIXES_MAX).contains(&router.prefixes_max) {
-                wrong(format!("prefixes_max = {}: it is within 1..={PREFIXES_MAX}", router.prefixes_max));
-            }
-            for (index, peer) in router.peer.iter().enumerate() {
-                if peer.address.is_some() == peer.peer_as.is_some() {
-                    wrong(format!("peer[{index}]: give either address or as"));
-                }
-                if peer.class.is_some() == peer.ignore {
-                    wrong(format!("peer[{index}]: give either class or ignore = true"));
-                }
-            }
-            if router.view == WantedView::LocRib && !router.peer.is_empty() {
-                wrong(
-                    "peer: view = \"loc-rib\" is one table, of the router's own class, and does not tell peers apart"
-                        .to_owned(),
-                );
-            }
-        }
-    }
-}
-
-impl Router {
-    fn feed(&self) -> Feed {
-        let class = |peer: &Peer| {
-            let class = peer.class.filter(|_| !peer.ignore);
-            let by_address = peer.address.map(|address| Fits::Address(address.to_canonical()));
-            Some(PeerClass { fits: by_address.or(peer.peer_as.map(Fits::As))?, class })
-        };
-        Feed {
-            name: self.name.clone(),
-            region: self.region,
-            class: self.class,
-            peers: self.peer.iter().filter_map(class).collect(),
-            view: match self.view {
-                WantedView::PrePolicy => View::PrePolicy,
-                WantedView::PostPolicy => View::PostPolicy,
-                WantedView::LocRib => View::LocRib,
-            },
-            prefixes_max: Some(self.prefixes_max),
-            kind: FeedKind::Live,
-        }
-    }
-}
-
-const DAY_S: u64 = 86_400;
-const PREFIXES_MAX: u32 = 100_000_000;
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_shipped_file_shows_the_defaults_and_every_option() {
-        let text = include_str!("../../../deploy/config/geo.toml");
-        let shipped: Config = daemon::config::parse(text, "geo.toml").unwrap();
-        assert_eq!(shipped, Config::default());
-        let all = serde_json::to_value(Config::default()).unwrap();
-        for (key, value) in all.as_object().unwrap() {
-            assert!(text.contains(key.as_str()), "{key} is not in the shipped file");
-            for inner in value.as_object().into_iter().flat_map(|table| table.keys()) {
-                assert!(text.contains(inner.as_str()), "{key}.{inner} is not in the shipped file");
-            }
-        }
-    }
-
-    /// Tables of which there may be several have no default; the file shows one of each, commented out.
-    #[test]
-    fn what_the_shipped_file_shows_commented_out_is_read() {
-        let text = include_str!("../../../deploy/config/geo.toml");
-        let is_key = |rest: &str| rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
-        let shown = |rest: &&str| rest.starts_with('[') || is_key(rest);
-        let line = |line| format!("{}\n", str::strip_prefix(line, "# ").filter(shown).unwrap_or(line));
-        let uncommented: String = text.lines().map(line).collect();
-        let config: Config = daemon::config::parse(&uncommented, "geo.toml").unwrap();
-        assert_eq!(config.problems(), Vec::<String>::new());
-        let several = [
-            config.router.len(),
-            config.router[0].peer.len(),
-            config.mrt.len(),
-            config.list.len(),
-            config.rule.len(),
-            config.origin.len(),
-        ];
-        assert_eq!(several, [1, 3, 1, 2, 3, 1], "{config:?}");
-        assert!(config.bmp.listen.is_some() && config.geoip.files.is_empty());
-    }
-
-    #[test]
-    fn bad_settings_are_named() {
-        check("", &[]);
-        check("drain_s = 100000", &["drain_s = 100000: it is within 0..=86400"]);
-        check("bmp.message_bytes_max = 1000", &["bmp.message_bytes_max = 1000: it is within 65536..=67108864"]);
-        check("publish.save_s = 0", &["publish.save_s = 0: it is within 1..=86400"]);
-        check("limits.request_s = 0", &["limits.request_s = 0: it is within 1..=86400"]);
-        check("damping.pending_max = 0", &["damping.pending_max = 0: it is within 1..=100000000"]);
-    }
-
-    #[test]
-    fn what_cannot_be_taken_over_stays_and_is_told() {
-        let parse = |text: &str| daemon::config::parse::<Config>(text, "test").unwrap();
-        let running = parse("drain_s = 7");
-        for (text, differs) in [
-            ("drain_s = 7", false),
-            ("drain_s = 7\n[[origin]]\nas = 64500\nregion = 4", false),
-            ("drain_s = 7\n[damping]\nstable_s = 1\n[publish]\nchanges_max = 1", false),
-            ("drain_s = 8", true),
-            ("drain_s = 7\n[publish]\nsave_s = 1", true),
-            ("drain_s = 7\n[bmp]\nlisten = '127.0.0.1:1'", true),
-        ] {
-            let (taken, found) = parse(text).taken_over(&running);
-            assert_eq!(found, differs, "{text}");
-            assert_eq!((taken.drain_s, taken.bmp.listen, taken.publish.save_s), (7, None, 60), "{text}");
-            assert_eq!((taken.origin, taken.damping), (parse(text).origin, parse(text).damping), "{text}");
-        }
-    }
-
-    #[test]
-    fn routers_are_told_apart() {
-        const ONE: &str = "[[router]]\nname = 'a'\naddress = '10.0.0.1'\nregion = 4\nclass = 'transit'\n";
-        let listening = |routers: &str| format!("bmp.listen = '10.0.0.9:11019'\n{routers}");
-        check(&listening(ONE), &[]);
-        check(ONE, &["router: bmp.listen is missing: the routers have nowhere to connect to"]);
-        check(
-            &listening(&format!("{ONE}{}", ONE.replace("10.0.0.1", "10.0.0.2"))),
-            &["router[1].name = \"a\": an earlier router has it"],
-        );
-        check(
-            &listening(&format!("{ONE}{}", ONE.replace("'a'", "'b'").replace("10.0.0.1", "::ffff:10.0.0.1"))),
-            &["router[1].address = ::ffff:10.0.0.1: it is a's, too"],
-        );
-        check(
-            &listening(&format!("{ONE}[[router.peer]]\nclass = 'private'")),
-            &["router[0].peer[0]: give either address or as"],
-        );
-        let both = "router[0].peer[0]: give either class or ignore = true";
-        check(&listening(&format!("{ONE}[[router.peer]]\nas = 1\nignore = true")), &[]);
-        check(&listening(&format!("{ONE}[[router.peer]]\nas = 1")), &[both]);
-        check(&listening(&format!("{ONE}[[router.peer]]\nas = 1\nclass = 'private'\nignore = true")), &[both]);
-        check(
-            &listening(&format!("{ONE}view = 'loc-rib'\n[[router.peer]]\nas = 1\nclass = 'private'")),
-            &[
-                "router[0].peer: view = \"loc-rib\" is one table, of the router's own class, and does not tell peers apart",
-            ],
-        );
-        check("bmp.queue_max = 5000", &["bmp.queue_max = 5000: it is within 1..=1024"]);
-        check(
-            &listening(&format!("{ONE}prefixes_max = 0")),
-            &["router[0].prefixes_max = 0: it is within 1..=100000000"],
-        );
-    }
-
-    #[track_caller]
-    fn check(text: &str, expected: &[&str]) {
-        let config: Config = daemon::config::parse(text, "test").unwrap();
-        assert_eq!(config.problems(), expected, "{text}");
-    }
-}
+mod tests;

@@ -33,7 +33,7 @@ use super::metrics::Metrics;
 use super::sources::Sources;
 use crate::answer::Answer;
 use crate::bmp::{Router, Routers, SessionEvent};
-use crate::engine::{Engine, Update};
+use crate::engine::{Engine, Stats};
 use crate::file;
 use crate::resolver::Resolver;
 use crate::rib::FeedId;
@@ -47,12 +47,14 @@ pub(super) struct Live {
     moved: watch::Receiver<Position>,
     /// As [`Engine::is_published`], which once true stays so.
     published: AtomicBool,
+    /// What was changed and is refused.
+    refused: Mutex<Vec<String>>,
 }
 
 impl Live {
     pub(super) fn new(engine: Engine) -> Self {
         let (resolver, moved, published) = (engine.resolver(), engine.moved(), engine.is_published().into());
-        Self { engine: Mutex::new(engine), resolver, moved, published }
+        Self { engine: Mutex::new(engine), resolver, moved, published, refused: Mutex::default() }
     }
 
     /// Not from an async task: a step holds it for some 20 ms, a table that is built anew for longer.
@@ -81,7 +83,8 @@ impl Oracle for Live {
     }
 
     fn stats(&self) -> Answer {
-        super::report::stats(&self.engine().stats(Instant::now()))
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        super::report::stats(&Stats { refused, ..self.engine().stats(Instant::now()) })
     }
 
     fn is_published(&self) -> bool {
@@ -105,7 +108,7 @@ impl Oracle for Live {
     }
 
     fn encode(&self) -> (Position, Vec<u8>) {
-        self.engine().encode(unix_s())
+        self.engine().encode(super::unix_s())
     }
 }
 
@@ -148,7 +151,7 @@ pub(super) async fn step(
         let (stepping, metrics) = (Arc::clone(&live), metrics.clone());
         let stepped = tokio::task::spawn_blocking(move || {
             let (mut engine, now) = (stepping.engine(), Instant::now());
-            let stepped = engine.step(now, batch.drain(..).map(update_of));
+            let stepped = engine.step(now, batch.drain(..));
             stepping.published.store(engine.is_published(), Release);
             metrics.stepped(stepped);
             if told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY) {
@@ -183,27 +186,41 @@ pub(super) async fn follow(
         Ok(hangup) => hangup,
         Err(error) => return tracing::error!(%error, "SIGHUP cannot be listened to: changed files are not read"),
     };
+    let mut version = None;
     loop {
-        tokio::select! {
+        let asked = tokio::select! {
             () = drain.wait() => return,
-            _ = hangup.recv() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
+            _ = hangup.recv() => true,
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+        };
         let (live, metrics) = (Arc::clone(&live), metrics.clone());
         let looked = tokio::task::spawn_blocking(move || {
-            let loaded = sources.look(SystemTime::now());
-            metrics.sources(sources.refused());
+            let before = sources.refusals();
+            let loaded = sources.look(SystemTime::now(), asked);
+            let refuses = !sources.refusals().is_empty() && sources.refusals() != before;
+            metrics.sources(sources.is_refused());
+            *live.refused.lock().unwrap_or_else(PoisonError::into_inner) = sources.refusals();
             let fed = loaded.map(|loaded| {
                 let mut engine = live.engine();
                 engine.install(loaded, Instant::now());
                 metrics.installed();
                 fed(sources.config(), &engine)
             });
-            (sources, fed)
+            let topology = sources.topology();
+            let now = Some(topology.version);
+            if now != version {
+                live.engine().sees_topology(&topology);
+            }
+            (sources, fed, now, refuses)
         });
         match looked.await {
-            Ok((again, fed)) => {
-                sources = again;
+            Ok((again, fed, now, refuses)) => {
+                (sources, version) = (again, now);
+                // Who asked while it was read was not told yet what is refused.
+                while refuses
+                    && tokio::select! { biased; _ = hangup.recv() => true, () = std::future::ready(()) => false }
+                {
+                }
                 if let Some(fed) = fed {
                     routers.send_replace(fed);
                 }
@@ -220,16 +237,6 @@ pub(super) fn fed(config: &Config, engine: &Engine) -> Arc<Routers> {
         Some((router.address.to_canonical(), known))
     });
     Arc::new(routers.collect())
-}
-
-/// What the engine takes of a connection.
-fn update_of((feed, event): (FeedId, SessionEvent)) -> (FeedId, Update) {
-    let update = match event {
-        SessionEvent::Connected => Update::Connected,
-        SessionEvent::Events(events) => Update::Events(events),
-        SessionEvent::Lost => Update::Lost,
-    };
-    (feed, update)
 }
 
 /// Saves the table when it changed, at most each `every`, and at the drain.
@@ -265,10 +272,6 @@ pub(super) async fn save(live: Arc<Live>, table: PathBuf, every: Duration, drain
             () = drain.wait() => {}
         }
     }
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Batches of routers' messages in one step: some 10 ms.

@@ -23,6 +23,7 @@ pub(super) struct Metrics {
     peer_routes: IntGaugeVec,
     refused: IntGaugeVec,
     sources_refused: IntGauge,
+    sources_missing: IntGauge,
 }
 
 impl Metrics {
@@ -59,6 +60,10 @@ impl Metrics {
             topology: gauge("geo_topology_version", "Version of the topology whose regions count.")?,
             peer_routes: gauges("geo_router_routes", "Routes of a router's peers.", &["router", "state"])?,
             refused: gauges("geo_router_refused_prefixes", "Prefixes refused because of a limit.", &["router"])?,
+            sources_missing: gauge(
+                "geo_sources_missing",
+                "Sources that could not be used at the start: the saved table stands until they can.",
+            )?,
             sources_refused: gauge(
                 "geo_sources_refused",
                 "1: something that was changed cannot be read or used; 0: all is in use.",
@@ -84,6 +89,7 @@ impl Metrics {
         self.routes.set(signed(stats.routes.routes));
         self.routes_bytes.set(signed(stats.routes.bytes));
         self.topology.set(signed(stats.topology_version));
+        self.sources_missing.set(signed(stats.missing.len() as u64));
         for feed in &stats.feeds {
             let sum = |of: fn(&crate::rib::SideState) -> u32| {
                 feed.peers.iter().map(|peer| i64::from(of(&peer.v4)) + i64::from(of(&peer.v6))).sum::<i64>()

@@ -5,15 +5,16 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::answer::{Answer, Table, bytes};
+use crate::answer::{Answer, Table, bytes, share};
 use crate::diff::Named;
 use crate::engine::{Audit, Explanation, Link, Stats};
-use crate::table::Leaf;
+use crate::table::{Leaf, Source};
 use crate::topology::RegionId;
 
 /// Why an address is served from where it is.
 pub(crate) fn explanation(told: &Explanation) -> Answer {
-    let mut text = format!("{}: {}, by {}\n", told.address, these(&told.regions), told.evidence);
+    let by = rule_of(told).map_or_else(|| told.evidence.clone(), ToString::to_string);
+    let mut text = format!("{}: {}, by {by}\n", told.address, these(&told.regions));
     let mut table = Table::new(&["PREFIX", "REGION", "RANK", "CLASS", "AS PATH", "MED", "KM", "TOLD BY"]);
     let mut rows = 0;
     for link in &told.chain {
@@ -38,7 +39,7 @@ pub(crate) fn explanation(told: &Explanation) -> Answer {
     if rows > 0 {
         text += &format!("\n{}\n", table.text());
     }
-    told.chain.iter().for_each(|link| reasons(link, &mut text));
+    told.chain.iter().for_each(|link| reasons(link, told, &mut text));
     // Writing to a string cannot fail, here and below.
     let _ = match &told.geoip {
         None => writeln!(text, "geoip: nothing"),
@@ -53,8 +54,16 @@ pub(crate) fn explanation(told: &Explanation) -> Answer {
     good(text, told)
 }
 
+/// The rule that put the first region there, where the table says that one did.
+fn rule_of(told: &Explanation) -> Option<&crate::rules::Told> {
+    let first = told.regions.first()?;
+    let of_rule = |link: &&Link| link.published.as_ref().is_some_and(|leaf| leaf.source == Source::Rule);
+    let link = told.chain.iter().find(of_rule).filter(|_| told.evidence.starts_with("rule "))?;
+    link.chosen.candidates.iter().find(|chosen| chosen.region == *first)?.rule.as_ref()
+}
+
 /// What put a prefix's regions in their order, and what does not count.
-fn reasons(link: &Link, text: &mut String) {
+fn reasons(link: &Link, told: &Explanation, text: &mut String) {
     let prefix = link.prefix;
     // Of several candidates the steps tell it.
     if let [only] = &*link.chosen.candidates
@@ -71,7 +80,13 @@ fn reasons(link: &Link, text: &mut String) {
     }
     if link.waits {
         let published = link.published.as_ref().map_or("nothing of it".to_owned(), leaf);
-        let _ = writeln!(text, "{prefix}: this waits, the table says {published}");
+        let routers = || "all routers have told their routes, or were waited for (bmp.stale_s, bmp.gate_s)".to_owned();
+        let until = match &*told.missing {
+            _ if told.settled => "until this has been so for damping.stable_s without a break".to_owned(),
+            [] => format!("until {}", routers()),
+            missing => format!("until this can be used: {}", missing.join("; ")),
+        };
+        let _ = writeln!(text, "{prefix}: not in use yet: the table says {published} {until}");
     }
 }
 
@@ -123,10 +138,8 @@ pub(crate) fn audit(told: &Audit) -> Answer {
 /// Of addresses by prefixes, by geoip alone, and unknown.
 fn shares(family: &str, counts: [f64; 3]) -> String {
     let all: f64 = counts.iter().sum();
-    let [prefixes, geoip, nothing] = counts.map(|part| if all == 0.0 { 0.0 } else { 100.0 * part / all });
-    format!(
-        "{family}: {prefixes:.2}% of all addresses by prefixes, {geoip:.2}% by geoip alone, {nothing:.2}% not at all\n"
-    )
+    let [prefixes, geoip, nothing] = counts.map(|part| share(part, all));
+    format!("{family}: {prefixes} of all addresses by prefixes, {geoip} by geoip alone, {nothing} not at all\n")
 }
 
 fn section(text: &mut String, what: &str, count: usize, examples: &Table) {
@@ -150,8 +163,22 @@ pub(crate) fn stats(told: &Stats) -> Answer {
     row("changes kept", told.changes_kept.to_string());
     row("prefixes that wait", told.pending.to_string());
     row("prefixes moved early", told.moved_early.to_string());
+    told.missing.iter().for_each(|why| row("missing: the saved table stands", why.clone()));
+    told.refused.iter().for_each(|why| row("refused: what was there counts", why.clone()));
     row("routes", format!("{}, {} different attributes, {}", routes.routes, routes.attributes, bytes(routes.bytes)));
     let mut text = table.text();
+    let mut sources = Table::new(&["SOURCE", "PREFIXES", "ROUTES", "DOES NOT COUNT"]);
+    for list in &told.lists {
+        let (count, left_out) = (list.prefixes.to_string(), list.left_out().unwrap_or_default());
+        sources.row([list.file.clone(), count, String::new(), left_out]);
+    }
+    for dump in &told.dumps {
+        let (count, left_out) = (dump.taken().to_string(), dump.left_out().unwrap_or_default());
+        sources.row([dump.file.clone(), String::new(), count, left_out]);
+    }
+    if !(told.lists.is_empty() && told.dumps.is_empty()) {
+        text += &format!("\n{}", sources.text());
+    }
     let mut peers =
         Table::new(&["ROUTER", "REGION", "PEER", "AS", "CLASS", "IS", "FOR", "IPV4", "IPV6", "STALE", "REFUSED"]);
     for feed in &told.feeds {

@@ -74,7 +74,7 @@ async fn resolve_many<O: Oracle>(State(shared): State<Arc<Shared<O>>>, body: Bod
         let detail = format!("a body is at most {BODY_BYTES_MAX} bytes here, and has to arrive whole");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     })?;
-    let addresses = request(&body)?.addresses;
+    let ResolveRequest { addresses } = daemon::problem::from_json(&body)?;
     if addresses.len() > ADDRESSES_MAX {
         let count = addresses.len();
         return Err(Refusal::bad(format!("addresses: {count} of them: ask for at most {ADDRESSES_MAX} at a time")));
@@ -228,16 +228,6 @@ fn address(path: &str) -> Result<IpAddr, Refusal> {
     path.parse().map_err(|_| Refusal::bad(format!("{path:?} is no address: give 192.0.2.1 or 2001:db8::1")))
 }
 
-fn request(body: &[u8]) -> Result<ResolveRequest, Refusal> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        Refusal::bad(format!("{path}: {}", error.into_inner()))
-    })?;
-    json.end().map_err(|error| Refusal::bad(format!("after the JSON value: {error}")))?;
-    Ok(value)
-}
-
 /// `epoch=E&after=N` and perhaps `wait_ms=W`.
 fn position(query: Option<&str>) -> Result<(Position, Duration), Refusal> {
     let bad = |what: &str| {
@@ -270,15 +260,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 async fn watch<O: Oracle>(State(shared): State<Arc<Shared<O>>>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let response = if shared.tokens.identify(authorization).is_none() {
-        let detail = "every call carries a token: Authorization: Bearer ...";
-        Refusal::new(StatusCode::UNAUTHORIZED, detail).into_response()
-    } else {
-        let answered = tokio::time::timeout(shared.request, next.run(request)).await;
-        answered.unwrap_or_else(|_| {
+    let response = match shared.tokens.admit(authorization) {
+        Err(refusal) => refusal.into_response(),
+        Ok(_) => tokio::time::timeout(shared.request, next.run(request)).await.unwrap_or_else(|_| {
             let detail = format!("not done within {} s; send it again, smaller or later", shared.request.as_secs());
             Refusal::new(StatusCode::REQUEST_TIMEOUT, detail).into_response()
-        })
+        }),
     };
     shared.calls.with_label_values(&[route.as_str(), response.status().as_str()]).inc();
     response

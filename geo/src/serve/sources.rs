@@ -5,17 +5,27 @@
 //!   topology ---------------------------------------------------------------+--changed? read all--> Loaded --> engine
 //!                                                                                 refused --one WARN--> what runs stays
 //! ```
+//!
+//! # Invariants
+//!
+//! - A file that changed while it was read is read again: half of it is nobody's word.
+//! - A source that lost much of what it said is refused (`guard`), also by a start that has a saved table, until SIGHUP comes
+//!   after that was said. Of the others what is new counts.
 
+mod guard;
 mod standing;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::config::Config;
 use crate::engine::{Inputs, InputsError, Loaded};
 use crate::file::{self, Followed, Look};
 use crate::regions::Regions;
-use crate::topology::Watched;
+use crate::topology::{Topology, Watched};
+use guard::{Lost, Sizes};
 use standing::{Seen, Standing};
 
 /// Everything that is followed.
@@ -30,6 +40,14 @@ pub(super) struct Sources {
     files: Vec<Followed>,
     dumps: Vec<Glanced>,
     standing: Standing,
+    /// How much each source says, as of the last load that was taken; a start has that of the run before.
+    sizes: Sizes,
+    /// Where they are kept for the next start.
+    kept: Option<PathBuf>,
+    /// What of it is lost in a load that was refused for that.
+    lost: Lost,
+    /// Whether there was a load of everything: what is refused later stays as it was there.
+    whole: bool,
 }
 
 impl Sources {
@@ -45,6 +63,10 @@ impl Sources {
             files: Vec::new(),
             dumps: Vec::new(),
             standing: Standing::default(),
+            sizes: Sizes::new(),
+            kept: None,
+            lost: Lost::new(),
+            whole: false,
         };
         if let Some(file) = &mut sources.file {
             // It was read a moment ago; when it is away by now, the next look says so.
@@ -53,15 +75,51 @@ impl Sources {
         sources
     }
 
-    /// Reads everything as it is now.
-    pub(super) fn read(&mut self) -> Result<Loaded, InputsError> {
-        self.begin();
-        self.load()
+    /// Keeps in a file how much each source says. `compares`: what it says now is measured by what it said in the run before;
+    /// for a server that has a table to stand on meanwhile. What the config names itself is not: who starts with it means it.
+    pub(super) fn remember(&mut self, file: PathBuf, compares: bool) {
+        match file::read_bounded(&file, CONFIG_BYTES_MAX) {
+            Ok(bytes) if compares => {
+                let mut sizes: Sizes = serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                    tracing::warn!(file = %file.display(), %error, "how much the sources said before is not known");
+                    Sizes::new()
+                });
+                sizes.retain(|name, _| Loaded::file_of(name).is_some());
+                self.sizes = sizes;
+            }
+            Ok(_) | Err(_) => {}
+        }
+        self.kept = Some(file);
     }
 
-    /// Reads everything again, if something changed and all of it can be used.
-    pub(super) fn look(&mut self, now: SystemTime) -> Option<Loaded> {
+    /// Reads everything as it is now, for a start.
+    pub(super) fn read(&mut self) -> Result<Loaded, InputsError> {
+        self.begin();
+        let loaded = self.load()?;
+        let sizes = loaded.sizes();
+        self.lost = guard::lost(&self.sizes, &sizes, self.config.shrink_max);
+        if !self.lost.is_empty() {
+            return Err(InputsError(self.told_lost()));
+        }
+        self.take(sizes);
+        Ok(loaded)
+    }
+
+    /// As [`Sources::read`], which failed for this, without what cannot be used; it is tried again from then on. What can be read by
+    /// now is not whole, either: it may be half of a file.
+    pub(super) fn read_partly(&mut self, why: &InputsError) -> Result<Loaded, InputsError> {
+        let topology = self.topology.borrow().clone();
+        let mut loaded = Loaded::read_partly(&self.config.inputs(), &topology)?;
+        loaded.lacks(&why.0);
+        self.standing.loaded(Err(loaded.missing().join("; ")));
+        Ok(loaded)
+    }
+
+    /// Reads everything again, if something changed and all of it can be used. `asked`: by an operator, who knows by now
+    /// what was refused because much of it is lost.
+    pub(super) fn look(&mut self, now: SystemTime, asked: bool) -> Option<Loaded> {
         let mut seen = self.look_at_config(now);
+        seen.changed |= asked && !self.lost.is_empty();
         let regions = Regions::of(&self.topology.borrow());
         seen.changed |= regions != self.regions;
         // Also of a load that fails: it is tried again when they change once more.
@@ -74,16 +132,24 @@ impl Sources {
             }
         }
         seen.changed |= self.dumps.iter_mut().fold(false, |changed, dump| dump.look() | changed);
-        let loaded = self.standing.seen(seen).then(|| self.load()).and_then(|read| {
-            let read = read.map_err(|error| error.to_string());
-            self.standing.loaded(read.as_ref().map(|_| ()).map_err(String::clone));
-            read.ok()
+        let insists = asked && !self.lost.is_empty();
+        let loaded = self.standing.seen(seen).then(|| self.guarded(asked)).and_then(|read| match read {
+            Ok((loaded, but)) => {
+                self.standing.taken(but);
+                Some(loaded)
+            }
+            Err(why) => {
+                self.standing.loaded(Err(why));
+                None
+            }
         });
         if loaded.is_some() {
             tracing::info!("what is known of addresses is read anew");
         }
         if let Some(why) = self.standing.unsaid() {
             tracing::warn!(%why, "what is known of addresses cannot be read anew; what runs stays");
+        } else if insists && !self.lost.is_empty() {
+            tracing::warn!(why = self.refusals().join("; "), "SIGHUP takes nothing of what is lost while this is so");
         }
         loaded
     }
@@ -107,10 +173,8 @@ impl Sources {
 
     fn take_over(&mut self, config: Config) {
         let (config, differs) = config.taken_over(&self.config);
-        if differs {
-            tracing::warn!(
-                "the config says more than can be changed while the server runs: that counts from the next start"
-            );
+        if !differs.is_empty() {
+            tracing::warn!(keys = differs.join(", "), "the config has changes that count from the next start");
         }
         self.config = config;
         self.begin();
@@ -129,13 +193,65 @@ impl Sources {
     }
 
     fn load(&self) -> Result<Loaded, InputsError> {
-        let topology = self.topology.borrow().clone();
-        Loaded::read(&self.config.inputs(), &topology)
+        let (topology, inputs) = (self.topology.borrow().clone(), self.config.inputs());
+        // Not dumps: those that are appended to are never at rest, and `Glanced` sees them twice.
+        let stamps = || self.files.iter().map(|file| stamp(file.path())).collect::<Vec<_>>();
+        at_rest(stamps, || Loaded::read(&inputs, &topology))
+    }
+
+    /// Loads everything, but what shrank stays as it was, and why, unless an operator asked for it who was told that it did. When it
+    /// is the config itself, or there is nothing to stay, all is refused.
+    fn guarded(&mut self, asked: bool) -> Result<(Loaded, Option<String>), String> {
+        let mut loaded = self.load().map_err(|error| error.to_string())?;
+        let mut sizes = loaded.sizes();
+        let lost = guard::lost(&self.sizes, &sizes, self.config.shrink_max);
+        if lost.is_empty() || (asked && self.lost == lost) {
+            self.lost = Lost::new();
+            self.take(sizes);
+            return Ok((loaded, None));
+        }
+        self.lost = lost;
+        let files: Option<BTreeSet<String>> =
+            self.lost.keys().map(|name| Loaded::file_of(name).map(str::to_owned)).collect();
+        let Some(files) = files.filter(|_| self.whole) else { return Err(self.told_lost()) };
+        for (name, size) in &self.sizes {
+            if Loaded::file_of(name).is_some_and(|file| files.contains(file)) {
+                sizes.insert(name.clone(), *size);
+            }
+        }
+        loaded.keep(files);
+        self.take(sizes);
+        Ok((loaded, Some(self.told_lost())))
+    }
+
+    /// A load is in use that says so much.
+    fn take(&mut self, sizes: Sizes) {
+        (self.sizes, self.whole) = (sizes, true);
+        let Some(file) = &self.kept else { return };
+        let bytes = serde_json::to_vec(&self.sizes).unwrap_or_default();
+        if let Err(error) = file::write_atomically(file, &bytes) {
+            tracing::warn!(%error, "how much the sources say cannot be saved: a start would not see what they lost");
+        }
+    }
+
+    fn told_lost(&self) -> String {
+        let lost: Vec<&str> = self.lost.values().map(String::as_str).collect();
+        format!("{}: more is lost than shrink_max = {} allows; {INSIST}", lost.join("; "), self.config.shrink_max)
     }
 
     /// Whether something that was changed is refused.
-    pub(super) fn refused(&self) -> bool {
+    pub(super) fn is_refused(&self) -> bool {
         self.standing.is_refused()
+    }
+
+    /// What is refused, and why.
+    pub(super) fn refusals(&self) -> Vec<String> {
+        self.standing.refusals().map(str::to_owned).collect()
+    }
+
+    /// The topology that is followed, as it is now.
+    pub(super) fn topology(&self) -> Arc<Topology> {
+        self.topology.borrow().clone()
     }
 
     pub(super) const fn config(&self) -> &Config {
@@ -182,182 +298,30 @@ fn stamp(path: &Path) -> Option<file::Stamp> {
     std::fs::metadata(path).ok().map(|metadata| file::Stamp::of(&metadata))
 }
 
+/// Reads until nothing changed meanwhile: whoever rewrites a file in place leaves half of it for a moment.
+fn at_rest<S: PartialEq, T>(
+    stamps: impl Fn() -> S,
+    mut read: impl FnMut() -> Result<T, InputsError>,
+) -> Result<T, InputsError> {
+    for _ in 0..READS_MAX {
+        let before = stamps();
+        let read = read();
+        if stamps() == before {
+            return read;
+        }
+    }
+    let advice = "write them beside their place, then rename them";
+    Err(InputsError(format!("files changed while they were read, {READS_MAX} times in a row: {advice}")))
+}
+
+/// How often it is tried to read files that change.
+const READS_MAX: usize = 3;
+const INSIST: &str = "if that is meant, send SIGHUP now";
+
 /// Longest config, bytes: a hundred thousand rules.
 const CONFIG_BYTES_MAX: u64 = 16 << 20;
 /// Longest list or geoip file that is followed, bytes; what is longer is refused when it is read.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::sync::Arc;
-
-    use tokio::sync::watch;
-
-    use super::*;
-    use crate::engine::Engine;
-    use crate::topology::Topology;
-
-    #[test]
-    fn what_changes_is_read_anew_and_what_is_bad_is_not() {
-        let place = Place::new();
-        let mut sources = place.sources();
-        assert_eq!(answer(sources.read().unwrap()), "4 prefix 192.0.2.0/24");
-        assert!(settled(&mut sources).is_none(), "nothing changed");
-        place.write("list", "192.0.2.0/24 5");
-        assert_eq!(answer(settled(&mut sources).unwrap()), "5 prefix 192.0.2.0/24");
-        place.write("list", "192.0.2.0/24 9");
-        assert!(settled(&mut sources).is_none() && sources.refused());
-        assert!(format!("{:?}", sources.standing).contains("list:1: region = 9: the topology has no such region"));
-        // The region that was missing comes.
-        place.topology.send_replace(Arc::new(topology(9)));
-        assert_eq!(answer(settled(&mut sources).unwrap()), "9 prefix 192.0.2.0/24");
-        assert!(!sources.refused());
-    }
-
-    #[test]
-    fn a_config_that_changes_is_taken_over_as_far_as_it_counts_at_once() {
-        let place = Place::new();
-        let mut sources = place.sources();
-        let rule = "[[rule]]\naction = 'pin'\nregion = 5\nprefix = '192.0.2.0/25'\n";
-        place.write("geo.toml", &format!("drain_s = 3\n{}{rule}", place.config()));
-        assert_eq!(answer(settled(&mut sources).unwrap()), "5 rule 192.0.2.0/25");
-        assert_eq!(sources.config().drain_s, Config::default().drain_s);
-        for bad in ["drain_s = ", "frobnicate = 1", "drain_s = 100000"] {
-            place.write("geo.toml", bad);
-            assert!(settled(&mut sources).is_none() && sources.refused(), "{bad}");
-        }
-        place.write("geo.toml", &place.config());
-        assert_eq!(answer(settled(&mut sources).unwrap()), "4 prefix 192.0.2.0/24");
-        fs::remove_file(place.path("geo.toml")).unwrap();
-        assert!(settled(&mut sources).is_none() && sources.refused());
-    }
-
-    #[test]
-    fn a_config_that_is_away_and_back_is_no_longer_refused() {
-        let place = Place::new();
-        let mut sources = place.sources();
-        sources.read().unwrap();
-        fs::rename(place.path("geo.toml"), place.path("away")).unwrap();
-        assert!(settled(&mut sources).is_none() && sources.refused());
-        // Meanwhile others count, by the config in use.
-        place.write("list", "192.0.2.0/24 5");
-        assert_eq!(answer(settled(&mut sources).unwrap()), "5 prefix 192.0.2.0/24");
-        assert!(sources.refused());
-        fs::rename(place.path("away"), place.path("geo.toml")).unwrap();
-        assert!(settled(&mut sources).is_none() && !sources.refused());
-    }
-
-    #[test]
-    fn a_list_that_changes_does_not_hide_that_the_config_is_refused() {
-        let place = Place::new();
-        let mut sources = place.sources();
-        sources.read().unwrap();
-        place.write("geo.toml", "frobnicate = 1");
-        assert!(settled(&mut sources).is_none() && sources.refused());
-        place.write("list", "192.0.2.0/24 5");
-        assert_eq!(answer(settled(&mut sources).unwrap()), "5 prefix 192.0.2.0/24");
-        assert!(sources.refused());
-    }
-
-    #[test]
-    fn a_list_that_changes_while_another_file_is_away_is_read_when_that_is_back() {
-        let place = Place::new();
-        place.write("other", "192.0.2.128/25 5");
-        let more = format!("{}[[list]]\nfile = '{}'\n", place.config(), place.path("other").display());
-        let mut sources = place.sources();
-        place.write("geo.toml", &more);
-        settled(&mut sources).unwrap();
-        fs::rename(place.path("other"), place.path("away")).unwrap();
-        place.write("list", "192.0.2.0/24 5");
-        assert!(settled(&mut sources).is_none() && sources.refused());
-        fs::rename(place.path("away"), place.path("other")).unwrap();
-        assert_eq!(answer(settled(&mut sources).unwrap()), "5 prefix 192.0.2.0/24");
-        assert!(!sources.refused());
-    }
-
-    #[test]
-    fn another_list_is_followed_from_then_on() {
-        let place = Place::new();
-        let mut sources = place.sources();
-        place.write("other", "192.0.2.0/24 5");
-        place.write("geo.toml", &place.config().replace("list'", "other'"));
-        assert_eq!(answer(settled(&mut sources).unwrap()), "5 prefix 192.0.2.0/24");
-        place.write("list", "192.0.2.0/24 6");
-        assert!(settled(&mut sources).is_none());
-        place.write("other", "192.0.2.0/24 4");
-        assert_eq!(answer(settled(&mut sources).unwrap()), "4 prefix 192.0.2.0/24");
-    }
-
-    #[test]
-    fn a_dump_is_told_by_its_metadata_seen_twice() {
-        let place = Place::new();
-        let mut dump = Glanced::of(place.path("dump"));
-        assert!(!dump.look());
-        place.write("dump", "a");
-        assert!(!dump.look(), "perhaps it is being written");
-        assert!(dump.look());
-        assert!(!dump.look());
-        fs::remove_file(place.path("dump")).unwrap();
-        assert!(!dump.look() && !dump.look(), "what is away is as it was");
-        place.write("dump", "ab");
-        assert!(!dump.look() && dump.look());
-    }
-
-    struct Place {
-        folder: tempfile::TempDir,
-        topology: watch::Sender<Arc<Topology>>,
-    }
-
-    impl Place {
-        fn new() -> Self {
-            let (topology, _) = watch::channel(Arc::new(topology(4)));
-            let place = Self { folder: tempfile::tempdir().unwrap(), topology };
-            place.write("list", "192.0.2.0/24 4");
-            place.write("geo.toml", &place.config());
-            place
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.folder.path().join(name)
-        }
-
-        fn write(&self, name: &str, text: &str) {
-            fs::write(self.path(name), text).unwrap();
-        }
-
-        fn config(&self) -> String {
-            format!("[[list]]\nfile = '{}'\n", self.path("list").display())
-        }
-
-        fn sources(&self) -> Sources {
-            let config = daemon::config::parse(&self.config(), "geo.toml").unwrap();
-            Sources::of(Some(self.path("geo.toml")), config, self.topology.subscribe())
-        }
-    }
-
-    /// Looks until nothing is left to settle; what was read last.
-    fn settled(sources: &mut Sources) -> Option<Loaded> {
-        let looks: Vec<_> = (0..3).map(|_| sources.look(SystemTime::now())).collect();
-        looks.into_iter().flatten().last()
-    }
-
-    /// The first region of an address, and what told it.
-    fn answer(loaded: Loaded) -> String {
-        let engine = Engine::start(loaded, None, 1, std::time::Instant::now());
-        let resolution = engine.resolver().load().resolve([192, 0, 2, 1].into());
-        format!("{} {}", resolution.regions[0], resolution.evidence)
-    }
-
-    /// Regions 5 and `region`.
-    fn topology(region: u16) -> Topology {
-        let document = format!(
-            "version = 1\ndomain = 'example.org'\ndefault_region = 5\n\
-             content_servers = {{ url = 'http://cs{{number}}', numbers = ['1'] }}\n\
-             region = [{{ id = 5, name = 'a', latitude = 1, longitude = 1 }}, {{ id = {region}, name = 'b', latitude = 2, longitude = 2 }}]\n\
-             group = [{{ name = 'sun5-1', subnet = '192.0.2.0/24' }}]\n\
-             sun = [{{ name = 'sun5-1-1', addresses = ['192.0.2.1'], internal = '10.0.0.1:81', weight = 1 }}]\n"
-        );
-        Topology::parse(&document).unwrap()
-    }
-}
+mod tests;

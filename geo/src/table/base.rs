@@ -1,13 +1,12 @@
 //! The ground under the prefixes: what a geoip file says of every address, as ranges that never change.
 //!
 //! It is shared by a table and the one built after it, so that rebuilding for routes costs nothing here. Ranges are kept as
-//! a trie, without slots for each /24: a range is 4 bytes where its neighbours share a node with it.
+//! a tree: some 16 bytes a range.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::leaf::Leaf;
-use super::trie::{Builder, Trie};
+use super::trie::{Builder, Shape, Trie};
 
 /// What geoip says. A clone is the same one.
 #[derive(Clone, Debug)]
@@ -42,9 +41,8 @@ impl Base {
     #[must_use]
     pub fn build(ranges: Ranges) -> Self {
         let known: Vec<bool> = ranges.leaves.iter().map(Leaf::fits).collect();
-        let (v4, ranges_v4) =
-            trie(ROOT_BITS, ranges.v4.iter().map(|(start, leaf)| (u128::from(*start) << 96, *leaf)), &known);
-        let (v6, ranges_v6) = trie(ROOT_BITS, ranges.v6.iter().copied(), &known);
+        let (v4, ranges_v4) = trie(ranges.v4.iter().map(|(start, leaf)| (u128::from(*start) << 96, *leaf)), &known);
+        let (v6, ranges_v6) = trie(ranges.v6.iter().copied(), &known);
         let base = Self(Arc::new(Ground { v4, v6, leaves: ranges.leaves.into(), ranges_v4, ranges_v6 }));
         if base.is_cut() {
             tracing::warn!(
@@ -86,19 +84,14 @@ impl Base {
         Ranges { v4, v6, leaves }
     }
 
-    /// The number of an address: its leaf's index + 1; 0: nothing.
-    #[inline]
-    pub(super) fn number(&self, client: IpAddr) -> u32 {
-        match client {
-            IpAddr::V4(client) => self.0.v4.get_v4(client.into()),
-            IpAddr::V6(client) => self.0.v6.get(client.into()),
-        }
+    /// The number of a key: its leaf's index + 1; 0: nothing.
+    pub(super) fn number(&self, v4: bool, key: u128) -> u32 {
+        self.trie(v4).get(key)
     }
 
-    /// The trie of an address's family.
-    #[inline]
-    pub(super) fn trie(&self, client: IpAddr) -> &Trie {
-        if client.is_ipv4() { &self.0.v4 } else { &self.0.v6 }
+    /// The trie of a family.
+    pub(super) fn trie(&self, v4: bool) -> &Trie {
+        if v4 { &self.0.v4 } else { &self.0.v6 }
     }
 
     #[inline]
@@ -132,8 +125,8 @@ impl Default for Base {
 }
 
 /// The trie, and how many ranges with a leaf it has.
-fn trie(root_bits: u32, ranges: impl Iterator<Item = (u128, u32)>, known: &[bool]) -> (Trie, usize) {
-    let mut builder = Builder::new(root_bits);
+fn trie(ranges: impl Iterator<Item = (u128, u32)>, known: &[bool]) -> (Trie, usize) {
+    let mut builder = Builder::new(Shape::Starts);
     let (mut begun, mut before, mut pushed, mut count) = (0, 0, 0, 0);
     for (start, leaf) in ranges {
         if start < begun {
@@ -172,6 +165,3 @@ fn merged(trie: &Trie) -> impl Iterator<Item = (u128, u32)> {
 
 /// Ranges of one family, those of which nothing is known among them.
 pub(super) const RANGES_MAX: usize = 1 << 23;
-/// Slots for each /16: geoip ranges are anywhere, and one may go on to the last address, which would be 64 MiB of equal
-/// slots for each /24.
-const ROOT_BITS: u32 = 16;

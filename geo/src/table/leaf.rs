@@ -22,6 +22,11 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    /// The regions that clients are in, as far as it tells: those of rank 0.
+    pub(crate) fn firsts(&self) -> impl Iterator<Item = RegionId> {
+        self.candidates.iter().take_while(|candidate| candidate.rank == 0).map(|candidate| candidate.region)
+    }
+
     /// Whether it is within the bounds of its lists: a table has no others.
     pub(super) fn fits(&self) -> bool {
         self.candidates.len() <= CANDIDATES_MAX && self.denied.len() <= DENIED_MAX

@@ -13,7 +13,7 @@
 //! holds it reads nothing that was not true a moment ago, and routes that flap leave no garbage.
 //!
 //! The few prefixes that are shorter than `top_bits` are in a trie of their own, looked at last: 0.0.0.0/0 would
-//! otherwise be a change of 16 million slots.
+//! otherwise be a change of 16 million slots, and ::/0 one of every range.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use super::arena::Arena;
 use super::key::Key;
-use super::trie::{Builder, Runs, Tail, Trie};
+use super::trie::{Builder, Runs, Shape, Tail, Trie};
 
 /// What readers see.
 #[derive(Debug)]
@@ -46,11 +46,15 @@ pub(super) struct Growth {
 
 impl Prefixes {
     /// Of prefixes with their leaves: sorted, none twice, at most [`PREFIXES_MAX`].
-    pub(super) fn build(sorted: impl ExactSizeIterator<Item = (Key, u32)>, top_bits: u8) -> (Self, Growth) {
+    pub(super) fn build(
+        sorted: impl ExactSizeIterator<Item = (Key, u32)>,
+        shape: Shape,
+        top_bits: u8,
+    ) -> (Self, Growth) {
         let mut entries = Vec::with_capacity(sorted.len() + 1);
         entries.push(AtomicU64::new(0));
-        let mut deep = Flattened::new(ROOT_BITS);
-        let mut top = Flattened::new(top_bits.into());
+        let mut deep = Flattened::new(shape);
+        let mut top = Flattened::new(Shape::Starts);
         for (key, leaf) in sorted {
             let flattened = if key.len < top_bits { &mut top } else { &mut deep };
             let parent = flattened.push(key, entries.len() as u32);
@@ -71,22 +75,21 @@ impl Prefixes {
         (prefixes, growth)
     }
 
-    /// The longest prefix that has the key; 0: none.
+    /// The longest prefix that has the key, of those of `top_bits` or more; 0: none.
     #[inline]
-    pub(super) fn get(&self, key: u128) -> u32 {
-        match self.deep.get(key) {
-            0 => self.top.get(key),
-            entry => entry,
-        }
+    pub(super) fn deep(&self, key: u128) -> u32 {
+        self.deep.get(key)
     }
 
     /// The same of an IPv4 address.
     #[inline]
-    pub(super) fn get_v4(&self, address: u32) -> u32 {
-        match self.deep.get_v4(address) {
-            0 => self.top.get_v4(address),
-            entry => entry,
-        }
+    pub(super) fn deep_v4(&self, address: u32) -> u32 {
+        self.deep.get_v4(address)
+    }
+
+    /// The longest of the others.
+    pub(super) fn top(&self, key: u128) -> u32 {
+        self.top.get(key)
     }
 
     /// The next shorter prefix that has the key; 0: none.
@@ -240,7 +243,7 @@ impl Prefixes {
     /// Whether a build would save much, or half of the room for changes is taken.
     pub(super) fn wants_rebuild(&self, growth: &Growth) -> bool {
         let entries = growth.next.saturating_sub(self.entries.first_len());
-        growth.deep.garbage_words > GARBAGE_WORDS_MAX
+        growth.deep.garbage_words() > GARBAGE_WORDS_MAX
             || growth.gone.len() > self.count() / 4 + GONE_MAX
             || self.deep.is_half_full(&growth.deep)
             || self.top.is_half_full(&growth.top)
@@ -260,7 +263,7 @@ impl Prefixes {
 #[cfg(test)]
 impl Growth {
     pub(super) fn garbage_words(&self) -> usize {
-        self.deep.garbage_words + self.gone.len()
+        self.deep.garbage_words() + self.gone.len()
     }
 }
 
@@ -292,8 +295,8 @@ struct Flattened {
 }
 
 impl Flattened {
-    fn new(root_bits: u32) -> Self {
-        Self { builder: Builder::new(root_bits), open: Vec::new() }
+    fn new(shape: Shape) -> Self {
+        Self { builder: Builder::new(shape), open: Vec::new() }
     }
 
     /// Its parent; 0: none.
@@ -323,8 +326,6 @@ impl Flattened {
     }
 }
 
-/// Bits of the slots: see [`super::trie`].
-const ROOT_BITS: u32 = 24;
 /// Leaves of a table; one more is refused.
 pub(super) const LEAVES_MAX: usize = 1 << 24;
 /// Prefixes of one family that a table is built of: four times a full table of today, and few enough for a trie's 31 bits.
@@ -333,8 +334,8 @@ const LEAF_MASK: u32 = (1 << 24) - 1;
 /// Entries that come by changes: segments of 128 KiB.
 const ENTRY_SEGMENT_BITS: u32 = 14;
 const ENTRY_SEGMENTS: usize = 1 << 10;
-/// Below the mark of a node.
-const ENTRIES_MAX: usize = 1 << 31;
+/// Below the marks of a [`Found`](super::Found).
+const ENTRIES_MAX: usize = 1 << 30;
 /// 16 MiB.
 const GARBAGE_WORDS_MAX: usize = 1 << 22;
 const GONE_MAX: usize = 1 << 16;

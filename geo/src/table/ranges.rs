@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use super::key::bits;
 use super::trie::Runs;
-use super::{At, Found, Table};
+use super::{BASE, Found, Table, V6};
 
 impl Table {
     /// Ranges of equal answer from this address to the last of its family: first and last address, and what
     /// [`lookup`](Self::lookup) finds there. They have no gaps; neighbours differ in what was found, but their leaves may
-    /// be equal. While a writer changes the table, each range is as of some moment in between.
+    /// be equal. But IPv4-mapped addresses (`::ffff:0:0/96`), which `lookup` finds among IPv4, are here what IPv6's prefixes say of
+    /// them. While a writer changes the table, each range is as of some moment in between.
     pub fn ranges(&self, from: IpAddr) -> impl Iterator<Item = (IpAddr, IpAddr, Option<Found>)> + '_ {
         let mut walk = Walk::of(self, from);
         let mut ahead = walk.next();
@@ -20,9 +21,7 @@ impl Table {
                 last = end;
                 ahead = walk.next();
             }
-            let client = address(walk.v4, first);
-            let found = found.map(|at| Found { client, at });
-            Some((client, address(walk.v4, last), found))
+            Some((address(walk.v4, first), address(walk.v4, last), found))
         })
     }
 
@@ -30,10 +29,8 @@ impl Table {
     /// but neighbours may be equal.
     pub fn base_ranges(&self, from: IpAddr) -> impl Iterator<Item = (IpAddr, IpAddr, Option<Found>)> + '_ {
         let (v4, at) = (from.is_ipv4(), bits(from));
-        self.base.trie(from).runs().starting(at).map(move |(first, last, number)| {
-            let client = address(v4, first.max(at));
-            let found = (number != 0).then_some(Found { client, at: At::Base(number) });
-            (client, address(v4, last), found)
+        self.base.trie(v4).runs().starting(at).map(move |(first, last, number)| {
+            (address(v4, first.max(at)), address(v4, last), Found::new(number, BASE | family(v4)))
         })
     }
 }
@@ -54,9 +51,9 @@ struct Layer<'a> {
 impl<'a> Walk<'a> {
     fn of(table: &'a Table, from: IpAddr) -> Self {
         let v4 = from.is_ipv4();
-        let (deep, top) = table.prefixes(from).runs();
+        let (deep, top) = table.family(v4).runs();
         let at = bits(from);
-        let layers = [deep, top, table.base.trie(from).runs()].map(|runs| {
+        let layers = [deep, top, table.base.trie(v4).runs()].map(|runs| {
             let mut runs = runs.starting(at);
             let (_, last, number) = runs.next().unwrap_or((at, u128::MAX, 0));
             Layer { runs, last, number }
@@ -64,7 +61,7 @@ impl<'a> Walk<'a> {
         Self { v4, layers, at: Some(at) }
     }
 
-    fn next(&mut self) -> Option<(u128, u128, Option<At>)> {
+    fn next(&mut self) -> Option<(u128, u128, Option<Found>)> {
         let first = self.at?;
         for layer in &mut self.layers {
             while layer.last < first {
@@ -73,15 +70,21 @@ impl<'a> Walk<'a> {
             }
         }
         let [deep, top, base] = &self.layers;
+        let family = family(self.v4);
         let (last, found) = match (deep.number, top.number, base.number) {
             (0, 0, 0) => (deep.last.min(top.last).min(base.last), None),
-            (0, 0, number) => (deep.last.min(top.last).min(base.last), Some(At::Base(number))),
-            (0, entry, _) => (deep.last.min(top.last), Some(At::Prefix(entry))),
-            (entry, _, _) => (deep.last, Some(At::Prefix(entry))),
+            (0, 0, number) => (deep.last.min(top.last).min(base.last), Found::new(number, BASE | family)),
+            (0, entry, _) => (deep.last.min(top.last), Found::new(entry, family)),
+            (entry, _, _) => (deep.last, Found::new(entry, family)),
         };
         self.at = last.checked_add(1);
         Some((first, last, found))
     }
+}
+
+/// The mark of what is found in it.
+const fn family(v4: bool) -> u32 {
+    if v4 { 0 } else { V6 }
 }
 
 fn address(v4: bool, key: u128) -> IpAddr {

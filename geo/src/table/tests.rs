@@ -51,8 +51,8 @@ fn check(model: &Model, writer: &Writer, random: &[IpAddr]) {
         let mut first = true;
         for (prefix, number) in model.chain(client) {
             let at = found.unwrap_or_else(|| panic!("{client}: no {prefix}"));
-            assert_eq!((table.prefix(at), table.leaf(at)), (Some(prefix), &leaf(number)), "{client}");
-            found = table.covering(at);
+            assert_eq!((table.prefix(client, at), table.leaf(at)), (Some(prefix), &leaf(number)), "{client}");
+            found = table.covering(client, at);
             first = false;
         }
         let base = model.base_of(client).map(leaf);
@@ -72,14 +72,12 @@ fn check(model: &Model, writer: &Writer, random: &[IpAddr]) {
 fn check_ranges(table: &Table, from: IpAddr) {
     let mut next = Some(bits(from));
     let mut before = None;
-    let same = |a: Found, b: Found| a.at == b.at;
     for (first, last, found) in table.ranges(from) {
         assert_eq!(Some(bits(first)), next);
         assert_eq!(table.lookup(first), found);
-        let at_last = table.lookup(last);
-        assert!(found.is_none() && at_last.is_none() || found.zip(at_last).is_some_and(|(a, b)| same(a, b)), "{last}");
-        assert!(before.is_none_or(|before: Option<At>| before != found.map(|found| found.at)), "{first}");
-        before = Some(found.map(|found| found.at));
+        assert_eq!(table.lookup(last), found, "{last}");
+        assert!(before.is_none_or(|before: Option<Found>| before != found), "{first}");
+        before = Some(found);
         let unit = if from.is_ipv4() { 1 << 96 } else { 1 };
         next = bits(last).checked_add(unit);
     }
@@ -105,8 +103,9 @@ fn an_ipv4_address_in_ipv6_clothes_is_an_ipv4_address() {
     let mut writer = Writer::build(Content::default());
     assert!(writer.set("192.0.2.0/24".parse().unwrap(), &leaf(1)));
     let table = writer.table();
-    let found = table.lookup("::ffff:192.0.2.1".parse().unwrap()).unwrap();
-    assert_eq!(table.prefix(found), Some("192.0.2.0/24".parse().unwrap()));
+    let client = "::ffff:192.0.2.1".parse().unwrap();
+    let found = table.lookup(client).unwrap();
+    assert_eq!(table.prefix(client, found), Some("192.0.2.0/24".parse().unwrap()));
     assert_eq!(table.lookup("::192.0.2.1".parse().unwrap()), None);
 }
 
@@ -152,12 +151,13 @@ fn what_was_found_stays_good_when_its_prefix_goes() {
     writer.set("10.0.0.0/8".parse().unwrap(), &leaf(1));
     writer.set("10.1.0.0/16".parse().unwrap(), &leaf(2));
     let table = std::sync::Arc::clone(writer.table());
-    let found = table.lookup("10.1.2.3".parse().unwrap()).unwrap();
+    let client = "10.1.2.3".parse().unwrap();
+    let found = table.lookup(client).unwrap();
     writer.remove("10.1.0.0/16".parse().unwrap());
     writer.set("10.1.2.0/24".parse().unwrap(), &leaf(3));
-    assert_eq!((table.prefix(found), table.leaf(found)), (Some("10.1.0.0/16".parse().unwrap()), &leaf(2)));
-    let covering = table.covering(found).unwrap();
-    assert_eq!(table.prefix(covering), Some("10.0.0.0/8".parse().unwrap()));
+    assert_eq!((table.prefix(client, found), table.leaf(found)), (Some("10.1.0.0/16".parse().unwrap()), &leaf(2)));
+    let covering = table.covering(client, found).unwrap();
+    assert_eq!(table.prefix(client, covering), Some("10.0.0.0/8".parse().unwrap()));
 }
 
 #[test]
@@ -170,4 +170,19 @@ fn content_out_of_order_is_put_in_order() {
     assert_eq!(content.v4, [(net("10.0.0.0/8"), 0), (net("10.1.0.0/16"), 0)]);
     assert_eq!(content.leaves, [leaf(1)]);
     assert!(!writer.set("10.1.0.0/16".parse().unwrap(), &leaf(1)), "equal leaves are one");
+}
+
+/// What a lookup does after it found nothing below, when that came meanwhile and what was on top went.
+#[test]
+fn a_lookup_misses_nothing_that_moves_from_the_one_trie_to_the_other() {
+    let net = |text: &str| text.parse::<IpNet>().unwrap();
+    let mut writer = Writer::build(Content::default());
+    for (above, below) in [("8.0.0.0/7", "10.0.0.0/12"), ("2000::/12", "2001:db8::/32")] {
+        writer.set(net(above), &leaf(1));
+        writer.set(net(below), &leaf(2));
+        writer.remove(net(above));
+    }
+    let table = writer.table();
+    assert!(table.beneath_v4(0x0a00_0001).is_some_and(Found::is_prefix));
+    assert!(table.beneath_v6(0x2001_0db8 << 96).is_some_and(Found::is_prefix));
 }

@@ -11,6 +11,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::arena::Arena;
 use super::key::Key;
 use super::prefixes::{Growth, LEAVES_MAX, PREFIXES_MAX, Prefixes};
+use super::trie::Shape;
 use super::{Base, Leaf, Table};
 
 /// Everything that a table says, on its way from one table to the next, or to and from a file.
@@ -111,8 +112,8 @@ impl Writer {
         base: impl FnOnce() -> Result<Base, E> + Send,
     ) -> Result<Self, E> {
         let (v4, v6, base) = std::thread::scope(|scope| {
-            let others = scope.spawn(|| (Prefixes::build(v6, V6_TOP_BITS), base()));
-            let v4 = Prefixes::build(v4, V4_TOP_BITS);
+            let others = scope.spawn(|| (Prefixes::build(v6, Shape::Starts, V6_TOP_BITS), base()));
+            let v4 = Prefixes::build(v4, Shape::Slots, V4_TOP_BITS);
             let (v6, base) = others.join().expect("it does not panic");
             (v4, v6, base)
         });
@@ -165,7 +166,7 @@ impl Writer {
     /// The leaf of exactly this prefix.
     #[must_use]
     pub fn get(&self, prefix: &IpNet) -> Option<&Leaf> {
-        let prefixes = self.table.prefixes(prefix.addr());
+        let prefixes = self.table.family(prefix.addr().is_ipv4());
         let entry = prefixes.entry(prefixes.exact((*prefix).into())?)?;
         self.table.leaf_at(entry.leaf)
     }
@@ -263,8 +264,8 @@ fn v6_net(key: Key) -> Ipv6Net {
 
 /// IPv4 prefixes shorter than this are looked at last.
 const V4_TOP_BITS: u8 = 8;
-/// The same of IPv6.
-const V6_TOP_BITS: u8 = 16;
+/// The same of IPv6: what registries hand out begins at /20, and a /16 of those is an eighth of the table to change.
+const V6_TOP_BITS: u8 = 20;
 /// Leaves that come by changes: segments of 4,096.
 const LEAF_SEGMENT_BITS: u32 = 12;
 const LEAF_SEGMENTS: usize = 1 << 12;

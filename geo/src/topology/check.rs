@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::document::{self, Document};
 use super::problems::{Problems, Row};
 use super::servers::Servers;
-use super::{Group, Policy, Region, RegionId, Topology, classes, origin, sites};
+use super::{Group, Policy, Region, RegionId, Topology, classes, origin, signing, sites};
 use crate::placement::Candidate;
 
 /// The topology, or its problems.
@@ -40,7 +40,11 @@ pub(super) fn check(document: &Document) -> Result<Topology, Vec<String>> {
         finish(region, &mut problems);
     }
     let classes = classes::of_names(&document.class, &mut problems);
-    let sites = sites::sites(document, &content_servers, &mut problems);
+    let sites = sites::sites(document, &content_servers, &classes, &mut problems);
+    let signing = signing::signing(document.signing.as_ref(), &mut problems);
+    if let Some(class) = classes.iter().find(|class| class.signed.is_some() && signing.is_none()) {
+        problems.push(format!("class {}: signed = true: there is no [signing] with a key", class.name));
+    }
 
     problems.finish()?;
     Ok(Topology {
@@ -48,6 +52,7 @@ pub(super) fn check(document: &Document) -> Result<Topology, Vec<String>> {
         domain: document.domain.clone(),
         default_region: RegionId(u16::try_from(document.default_region).unwrap_or_default()),
         content_servers,
+        signing,
         regions,
         classes,
         sites,

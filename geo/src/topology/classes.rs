@@ -6,7 +6,7 @@ use super::check::plain_number;
 use super::document;
 use super::pattern::Pattern;
 use super::problems::{Problems, Row};
-use super::{Class, Cors, Kind, NEGATIVE_TTL_S, Policy, Spread, Uploads};
+use super::{Class, Cors, Kind, NEGATIVE_TTL_S, Policy, Spread, Uploads, signing};
 
 /// The document's own classes in its order; complete when no problem was added.
 pub(super) fn of_names(raw: &[document::Class], problems: &mut Problems) -> Vec<Class> {
@@ -35,6 +35,8 @@ pub(super) fn default_class(policy: Policy) -> Class {
         file_bytes_max: document::file_bytes_max().unsigned_abs(),
         uploads: None,
         cors: None,
+        share_max: 1.0,
+        signed: None,
         patterns: Vec::new(),
     }
 }
@@ -113,6 +115,9 @@ fn class(raw: &document::Class, whose: Whose, row: &mut Row<'_>) -> Option<Class
     let patterns = patterns(&raw.paths, whose, row);
     let uploads = raw.uploads.as_ref().and_then(|raw| uploads(raw, row));
     let cors = raw.cors.as_ref().map(|raw| cors(raw, row));
+    let share_max = raw.share_max.unwrap_or(if kind == Some(Kind::Heavy) { HEAVY_SHARE } else { 1.0 });
+    let share_max = row.float("share_max", share_max, (0.01, 1.0), "a share is 0.01..=1");
+    let signed = signing::links(raw, whose == Whose::Names, row);
     let lifetimes = lifetimes?;
     Some(Class {
         name: raw.name.clone(),
@@ -128,6 +133,8 @@ fn class(raw: &document::Class, whose: Whose, row: &mut Row<'_>) -> Option<Class
         file_bytes_max: file_bytes_max?,
         uploads,
         cors,
+        share_max: share_max?,
+        signed,
         patterns,
     })
 }
@@ -242,6 +249,8 @@ fn is_token(text: &str) -> bool {
         && (text == "*" || text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'))
 }
 
+/// A quarter is left when films are slow.
+const HEAVY_SHARE: f64 = 0.75;
 const CLASSES_MAX: usize = 256;
 const PATTERNS_MAX: usize = 256;
 const CORS_MAX: usize = 256;

@@ -14,6 +14,7 @@ pub(super) struct Document {
     pub(super) domain: String,
     pub(super) default_region: i64,
     pub(super) content_servers: ContentServers,
+    pub(super) signing: Option<Signing>,
     #[serde(default)]
     pub(super) region: Vec<Region>,
     #[serde(default)]
@@ -35,6 +36,8 @@ pub(super) struct Site {
     pub(super) content_server: i64,
     pub(super) origin_host: Option<String>,
     #[serde(default)]
+    pub(super) opens_signed: bool,
+    #[serde(default)]
     pub(super) class: Vec<Class>,
 }
 
@@ -43,6 +46,17 @@ pub(super) struct Site {
 pub(super) struct ContentServers {
     pub(super) url: String,
     pub(super) numbers: Vec<String>,
+    pub(super) public: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Signing {
+    pub(super) key: String,
+    #[serde(default)]
+    pub(super) accepted: Vec<String>,
+    #[serde(default = "skew_s")]
+    pub(super) skew_s: i64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -100,6 +114,11 @@ pub(super) struct Class {
     pub(super) file_bytes_max: i64,
     pub(super) uploads: Option<Uploads>,
     pub(super) cors: Option<Cors>,
+    pub(super) share_max: Option<f64>,
+    #[serde(default)]
+    pub(super) signed: bool,
+    pub(super) link_ttl_s: Option<i64>,
+    pub(super) link_covers: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,6 +135,10 @@ pub(super) struct Cors {
     pub(super) origins: Vec<String>,
     #[serde(default)]
     pub(super) expose_headers: Vec<String>,
+}
+
+const fn skew_s() -> i64 {
+    super::signing::SKEW_S.cast_signed()
 }
 
 const fn https_port() -> i64 {

@@ -9,15 +9,38 @@
 //! Head and tail are cut off both ends, then each middle part is looked for from left to right, leftmost
 //! first. Taking the leftmost is never wrong, since what follows a `*` may start anywhere, so nothing is
 //! ever tried twice: matching is linear in the name whatever the pattern.
+//!
+//! Names and patterns are compared in one form, [`form`], in which all spellings of a character are the same one:
+//! nearly every content server takes `/films(1)/a` and `/films%281%29/a` for one file, so a class has both or neither.
+//! That is only how classes are found. The two are still two names, each kept for itself.
+
+use std::borrow::Cow;
+
+use memchr::memmem::Finder;
+
+use crate::name;
 
 /// A pattern, taken apart at its stars.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Pattern {
     head: String,
-    middle: Vec<String>,
+    middle: Vec<Part>,
     /// None: there is no star, and the head is the whole name.
     tail: Option<String>,
 }
+
+/// What has to be somewhere between two stars. What makes the search quick is made once, with the pattern: a class is looked
+/// for with every request and every link.
+#[derive(Clone, Debug)]
+struct Part(Finder<'static>);
+
+impl PartialEq for Part {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.needle() == other.0.needle()
+    }
+}
+
+impl Eq for Part {}
 
 impl Pattern {
     /// Reads a pattern of canonical names; what is allowed when it is refused.
@@ -37,7 +60,7 @@ impl Pattern {
         Ok(Self::take_apart(text))
     }
 
-    /// Reads a pattern of the paths of a site's URLs, which are matched as clients send them.
+    /// Reads a pattern of the paths of a site's URLs.
     pub(super) fn of_paths(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() || text.len() > PATTERN_BYTES_MAX {
             return Err("a pattern has 1..=1024 bytes");
@@ -52,15 +75,22 @@ impl Pattern {
     }
 
     fn take_apart(text: &str) -> Self {
-        let mut parts = text.split('*').map(str::to_owned);
+        let mut parts = text.split('*').map(|part| form(part).into_owned());
         let head = parts.next().unwrap_or_default();
         let mut middle: Vec<String> = parts.collect();
         let tail = middle.pop();
-        middle.retain(|part| !part.is_empty());
+        let middle = middle.iter().filter(|part| !part.is_empty()).map(|part| Part(Finder::new(part).into_owned()));
+        let middle = middle.collect();
         Self { head, middle, tail }
     }
 
-    /// Whether the whole name is matched.
+    /// Whether there are names it matches that begin so; `prefix` as [`form`] gives it.
+    pub(super) fn reaches(&self, prefix: &str) -> bool {
+        // A star behind the head takes whatever the prefix has more.
+        self.head.starts_with(prefix) || (self.tail.is_some() && prefix.starts_with(&self.head))
+    }
+
+    /// Whether the whole name is matched, which is as [`form`] gives it.
     pub(super) fn matches(&self, name: &str) -> bool {
         let Some(tail) = &self.tail else {
             return name == self.head;
@@ -71,17 +101,51 @@ impl Pattern {
             return false;
         }
         // Nothing where head and tail overlap.
-        let Some(mut rest) = name.get(self.head.len()..name.len() - tail.len()) else {
+        let Some(mut rest) = bytes.get(self.head.len()..bytes.len() - tail.len()) else {
             return false;
         };
-        for part in &self.middle {
-            let Some(start) = rest.find(part.as_str()) else {
+        for Part(part) in &self.middle {
+            let Some(start) = part.find(rest) else {
                 return false;
             };
-            rest = &rest[start + part.len()..];
+            rest = &rest[start + part.needle().len()..];
         }
         true
     }
+}
+
+/// A path or name as patterns are compared with it, without a query: what may stand in a path unencoded does so, all else
+/// is `%XX` in upper case (RFC 3986, section 6.2.2). A star that is meant is `%2A`, since in a pattern `*` means another
+/// thing; an encoded slash stays encoded, since it separates nothing. A `%` that encodes nothing stays as it is.
+pub(super) fn form(path: &str) -> Cow<'_, str> {
+    if path.bytes().all(is_itself) {
+        return Cow::Borrowed(path);
+    }
+    let mut form = String::with_capacity(path.len() + 16);
+    let mut rest = path.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        let decoded = behind.first_chunk().filter(|_| byte == b'%').and_then(|digits| name::decode_hex(*digits));
+        rest = decoded.map_or(behind, |_| &behind[2..]);
+        match decoded.unwrap_or(byte) {
+            b'%' if decoded.is_none() => form.push('%'),
+            b'/' if decoded.is_some() => form.push_str("%2F"),
+            plain if is_itself(plain) => form.push(char::from(plain)),
+            other => name::push_encoded(other, &mut form),
+        }
+    }
+    Cow::Owned(form)
+}
+
+/// The form of a name without the parameters of its segments (`;` and what follows), if there are any: some content
+/// servers take them off before they look for the file.
+pub(super) fn without_parameters(form: &str) -> Option<String> {
+    let plain = |segment: &str| segment.split(';').next().unwrap_or_default().to_owned();
+    form.contains(';').then(|| form.split('/').map(plain).collect::<Vec<_>>().join("/"))
+}
+
+/// Whether a byte stands for itself in a form.
+const fn is_itself(byte: u8) -> bool {
+    name::is_path_character(byte) && byte != b'*'
 }
 
 const PATTERN_BYTES_MAX: usize = 1024;
@@ -138,12 +202,69 @@ mod tests {
 
     #[test]
     fn a_sites_pattern_is_about_the_path_of_a_url() {
-        let matches = |pattern: &str, path: &str| Pattern::of_paths(pattern).unwrap().matches(path);
+        let matches = |pattern: &str, path: &str| Pattern::of_paths(pattern).unwrap().matches(&form(path));
         assert!(matches("/", "/") && matches("/images/*", "/images/") && matches("*.jpg", "//a/../b.jpg"));
-        assert!(!matches("/images/*", "/image") && !matches("/a%2Fb", "/a%2fb"));
+        assert!(!matches("/images/*", "/image") && !matches("/a/b", "/a%2fb"));
         for pattern in ["", "c7/*", "a*", "/a?b", "/a b", "/\u{444}", "/a#b"] {
             assert!(Pattern::of_paths(pattern).is_err(), "{pattern}");
         }
+    }
+
+    #[test]
+    fn every_spelling_of_a_path_has_one_form() {
+        // Each of RFC 3986's characters of a path, however it is written; a star is no star.
+        for byte in 0x21..0x7f_u8 {
+            let encoded = [format!("a%{byte:02X}b"), format!("a%{byte:02x}b")];
+            let expected = match char::from(byte) {
+                other if other.is_ascii_alphanumeric() || "-._~!$&'()+,;=:@".contains(other) => format!("a{other}b"),
+                _ => format!("a%{byte:02X}b"),
+            };
+            encoded.iter().for_each(|path| check_form(path, &expected));
+            if !"/%".contains(char::from(byte)) {
+                check_form(&format!("a{}b", char::from(byte)), &expected);
+            }
+        }
+        check_form("/a/b", "/a/b");
+        check_form("c1/%d1%84%20", "c1/%D1%84%20");
+        check_form("c1/%2561%252F", "c1/%2561%252F");
+        check_form("/%zz%2%", "/%zz%2%");
+        check_form("/%%41", "/%A");
+    }
+
+    #[test]
+    fn a_pattern_matches_every_spelling_of_what_it_says() {
+        let spellings = ["c7/films(1)/a", "c7/films%281%29/a", "c7/films(1%29/a", "c7/%66ilms%281)/a"];
+        for pattern in ["c7/films(1)/*", "c7/films%281%29/*", "c7/films(1%29/*", "*ms(1*", "*%281%29/a"] {
+            spellings.iter().for_each(|name| check(pattern, name, true));
+        }
+        check("c7/films(1)/*", "c7/films%25281%2529/a", false);
+        check("c7/a%2Ab", "c7/a*b", true);
+        check("c7/a%2Ab", "c7/a%2ab", true);
+        check("c7/a%2Ab", "c7/axb", false);
+        check("c7/a%2Fb", "c7/a/b", false);
+    }
+
+    #[test]
+    fn a_pattern_reaches_a_folder_or_does_not() {
+        let reaches = |pattern: &str, prefix: &str| Pattern::of_names(pattern).unwrap().reaches(prefix);
+        for pattern in ["*", "*.mp4", "c*", "c*/films/*", "c7*", "c7/*", "c7/films/*", "c7/a"] {
+            assert!(reaches(pattern, "c7/"), "{pattern}");
+        }
+        for pattern in ["c8/*", "c77/*", "c8*", "c", "c7", "c70*"] {
+            assert!(!reaches(pattern, "c7/"), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_taken_off_each_segment() {
+        assert_eq!(without_parameters("c7/a.mp4"), None);
+        assert_eq!(without_parameters("c7/b;v=1/a.mp4;x;y").as_deref(), Some("c7/b/a.mp4"));
+    }
+
+    #[track_caller]
+    fn check_form(path: &str, expected: &str) {
+        assert_eq!(form(path), expected, "{path}");
+        assert_eq!(form(expected), expected, "the form of a form");
     }
 
     #[test]
@@ -172,6 +293,6 @@ mod tests {
 
     #[track_caller]
     fn check(pattern: &str, name: &str, expected: bool) {
-        assert_eq!(Pattern::of_names(pattern).unwrap().matches(name), expected, "{pattern} {name}");
+        assert_eq!(Pattern::of_names(pattern).unwrap().matches(&form(name)), expected, "{pattern} {name}");
     }
 }

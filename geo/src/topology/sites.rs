@@ -6,10 +6,15 @@ use super::check::name_numbers;
 use super::classes::{self, default_class};
 use super::document::Document;
 use super::problems::{Problems, Row};
-use super::{ContentServers, Policy, Site, origin};
+use super::{Class, ContentServers, Policy, Site, origin};
 
-/// All sites by host; complete when no problem was added.
-pub(super) fn sites(document: &Document, content_servers: &ContentServers, problems: &mut Problems) -> Vec<Site> {
+/// All sites by host; complete when no problem was added. `of_names`: the document's own classes.
+pub(super) fn sites(
+    document: &Document,
+    content_servers: &ContentServers,
+    of_names: &[Class],
+    problems: &mut Problems,
+) -> Vec<Site> {
     if document.site.len() > SITES_MAX {
         problems.push(format!("site: there are {}: at most {SITES_MAX}", document.site.len()));
         return Vec::new();
@@ -25,6 +30,17 @@ pub(super) fn sites(document: &Document, content_servers: &ContentServers, probl
             row.refuse("host", &raw.host, "another site has this host");
         }
         let content_server = content_server(raw.content_server, content_servers, &mut row);
+        let signed = of_names
+            .iter()
+            .find(|class| class.signed.is_some() && content_server.is_some_and(|number| class.reaches(number)));
+        if let Some(class) = signed.filter(|_| !raw.opens_signed) {
+            let allowed = format!(
+                "the class {} signs files of this content server, and the site's URLs open them to everybody without; \
+                 if they may, say opens_signed = true",
+                class.name
+            );
+            row.refuse("content_server", raw.content_server, allowed);
+        }
         let origin_host = raw.origin_host.as_ref().unwrap_or(&raw.host).to_ascii_lowercase();
         if raw.origin_host.is_some() && !origin::is_host(&origin_host) {
             row.refuse("origin_host", &origin_host, HOST_FORM);

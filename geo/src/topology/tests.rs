@@ -379,9 +379,28 @@ fn the_content_servers_are_told_by_a_plain_template() {
         ["u:p@cs{number}", "cs{number}:0", "cs{number}:", "cs{number}:+80", "h:{number}", "CS{number}", "[::{number}"]
     {
         let allowed =
-            "between http:// and the path are a host in lower case or an address, and a port 1..=65535 or none";
+            "between the scheme and the path are a host in lower case or an address, and a port 1..=65535 or none";
         check_url(&format!("http://{wrong}"), allowed);
     }
+}
+
+#[test]
+fn content_servers_can_have_a_public_name() {
+    let with = |line: &str| Topology::parse(&GOOD.replace("numbers = [", &format!("{line}\nnumbers = [")));
+    let address = |line: &str, scheme| {
+        let name = CanonicalName::parse("c7/films/a.mp4").unwrap();
+        with(line).unwrap().content_servers.public_url_of(scheme, &name)
+    };
+    assert_eq!(address("", Scheme::Https), None);
+    let tls = "public = \"https://cs{number}.example.org:8443/media\"";
+    let expected = Some("https://cs7.example.org:8443/media/films/a.mp4".to_owned());
+    assert_eq!(address(tls, Scheme::Https), expected);
+    assert_eq!(address(tls, Scheme::Http), expected);
+    let plain = "public = \"http://cs{number}.example.org\"";
+    assert_eq!(address(plain, Scheme::Https), None, "a page with TLS follows no link without");
+    assert!(address(plain, Scheme::Http).is_some());
+    let refused = with("public = \"ftp://cs{number}\"").unwrap_err().to_string();
+    assert_eq!(refused, "content_servers: public = \"ftp://cs{number}\": it begins with https:// or http://");
 }
 
 #[test]
@@ -416,6 +435,20 @@ fn classes_are_sane() {
     check("https://example.org", "*", alone);
     let header = "class[0] video: cors.expose_headers = \"a b\": a header's name is letters, digits and -";
     check("\"Age\"", "\"a b\"", header);
+}
+
+#[test]
+fn heavy_classes_leave_a_quarter_to_others() {
+    let share = |class: &str| {
+        let class = format!("[[class]]\nname = \"one\"\npaths = [\"*.x\"]\n{class}\n");
+        let topology = Topology::parse(&format!("{GOOD}\n{class}"));
+        topology.map(|topology| topology.class_of(&CanonicalName::parse("c1/a.x").unwrap()).share_max)
+    };
+    assert_eq!(share("").unwrap(), 1.0);
+    assert_eq!(share("kind = \"heavy\"").unwrap(), 0.75);
+    assert_eq!(share("kind = \"heavy\"\nshare_max = 0.5").unwrap(), 0.5);
+    let refused = share("share_max = 0.0").unwrap_err().to_string();
+    assert!(refused.ends_with("one: share_max = 0.0: a share is 0.01..=1"), "{refused}");
 }
 
 #[test]
@@ -525,7 +558,7 @@ fn a_document_that_cannot_be_read_names_line_and_column() {
         "[content_servers]",
         "[content]",
         "line 6, column 2: unknown field `content`, expected one of `version`, \
-         `domain`, `default_region`, `content_servers`, `region`, `group`, `sun`, `cache`, `class`, `site`",
+         `domain`, `default_region`, `content_servers`, `signing`, `region`, `group`, `sun`, `cache`, `class`, `site`",
     );
 }
 

@@ -132,6 +132,32 @@ fn next_frame(frames: &[u8], position: usize, start: u64) -> Option<(usize, usiz
     })
 }
 
+/// Bytes, with its header, of the frame that these bytes begin with, whole or not; nothing when they begin with none.
+#[must_use]
+pub fn frame_bytes(frames: &[u8]) -> Option<usize> {
+    let mut reader = Reader::new(frames);
+    let magic: [u8; 4] = reader.array()?;
+    let payload_bytes = usize::try_from(reader.u32()?).ok()?;
+    reader.u32()?;
+    (magic == *FRAME_MAGIC && payload_bytes <= PAYLOAD_BYTES_MAX).then_some(FRAME_HEADER_BYTES + payload_bytes)
+}
+
+/// The groups of whole frames that stand at `offset`, one after another.
+///
+/// # Errors
+///
+/// The offset of the first one that is not good.
+pub fn read_frames(frames: &[u8], offset: u64) -> Result<Vec<Group>, u64> {
+    let (mut groups, mut at) = (Vec::new(), 0);
+    while at < frames.len() {
+        let stands_at = offset + at as u64;
+        let (bytes, group) = frame_at(&frames[at..], stands_at).ok_or(stands_at)?;
+        groups.push(group);
+        at += bytes;
+    }
+    Ok(groups)
+}
+
 /// The frame that begins here, if it is good: its bytes with header, its group.
 fn frame_at(frames: &[u8], offset: u64) -> Option<(usize, Group)> {
     let mut reader = Reader::new(frames);

@@ -5,9 +5,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::batch::{Batch, Group};
+use super::feed::Asked;
 use super::folder::Folder;
 use super::journal::Journal;
 use super::snapshot;
@@ -19,6 +20,8 @@ use super::{CountError, Metrics, Settings};
 pub(super) enum Command {
     /// Count a batch.
     Count(Submission),
+    /// Count frames of the binlog that this one is a copy of.
+    Follow(Followed),
     /// The snapshot thread has ended.
     Snapshot(Written),
     /// Finish and end.
@@ -32,6 +35,14 @@ pub(super) struct Submission {
     pub(super) reply: oneshot::Sender<Result<bool, CountError>>,
     /// Its place in the queue, given back when it is answered.
     pub(super) _room: OwnedSemaphorePermit,
+}
+
+/// Whole frames that stand at the journal's end, and what is in them.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) frames: Vec<u8>,
+    pub(super) groups: Vec<Group>,
+    pub(super) reply: oneshot::Sender<Result<Vec<Group>, CountError>>,
 }
 
 /// How writing a snapshot ended.
@@ -68,6 +79,9 @@ pub(super) struct Committer {
     snapshot_binlog_bytes: u64,
     to_self: Sender<Command>,
     metrics: Metrics,
+    /// Tells how far the binlog is durable and counted.
+    end: watch::Sender<u64>,
+    asked: Arc<Asked>,
     snapshot_due: Instant,
     snapshot_not_before: Instant,
     snapshot_runs: bool,
@@ -82,6 +96,7 @@ impl Committer {
         settings: &Settings,
         to_self: Sender<Command>,
         metrics: Metrics,
+        (end, asked): (watch::Sender<u64>, Arc<Asked>),
     ) -> Self {
         Self {
             journal,
@@ -92,6 +107,8 @@ impl Committer {
             snapshot_binlog_bytes: settings.snapshot_binlog_bytes,
             to_self,
             metrics,
+            end,
+            asked,
             snapshot_due: Instant::now() + settings.snapshot_every,
             snapshot_not_before: Instant::now(),
             snapshot_runs: false,
@@ -111,6 +128,7 @@ impl Committer {
                     open = self.gather(commands, &mut pending);
                     self.commit(pending);
                 }
+                Ok(Command::Follow(followed)) => self.follow(followed),
                 Ok(Command::Snapshot(written)) => self.snapshot_written(written),
                 Ok(Command::Close) => open = false,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -126,6 +144,7 @@ impl Committer {
         while pending.bytes < GROUP_BYTES_MAX {
             match commands.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Command::Count(submission)) => pending.add(submission, &self.table()),
+                Ok(Command::Follow(followed)) => self.follow(followed),
                 Ok(Command::Snapshot(written)) => self.snapshot_written(written),
                 Ok(Command::Close) => return false,
                 Err(_) => break,
@@ -140,31 +159,63 @@ impl Committer {
         let committed = if pending.group.batches.is_empty() { Ok(()) } else { self.journal.commit(&pending.group) };
         match committed {
             Ok(()) => {
-                self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
-                let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
-                table.apply(&pending.group);
-                table.reached = self.journal.end();
-                self.metrics.table(&table);
-                drop(table);
-                self.metrics
-                    .unsnapshot_bytes
-                    .set(i64::try_from(self.journal.since_snapshot_bytes()).unwrap_or(i64::MAX));
-                self.metrics.counted_pairs.inc_by(pending.group.batches.iter().map(|b| b.entries.len() as u64).sum());
-                self.metrics.counted_batches.inc_by(pending.group.batches.len() as u64);
+                self.committed(std::slice::from_ref(&pending.group), began);
                 self.metrics.duplicate_batches.inc_by(pending.duplicates());
-                if std::mem::take(&mut self.commits_fail) {
-                    tracing::info!("batches are durable again");
-                }
                 pending.answer(None);
             }
             Err(error) => {
-                self.metrics.commit_failures.inc();
-                if !std::mem::replace(&mut self.commits_fail, true) {
-                    tracing::warn!(%error, "batches cannot be made durable and are answered 503 until that ends");
-                }
+                self.failed(&error);
                 pending.answer(Some(&error));
             }
         }
+    }
+
+    fn follow(&mut self, followed: Followed) {
+        let Followed { frames, groups, reply } = followed;
+        let began = Instant::now();
+        let answer = match self.journal.commit_frames(&frames) {
+            Ok(()) => {
+                self.committed(&groups, began);
+                Ok(groups)
+            }
+            Err(error) => {
+                self.failed(&error);
+                Err(CountError::Disk(error.to_string()))
+            }
+        };
+        // A follower that has gone away is closing.
+        drop(reply.send(answer));
+    }
+
+    /// Groups are durable: the table counts them.
+    fn committed(&mut self, groups: &[Group], began: Instant) {
+        self.metrics.commit_seconds.observe(began.elapsed().as_secs_f64());
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        groups.iter().for_each(|group| table.apply(group));
+        table.reached = self.journal.end();
+        drop(table);
+        self.end.send_replace(self.journal.end());
+        // It walks the table: readers need not wait for that.
+        self.metrics.table(&self.table.read().unwrap_or_else(PoisonError::into_inner));
+        self.metrics.unsnapshot_bytes.set(i64::try_from(self.journal.since_snapshot_bytes()).unwrap_or(i64::MAX));
+        let batches = || groups.iter().flat_map(|group| &group.batches);
+        self.metrics.counted_pairs.inc_by(batches().map(|batch| batch.entries.len() as u64).sum());
+        self.metrics.counted_batches.inc_by(batches().count() as u64);
+        if std::mem::take(&mut self.commits_fail) {
+            tracing::info!("batches are durable again");
+        }
+    }
+
+    fn failed(&mut self, error: &std::io::Error) {
+        self.metrics.commit_failures.inc();
+        if !std::mem::replace(&mut self.commits_fail, true) {
+            tracing::warn!(%error, "batches cannot be made durable and are answered 503 until that ends");
+        }
+    }
+
+    fn end_snapshot(&mut self, offset: u64) -> std::io::Result<()> {
+        let needs = self.asked.needs(self.journal.end(), Instant::now());
+        self.journal.end_snapshot(offset, &needs)
     }
 
     fn snapshot_if_due(&mut self) {
@@ -176,7 +227,7 @@ impl Committer {
         }
         self.snapshot_due = now + self.snapshot_every;
         self.snapshot_not_before = now + SNAPSHOT_PAUSE.min(self.snapshot_every);
-        if since == 0 || self.snapshot_runs {
+        if since == 0 || self.snapshot_runs || !self.has_lineage() {
             return;
         }
         let begun = self.begin_snapshot();
@@ -194,14 +245,23 @@ impl Committer {
             match commands.recv() {
                 Ok(Command::Snapshot(written)) => self.snapshot_written(written),
                 // Dropped: its sender learns that the engine is closed.
-                Ok(Command::Count(_) | Command::Close) => {}
+                Ok(Command::Count(_) | Command::Follow(_) | Command::Close) => {}
                 Err(_) => break,
             }
         }
-        if self.journal.since_snapshot_bytes() > 0 {
+        if self.journal.since_snapshot_bytes() > 0 && self.has_lineage() {
             let written = self.begin_snapshot().write(&*self.folder, &self.table);
             self.snapshot_written(written);
         }
+    }
+
+    /// Whether the folder says which binlog it has; no snapshot hides before that what a start would find lost.
+    fn has_lineage(&mut self) -> bool {
+        let kept = self.journal.keep_lineage();
+        if let Err(error) = &kept {
+            tracing::warn!(%error, "no snapshot is written: the folder's lineage cannot be");
+        }
+        kept.is_ok()
     }
 
     fn begin_snapshot(&mut self) -> Begun {
@@ -212,7 +272,7 @@ impl Committer {
     fn snapshot_written(&mut self, written: Written) {
         self.snapshot_runs = false;
         let Written { offset, took, result } = written;
-        match result.and_then(|()| self.journal.end_snapshot(offset)) {
+        match result.and_then(|()| self.end_snapshot(offset)) {
             Ok(()) => {
                 self.metrics.snapshot_seconds.observe(took.as_secs_f64());
                 tracing::debug!(offset, took_s = took.as_secs_f64(), "snapshot");

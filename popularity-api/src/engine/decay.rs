@@ -28,9 +28,11 @@
 //! score stays right until the file is downloaded again. `time_alone_never_changes_the_order` holds it to that.
 //!
 //! Why not the larger of the two rates, or their sum: both change the order as time passes, and both rank a file
-//! that was downloaded once, just now, above one that is downloaded every two hours. With a share of a
-//! quarter a single fresh download counts as much as a steady rate of one in 26 hours, and a file that suddenly
-//! gets n downloads an hour counts as a steady n/29 after its first hour, n/11 after three, n/2.5 after a day.
+//! that was downloaded once, just now, above one that is downloaded every two hours. With a share of 0.05 a single
+//! fresh download counts as much as a steady rate of one in 59 hours, and a file that suddenly gets n downloads an
+//! hour counts as a steady n/59 after its first hour, n/21 after three, n/3.2 after a day. Why not a larger share: the
+//! short half-life of a file that is asked for less than hourly says little but when that was last. A day without a
+//! download costs 1.2 of its `log2` with 0.05 and 6 with 0.25; `tests/bench/wanted` prints what caches lose by that.
 
 /// `log2` of the two forward-decayed sums of one (region, file).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,6 +74,12 @@ impl Decay {
     #[must_use]
     pub const fn half_lives_ms(&self) -> (f64, f64) {
         (self.hour_ms, self.days_ms)
+    }
+
+    /// The weight of the short half-life in the score.
+    #[must_use]
+    pub const fn hour_share(&self) -> f64 {
+        self.hour_share
     }
 
     /// What downloads at one moment are worth; see [`Pulse`].

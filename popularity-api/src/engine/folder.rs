@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -23,6 +23,14 @@ pub trait Folder: fmt::Debug + Send + Sync {
     /// A file's bytes.
     #[expect(clippy::missing_errors_doc, reason = "said once above")]
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+
+    /// At most so many of a file's bytes from `from` on; fewer, or none, only at its end.
+    #[expect(clippy::missing_errors_doc, reason = "said once above")]
+    fn read_at(&self, name: &str, from: u64, bytes_max: usize) -> io::Result<Vec<u8>>;
+
+    /// A file's bytes, counted.
+    #[expect(clippy::missing_errors_doc, reason = "said once above")]
+    fn size(&self, name: &str) -> io::Result<u64>;
 
     /// An empty file to append to; one that is there is emptied.
     #[expect(clippy::missing_errors_doc, reason = "said once above")]
@@ -114,6 +122,18 @@ impl Folder for Disk {
         std::fs::read(self.path.join(name))
     }
 
+    fn read_at(&self, name: &str, from: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(self.path.join(name))?;
+        file.seek(io::SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(u64::try_from(bytes_max).unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn size(&self, name: &str) -> io::Result<u64> {
+        Ok(std::fs::metadata(self.path.join(name))?.len())
+    }
+
     fn create(&self, name: &str) -> io::Result<()> {
         let file = OpenOptions::new().create(true).truncate(true).write(true).open(self.path.join(name))?;
         self.sync_names()?;
@@ -132,7 +152,7 @@ impl Folder for Disk {
     fn truncate(&self, bytes: u64) -> io::Result<()> {
         self.with_appended(|file| {
             file.set_len(bytes)?;
-            io::Seek::seek(file, io::SeekFrom::Start(bytes)).map(drop)
+            file.seek(io::SeekFrom::Start(bytes)).map(drop)
         })
     }
 
@@ -195,7 +215,7 @@ pub const UNFINISHED: &str = ".unfinished";
 const LOCK: &str = "lock";
 
 #[cfg(test)]
-pub(super) mod simulated;
+pub(crate) mod simulated;
 
 #[cfg(test)]
 mod tests {
@@ -232,6 +252,11 @@ mod tests {
         folder.truncate(5).unwrap();
         folder.append(b"!").unwrap();
         assert_eq!(folder.read("a").unwrap(), b"hello!");
+        for (from, bytes_max, expected) in [(0, 3, "hel"), (4, 9, "o!"), (6, 9, ""), (9, 9, ""), (0, 0, "")] {
+            assert_eq!(folder.read_at("a", from, bytes_max).unwrap(), expected.as_bytes(), "{from} {bytes_max}");
+        }
+        assert_eq!(folder.size("a").unwrap(), 6);
+        assert_eq!(folder.read_at("none", 0, 1).unwrap_err().kind(), io::ErrorKind::NotFound);
         folder.replace("b", b"1").unwrap();
         folder.replace("b", b"22").unwrap();
         assert_eq!(folder.read("b").unwrap(), b"22");

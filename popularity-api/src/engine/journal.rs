@@ -19,7 +19,9 @@ use std::sync::Arc;
 
 use super::batch::Group;
 use super::binlog::{self, SEGMENT_HEADER_BYTES};
+use super::feed::Needs;
 use super::folder::{Folder, UNFINISHED};
+use super::lineage::Lineage;
 use super::snapshot::{self, Covered};
 use super::table::Table;
 
@@ -33,6 +35,8 @@ pub struct Journal {
     segment: Option<u64>,
     /// Offset of the latest snapshot.
     snapshot: u64,
+    /// What the folder is to say before anything else is written.
+    unkept: Option<Lineage>,
     /// Segments with lost frames: set aside instead of removed.
     damaged: Vec<u64>,
     frame: Vec<u8>,
@@ -51,6 +55,14 @@ pub struct Recovered {
     pub torn_bytes: u64,
     /// Snapshots that cannot be read.
     pub damaged_snapshots: u64,
+}
+
+impl Recovered {
+    /// Nothing was damaged or torn.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.damaged_bytes == 0 && self.torn_bytes == 0 && self.damaged_snapshots == 0
+    }
 }
 
 /// Why a folder cannot be started from.
@@ -73,6 +85,12 @@ pub enum RecoveryError {
         /// Their names.
         files: String,
     },
+    /// A copy has lost frames: another is to be made.
+    #[error("{bytes} bytes of the binlog are damaged")]
+    Damaged {
+        /// So many.
+        bytes: u64,
+    },
 }
 
 impl Journal {
@@ -89,8 +107,8 @@ impl Journal {
         let mut recovered = Recovered::default();
         let (mut table, covered) = read_snapshot(&*folder, &names, &empty, &mut recovered)?;
         let from = covered.offset;
-        let mut journal =
-            Self { folder, end: from, segment: None, snapshot: from, damaged: Vec::new(), frame: Vec::new() };
+        let (damaged, frame) = (Vec::new(), Vec::new());
+        let mut journal = Self { folder, end: from, segment: None, snapshot: from, unkept: None, damaged, frame };
         journal.replay(&names, &mut table, &covered, &mut recovered)?;
         table.reached = journal.end;
         Ok((journal, table, recovered))
@@ -102,10 +120,23 @@ impl Journal {
     ///
     /// What the operating system says.
     pub fn commit(&mut self, group: &Group) -> io::Result<()> {
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.clear();
+        binlog::write_frame(group, self.end, &mut frame);
+        let written = self.commit_frames(&frame);
+        self.frame = frame;
+        written
+    }
+
+    /// Makes whole frames durable that stand at the journal's end in the binlog that this folder is a copy of; when this
+    /// fails it is as if it had never been tried.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn commit_frames(&mut self, frames: &[u8]) -> io::Result<()> {
         let start = self.writable_segment()?;
-        self.frame.clear();
-        binlog::write_frame(group, self.end, &mut self.frame);
-        let written = self.folder.append(&self.frame).and_then(|()| self.folder.sync());
+        let written = self.folder.append(frames).and_then(|()| self.folder.sync());
         if let Err(error) = written {
             // After a failed sync nobody knows what the disk has: nothing is appended to this file again. A new
             // segment that starts at `end` also ends this one there, whether the cut succeeds or not; when it was this
@@ -116,7 +147,25 @@ impl Journal {
             }
             return Err(error);
         }
-        self.end += self.frame.len() as u64;
+        self.end += frames.len() as u64;
+        Ok(())
+    }
+
+    /// Nothing is written before the folder says that it has this lineage: an older one would stand for other bytes.
+    pub(super) fn keep_first(&mut self, lineage: Lineage) {
+        self.unkept = Some(lineage);
+    }
+
+    /// Writes down the lineage that is to be kept first, if there is one. Snapshots wait for it, commits call it.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub(super) fn keep_lineage(&mut self) -> io::Result<()> {
+        if let Some(lineage) = &self.unkept {
+            lineage.keep(&*self.folder)?;
+            self.unkept = None;
+        }
         Ok(())
     }
 
@@ -126,19 +175,20 @@ impl Journal {
         self.end
     }
 
-    /// The snapshot at `offset` is durable: removes what neither it nor the one before it needs.
+    /// The snapshot at `offset` is durable: removes what neither it, nor the one before it, nor those who copy need.
     ///
     /// # Errors
     ///
     /// What the operating system says; what could not be removed is tried again after the next snapshot.
-    pub fn end_snapshot(&mut self, offset: u64) -> io::Result<()> {
+    pub fn end_snapshot(&mut self, offset: u64, needs: &Needs) -> io::Result<()> {
         let before = std::mem::replace(&mut self.snapshot, offset);
         let names = self.folder.list()?;
         for name in &names {
-            if snapshot::offset_of(name).is_some_and(|other| other < before) {
+            if snapshot::offset_of(name).is_some_and(|other| other < before && !needs.snapshots.contains(&other)) {
                 self.folder.remove(name)?;
             }
         }
+        let before = needs.binlog_from.map_or(before, |from| from.min(before));
         let starts: Vec<u64> = names.iter().filter_map(|name| binlog::segment_start(name)).collect();
         for pair in starts.windows(2) {
             let (start, next) = (pair[0], pair[1]);
@@ -215,6 +265,7 @@ impl Journal {
         if let Some(start) = self.segment {
             return Ok(start);
         }
+        self.keep_lineage()?;
         self.folder.create(&binlog::segment_name(self.end))?;
         self.folder.append(&binlog::segment_header(self.end))?;
         self.folder.sync()?;

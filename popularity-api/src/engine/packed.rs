@@ -35,6 +35,20 @@ pub(super) struct Packed {
     pub(super) days: u32,
 }
 
+/// Downloads that have to be left of the long half-life, as `log2` in units.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Floor(i64);
+
+impl Floor {
+    /// Nothing is below it.
+    pub(super) const NONE: Self = Self(i64::MIN);
+
+    /// So many downloads; 0 and less is none.
+    pub(super) fn of(downloads: f64) -> Self {
+        if downloads > 0.0 { Self(units(downloads.log2())) } else { Self::NONE }
+    }
+}
+
 /// One moment in both half-lives, in units of 2^-20 since the landmark: what kept numbers are read by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Now {
@@ -70,6 +84,11 @@ impl Now {
     /// Keeps a rating.
     pub(super) fn pack(self, rating: Rating) -> Packed {
         Packed { hour: kept(self.hour, units(rating.hour)), days: kept(self.days, units(rating.days)) }
+    }
+
+    /// Whether as many downloads are left as the floor says, at this moment.
+    pub(super) fn is_above(self, packed: Packed, floor: Floor) -> bool {
+        i64::from(apart(packed.days, self.days as u32)) >= floor.0
     }
 
     /// The rating that was kept not more than 1,500 half-lives before or after this moment.

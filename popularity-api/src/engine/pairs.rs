@@ -51,13 +51,18 @@ impl Pair {
 
     /// Takes over the file's size, to 1,024ths of its `log2`; an empty file counts as one byte.
     pub(super) fn resize(&mut self, size: u64) {
-        self.size = log2_size(size.max(1));
+        self.size = log2_size(size);
     }
 
     /// `log2` of its size in bytes.
     pub(super) fn log2_size(&self) -> f64 {
-        f64::from(self.size) / 1024.0
+        f64::from(self.size) / IN_ONE
     }
+}
+
+/// `log2` of so many bytes as a pair keeps it.
+pub(super) fn kept_log2_size(size: u64) -> f64 {
+    f64::from(log2_size(size)) / IN_ONE
 }
 
 impl Peak {
@@ -208,11 +213,15 @@ impl Pairs {
 
 /// `log2` of a number above 0 in 1,024ths.
 fn log2_size(size: u64) -> u16 {
+    let size = size.max(1);
     let whole = size.ilog2();
     // The ten bits after the first.
     let rest = (size << (63 - whole) << 1) >> 54;
     (whole * 1024) as u16 + LOG2[rest as usize]
 }
+
+/// What `log2` of sizes are kept in.
+const IN_ONE: f64 = 1024.0;
 
 /// `log2(1 + x)` in 1,024ths, for x = 0, 1/1024, 2/1024 ...
 static LOG2: LazyLock<[u16; 1024]> =

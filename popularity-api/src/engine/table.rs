@@ -171,6 +171,12 @@ impl Table {
         &self.decay
     }
 
+    /// When the latest group was counted, milliseconds since 1970; 0 when none was.
+    #[must_use]
+    pub const fn time_ms(&self) -> u64 {
+        self.time_ms
+    }
+
     /// The last batch of this source that was counted.
     #[must_use]
     pub fn mark(&self, source: &str) -> Mark {

@@ -186,7 +186,7 @@ async fn closing_leaves_a_snapshot_and_nothing_to_replay() {
 async fn what_a_cache_says_it_holds_is_noted() {
     let engine = open(&Arc::new(Simulated::default()));
     engine.count(batch("sun4-1-1", 1)).await.unwrap();
-    let held = |engine: &Engine| engine.table().carried(RegionId(4), "cache4-1", 0.5, 9, |_| true).held.len();
+    let held = |engine: &Engine| engine.table().carried(RegionId(4), "cache4-1", 0.5, 9, |_, _| true).held.len();
     for (complete, added, removed, expected) in [
         (true, &["c1/a", "c1/b"][..], &[][..], 1),
         (false, &[], &["c1/a"], 0),
@@ -230,10 +230,83 @@ fn settings() -> Settings {
         queue_bytes_max: 1 << 20,
         snapshot_every: Duration::from_secs(3600),
         snapshot_binlog_bytes: 1 << 30,
+        copies_binlog_bytes: 1 << 30,
     }
 }
 
 fn batch(source: &str, sequence: u64) -> Batch {
     let entry = Entry { region: RegionId(4), file: "c1/a".into(), size: 1000, downloads: 1.0 };
     Batch { source: source.to_owned(), mark: Mark { boot: 1, sequence }, entries: vec![entry] }
+}
+
+#[tokio::test]
+async fn a_copy_counts_the_frames_of_another_engine_and_nothing_twice() {
+    let primary = open(&Arc::new(Simulated::default()));
+    for sequence in 1..=3 {
+        primary.count(batch("sun4-1-1", sequence)).await.unwrap();
+    }
+    let disk = Arc::new(Simulated::default());
+    assert!(Engine::open_copy(Arc::clone(&disk) as _, &settings(), metrics()).is_err(), "it is no copy");
+    lineage::Lineage::follow(&*disk, primary.feed().lineage().id()).unwrap();
+    let copy = Engine::open_copy(Arc::clone(&disk) as _, &settings(), metrics()).unwrap().0;
+    let all = primary.feed().frames(0, 1 << 20).unwrap();
+    let mut damaged = all.clone();
+    damaged[20] ^= 1;
+    assert!(matches!(copy.follow(damaged).await, Err(FollowError::Damaged(0))));
+    assert!(matches!(copy.follow(all[..all.len() - 1].to_vec()).await, Err(FollowError::Damaged(_))), "a torn one");
+    disk.fill_up(Some(disk.bytes()));
+    assert!(matches!(copy.follow(all.clone()).await, Err(FollowError::Count(CountError::Disk(_)))));
+    assert_eq!((copy.feed().end(), copy.table().top(RegionId(4), 9).len()), (0, 0), "nothing of them is counted");
+    disk.fill_up(None);
+    assert_eq!(copy.follow(all.clone()).await.unwrap().len(), 3);
+    assert!(matches!(copy.follow(all.clone()).await, Err(FollowError::Damaged(_))), "they stand at another offset");
+    check_equal(&copy, &primary);
+    // It dies, and goes on from its own; then it takes the other one's place.
+    let again = Arc::new(disk.crash(0));
+    let copy = Engine::open_copy(Arc::clone(&again) as _, &settings(), metrics()).unwrap().0;
+    check_equal(&copy, &primary);
+    copy.close();
+    drop(copy);
+    let promoted = open(&again);
+    assert_ne!(promoted.feed().lineage(), primary.feed().lineage());
+    assert!(!promoted.count(batch("sun4-1-1", 3)).await.unwrap());
+    assert!(promoted.count(batch("sun4-1-1", 4)).await.unwrap());
+}
+
+fn metrics() -> Metrics {
+    Metrics::register(&Registry::new()).unwrap()
+}
+
+#[track_caller]
+fn check_equal(copy: &Engine, primary: &Engine) {
+    assert_eq!(copy.feed().end(), primary.feed().end());
+    assert_eq!(copy.table().mark("sun4-1-1"), primary.table().mark("sun4-1-1"));
+    assert_eq!(copy.table().top(RegionId(4), 9), primary.table().top(RegionId(4), 9));
+}
+
+#[tokio::test]
+async fn a_full_disk_with_a_torn_end_is_started_from_and_counts_once_there_is_room() {
+    let disk = Arc::new(Simulated::default());
+    let engine = open(&disk);
+    let before = engine.feed().lineage().clone();
+    for sequence in 1..=2 {
+        engine.count(batch("sun4-1-1", sequence)).await.unwrap();
+    }
+    let disk = Arc::new(disk.crash(0));
+    disk.tamper(&binlog::segment_name(0), |bytes| bytes.truncate(bytes.len() - 1));
+    disk.fill_up(Some(0));
+    for _ in 0..2 {
+        let engine = open(&disk);
+        assert_eq!(engine.table().top(RegionId(4), 9).len(), 1, "it answers");
+        assert_ne!(*engine.feed().lineage(), before);
+        assert!(matches!(engine.count(batch("sun4-1-1", 2)).await, Err(CountError::Disk(_))));
+        engine.close();
+        assert_eq!(lineage::Lineage::read(&*disk).unwrap(), Some(before.clone()), "nothing is written");
+    }
+    let engine = open(&disk);
+    disk.fill_up(None);
+    assert!(engine.count(batch("sun4-1-1", 2)).await.unwrap());
+    let kept = engine.feed().lineage().clone();
+    let engine = open(&Arc::new(disk.crash(0)));
+    assert_eq!((engine.feed().lineage(), engine.table().mark("sun4-1-1").sequence), (&kept, 2));
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::holdings::{Bounds, Checked};
 use crate::hot::Rule;
 use crate::purge::Ledger;
+use crate::signing::Keys;
 use crate::status::Registry;
 use crate::testing;
 use crate::wire::{Held, HoldingsReport, HotRate, Load, StatusReport};
@@ -158,6 +159,137 @@ fn a_class_can_be_spread_over_all_suns() {
     assert_eq!(named.explain.unwrap().spread, 3);
 }
 
+#[test]
+fn the_answer_is_what_the_wire_says() {
+    let mut world = World::new();
+    world.hold("cache4-2", 1);
+    let visitor = world.visitor(4, Scheme::Https);
+    let maker = Maker::new(world.knowledge(0), &visitor);
+    let files = [FILE, "/c1/%61.jpg", "c1/b.jpg", "c9/a/b/c.mp4", "c77/a", "", "\"\n\u{444}"];
+    for explain in [false, true] {
+        let request = crate::wire::LinksRequest {
+            client: [192, 0, 2, 1].into(),
+            files: files.iter().map(ToString::to_string).collect(),
+            scheme: Scheme::Https,
+            explain,
+        };
+        let body = serde_json::to_vec(&request).unwrap();
+        let question = bulk::Question::parse(&body).unwrap();
+        let mut json = Vec::new();
+        let tally = bulk::answer(&maker, &question, &mut |_| 0, &mut json);
+        let links = request.files.iter().map(|file| maker.link(file, explain, &mut |_| 0)).collect();
+        let expected = crate::wire::Links { regions: vec![RegionId(4), RegionId(5), RegionId(6)], links };
+        assert_eq!(String::from_utf8(json).unwrap(), serde_json::to_string(&expected).unwrap());
+        assert_eq!(tally, bulk::Tally { cache: 2, sun: 2, content_server: 0, none: 3 });
+    }
+}
+
+#[test]
+fn heavy_files_that_no_cache_holds_come_from_their_content_server_where_it_has_a_public_name() {
+    let mut world = World::new();
+    let heavy = |signed: &str| {
+        let class = format!("[[class]]\nname = \"films\"\npaths = [\"*.mp4\"]\nkind = \"heavy\"\n{signed}");
+        format!("{}\n{class}", testing::TOPOLOGY)
+    };
+    let public = "public = \"https://cs{number}.example.net\"\nnumbers = [";
+    let signing = "[signing]\nkey = \"a\"\n[content_servers]";
+    let ask = |world: &World, file: &str, scheme| {
+        let link = link(world.knowledge(0), &world.visitor(4, scheme), file, true, &mut |_| 0);
+        format!("{} {}", link.server.unwrap(), link.url.unwrap())
+    };
+    let sun = world.topology.region(RegionId(4)).unwrap();
+    let sun = sun.owner(CanonicalName::parse("c3/a.mp4").unwrap().content_id()).unwrap().server.name.clone();
+    let by_sun = format!("{sun} https://{sun}.example.org/c3/a.mp4");
+    world.topology = Topology::parse(&heavy("")).unwrap();
+    assert_eq!(ask(&world, "c3/a.mp4", Scheme::Https), by_sun);
+    world.topology = Topology::parse(&heavy("").replace("numbers = [", public)).unwrap();
+    let straight = "content server 3 https://cs3.example.net/a.mp4";
+    assert_eq!(ask(&world, "c3/a.mp4", Scheme::Https), straight);
+    assert_eq!(ask(&world, "c3/a.mp4", Scheme::Http), straight);
+    assert!(ask(&world, "c3/a.jpg", Scheme::Https).starts_with("sun4-1-"), "light files do not");
+    world.hold_file("cache4-1", "c3/a.mp4", 1);
+    assert!(ask(&world, "c3/a.mp4", Scheme::Https).starts_with("cache4-1"));
+    // What is not signed for them would be open to everybody.
+    let text = heavy("signed = true").replace("numbers = [", public).replace("[content_servers]", signing);
+    world.topology = Topology::parse(&text).unwrap();
+    world.keys = Keys::parse(&format!("[keys]\na = \"{}\"", "a".repeat(64))).unwrap();
+    assert!(ask(&world, "c4/a.mp4", Scheme::Https).starts_with("sun4-1-"));
+}
+
+#[test]
+fn of_several_holders_the_less_loaded_is_named_by_weight() {
+    let mut world = World::new();
+    world.hold("cache4-1", 1);
+    world.hold("cache4-2", 1);
+    let shares = |world: &World| {
+        let mut seed = 1_u64;
+        let mut draw = |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(seed >> 33).unwrap() % below
+        };
+        let visitor = world.visitor(4, Scheme::Https);
+        let maker = Maker::new(world.knowledge(0), &visitor);
+        let named = |_: &i32| maker.link(FILE, false, &mut draw).server.as_deref() == Some("cache4-1");
+        (0..1000).filter(named).count()
+    };
+    assert!((450..550).contains(&shares(&world)), "{}", shares(&world));
+    world.report("cache4-1", Load { bits_per_second: 5e9, ..Load::default() }, Vec::new(), 0);
+    world.report("cache4-2", Load { bits_per_second: 1e9, ..Load::default() }, Vec::new(), 0);
+    assert_eq!(shares(&world), 0);
+    world.report("cache4-2", Load { bits_per_second: 4.6e9, ..Load::default() }, Vec::new(), 0);
+    assert!((300..400).contains(&shares(&world)), "{}", shares(&world));
+    // Hardly any load says nothing.
+    world.report("cache4-1", Load { bits_per_second: 5e6, ..Load::default() }, Vec::new(), 0);
+    world.report("cache4-2", Load { bits_per_second: 1e6, ..Load::default() }, Vec::new(), 0);
+    assert!((450..550).contains(&shares(&world)), "{}", shares(&world));
+}
+
+#[test]
+fn all_caches_that_hold_a_file_are_told() {
+    let mut world = World::new();
+    let told = |world: &World, now_ms| {
+        let name = CanonicalName::parse(FILE).unwrap();
+        let view = world.registry.at(now_ms);
+        let held = held_by(&world.topology, &world.holdings, &world.purges, view, &name);
+        let one = |holder: &crate::wire::Holder| {
+            format!("{} {}{}", holder.region, holder.cache, if holder.linked { "" } else { " not linked" })
+        };
+        held.caches.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(told(&world, 0), "");
+    for cache in ["cache6-1", "cache5-1", "cache4-2"] {
+        world.hold(cache, 1);
+    }
+    assert_eq!(told(&world, 0), "4 cache4-2, 5 cache5-1, 6 cache6-1 not linked", "weight 0 drains");
+    world.alive(&["cache5-1"], 10_000);
+    assert_eq!(told(&world, 10_000), "4 cache4-2 not linked, 5 cache5-1, 6 cache6-1 not linked");
+    let sequence = testing::purge(&world.purges, FILE, None);
+    world.purges.acknowledge("cache4-2", sequence, 0);
+    assert_eq!(told(&world, 10_000), "4 cache4-2 not linked");
+}
+
+#[test]
+fn links_of_a_signed_class_are_signed_and_others_are_not() {
+    let mut world = World::new();
+    let text = testing::TOPOLOGY.replace("spread = \"all\"", "signed = true");
+    let signing = "[signing]\nkey = \"b\"\naccepted = [\"a\"]\n[content_servers]";
+    world.topology = Topology::parse(&text.replace("[content_servers]", signing)).unwrap();
+    let ask = |world: &World, file: &str| {
+        let visitor = world.visitor(6, Scheme::Https);
+        let link = link(world.knowledge(0), &visitor, file, true, &mut |_| 0);
+        link.error.or(link.url).unwrap()
+    };
+    assert_eq!(ask(&world, "c1/a.jpg"), "https://sun6-1-1.example.org/c1/a.jpg");
+    let none = "links to files of the class logos are signed, and this server has no key for it (signing_keys)";
+    assert_eq!(ask(&world, "c1/a.svg"), none);
+    world.keys = Keys::parse(&format!("[keys]\na = \"{}\"", "a".repeat(64))).unwrap();
+    let url = ask(&world, "c1/a.svg");
+    assert!(url.starts_with("https://sun6-1-1.example.org/c1/a.svg?e=1893456900&k=a&s="), "{url}");
+    let explained = link(world.knowledge(0), &world.visitor(6, Scheme::Https), "c1/a.svg", true, &mut |_| 0);
+    let signed = explained.explain.unwrap().signed.unwrap();
+    assert_eq!((signed.key.as_str(), signed.expires_s, signed.covers.as_str()), ("a", 1_893_456_900, "file"));
+}
+
 #[track_caller]
 fn check(world: &World, now_ms: u64, expected: &str) {
     let visitor = world.visitor(4, Scheme::Https);
@@ -171,6 +303,7 @@ struct World {
     holdings: Holdings,
     registry: Registry,
     purges: Ledger,
+    keys: Keys,
 }
 
 impl World {
@@ -181,12 +314,21 @@ impl World {
             holdings: Holdings::new(Bounds { files_max: 100, log_max: 100 }),
             registry: Registry::new(rule, 0),
             purges: testing::ledger(),
+            keys: Keys::default(),
         }
     }
 
     fn knowledge(&self, now_ms: u64) -> Knowledge<'_> {
         let view = self.registry.at(now_ms);
-        Knowledge { topology: &self.topology, holdings: &self.holdings, view, purges: &self.purges }
+        let signer = self.topology.signing.as_ref().and_then(|signing| self.keys.signer(signing));
+        Knowledge {
+            topology: &self.topology,
+            holdings: &self.holdings,
+            view,
+            purges: &self.purges,
+            signer,
+            now_s: 1_893_452_401,
+        }
     }
 
     fn visitor(&self, region: u16, scheme: Scheme) -> Visitor<'_> {
@@ -203,7 +345,11 @@ impl World {
     }
 
     fn hold(&mut self, cache: &str, generation: u64) {
-        let added = vec![Held { file: FILE.to_owned(), size: 1 }];
+        self.hold_file(cache, FILE, generation);
+    }
+
+    fn hold_file(&mut self, cache: &str, file: &str, generation: u64) {
+        let added = vec![Held { file: file.to_owned(), size: 1 }];
         let report = HoldingsReport { generation, since: None, added, removed: Vec::new() };
         self.holdings.report(cache, Checked::new(&report).unwrap());
     }

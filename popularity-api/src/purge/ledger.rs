@@ -63,6 +63,35 @@ impl Ledger {
         Ok((purge, new))
     }
 
+    /// Takes over what the other API's log says, at a replica; see [`Log::follow`].
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says.
+    pub fn follow(&self, told: &PurgeLog) -> std::io::Result<()> {
+        let new = self.log.follow(told)?;
+        if told.floor.is_some() {
+            self.rules.write().unwrap_or_else(PoisonError::into_inner).clear();
+            self.log.for_each(|purge| self.take(purge));
+        } else {
+            new.iter().for_each(|purge| self.take(purge));
+        }
+        self.latest.send_replace(self.log.latest());
+        Ok(())
+    }
+
+    /// What a replica goes by; see [`Log::position`].
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.log.position()
+    }
+
+    /// The purges that a server goes by, if it has said.
+    #[must_use]
+    pub fn applied(&self, server: &str) -> Option<u64> {
+        self.followers().get(server).map(|heard| heard.applied)
+    }
+
     /// What a follower gets; see [`Log::after`].
     ///
     /// # Errors

@@ -23,6 +23,8 @@
 //! ([`RULES_MAX`]), so a follower that is further behind would drop what it holds from before anyway. Told to do so is also who
 //! followed a log that was lost, and who comes without a position while entries have been dropped.
 
+mod following;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::Path;

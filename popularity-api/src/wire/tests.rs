@@ -14,7 +14,7 @@ fn reports_of_downloads_are_written_like_this() {
         &DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 7, sequence: 1, downloads: vec![download] },
         r#"{"source":"sun4-1-1","boot":7,"sequence":1,"downloads":[{"region":4,"file":"c1/a.jpg","size":2048,"downloads":1.5,"bytes":3072}]}"#,
     );
-    check(&DownloadsAck { counted: true, refused: 2 }, r#"{"counted":true,"refused":2}"#);
+    check(&DownloadsAck { counted: true, refused: 2, sample: 0.25 }, r#"{"counted":true,"refused":2,"sample":0.25}"#);
 }
 
 #[test]
@@ -39,6 +39,20 @@ fn hot_files_are_written_like_this() {
         &Hot { region: RegionId(4), files: vec![hot] },
         r#"{"region":4,"files":[{"file":"c1/a.jpg","requests_per_second":120.5,"bits_per_second":2000000.0,"spread":2,"suns":["sun4-1-2","sun4-1-1"]}]}"#,
     );
+}
+
+#[test]
+fn fetches_are_written_like_this() {
+    check(
+        &FetchNote { file: "c1/a.jpg".to_owned(), size: 2048, state: FetchState::Begins },
+        r#"{"file":"c1/a.jpg","size":2048,"state":"begins"}"#,
+    );
+    check(
+        &FetchNote { file: "c1/a.jpg".to_owned(), size: 2048, state: FetchState::Failed },
+        r#"{"file":"c1/a.jpg","size":2048,"state":"failed"}"#,
+    );
+    check(&FetchAnswer { fetching: Some("cache4-1".to_owned()) }, r#"{"fetching":"cache4-1"}"#);
+    check(&FetchAnswer { fetching: None }, r#"{"fetching":null}"#);
 }
 
 #[test]
@@ -132,6 +146,7 @@ fn links_are_written_like_this() {
         holders: vec!["cache4-1".to_owned()],
         spread: 1,
         reason: "owner".to_owned(),
+        signed: Some(SignedBy { key: "b".to_owned(), expires_s: 1_893_456_000, covers: "file".to_owned() }),
     };
     let link = Link {
         file: "c1/a.jpg".to_owned(),
@@ -143,7 +158,16 @@ fn links_are_written_like_this() {
     let none = Link { file: "x".to_owned(), url: None, server: None, error: Some("no file".to_owned()), explain: None };
     check(
         &Links { regions: vec![RegionId(4), RegionId(5)], links: vec![link, none] },
-        r#"{"regions":[4,5],"links":[{"file":"c1/a.jpg","url":"https://sun4-1-1.example.org/c1/a.jpg","server":"sun4-1-1","explain":{"evidence":"default","region":4,"suns":["sun4-1-1"],"holders":["cache4-1"],"spread":1,"reason":"owner"}},{"file":"x","url":null,"server":null,"error":"no file"}]}"#,
+        r#"{"regions":[4,5],"links":[{"file":"c1/a.jpg","url":"https://sun4-1-1.example.org/c1/a.jpg","server":"sun4-1-1","explain":{"evidence":"default","region":4,"suns":["sun4-1-1"],"holders":["cache4-1"],"spread":1,"reason":"owner","signed":{"key":"b","expires_s":1893456000,"covers":"file"}}},{"file":"x","url":null,"server":null,"error":"no file"}]}"#,
+    );
+}
+
+#[test]
+fn holders_are_written_like_this() {
+    let holder = Holder { region: RegionId(4), cache: "cache4-1".to_owned(), linked: true };
+    check(
+        &HeldBy { file: "c1/a.jpg".to_owned(), caches: vec![holder] },
+        r#"{"file":"c1/a.jpg","caches":[{"region":4,"cache":"cache4-1","linked":true}]}"#,
     );
 }
 
@@ -203,6 +227,7 @@ fn unknown_fields_are_refused_in_questions_and_passed_over_in_answers() {
 fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, expected: &str) {
     assert_eq!(serde_json::to_string(value).unwrap(), expected);
     assert_eq!(&serde_json::from_str::<T>(expected).unwrap(), value);
+    crate::openapi::tests::check_body::<T>(expected);
 }
 
 #[track_caller]

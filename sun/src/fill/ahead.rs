@@ -115,16 +115,18 @@ pub fn follow(edge: &Arc<Edge>, client: IpAddr, request: &Lookup, meta: &Arc<Met
     let Ahead { fetch, used } = edge.sequences.note(who, part, size, edge.now_ms());
     edge.metrics.read_ahead_used.inc_by(used);
     let mut position = fetch.start;
-    while position < fetch.end && spare(edge, request.name.content_server()) {
+    while position < fetch.end && spare(edge, request) {
         position = begin(edge, request, meta, position, fetch.end);
     }
 }
 
 /// Whether there is room for what nobody has asked for yet.
-fn spare(edge: &Edge, content_server: u32) -> bool {
+fn spare(edge: &Edge, request: &Lookup) -> bool {
+    let content_server = request.name.content_server();
+    let share = edge.share(request.site.as_deref(), &request.name);
     edge.trusts(content_server)
         && edge.in_flight.has_room(2 * WINDOW_BYTES_MAX)
-        && edge.slots.try_enter(content_server).is_some()
+        && edge.slots.try_enter(content_server, &share).is_some()
 }
 
 /// Has the first gap from `position` on fetched, unless it is there or on its way. Returns where to go on.

@@ -86,11 +86,12 @@ impl Asker<'_> {
     /// Leave to ask, from the source's breaker and its queue.
     async fn question(&self, source: Source, why: &mut NoneAnswered) -> Option<Question> {
         let edge = self.edge;
+        let share = self.edge.share(self.errand.site.as_deref(), &self.errand.name);
         let slot = match &source {
             // Nobody queues for a content server that does not answer.
-            Source::ContentServer { number, .. } if !edge.trusts(*number) => edge.slots.try_enter(*number),
+            Source::ContentServer { number, .. } if !edge.trusts(*number) => edge.slots.try_enter(*number, &share),
             Source::ContentServer { number, .. } => {
-                let slot = edge.slots.enter(*number, &edge.in_flight, || edge.now_ms()).await;
+                let slot = edge.slots.enter(*number, &share, &edge.in_flight, || edge.now_ms()).await;
                 why.busy |= slot.is_none();
                 slot
             }
@@ -155,8 +156,9 @@ impl Asker<'_> {
         if source.server().is_some() && source == slow || !edge.trusts(self.errand.name.content_server()) {
             return None;
         }
+        let share = edge.share(self.errand.site.as_deref(), &self.errand.name);
         let slot = match source {
-            Source::ContentServer { number, .. } => Some(edge.slots.try_enter(*number)?),
+            Source::ContentServer { number, .. } => Some(edge.slots.try_enter(*number, &share)?),
             Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => None,
         };
         if !edge.hedging.take() {

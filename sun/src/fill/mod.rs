@@ -36,9 +36,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use geo::ContentId;
 use http::StatusCode;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use crate::caching::vary::Varying;
+use crate::fill::in_flight::Reserved;
 use crate::fill::plan::Plan;
 use crate::fill::window::{Found, Window};
 use crate::meta::Meta;
@@ -77,7 +78,7 @@ struct State {
     /// 1xx responses that came before the answer.
     interim: Vec<Interim>,
     /// What the window may hold; see [`in_flight`].
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Reserved>,
     /// Since when the writer has waited for readers, or has been done, milliseconds.
     waits_since: Option<u64>,
     /// A reader got further since anybody looked.
@@ -341,7 +342,7 @@ impl Fill {
     }
 
     /// Keeps what is reserved for the window, as long as there is a window.
-    fn hold(&self, permit: OwnedSemaphorePermit) {
+    fn hold(&self, permit: Reserved) {
         self.lock().permit = Some(permit);
     }
 

@@ -444,7 +444,8 @@ impl Writer<'_> {
     async fn reserve(&self, range: Range<u64>) -> Result<(), FillError> {
         let bytes = (range.end - range.start).min(WINDOW_BYTES_MAX);
         let patience = Duration::from_millis(self.edge.config.upstream.first_byte_ms);
-        self.edge.in_flight.reserve(self.fill, bytes, patience, || self.edge.now_ms()).await
+        let share = self.edge.share(self.errand.site.as_deref(), &self.errand.name);
+        self.edge.in_flight.reserve(self.fill, bytes, &share, patience, || self.edge.now_ms()).await
     }
 
     fn broken(&self, why: String) -> FillError {

@@ -256,7 +256,7 @@ async fn tables_are_built_asked_and_compared_without_a_server() {
     let _geo: Daemon = world.start(GEO).await;
     let (server, secret) = (format!("http://{}", world.geo()), token_file(world.folder(), "operator"));
     let moves = run("geo", &["diff", text(&after), &server, "--token-file", text(&secret)]);
-    check_done(&moves, 0, &["IPv4: 0 of 2 /24 move (0.00%)"]);
+    check_done(&moves, 0, &["IPv4: 0 of 2 /24 move (0%)"]);
     tests::files::write(&before, "no table");
     check_done(&run("geo", &["diff", text(&before), text(&after)]), 1, &[text(&before)]);
 }
@@ -270,7 +270,7 @@ async fn what_a_router_hears_is_where_clients_go_and_stays_over_a_restart() {
     let router = Speaker { address: world.address(11), asn: 64_521 };
     let bmp = SocketAddr::from((world.geo().ip(), BMP_PORT));
     let evidence = format!(
-        "publish.save_s = 1\ndamping.stable_s = 0\n[bmp]\nlisten = \"{bmp}\"\nquiet_s = 1\ngate_s = 600\n\
+        "publish.save_s = 1\ndamping.stable_s = 0\n[bmp]\nlisten = \"{bmp}\"\nquiet_s = 1\n\
          [[router]]\nname = \"r2\"\naddress = \"{}\"\nregion = 2\nclass = \"transit\"\n\
          [[router.peer]]\nas = 64511\nclass = \"private\"\n",
         router.address

@@ -13,10 +13,15 @@
 //! - [`tls`]: which certificate, and a new one.
 //! - [`region`]: several suns and caches: owners, stand-ins, no ring.
 //! - [`carrying`]: downloads become ratings, ratings fill caches, caches get the links.
+//! - [`feeding`]: in how many caches a file is, and where they have it from.
+//! - [`ingest`]: downloads while the API is away, and floods of names.
 //! - [`hot`]: a file that one sun is not enough for; a file whose owner changed.
+//! - [`signed`]: links that are good for a while.
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
 //! - [`purge`]: what was purged is served by nobody any more.
 //! - [`geo_serve`]: one server says which region serves whom; the others follow its table.
+//! - [`openapi`]: the popularity API called by its own description.
+//! - [`history`]: downloads in ClickHouse, and while it is away.
 //! - [`restarts`]: kill -9 and drain.
 //! - [`geo_bmp`]: real routers, and what they tell.
 //! - [`upgrade`]: a new process takes over, and no client notices.
@@ -33,18 +38,23 @@ mod carrying;
 mod conformance;
 mod crowds;
 mod demo;
+mod feeding;
 mod fills;
 mod geo_bmp;
 mod geo_oracle;
 mod geo_serve;
+mod history;
 mod hostile;
 mod hot;
+mod ingest;
+mod openapi;
 mod parts;
 mod purge;
 mod region;
 mod restarts;
 mod serving;
 mod shipped;
+mod signed;
 mod store;
 mod tls;
 mod tools;

@@ -65,6 +65,12 @@ impl Standing {
         self.load = result.err();
     }
 
+    /// Takes a load that is in use, but for what is refused of it: that is not tried again until it changes.
+    pub(super) fn taken(&mut self, but: Option<String>) {
+        self.loaded(Ok(()));
+        self.load = but;
+    }
+
     /// Whether something that was changed is not in use.
     pub(super) fn is_refused(&self) -> bool {
         self.refusals().next().is_some()
@@ -78,7 +84,8 @@ impl Standing {
         new.then(|| self.said.join("; "))
     }
 
-    fn refusals(&self) -> impl Iterator<Item = &str> {
+    /// What is refused, and why.
+    pub(super) fn refusals(&self) -> impl Iterator<Item = &str> {
         self.config.iter().chain(&self.unreadable).chain(&self.load).map(String::as_str)
     }
 }
@@ -98,6 +105,7 @@ mod tests {
         check("changed ok -", "load, idle");
         check("changed bad - -", "load, idle load, idle load");
         check("changed bad changed ok -", "load, load load, idle");
+        check("changed partly - changed ok -", "load, idle part, load part, idle");
         // Seen while something else cannot be read.
         check("changed+unreadable - ok -", "idle unreadable, load, idle");
         check("changed+unreadable unreadable changed ok", "idle unreadable, idle unreadable, load");
@@ -153,6 +161,7 @@ mod tests {
         for event in events.split(' ') {
             match event {
                 "ok" => standing.loaded(Ok(())),
+                "partly" => standing.taken(Some("part".to_owned())),
                 "bad" => standing.loaded(Err("load".to_owned())),
                 look => {
                     let saw = |what: &str| look.split('+').any(|seen| seen == what);

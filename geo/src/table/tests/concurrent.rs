@@ -61,8 +61,10 @@ fn read(table: &Table, clients: &[IpAddr], states: &[Vec<Answer>], begun: &Atomi
         for (index, client) in clients.iter().enumerate() {
             last = done.load(SeqCst);
             let found = table.lookup(*client);
-            let answer =
-                (found.and_then(|found| table.prefix(found)).map(|prefix| prefix.prefix_len()), found.is_some());
+            let answer = (
+                found.and_then(|found| table.prefix(*client, found)).map(|prefix| prefix.prefix_len()),
+                found.is_some(),
+            );
             let upto = begun.load(SeqCst);
             let possible = &states[last..=upto];
             let told = |state: &Vec<Answer>| (state[index].0.first().copied(), state[index].1);
@@ -70,13 +72,13 @@ fn read(table: &Table, clients: &[IpAddr], states: &[Vec<Answer>], begun: &Atomi
             // Of the chain, each step is of some state in between, so it only gets shorter.
             let mut chain = found;
             let mut length = 129;
-            while let Some(prefix) = chain.and_then(|found| table.prefix(found)) {
+            while let Some(prefix) = chain.and_then(|found| table.prefix(*client, found)) {
                 assert!(prefix.contains(client) && prefix.prefix_len() < length, "{client}: {prefix}");
                 length = prefix.prefix_len();
                 let upto = begun.load(SeqCst);
                 let known = states[last..=upto].iter().any(|state| state[index].0.contains(&length));
                 assert!(known, "{client}: {prefix} is of no state in {last}..={upto}");
-                chain = chain.and_then(|found| table.covering(found));
+                chain = chain.and_then(|found| table.covering(*client, found));
             }
         }
         if last + 1 == states.len() {

@@ -1,29 +1,30 @@
 //! A trie from ranges in order, in one pass.
 
 use std::sync::atomic::AtomicU32;
-use std::sync::atomic::Ordering::Relaxed;
 
-use super::huge::Slots;
 use super::node::{HEADER_WORDS, Runs, header};
-use super::{Arena, NODE, NODE_WORDS_MAX, PAGE_BITS, PAGES, Page, SEGMENT_BITS, SEGMENTS, Trie};
+use super::{Arena, NODE, NODE_WORDS_MAX, Root, SEGMENT_BITS, SEGMENTS, Shape, Slots, Trie, starts};
 
 /// Takes the ranges of all keys, in order.
 pub(in super::super) struct Builder {
-    root_bits: u32,
-    pages: [Page; PAGES],
+    shape: Shape,
+    slots: Option<Slots>,
+    starts: starts::Builder,
     nodes: Vec<u32>,
     /// The range that is not placed yet: its first key and number.
     pending: (u128, u32),
-    /// The ranges so far of a slot that is cut in several: clipped to the slot.
+    /// The ranges so far of a unit that is cut in several: clipped to the unit.
     open: Vec<(u128, u32)>,
     /// Some node found no room.
     cut: bool,
 }
 
 impl Builder {
-    /// Nothing, up to the first [`push`](Self::push). `root_bits`: 8..=24.
-    pub(in super::super) fn new(root_bits: u32) -> Self {
-        Self { root_bits, pages: Default::default(), nodes: Vec::new(), pending: (0, 0), open: Vec::new(), cut: false }
+    /// Nothing, up to the first [`push`](Self::push).
+    pub(in super::super) fn new(shape: Shape) -> Self {
+        let slots = (shape == Shape::Slots).then(Slots::new);
+        let starts = starts::Builder::default();
+        Self { shape, slots, starts, nodes: Vec::new(), pending: (0, 0), open: Vec::new(), cut: false }
     }
 
     /// Keys from `first` on have this number, up to the next push. Keys must not fall; the last of several for one key counts.
@@ -49,48 +50,47 @@ impl Builder {
         let (begun, current) = self.pending;
         self.place(begun, u128::MAX, current);
         let nodes = Arena::new(atomic(self.nodes), SEGMENT_BITS, SEGMENTS);
-        Trie { pages: Box::new(self.pages), root_bits: self.root_bits, nodes, cut: self.cut }
+        let root = self.slots.map_or_else(|| Root::Starts(self.starts.finish()), Root::Slots);
+        Trie { root, nodes, cut: self.cut }
     }
 
     fn place(&mut self, mut first: u128, last: u128, number: u32) {
-        let below = 128 - self.root_bits;
+        let in_unit = u128::MAX >> self.shape.bits();
         if !self.open.is_empty() {
             if self.open.last().is_none_or(|(_, before)| *before != number) {
                 self.open.push((first, number));
             }
-            let end = first | (u128::MAX >> self.root_bits);
+            let end = first | in_unit;
             if last < end {
                 return;
             }
             let runs = std::mem::take(&mut self.open);
-            let value = self.node(&runs, self.root_bits);
+            let value = self.node(&runs, self.shape.bits());
             self.open = runs;
             self.open.clear();
-            self.fill((first >> below) as usize, 1, value);
+            self.fill(first, end, value);
             if last == end {
                 return;
             }
             first = end + 1;
         }
-        let slot = (first >> below) as usize;
-        let end = if last == u128::MAX { 1 << self.root_bits } else { ((last + 1) >> below) as usize };
-        self.fill(slot, end - slot, number);
-        if last | (u128::MAX >> self.root_bits) != last {
-            self.open.push(((end as u128) << below, number));
-        }
-    }
-
-    fn fill(&mut self, mut slot: usize, mut count: usize, value: u32) {
-        if value == 0 {
+        if last | in_unit == last {
+            self.fill(first, last, number);
             return;
         }
-        let slots = 1 << (self.root_bits - PAGE_BITS);
-        while count > 0 {
-            let Some(page) = self.pages.get(slot / slots) else { return };
-            let here = count.min(slots - slot % slots);
-            let filled = page.get_or_init(|| Slots::zeros(slots)).get(slot % slots..slot % slots + here);
-            filled.into_iter().flatten().for_each(|slot| slot.store(value, Relaxed));
-            (slot, count) = (slot + here, count - here);
+        let begun = last & !in_unit;
+        if begun > first {
+            self.fill(first, begun - 1, number);
+        }
+        self.open.push((begun, number));
+    }
+
+    /// The value of the units of these keys.
+    #[inline]
+    fn fill(&mut self, first: u128, last: u128, value: u32) {
+        match &self.slots {
+            Some(slots) => slots.fill((first >> 104) as usize, (last >> 104) as usize, value),
+            None => self.starts.push((last >> 64) as u64, value),
         }
     }
 

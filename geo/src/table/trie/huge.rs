@@ -1,7 +1,7 @@
 //! Memory for slots: in huge pages, where the kernel gives them.
 //!
-//! A lookup reads one word anywhere in 56 MiB. In pages of 4 KiB the translation of its address is rarely in the TLB and costs
-//! more than the word; 28 pages of 2 MiB stay there. Debian's kernel gives huge pages to those who ask (`madvise`), but not for what
+//! A lookup reads one word anywhere in 64 MiB. In pages of 4 KiB the translation of its address is rarely in the TLB; 32 pages of 2 MiB
+//! stay there, and a build has 32 faults in the place of 16,384. Debian's kernel gives huge pages to those who ask (`madvise`), but not for what
 //! an allocator hands out a second time, hence a mapping of its own. A kernel that refuses gives small pages: slower, nothing else.
 //!
 //! The one place of `unsafe` in this crate. What it pays: `tests/bench/geo`, IPv4, see [`crate::table`].
@@ -21,7 +21,10 @@ impl Slots {
     /// So many, at least one. Without memory the process ends, as it does when a `Vec` finds none.
     pub(super) fn zeros(count: usize) -> Self {
         let bytes = count.max(1) * size_of::<AtomicU32>();
-        let Ok(map) = MmapMut::map_anon(bytes) else { handle_alloc_error(Layout::new::<AtomicU32>()) };
+        let map = MmapMut::map_anon(bytes).unwrap_or_else(|error| {
+            tracing::error!(bytes, %error, "no memory for the table");
+            handle_alloc_error(Layout::array::<AtomicU32>(count.max(1)).unwrap_or(Layout::new::<AtomicU32>()))
+        });
         if bytes >= HUGE_PAGE
             && let Err(error) = map.advise(Advice::HugePage)
         {

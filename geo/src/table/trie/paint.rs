@@ -3,9 +3,8 @@
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::huge::Slots;
 use super::node::{Runs, header};
-use super::{NODE, NODE_WORDS_MAX, PAGE_BITS, SEGMENT_BITS, SEGMENTS, Trie};
+use super::{NODE, NODE_WORDS_MAX, Root, SEGMENT_BITS, SEGMENTS, Trie, starts};
 use crate::table::key::Key;
 
 /// Where a trie's next node goes, and what it no longer uses. The one writer's.
@@ -13,24 +12,45 @@ use crate::table::key::Key;
 pub(in super::super) struct Tail {
     next: usize,
     /// Words of nodes that were replaced.
-    pub(in super::super) garbage_words: usize,
+    garbage_words: usize,
+    /// None: slots need no room.
+    starts: Option<starts::Tail>,
+}
+
+impl Tail {
+    /// Words of nodes that were replaced.
+    pub(in super::super) fn garbage_words(&self) -> usize {
+        self.garbage_words + self.starts.as_ref().map_or(0, |starts| starts.garbage_nodes * starts::NODE_WORDS)
+    }
 }
 
 impl Trie {
     /// Of a trie that was just built.
     pub(in super::super) fn tail(&self) -> Tail {
-        Tail { next: self.nodes.first_len(), garbage_words: 0 }
+        let starts = match &self.root {
+            Root::Slots(_) => None,
+            Root::Starts(starts) => Some(starts.tail()),
+        };
+        Tail { next: self.nodes.first_len(), garbage_words: 0, starts }
     }
 
     /// Whether a change of any prefix finds room: for what it adds, and for all that is in use when it is built anew.
     pub(in super::super) fn has_room(&self, tail: &Tail) -> bool {
         let used = tail.next.saturating_sub(tail.garbage_words);
-        self.nodes.has_room(tail.next, CHANGE_WORDS_MAX) && used + CHANGE_WORDS_MAX <= NODE_WORDS_MAX
+        let root = match (&self.root, &tail.starts) {
+            (Root::Starts(starts), Some(tail)) => starts.has_room(tail),
+            _ => true,
+        };
+        root && self.nodes.has_room(tail.next, CHANGE_WORDS_MAX) && used + CHANGE_WORDS_MAX <= NODE_WORDS_MAX
     }
 
     /// Whether changes took half of the room that there is for them.
     pub(in super::super) fn is_half_full(&self, tail: &Tail) -> bool {
-        tail.next.saturating_sub(self.nodes.first_len()) > SEGMENTS << SEGMENT_BITS >> 1
+        let root = match (&self.root, &tail.starts) {
+            (Root::Starts(starts), Some(tail)) => starts.is_half_full(tail),
+            _ => false,
+        };
+        root || tail.next.saturating_sub(self.nodes.first_len()) > SEGMENTS << SEGMENT_BITS >> 1
     }
 
     /// Gives every number within the prefix the one that `map` makes of it; each key has, at any moment, its old or its new
@@ -38,43 +58,45 @@ impl Trie {
     ///
     /// `map` sees a number as often as it is found, but not for every key that has it.
     pub(in super::super) fn paint(&self, tail: &mut Tail, prefix: Key, map: &mut dyn FnMut(u32) -> u32) {
-        let below = 128 - self.root_bits;
-        let (first, last) = ((prefix.bits >> below) as usize, (prefix.last() >> below) as usize);
-        let (per_page, page_bits) = (1 << (self.root_bits - PAGE_BITS), self.root_bits - PAGE_BITS);
-        for page in first >> page_bits..=last >> page_bits {
-            let Some(slots) = self.pages.get(page) else { return };
-            let slots = slots.get_or_init(|| Slots::zeros(per_page));
-            let begin = first.saturating_sub(page * per_page);
-            let end = (last - page * per_page).min(per_page - 1);
-            let Some(slots) = slots.get(begin..=end) else { return };
-            if u32::from(prefix.len) > self.root_bits {
-                for slot in slots {
-                    let value = slot.load(Relaxed);
-                    let new = self.painted(tail, value, self.root_bits, prefix, map);
-                    slot.store(new, Release);
-                }
-            } else {
-                self.paint_slots(slots, map);
-            }
+        let depth = self.shape().bits();
+        if u32::from(prefix.len) <= depth {
+            self.paint_units(tail, prefix.bits, prefix.last(), &mut |value| self.mapped(value, map));
+            return;
         }
+        let value = match &self.root {
+            Root::Slots(slots) => slots.get((prefix.bits >> 104) as usize),
+            Root::Starts(starts) => starts.get((prefix.bits >> 64) as u64),
+        };
+        let new = self.painted(tail, value, depth, prefix, map);
+        if new != value {
+            self.paint_units(tail, prefix.bits, prefix.bits, &mut |_| new);
+        }
+    }
+
+    fn paint_units(&self, tail: &mut Tail, first: u128, last: u128, map: &mut dyn FnMut(u32) -> u32) {
+        match (&self.root, &mut tail.starts) {
+            (Root::Slots(slots), _) => slots.paint((first >> 104) as usize, (last >> 104) as usize, map),
+            (Root::Starts(starts), Some(tail)) => starts.paint(tail, (first >> 64) as u64, (last >> 64) as u64, map),
+            (Root::Starts(_), None) => {}
+        }
+    }
+
+    /// What takes the place of a value that the prefix has all keys of: numbers below a node change in their places.
+    fn mapped(&self, value: u32, map: &mut dyn FnMut(u32) -> u32) -> u32 {
+        if value & NODE == 0 {
+            return map(value);
+        }
+        if let Some(node) = self.node(value) {
+            self.paint_slots(node.slots(), map);
+        }
+        value
     }
 
     /// Every number in and below these values.
     fn paint_slots(&self, slots: &[AtomicU32], map: &mut dyn FnMut(u32) -> u32) {
-        let mut memory = None;
         for slot in slots {
             let value = slot.load(Relaxed);
-            if value & NODE != 0 {
-                if let Some(node) = self.node(value) {
-                    self.paint_slots(node.slots(), map);
-                }
-                continue;
-            }
-            let new = match memory {
-                Some((before, after)) if before == value => after,
-                _ => map(value),
-            };
-            memory = Some((value, new));
+            let new = self.mapped(value, map);
             if new != value {
                 slot.store(new, Release);
             }
@@ -91,15 +113,7 @@ impl Trie {
             if new == old { value } else { self.respanned(tail, value, (byte, byte), &mut |_| new) }
         } else {
             let last = byte | (u8::MAX as u16 >> (8 - (depth + 8 - len))) as u8;
-            self.respanned(tail, value, (byte, last), &mut |value| {
-                if value & NODE == 0 {
-                    return map(value);
-                }
-                if let Some(node) = self.node(value) {
-                    self.paint_slots(node.slots(), map);
-                }
-                value
-            })
+            self.respanned(tail, value, (byte, last), &mut |value| self.mapped(value, map))
         }
     }
 

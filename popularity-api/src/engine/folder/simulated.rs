@@ -20,6 +20,17 @@ struct State {
     bytes_max: Option<usize>,
     sync_fails: bool,
     truncate_fails: bool,
+    read_fails: bool,
+    rename_fails: Option<Renamed>,
+}
+
+/// Where a file is after a rename that failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Renamed {
+    /// Under its old name.
+    Not,
+    /// Under its new name: only making that durable failed.
+    Already,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -50,6 +61,16 @@ impl Simulated {
     pub(crate) fn fail(&self, sync: bool, truncate: bool) {
         let mut state = self.state.lock().unwrap();
         (state.sync_fails, state.truncate_fails) = (sync, truncate);
+    }
+
+    /// From now on no file can be read, as if there were no descriptors left.
+    pub(crate) fn fail_reads(&self, fail: bool) {
+        self.state.lock().unwrap().read_fails = fail;
+    }
+
+    /// From now on renames fail like this.
+    pub(crate) fn fail_renames(&self, how: Option<Renamed>) {
+        self.state.lock().unwrap().rename_fails = how;
     }
 
     /// Changes a file behind everybody's back.
@@ -89,7 +110,21 @@ impl Folder for Simulated {
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let state = self.state.lock().unwrap();
+        if state.read_fails {
+            return Err(io::Error::other("too many open files"));
+        }
         Ok(state.files.get(name).ok_or(io::ErrorKind::NotFound)?.bytes.clone())
+    }
+
+    fn read_at(&self, name: &str, from: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
+        let bytes = self.read(name)?;
+        let from = usize::try_from(from).unwrap().min(bytes.len());
+        Ok(bytes[from..].iter().copied().take(bytes_max).collect())
+    }
+
+    fn size(&self, name: &str) -> io::Result<u64> {
+        let state = self.state.lock().unwrap();
+        Ok(state.files.get(name).ok_or(io::ErrorKind::NotFound)?.bytes.len() as u64)
     }
 
     fn create(&self, name: &str) -> io::Result<()> {
@@ -142,9 +177,13 @@ impl Folder for Simulated {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
+        let ill = || Err(io::Error::other("the disk is ill"));
+        if let Some(Renamed::Not) = state.rename_fails {
+            return ill();
+        }
         let content = state.files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.files.insert(to.to_owned(), content);
-        Ok(())
+        if state.rename_fails.is_some() { ill() } else { Ok(()) }
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

@@ -117,7 +117,7 @@ fn what_comes_while_a_snapshot_is_written_is_counted_once() {
         let mut bytes = Vec::new();
         snapshot::write_to(&mut bytes, &header, offset, |shard| sections[shard].clone()).unwrap();
         disk.replace(&snapshot::name(offset), &bytes).unwrap();
-        journal.end_snapshot(offset).unwrap();
+        journal.end_snapshot(offset, &Needs::default()).unwrap();
         (0..3).for_each(|_| count(&mut journal, &mut table));
         let (_, found, recovered) = open(&Arc::new(disk.crash(0)));
         assert_eq!(recovered.snapshot, Some(offset));
@@ -235,7 +235,7 @@ fn take_snapshot(journal: &mut Journal, table: &Table) {
     let offset = journal.begin_snapshot();
     let bytes = snapshot::write(table, offset, 0);
     journal.folder.replace(&snapshot::name(offset), &bytes).unwrap();
-    journal.end_snapshot(offset).unwrap();
+    journal.end_snapshot(offset, &Needs::default()).unwrap();
 }
 
 fn commit(journal: &mut Journal, table: &mut Table, sequence: u64) -> io::Result<()> {

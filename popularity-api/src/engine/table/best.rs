@@ -11,8 +11,9 @@ use std::collections::BinaryHeap;
 use geo::RegionId;
 
 use super::{HeldFile, Ranked, Table};
+use crate::engine::decay::Rating;
 use crate::engine::files::{FileIndex, RatedFile};
-use crate::engine::packed::Packed;
+use crate::engine::packed::{Floor, Packed};
 use crate::engine::pairs::{Pair, Pairs, Peak};
 
 impl Table {
@@ -30,7 +31,9 @@ impl Table {
         if exponent == 0.0 {
             self.best_rated(place, limit, accept)
         } else {
-            self.best_worth(place, 0, exponent, limit, accept, &mut Vec::new())
+            let mut accept = accept;
+            let search = Search { place, bit: 0, exponent, limit, floor: Floor::NONE };
+            self.best_worth(search, |file, _| accept(file), &mut Vec::new())
         }
     }
 
@@ -43,31 +46,31 @@ impl Table {
         best.sorted()
     }
 
-    /// As [`Table::best`], among pairs without this bit; those with it are added to `held`.
+    /// As [`Table::best`], among pairs above the floor and without the bit, `accept` being told the rating too; pairs
+    /// with the bit are added to `held`.
     pub(super) fn best_worth(
         &self,
-        place: u16,
-        bit: u16,
-        exponent: f64,
-        limit: usize,
-        mut accept: impl FnMut(&RatedFile<'_>) -> bool,
+        search: Search,
+        mut accept: impl FnMut(&RatedFile<'_>, Rating) -> bool,
         held: &mut Vec<HeldFile>,
     ) -> Vec<Ranked<'_>> {
+        let limit = search.limit;
         let mut best = Vec::new();
         let mut list = ShortList::default();
         let (mut length, mut asked) = (limit.saturating_mul(2).saturating_add(LIST_MIN), 0);
         loop {
             list = ShortList { length, by_number: list.by_number, ..ShortList::default() };
             let mut ignored = Vec::new();
-            self.walk(place, bit, exponent, &mut list, if asked == 0 { held } else { &mut ignored });
+            self.walk(search, &mut list, if asked == 0 { held } else { &mut ignored });
             list.sort(self);
             for listed in list.listed.iter().skip(asked) {
                 if best.len() >= limit {
                     break;
                 }
                 let file = self.shards[usize::from(listed.shard)].files.file(listed.file);
-                if accept(&file) {
-                    best.push(Ranked { file, rating: self.now.unpack(listed.rating), score: listed.worth });
+                let rating = self.now.unpack(listed.rating);
+                if accept(&file, rating) {
+                    best.push(Ranked { file, rating, score: listed.worth });
                 }
             }
             if best.len() >= limit || !list.cut {
@@ -79,13 +82,14 @@ impl Table {
     }
 
     /// All pairs of a region.
-    fn walk(&self, place: u16, bit: u16, exponent: f64, list: &mut ShortList, held: &mut Vec<HeldFile>) {
+    fn walk(&self, search: Search, list: &mut ShortList, held: &mut Vec<HeldFile>) {
+        let Search { place, bit, exponent, floor, .. } = search;
         for (shard, part) in (0..=u8::MAX).zip(&self.shards) {
             for pair in part.regions.get(usize::from(place)).into_iter().flat_map(Pairs::iter) {
                 let worth = worth(pair, self.scorer.score(pair.rating), exponent);
                 if pair.held & bit != 0 {
                     held.push(HeldFile { score: worth, shard, file: pair.file });
-                } else if worth >= list.least {
+                } else if worth >= list.least && self.now.is_above(pair.rating, floor) {
                     list.add(Listed { worth, rating: pair.rating, file: pair.file, shard });
                 }
             }
@@ -100,6 +104,19 @@ impl Table {
             (0..).zip(peaks).map(move |(block, &peak)| (peak, at, block))
         })
     }
+}
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Search {
+    /// The region's.
+    pub(super) place: u16,
+    /// Of what is held; 0 for nobody's.
+    pub(super) bit: u16,
+    pub(super) exponent: f64,
+    pub(super) limit: usize,
+    /// What is below is passed over without a question.
+    pub(super) floor: Floor,
 }
 
 /// `log2(rating / size^exponent)`.

@@ -11,9 +11,12 @@
 
 use geo::RegionId;
 
+use super::best::Search;
 use super::count::{shard_of, tag};
 use super::{Ranked, Table};
+use crate::engine::decay::Rating;
 use crate::engine::files::{FileIndex, RatedFile};
+use crate::engine::packed::Floor;
 
 /// What a cache is to carry, and what that which it holds is worth.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,19 +74,35 @@ impl Table {
         self.regions[usize::from(place)].caches[bit.trailing_zeros() as usize].clear();
     }
 
-    /// As [`Table::best`], among what is not noted as held by this cache; and what is, with what it is worth.
+    /// As [`Table::best`], among what is not noted as held by this cache, `accept` being told the rating too; and what is
+    /// noted, with what it is worth.
     pub fn carried(
         &self,
         region: RegionId,
         cache: &str,
         exponent: f64,
         limit: usize,
-        accept: impl FnMut(&RatedFile<'_>) -> bool,
+        accept: impl FnMut(&RatedFile<'_>, Rating) -> bool,
+    ) -> Carried<'_> {
+        self.carried_above(region, cache, exponent, limit, 0.0, accept)
+    }
+
+    /// As [`Table::carried`], without a question about files of whose long half-life fewer downloads are left as of the
+    /// last group: of millions that nobody would accept neither are names read nor is an order found.
+    pub fn carried_above(
+        &self,
+        region: RegionId,
+        cache: &str,
+        exponent: f64,
+        limit: usize,
+        downloads_min: f64,
+        accept: impl FnMut(&RatedFile<'_>, Rating) -> bool,
     ) -> Carried<'_> {
         let mut held = Vec::new();
         let Some(&place) = self.places.get(&region) else { return Carried { best: Vec::new(), held } };
         let bit = self.cache_bit(place, cache).unwrap_or(0);
-        let best = self.best_worth(place, bit, exponent, limit, accept, &mut held);
+        let search = Search { place, bit, exponent, limit, floor: Floor::of(downloads_min) };
+        let best = self.best_worth(search, accept, &mut held);
         Carried { best, held }
     }
 
@@ -91,6 +110,12 @@ impl Table {
     #[must_use]
     pub fn name(&self, held: &HeldFile) -> &str {
         self.shards[usize::from(held.shard)].files.name(held.file)
+    }
+
+    /// Whether it is noted what this cache of the region holds; not of a seventeenth one.
+    #[must_use]
+    pub fn notes(&self, region: RegionId, cache: &str) -> bool {
+        self.places.get(&region).is_some_and(|&place| self.cache_bit(place, cache).is_some())
     }
 
     fn cache_bit(&self, place: u16, cache: &str) -> Option<u16> {
@@ -124,7 +149,7 @@ mod tests {
         check(&table, "cache4-1", 1, "c1/c", "c1/b");
         check(&table, "cache4-2", 9, "c1/b c1/a", "c1/c");
         check(&table, "cache4-9", 9, "c1/c c1/b c1/a", "");
-        assert_eq!(table.carried(RegionId(9), "cache4-1", 0.5, 9, |_| true).held, []);
+        assert_eq!(table.carried(RegionId(9), "cache4-1", 0.5, 9, |_, _| true).held, []);
         // Counting on leaves the bits.
         table.apply(&group(1, 2, &[(4, "c1/b", 9.0), (4, "c1/d", 1.0)]));
         check(&table, "cache4-1", 9, "c1/c c1/a c1/d", "c1/b");
@@ -140,10 +165,25 @@ mod tests {
             assert!(table.note_held(RegionId(4), &format!("cache4-{cache}"), "c1/a", true));
         }
         assert!(!table.note_held(RegionId(4), "cache4-16", "c1/a", true));
+        assert!(table.notes(RegionId(4), "cache4-15") && !table.notes(RegionId(4), "cache4-16"));
         check(&table, "cache4-16", 9, "c1/c c1/b c1/a", "");
         table.forget_held(RegionId(4), "cache4-3");
         assert!(table.note_held(RegionId(4), "cache4-16", "c1/b", true), "there is room again");
         check(&table, "cache4-16", 9, "c1/c c1/a", "c1/b");
+    }
+
+    #[test]
+    fn what_is_below_the_floor_is_not_asked_about_and_what_is_held_is_told_all_the_same() {
+        let mut table = rated();
+        table.note_held(RegionId(4), "cache4-1", "c1/a", true);
+        for (downloads_min, expected) in [(0.0, "c1/c c1/b"), (1.99, "c1/c c1/b"), (2.01, "c1/c"), (3.01, "")] {
+            let mut asked = Vec::new();
+            let carried = table.carried_above(RegionId(4), "cache4-1", 0.5, 9, downloads_min, |file, _| {
+                asked.push(file.name.to_owned());
+                true
+            });
+            assert_eq!((asked.join(" ").as_str(), carried.held.len()), (expected, 1), "{downloads_min}");
+        }
     }
 
     fn rated() -> Table {
@@ -154,7 +194,7 @@ mod tests {
 
     #[track_caller]
     fn check(table: &Table, cache: &str, limit: usize, best: &str, held: &str) {
-        let carried = table.carried(RegionId(4), cache, 0.5, limit, |_| true);
+        let carried = table.carried(RegionId(4), cache, 0.5, limit, |_, _| true);
         let found: Vec<&str> = carried.best.iter().map(|ranked| ranked.file.name).collect();
         assert_eq!(found.join(" "), best);
         let mut found: Vec<&str> = carried.held.iter().map(|held| table.name(held)).collect();

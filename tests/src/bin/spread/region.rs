@@ -173,8 +173,14 @@ impl Region {
         } else {
             let visitor = Visitor { regions: vec![region], evidence: String::new(), scheme: Scheme::Https };
             let view = self.replica.at(self.now_ms);
-            let knowledge =
-                Knowledge { topology: &self.topology, holdings: &self.holdings, view, purges: &self.purges };
+            let knowledge = Knowledge {
+                topology: &self.topology,
+                holdings: &self.holdings,
+                view,
+                purges: &self.purges,
+                signer: None,
+                now_s: 0,
+            };
             let link = links::link(knowledge, &visitor, file, false, &mut |below| draw(&mut random, below));
             self.numbers[&link.server.expect("a server")]
         };

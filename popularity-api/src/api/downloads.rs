@@ -1,0 +1,149 @@
+//! Downloads in, the best-rated files out.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use daemon::problem::Refusal;
+use geo::{CanonicalName, RegionId, Topology};
+
+use super::{Api, find, find_server, unasked, unix_ms};
+use crate::engine::CountError;
+use crate::engine::batch::{Batch, Entry};
+use crate::engine::table::Mark;
+use crate::pressure::Pressure;
+use crate::ratings::RankedFile;
+use crate::wanted;
+use crate::wire::{DOWNLOADS_PER_BATCH_MAX, Download, DownloadsAck, DownloadsBatch, Rated, Top};
+
+impl Api {
+    /// `POST /v1/downloads`: resolves when the batch is durable.
+    ///
+    /// # Errors
+    ///
+    /// 400 for a batch that is too long or of a source without a sound name; 404 for a source that the topology does not
+    /// have and that is no log of an operator's; 409 for a boot older than the source's latest; 429 and 503 when it cannot be made durable now.
+    pub async fn downloads(&self, report: DownloadsBatch) -> Result<DownloadsAck, Refusal> {
+        if report.downloads.len() > DOWNLOADS_PER_BATCH_MAX {
+            let count = report.downloads.len();
+            return Err(Refusal::bad(format!("downloads: {count} entries: at most {DOWNLOADS_PER_BATCH_MAX} a batch")));
+        }
+        if report.source.is_empty() || report.source.len() > SOURCE_BYTES_MAX {
+            return Err(Refusal::bad(format!("source: a name has 1..={SOURCE_BYTES_MAX} bytes")));
+        }
+        let topology = self.topology();
+        // What is remembered of a source is never forgotten: invented names would fill the RAM.
+        if !is_log(&report.source) {
+            find_server(&topology, "source", &report.source)?;
+        }
+        let now_ms = unix_ms();
+        report.downloads.iter().for_each(|one| self.purges.downloaded(one.region, &one.file, now_ms));
+        let sound = |one: &&Download| one.downloads > 0.0 && entry((*one).clone(), &topology).is_some();
+        let noted = self.history.as_ref().map(|_| report.downloads.iter().filter(sound).cloned().collect());
+        let source = report.source.clone();
+        let given = report.downloads.len();
+        let mut entries: Vec<Entry> = report.downloads.into_iter().filter_map(|one| entry(one, &topology)).collect();
+        let refused = given - entries.len();
+        // Nothing of a file arrived: no mistake, and nothing to count.
+        entries.retain(|entry| entry.downloads > 0.0);
+        let mark = Mark { boot: report.boot, sequence: report.sequence };
+        let counted = self.count(Batch { source: report.source, mark, entries }).await?;
+        if let Some((history, noted)) = self.history.as_ref().zip(noted).filter(|_| counted) {
+            history.note(&source, noted);
+        }
+        let sample = self.pressure(|pressure| pressure.sample());
+        self.metrics.sample.set(sample);
+        Ok(DownloadsAck { counted, refused, sample })
+    }
+
+    async fn count(&self, batch: Batch) -> Result<bool, Refusal> {
+        let mut waits = Waits::begin(self, batch.bytes());
+        let counted = self.ratings.count(batch).await;
+        waits.durable = counted.is_ok();
+        drop(waits);
+        counted.map_err(|error| {
+            let detail = error.to_string();
+            match error {
+                CountError::Busy => Refusal::busy_for(detail, self.pressure(|pressure| pressure.retry_after())),
+                CountError::Stale { .. } => Refusal::new(StatusCode::CONFLICT, detail),
+                CountError::Disk(_) | CountError::Away(_) | CountError::Closed => Refusal::unavailable(detail),
+            }
+        })
+    }
+
+    fn pressure<T>(&self, ask: impl FnOnce(&mut Pressure) -> T) -> T {
+        // Its steps set numbers one by one; what a panic leaves behind are still numbers.
+        ask(&mut self.pressure.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// `GET /v1/regions/{region}/top`.
+    ///
+    /// # Errors
+    ///
+    /// 404 for a region that the topology does not have, 503 when the ratings cannot be asked.
+    pub async fn top(&self, region: RegionId, limit: usize) -> Result<Top, Refusal> {
+        let region = find(&self.topology(), region)?.id;
+        let ranked = self.ratings.top(region, limit.min(wanted::CANDIDATES_MAX)).await.map_err(unasked)?;
+        let rated = |ranked: RankedFile| Rated {
+            file: ranked.name.into(),
+            size: ranked.size,
+            score: ranked.score,
+            rating_hour: ranked.rating.hour,
+            rating_days: ranked.rating.days,
+        };
+        Ok(Top { region, files: ranked.into_iter().map(rated).collect() })
+    }
+}
+
+/// A batch that waits for its commit, also when the caller goes away meanwhile.
+struct Waits<'a> {
+    api: &'a Api,
+    bytes: usize,
+    began_ms: u64,
+    durable: bool,
+}
+
+impl<'a> Waits<'a> {
+    fn begin(api: &'a Api, bytes: usize) -> Self {
+        let began_ms = api.now_ms();
+        api.pressure(|pressure| pressure.begin(bytes, began_ms));
+        Self { api, bytes, began_ms, durable: false }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let now_ms = self.api.now_ms();
+        let took = self.durable.then(|| Duration::from_millis(now_ms - self.began_ms));
+        self.api.pressure(|pressure| pressure.end(self.bytes, took, now_ms));
+    }
+}
+
+/// `log:N`: what an operator reports of content servers' logs. No server has such a name, so none is in its way. That only
+/// operators use it is seen to where tokens are.
+fn is_log(source: &str) -> bool {
+    let number = source.strip_prefix("log:").and_then(|text| text.parse::<u16>().ok());
+    number.is_some_and(|number| (1..=LOGS_MAX).contains(&number) && source == format!("log:{number}"))
+}
+
+/// A reported download as the engine takes it; nothing when it names no file or region of ours, or what is told of it cannot be.
+fn entry(download: Download, topology: &Topology) -> Option<Entry> {
+    let name = CanonicalName::from_written(&download.file).ok()?;
+    let known = topology.content_servers.allows(name.content_server()) && topology.region(download.region).is_some();
+    let sound = (0.0..=DOWNLOADS_MAX).contains(&download.downloads) && download.size <= SIZE_MAX;
+    (known && sound).then(|| Entry {
+        region: download.region,
+        file: download.file.into(),
+        size: download.size,
+        downloads: download.downloads,
+    })
+}
+
+/// Longest name of a source; a host name's own bound.
+const SOURCE_BYTES_MAX: usize = 255;
+/// Sources that operators have for logs, each remembered for good.
+const LOGS_MAX: u16 = 1000;
+/// Downloads of one entry; a second of a whole region's traffic is far below.
+const DOWNLOADS_MAX: f64 = 1e9;
+/// Bytes of a file: 1 PiB, as at the edge.
+const SIZE_MAX: u64 = 1 << 50;

@@ -1,0 +1,75 @@
+//! How servers are, and what is hot.
+
+use std::sync::PoisonError;
+
+use daemon::problem::Refusal;
+use geo::{CanonicalName, RegionId};
+
+use super::{Api, find, find_server, read};
+use crate::wire::{HOTTEST_MAX, Hot, RegionState, StatusReport};
+
+impl Api {
+    /// `POST /v1/status`.
+    ///
+    /// # Errors
+    ///
+    /// 400 for a report with too many files or a number that is none, 404 for a server that the topology does
+    /// not have.
+    pub fn status(&self, report: StatusReport) -> Result<RegionState, Refusal> {
+        check_status(&report)?;
+        let topology = self.topology();
+        let server = find_server(&topology, "server", &report.server)?;
+        let region = find(&topology, server.region)?;
+        let known: std::collections::HashMap<String, u64> =
+            report.holdings_known.iter().map(|known| (known.cache.clone(), known.generation)).collect();
+        let now_ms = self.now_ms();
+        self.registry.write().unwrap_or_else(PoisonError::into_inner).report(&topology, report, now_ms);
+        let (holdings, registry) = (read(&self.holdings), read(&self.registry));
+        self.metrics.diverted.with_label_values(&[region.id.to_string()]).set(registry.diverted(region.id));
+        let view = registry.at(now_ms);
+        let caches = region.caches.iter().map(|cache| cache.server.name.as_str());
+        Ok(RegionState {
+            servers: view.servers(region),
+            hot: view.hot(region),
+            holdings: holdings.deltas(caches, |cache| known.get(cache).copied()),
+            topology_version: topology.version,
+        })
+    }
+
+    /// `GET /v1/regions/{region}/hot`.
+    ///
+    /// # Errors
+    ///
+    /// 404 for a region that the topology does not have.
+    pub fn hot(&self, region: RegionId, limit: usize) -> Result<Hot, Refusal> {
+        let topology = self.topology();
+        let region = find(&topology, region)?;
+        let files = read(&self.registry).at(self.now_ms()).hot_now(region, limit);
+        Ok(Hot { region: region.id, files })
+    }
+}
+
+fn check_status(report: &StatusReport) -> Result<(), Refusal> {
+    if report.hottest.len() > HOTTEST_MAX {
+        return Err(Refusal::bad(format!("hottest: {} files: at most {HOTTEST_MAX}", report.hottest.len())));
+    }
+    if report.tiers.len() > TIERS_MAX || report.holdings_known.len() > CACHES_MAX {
+        return Err(Refusal::bad(format!("tiers, holdings_known: at most {TIERS_MAX} and {CACHES_MAX} entries")));
+    }
+    let canonical = |file: &str| CanonicalName::from_written(file).is_ok();
+    if let Some(index) = report.hottest.iter().position(|hot| !canonical(&hot.file)) {
+        return Err(Refusal::bad(format!("hottest[{index}].file: it is no canonical name")));
+    }
+    let load = &report.load;
+    let rates = report.hottest.iter().flat_map(|hot| [hot.requests_per_second, hot.bits_per_second]);
+    let mut numbers = rates.chain([load.bits_per_second, load.requests_per_second, load.cpu_pressure]);
+    if numbers.any(|number| !number.is_finite() || number < 0.0) {
+        return Err(Refusal::bad("load, hottest: a rate is a finite number that is not negative".to_owned()));
+    }
+    Ok(())
+}
+
+/// Tiers of one server.
+const TIERS_MAX: usize = 16;
+/// Caches of one region.
+const CACHES_MAX: usize = 1024;

@@ -1,0 +1,164 @@
+//! The connection: made when it is first needed, and everything that is sent over it.
+//!
+//! The client keeps one connection to each node and the map of slots; it follows redirections (`MOVED`, `ASK`), waits while a
+//! slot moves (`TRYAGAIN`) or the cluster is down, and connects anew. What it gives up on is tried again here until the
+//! deadline of the call.
+
+use std::time::Duration;
+
+use redis::cluster::{ClusterClient, ClusterConfig};
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{Route, SingleNodeRoutingInfo, Slot, SlotAddr};
+use redis::{Pipeline, Value, cmd};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::Settings;
+use super::metrics::Metrics;
+
+/// To the cluster.
+#[derive(Debug)]
+pub(super) struct Link {
+    client: ClusterClient,
+    connection: OnceCell<Connected>,
+    settings: Settings,
+    pub(super) metrics: Metrics,
+}
+
+/// A connection over whose cluster it is known that it was made with the same settings.
+#[derive(Clone)]
+struct Connected(ClusterConnection);
+
+impl std::fmt::Debug for Connected {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Connected")
+    }
+}
+
+impl Link {
+    /// Connects to nothing yet.
+    pub(super) fn new(settings: Settings, metrics: Metrics) -> Result<Self, redis::RedisError> {
+        let mut builder = ClusterClient::builder(settings.nodes.iter().map(|node| format!("redis://{node}/")))
+            .connection_timeout(CONNECT)
+            .response_timeout(settings.wait + RESPONSE)
+            .overall_response_timeout(None)
+            .retries(RETRIES)
+            .min_retry_wait(10)
+            .max_retry_wait(200);
+        if let Some(username) = &settings.username {
+            builder = builder.username(username);
+        }
+        if let Some(password) = &settings.password {
+            builder = builder.password(password);
+        }
+        Ok(Self { client: builder.build()?, connection: OnceCell::new(), settings, metrics })
+    }
+
+    /// Runs a script, and waits for no copy of what it writes.
+    pub(super) async fn ask(&self, script: &str, keys: &[String], arguments: &[String]) -> Result<Value, String> {
+        let mut eval = cmd("EVAL");
+        eval.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+        self.keyed(keys, vec![eval]).await
+    }
+
+    /// A hash's values of some fields.
+    pub(super) async fn fields(&self, key: &str, fields: &[&str]) -> Result<Value, String> {
+        let mut get = cmd("HMGET");
+        get.arg(key).arg(fields);
+        self.keyed(&[key.to_owned()], vec![get]).await
+    }
+
+    /// Runs a script that writes, and waits until enough copies have what it wrote. Both go over one connection, one after
+    /// the other: `WAIT` waits for what its own connection wrote.
+    pub(super) async fn write(&self, script: &str, keys: &[String], arguments: &[&[u8]]) -> Result<Value, String> {
+        let mut eval = cmd("EVAL");
+        eval.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+        let mut commands = vec![eval];
+        if self.settings.replicas > 0 {
+            let mut wait = cmd("WAIT");
+            wait.arg(self.settings.replicas).arg(self.settings.wait.as_millis().to_string());
+            commands.push(wait);
+        }
+        self.keyed(keys, commands).await
+    }
+
+    /// As long as there is time, until it succeeds. Everything that is sent may be sent again.
+    async fn keyed(&self, keys: &[String], commands: Vec<redis::Cmd>) -> Result<Value, String> {
+        let deadline = Instant::now() + self.settings.timeout;
+        let mut failed = "it did not answer in time".to_owned();
+        let mut pipeline = Pipeline::with_capacity(commands.len());
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        loop {
+            match timeout_at(deadline, self.once(keys, pipeline.clone())).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => failed = error,
+                Err(_) => return Err(failed),
+            }
+            if Instant::now() + AGAIN > deadline {
+                return Err(failed);
+            }
+            self.metrics.retries.inc();
+            sleep(AGAIN).await;
+        }
+    }
+
+    async fn once(&self, keys: &[String], pipeline: Pipeline) -> Result<Value, String> {
+        let mut connection = self.connected().await?;
+        let slot = Slot::for_key(keys.first().map(String::as_str).unwrap_or_default());
+        let route = SingleNodeRoutingInfo::SpecificNode(Route::with_slot(slot, SlotAddr::Master));
+        let count = pipeline.len();
+        let answers = connection.route_pipeline(pipeline, 0, count, route).await.map_err(|error| error.to_string())?;
+        let mut answers = answers.into_iter().map(|answer| match answer {
+            Value::ServerError(error) => Err(redis::RedisError::from(error).to_string()),
+            answer => Ok(answer),
+        });
+        let answer = answers.next().unwrap_or_else(|| Err("an empty answer".to_owned()))?;
+        match answers.next().transpose()? {
+            Some(Value::Int(copies)) if copies < i64::from(self.settings.replicas) => {
+                self.metrics.short.inc();
+                let (wanted, within) = (self.settings.replicas, self.settings.wait);
+                Err(format!("{copies} of {wanted} copies confirmed it within {within:?}"))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    async fn connected(&self) -> Result<ClusterConnection, String> {
+        let connect = async {
+            let mut connection = self
+                .client
+                .get_async_connection_with_config(ClusterConfig::new())
+                .await
+                .map_err(|error| error.to_string())?;
+            self.agree(&mut connection).await?;
+            Ok::<_, String>(Connected(connection))
+        };
+        Ok(self.connection.get_or_try_init(|| connect).await?.0.clone())
+    }
+
+    /// Sums that were made with other half-lives mean something else, and with other shards they are not found.
+    async fn agree(&self, connection: &mut ClusterConnection) -> Result<(), String> {
+        let (key, ours) = (format!("{}:settings", self.settings.prefix), self.settings.fingerprint());
+        let mut set = cmd("SET");
+        set.arg(&key).arg(&ours).arg("NX");
+        let _: Value = set.query_async(connection).await.map_err(|error| error.to_string())?;
+        let found: String = cmd("GET").arg(&key).query_async(connection).await.map_err(|error| error.to_string())?;
+        if found == ours {
+            return Ok(());
+        }
+        Err(format!(
+            "its ratings were made with {found} and not with {ours}; choose another cluster.prefix, or delete {key}"
+        ))
+    }
+}
+
+/// Making one connection.
+const CONNECT: Duration = Duration::from_secs(1);
+/// An answer, beside the time that `WAIT` takes.
+const RESPONSE: Duration = Duration::from_secs(2);
+/// Redirections, reconnections and short waits of the client itself.
+const RETRIES: u32 = 8;
+/// From one try to the next.
+const AGAIN: Duration = Duration::from_millis(50);

@@ -1,0 +1,227 @@
+//! The two tasks of the history: one fills the spool, one empties it. They wait; what they do is decided in
+//! [`super::buffer`], [`super::spool`] and [`super::pace`]. The spool is locked while it writes to the disk, so only
+//! blocking threads lock it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
+
+use super::buffer::Buffer;
+use super::clickhouse::{Access, ClickHouseError};
+use super::pace::Pace;
+use super::spool::{Batch, ReadError, Spool};
+use super::{Metrics, Noted};
+
+/// What both tasks know.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    spool: Arc<Mutex<Spool>>,
+    more: Arc<Notify>,
+    metrics: Arc<Metrics>,
+}
+
+impl Sender {
+    /// For a spool that was opened.
+    #[must_use]
+    pub fn new(spool: Spool, metrics: Arc<Metrics>) -> Self {
+        let sender = Self { spool: Arc::new(Mutex::new(spool)), more: Arc::new(Notify::new()), metrics };
+        sender.tell(&sender.spool());
+        sender
+    }
+
+    /// Sums up what is noted and seals a batch every `flush`, or at `rows_max`. Ends, with the rest sealed, when nobody can
+    /// note any more.
+    pub async fn gather(self, mut noted: mpsc::Receiver<Noted>, flush: Duration, rows_max: usize) {
+        let mut ticks = tokio::time::interval(flush);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        let mut buffer = Buffer::new(since_1970().as_secs(), rows_max);
+        loop {
+            let full = tokio::select! {
+                taken = noted.recv() => match taken {
+                    Some(taken) => buffer.add(taken),
+                    None => break,
+                },
+                _ = ticks.tick() => true,
+            };
+            if full {
+                let next = Buffer::new(since_1970().as_secs(), rows_max);
+                self.seal(std::mem::replace(&mut buffer, next)).await;
+            }
+        }
+        self.seal(buffer).await;
+    }
+
+    async fn seal(&self, buffer: Buffer) {
+        if buffer.is_empty() {
+            return;
+        }
+        let sender = self.clone();
+        let done = tokio::task::spawn_blocking(move || sender.keep(buffer)).await;
+        if done.is_err() {
+            tracing::error!("a batch of the history is lost: the thread that writes it panicked; see above why");
+        }
+    }
+
+    /// Writes a batch. Blocks on the disk.
+    fn keep(&self, buffer: Buffer) {
+        let rows = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
+        let mut spool = self.spool();
+        let number = spool.number(u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX));
+        let lines = buffer.seal(number);
+        match spool.push(number, rows, &lines) {
+            Ok(0) => {}
+            Ok(dropped) => {
+                tracing::warn!(rows = dropped, "the history's spool is full: its oldest batches are dropped");
+                self.metrics.dropped("full", dropped);
+            }
+            Err(error) => {
+                tracing::warn!(%error, rows, "a batch of the history cannot be written and is dropped");
+                self.metrics.dropped("disk", rows);
+            }
+        }
+        self.tell(&spool);
+        drop(spool);
+        self.more.notify_one();
+    }
+
+    /// Sends what waits, oldest first, until it is dropped. A server that is away or refuses is asked again, later and
+    /// later; a batch that itself is refused for good is put away with those that were sent, for `sunctl history fill`.
+    pub async fn deliver(self, access: Access) {
+        let (mut pace, mut refusals) = (Pace::default(), Refusals::default());
+        let mut is_away = false;
+        loop {
+            let Some((batch, lines)) = self.next().await else {
+                self.more.notified().await;
+                continue;
+            };
+            match access.insert(lines).await {
+                Ok(()) => {
+                    pace.success();
+                    if std::mem::take(&mut is_away) {
+                        tracing::info!("the history is taken again");
+                    }
+                    self.metrics.sent.inc_by(batch.rows);
+                    self.done(batch).await;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_away, true) {
+                        tracing::warn!(%error, "the history is not taken: it waits on disk");
+                    }
+                    self.metrics.failures.inc();
+                    if refusals.is_for_good(batch.number, &error) {
+                        let (batch_number, rows) = (batch.number, batch.rows);
+                        tracing::warn!(%error, batch_number, rows, "a batch of the history is refused and put aside");
+                        self.metrics.dropped("refused", rows);
+                        self.done(batch).await;
+                    }
+                    tokio::time::sleep(pace.failure(rand::random())).await;
+                }
+            }
+        }
+    }
+
+    /// The oldest batch that can be read; those that cannot are given up.
+    async fn next(&self) -> Option<(Batch, Vec<u8>)> {
+        let sender = self.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let mut spool = sender.spool();
+            while let Some(batch) = spool.oldest() {
+                let why = match spool.read(&batch) {
+                    Ok(lines) => return Some((batch, lines)),
+                    Err(ReadError::Damaged) => "damaged",
+                    Err(ReadError::Disk(_)) => "disk",
+                };
+                tracing::warn!(batch = batch.number, why, "a batch of the history cannot be read and is dropped");
+                spool.discard(&batch);
+                sender.metrics.dropped(why, batch.rows);
+                sender.tell(&spool);
+            }
+            None
+        });
+        found.await.ok().flatten()
+    }
+
+    async fn done(&self, batch: Batch) {
+        let sender = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let mut spool = sender.spool();
+            if let Err(error) = spool.sent(&batch) {
+                tracing::warn!(%error, batch = batch.number, "a batch of the history cannot be put away");
+            }
+            sender.tell(&spool);
+        });
+        drop(done.await);
+    }
+
+    fn tell(&self, spool: &Spool) {
+        let (batches, bytes) = spool.waiting();
+        self.metrics.spool_batches.set(i64::try_from(batches).unwrap_or(i64::MAX));
+        self.metrics.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let oldest_s = spool.oldest().map_or(0, |batch| batch.number / 1_000_000);
+        self.metrics.oldest.set(i64::try_from(oldest_s).unwrap_or(i64::MAX));
+    }
+
+    fn spool(&self) -> MutexGuard<'_, Spool> {
+        // What a panic leaves behind is a list of files all the same.
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How often the batch that is tried was refused for what is in it. Pure.
+#[derive(Debug, Default)]
+struct Refusals {
+    batch: u64,
+    times: u32,
+}
+
+impl Refusals {
+    /// Notes an answer about a batch; whether it is to be given up. A table that is missing (404) or a server that has no
+    /// room is no fault of the batch's.
+    const fn is_for_good(&mut self, batch: u64, error: &ClickHouseError) -> bool {
+        if !matches!(error, ClickHouseError::Refused { status: 400 | 413, .. }) {
+            return false;
+        }
+        if self.batch != batch {
+            *self = Self { batch, times: 0 };
+        }
+        self.times += 1;
+        self.times >= REFUSALS_MAX
+    }
+}
+
+/// How often a batch is refused before the next one is tried. Too small: a table that is being changed costs batches; too
+/// large: one batch holds the others up.
+const REFUSALS_MAX: u32 = 5;
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_batch_that_is_refused_again_and_again_for_what_is_in_it_is_given_up() {
+        let mut refusals = Refusals::default();
+        for (batch, status, expected) in [
+            (7, 400, false),
+            (7, 404, false),
+            (7, 500, false),
+            (7, 400, false),
+            (7, 413, false),
+            (7, 400, false),
+            (7, 404, false),
+            (7, 400, true),
+            (8, 400, false),
+        ] {
+            let error = ClickHouseError::Refused { status, said: String::new() };
+            assert_eq!(refusals.is_for_good(batch, &error), expected, "{batch} {status}");
+        }
+        let away = ClickHouseError::Unreachable { url: String::new(), why: String::new() };
+        assert!((0..9).all(|_| !refusals.is_for_good(8, &away)));
+    }
+}
