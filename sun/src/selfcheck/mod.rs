@@ -1,0 +1,5 @@
+//! The self-check: what a sun's own daemon, `sun-check`, sees of it, and what it has announced accordingly.
+
+pub mod config;
+
+pub use config::Config;
