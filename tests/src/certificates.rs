@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
+    root_pem: String,
 }
 
 /// Where an issued certificate lies.
@@ -31,15 +32,41 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "Sun's tests, throw-away");
         let key = KeyPair::generate().expect("a key");
         let root = params.self_signed(&key).expect("a root certificate");
-        Self { root: root.der().clone(), issuer: Issuer::new(params, key) }
+        Self { root: root.der().clone(), root_pem: root.pem(), issuer: Issuer::new(params, key) }
+    }
+
+    /// Its own certificate, as a file of authorities has it.
+    #[must_use]
+    pub fn pem(&self) -> &str {
+        &self.root_pem
     }
 
     /// Writes a certificate for the names, `*.cdn.test` or an address, to `folder/stem.pem` and `folder/stem.key`.
     #[must_use]
     pub fn issue(&self, folder: &Path, stem: &str, names: &[&str]) -> Files {
+        self.issue_with(folder, stem, names, |_| {})
+    }
+
+    /// The same, of a certificate that expired years ago.
+    #[must_use]
+    pub fn issue_expired(&self, folder: &Path, stem: &str, names: &[&str]) -> Files {
+        self.issue_with(folder, stem, names, |params| {
+            params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        })
+    }
+
+    fn issue_with(
+        &self,
+        folder: &Path,
+        stem: &str,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Files {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(names).expect("names");
+        change(&mut params);
         params.distinguished_name.push(DnType::CommonName, stem);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let files = Files { chain: folder.join(format!("{stem}.pem")), key: folder.join(format!("{stem}.key")) };

@@ -25,6 +25,7 @@
 //! - [`restarts`]: kill -9 and drain.
 //! - [`geo_bmp`]: real routers, and what they tell.
 //! - [`upgrade`]: a new process takes over, and no client notices.
+//! - [`selfcheck`]: what a sun's self-check sees, and what it has BIRD announce.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
@@ -52,6 +53,7 @@ mod parts;
 mod purge;
 mod region;
 mod restarts;
+mod selfcheck;
 mod serving;
 mod shipped;
 mod signed;
