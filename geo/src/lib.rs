@@ -16,6 +16,7 @@
 //! - [`placement`]: the order of servers for a file, a pure function of names and weights.
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`watch`]: the document's file is followed; its last good copy outlives it.
+//! - [`anycast`]: which sun of a group takes an address over from which.
 //! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
 //! - [`lists`]: prefix lists in text, CSV and JSON. [`geoip`]: what a file in MaxMind's format says of every address.
 //! - [`bmp`]: routers connect and tell their routes. [`feed`]: what they (BMP) and dumps (MRT) say, decoded.
@@ -34,6 +35,7 @@
 //! that decides is random: every server that reads the same files comes to the same answers.
 
 pub mod answer;
+pub mod anycast;
 pub mod bmp;
 pub mod choice;
 pub mod cli;

@@ -11,6 +11,7 @@ use popularity_api::signing::Keys;
 
 use crate::breaker::{Breakers, Leave};
 use crate::caching::vary;
+use crate::canary::Canary;
 use crate::config::Config;
 use crate::epochs::Epochs;
 use crate::errand::{Errand, class_of};
@@ -82,6 +83,8 @@ pub struct Edge {
     pub tokens: daemon::tokens::Tokens,
     /// What the popularity API says of the region.
     pub region: ArcSwap<RegionView>,
+    /// What its self-check asks for.
+    pub canary: Canary,
     /// The drain has begun: nobody is to link here.
     pub draining: AtomicBool,
     topology: Watched,
@@ -143,6 +146,7 @@ impl Edge {
             tokens: pieces.tokens,
             keys: Arc::new(ArcSwap::from_pointee(pieces.keys)),
             region: ArcSwap::default(),
+            canary: Canary::default(),
             draining: AtomicBool::new(false),
             topology: pieces.topology,
             history: ArcSwap::default(),

@@ -14,7 +14,7 @@
 //! In reading order:
 //!
 //! - [`cli`]: the command line and where its defaults come from.
-//! - [`check`], [`weight`], [`top`], [`hot`], [`locate`] (`sunctl where`), [`purge`], [`sign`], [`token`]: a command each.
+//! - [`check`], [`weight`] (with [`edit`], what it changes of the text), [`top`], [`hot`], [`locate`] (`sunctl where`), [`purge`], [`sign`], [`token`]: a command each.
 //! - [`backup`]: the ratings of an API in a folder, and back (`sunctl backup`, `sunctl restore`).
 //! - [`history`]: the tables of the history of downloads.
 //! - [`demo`]: the whole system in one process. Its content server serves tests as well.
@@ -30,6 +30,7 @@ pub mod check;
 pub mod cli;
 pub mod content;
 pub mod demo;
+pub mod edit;
 pub mod history;
 pub mod hot;
 pub mod locate;
