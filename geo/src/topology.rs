@@ -155,8 +155,11 @@ pub struct Server {
     pub http_port: Option<u16>,
     /// Where other servers reach it.
     pub internal: SocketAddr,
-    /// Share of content.
+    /// Share of content as it is in effect: 0 while the server drains. What placement and links go by.
     pub weight: Weight,
+    /// Share of content as the operator wrote it, kept while the server drains.
+    pub weight_wanted: Weight,
+    draining: bool,
     /// Network bandwidth, gigabits per second.
     pub nic_gbps: f64,
 }
@@ -477,6 +480,12 @@ impl Server {
         };
         let host = &self.host;
         Some(if port == usual { format!("{scheme}://{host}") } else { format!("{scheme}://{host}:{port}") })
+    }
+
+    /// Whether the operator takes it out: it has no weight, whatever it had before.
+    #[must_use]
+    pub const fn draining(&self) -> bool {
+        self.draining
     }
 
     /// Its port for links of a scheme; none when there are no such links.

@@ -28,6 +28,7 @@
 //! - [`hot`]: files that one sun is not enough for.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
+//! - [`canary`]: what tells how this server is. [`selfcheck`]: another daemon, `sun-check`, that watches a sun and has its addresses announced.
 //!
 //! # What it is not
 //!
@@ -38,6 +39,7 @@
 pub mod body;
 pub mod breaker;
 pub mod caching;
+pub mod canary;
 pub mod conditional;
 pub mod config;
 pub mod control;
@@ -65,6 +67,7 @@ pub mod region;
 pub mod report;
 pub mod request;
 pub mod response;
+pub mod selfcheck;
 pub mod serve;
 pub mod sources;
 pub mod stall;

@@ -18,6 +18,7 @@ use popularity_api::signing::{self, Keys};
 use popularity_api::wire::{PurgeMode, PurgeWhat};
 use popularity_api::{Client, ClientConfig};
 
+use crate::edit::Edit;
 use crate::locate::Question;
 use crate::purge::{self, Order};
 use crate::weight::Consent;
@@ -54,6 +55,10 @@ enum Command {
     /// Show or change what share of a region's files each server keeps.
     #[command(subcommand)]
     Weight(WeightCommand),
+    /// Take a sun or cache out: it owns nothing and is not linked, and its weight is kept for `sunctl resume`.
+    Drain(ServerArgs),
+    /// Give a drained sun or cache the weight back that it had.
+    Resume(ServerArgs),
     /// Show the best-rated files of a region.
     Top {
         /// The region's number.
@@ -176,15 +181,44 @@ enum WeightCommand {
         server: String,
         /// 0..=256; 0 drains the server.
         weight: u16,
-        /// Preview only.
-        #[arg(long, conflicts_with = "yes")]
-        dry_run: bool,
-        /// Apply without asking.
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        consent: ConsentArgs,
         #[command(flatten)]
         topology: TopologyArgs,
     },
+}
+
+#[derive(Debug, Args)]
+struct ServerArgs {
+    /// Name of a sun or cache, sun4-2-1.
+    server: String,
+    #[command(flatten)]
+    consent: ConsentArgs,
+    #[command(flatten)]
+    topology: TopologyArgs,
+}
+
+#[derive(Debug, Args)]
+struct ConsentArgs {
+    /// Preview only.
+    #[arg(long, conflicts_with = "yes")]
+    dry_run: bool,
+    /// Apply without asking.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl ConsentArgs {
+    /// On a terminal it is asked, in a script it is applied.
+    fn change(&self, topology: &TopologyArgs, server: &str, change: Edit) -> anyhow::Result<Answer> {
+        let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        let consent = match (self.dry_run, is_terminal && !self.yes) {
+            (true, _) => Consent::Never,
+            (false, true) => Consent::Asked(&mut asked),
+            (false, false) => Consent::Given,
+        };
+        weight::set(&topology.file()?, server, change, consent)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -298,15 +332,11 @@ fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
         Command::Content(options) => return waiting(content::run(options)).map(|()| None),
         Command::Check { topology, config } => Ok(check::check(&topology.file()?, config)),
         Command::Weight(WeightCommand::List { topology }) => Ok(weight::list(&topology.read()?)),
-        Command::Weight(WeightCommand::Set { server, weight, dry_run, yes, topology }) => {
-            let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-            let consent = match (dry_run, is_terminal && !yes) {
-                (true, _) => Consent::Never,
-                (false, true) => Consent::Asked(&mut asked),
-                (false, false) => Consent::Given,
-            };
-            weight::set(&topology.file()?, server, *weight, consent)
+        Command::Weight(WeightCommand::Set { server, weight, consent, topology }) => {
+            consent.change(topology, server, Edit::Weight(*weight))
         }
+        Command::Drain(ServerArgs { server, consent, topology }) => consent.change(topology, server, Edit::Drain),
+        Command::Resume(ServerArgs { server, consent, topology }) => consent.change(topology, server, Edit::Resume),
         Command::Top { region, limit, api } => {
             let client = api.client()?;
             waiting(top::top(&client, RegionId(*region), usize::from(*limit)))

@@ -14,7 +14,7 @@
 //! In reading order:
 //!
 //! - [`cli`]: the command line and where its defaults come from.
-//! - [`check`], [`weight`], [`top`], [`hot`], [`locate`] (`sunctl where`), [`purge`], [`sign`], [`token`]: a command each.
+//! - [`check`], [`weight`] (with [`edit`], what it changes of the text), [`top`], [`hot`], [`locate`] (`sunctl where`), [`purge`], [`sign`], [`token`]: a command each.
 //! - [`backup`]: the ratings of an API in a folder, and back (`sunctl backup`, `sunctl restore`).
 //! - `render`: the topology for BIRD, ExaBGP, a shell and DNS servers.
 //! - [`history`]: the tables of the history of downloads.
@@ -31,6 +31,7 @@ pub mod check;
 pub mod cli;
 pub mod content;
 pub mod demo;
+pub mod edit;
 pub mod history;
 pub mod hot;
 pub mod locate;

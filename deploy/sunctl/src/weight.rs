@@ -1,12 +1,10 @@
-//! `sunctl weight`: what share of a region's files each server keeps, and changing it.
+//! `sunctl weight`, `drain`, `resume`: what share of a region's files each server keeps, and changing it.
 //!
 //! ```text
-//!   topology file --lock--> text --toml_edit--> text with the weight and version + 1
-//!                                                  |
-//!                              checked as a whole, previewed, agreed to, written atomically
+//!   topology file --lock--> text --edit--> text with the weight and version + 1
+//!                                             |
+//!                         checked as a whole, previewed, agreed to, written atomically
 //! ```
-//!
-//! The document stays the operator's: comments, order and layout survive, only two numbers change.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,7 +14,8 @@ use geo::answer::{Answer, Table};
 use geo::topology::{Region, Server};
 use geo::{RegionId, Topology, Weight, placement};
 use serde_json::json;
-use toml_edit::{DocumentMut, Item, TableLike, Value};
+
+use crate::edit::{Edit, edit};
 
 /// `sunctl weight list`: every server with its weight and share.
 #[must_use]
@@ -29,14 +28,15 @@ pub fn list(topology: &Topology) -> Answer {
                 table.row([
                     region.id.to_string(),
                     server.name.clone(),
-                    server.weight.get().to_string(),
+                    written(server),
                     percent(share),
                     format!("{} Gbit/s", server.nic_gbps),
                 ]);
                 servers.push(json!({
                     "region": region.id,
                     "server": server.name,
-                    "weight": server.weight.get(),
+                    "weight": server.weight_wanted.get(),
+                    "draining": server.draining(),
                     "share": share,
                     "nic_gbps": server.nic_gbps,
                 }));
@@ -56,20 +56,20 @@ pub enum Consent<'a> {
     Asked(&'a mut dyn FnMut(&str) -> anyhow::Result<bool>),
 }
 
-/// `sunctl weight set`: previews the change and, with consent, writes it.
+/// `sunctl weight set`, `drain`, `resume`: previews the change and, with consent, writes it.
 ///
 /// # Errors
 ///
 /// When the file cannot be read or written, the server is not in it, the changed document does not check, or
 /// somebody changed it while the question was open.
-pub fn set(file: &Path, server: &str, weight: u16, consent: Consent<'_>) -> anyhow::Result<Answer> {
+pub fn set(file: &Path, server: &str, change: Edit, consent: Consent<'_>) -> anyhow::Result<Answer> {
     let mut agreed = None;
     match consent {
-        Consent::Never => return Ok(Change::read(file, server, weight)?.answer(Outcome::Previewed)),
+        Consent::Never => return Ok(Change::read(file, server, change)?.answer(Outcome::Previewed)),
         Consent::Given => {}
         Consent::Asked(ask) => {
             // Without the lock: others need not wait for a person.
-            let change = Change::read(file, server, weight)?;
+            let change = Change::read(file, server, change)?;
             if !ask(&change.preview.text())? {
                 return Ok(change.answer(Outcome::Declined));
             }
@@ -77,7 +77,7 @@ pub fn set(file: &Path, server: &str, weight: u16, consent: Consent<'_>) -> anyh
         }
     }
     let lock = lock_folder_of(file)?;
-    let change = Change::read(file, server, weight)?;
+    let change = Change::read(file, server, change)?;
     let outcome = if agreed.is_some() { Outcome::Agreed } else { Outcome::Written };
     if agreed.is_some_and(|agreed| agreed != change.text) {
         bail!("topology {}: somebody changed it meanwhile; nothing was written, look again", file.display());
@@ -96,10 +96,10 @@ struct Change {
 }
 
 impl Change {
-    fn read(file: &Path, server: &str, weight: u16) -> anyhow::Result<Self> {
+    fn read(file: &Path, server: &str, change: Edit) -> anyhow::Result<Self> {
         let text = fs::read_to_string(file).with_context(|| format!("topology {}", file.display()))?;
         let before = parse(&text, file)?;
-        let text = changed(&text, server, weight).with_context(|| format!("topology {}", file.display()))?;
+        let text = edit(&text, server, change).with_context(|| format!("topology {}", file.display()))?;
         let after = parse(&text, file).context("nothing was written: the changed document does not check")?;
         Ok(Self { text, version: after.version, preview: Preview::new(&before, &after, server)? })
     }
@@ -150,55 +150,6 @@ fn parse(text: &str, file: &Path) -> anyhow::Result<Topology> {
     Topology::parse(text).with_context(|| format!("topology {}", file.display()))
 }
 
-/// The document with the server's weight replaced and its version one higher.
-fn changed(text: &str, server: &str, weight: u16) -> anyhow::Result<String> {
-    if Weight::new(weight).is_none() {
-        bail!("weight {weight}: a weight is 0..={}, and 0 drains the server", Weight::MAX);
-    }
-    let mut document: DocumentMut = text.parse()?;
-    let version = document.get("version").and_then(Item::as_integer).context("version: is no number")?;
-    let Some(entry) = find(document.as_table_mut(), server) else {
-        bail!("there is no sun or cache {server:?}; `sunctl weight list` shows them all");
-    };
-    set_number(entry, "weight", i64::from(weight));
-    set_number(document.as_table_mut(), "version", version + 1);
-    Ok(document.to_string())
-}
-
-/// The entry of `[[sun]]` or `[[cache]]` with this name.
-fn find<'a>(document: &'a mut dyn TableLike, server: &str) -> Option<&'a mut dyn TableLike> {
-    let named = |entry: &dyn TableLike| entry.get("name").and_then(Item::as_str) == Some(server);
-    let lists = document.iter_mut().filter(|(key, _)| *key == "sun" || *key == "cache");
-    for (_, list) in lists {
-        let found = match list {
-            Item::ArrayOfTables(tables) => {
-                tables.iter_mut().map(|table| table as &mut dyn TableLike).find(|entry| named(*entry))
-            }
-            Item::Value(Value::Array(array)) => array
-                .iter_mut()
-                .filter_map(Value::as_inline_table_mut)
-                .map(|table| table as &mut dyn TableLike)
-                .find(|entry| named(*entry)),
-            _ => None,
-        };
-        if found.is_some() {
-            return found;
-        }
-    }
-    None
-}
-
-/// Replaces a number and keeps what stands around it: alignment and a comment behind it.
-fn set_number(table: &mut dyn TableLike, key: &str, number: i64) {
-    if let Some(Item::Value(old)) = table.get_mut(key) {
-        let decor = old.decor().clone();
-        *old = Value::from(number);
-        *old.decor_mut() = decor;
-    } else {
-        table.insert(key, toml_edit::value(number));
-    }
-}
-
 /// Suns and caches are placed apart from each other.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
@@ -235,6 +186,9 @@ impl Kind {
 struct Preview {
     region: RegionId,
     server: String,
+    /// As they are written, for people.
+    written: (String, String),
+    /// As they count.
     weights: (u16, u16),
     /// Share of the region's files that change their server: the least that any placement could move.
     moved: f64,
@@ -251,6 +205,7 @@ impl Preview {
         Ok(Self {
             region: old.region,
             server: server.to_owned(),
+            written: (written(old), written(new)),
             weights: (old.weight.get(), new.weight.get()),
             moved: kind.moved(from, to),
             shares: shares.map(|((name, was), (_, is))| (name.to_owned(), was, is)).collect(),
@@ -258,7 +213,7 @@ impl Preview {
     }
 
     fn text(&self) -> String {
-        let (old, new) = self.weights;
+        let (old, new) = &self.written;
         let mut text = format!(
             "{}: weight {old} -> {new}. {} of region {}'s files change their server, the fewest possible.\n\n",
             self.server,
@@ -288,6 +243,12 @@ impl Preview {
             "shares": shares,
         })
     }
+}
+
+/// The weight as the operator wrote it, and whether it counts.
+fn written(server: &Server) -> String {
+    let weight = server.weight_wanted.get();
+    if server.draining() { format!("{weight} draining") } else { weight.to_string() }
 }
 
 fn percent(share: f64) -> String {
@@ -331,29 +292,9 @@ weight = 100
 "#;
 
     #[test]
-    fn only_the_weight_and_the_version_change() {
-        let text = changed(TOPOLOGY, "sun4-2-1", 50).unwrap();
-        let expected =
-            TOPOLOGY.replace("version = 7 #", "version = 8 #").replace("weight   = 100   #", "weight   = 50   #");
-        assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn servers_of_an_inline_list_are_found_too() {
-        let text = changed("version = 1\ncache = [{ name = \"cache4-1\", weight = 1 }]\n", "cache4-1", 2).unwrap();
-        assert_eq!(text, "version = 2\ncache = [{ name = \"cache4-1\", weight = 2 }]\n");
-    }
-
-    #[test]
-    fn a_change_that_makes_no_sense_says_what_to_do() {
-        check_refused("sun4-2-9", 1, "there is no sun or cache \"sun4-2-9\"; `sunctl weight list` shows them all");
-        check_refused("sun4-2-1", 257, "weight 257: a weight is 0..=256, and 0 drains the server");
-    }
-
-    #[test]
     fn a_preview_tells_how_many_files_move() {
         let before = Topology::parse(TOPOLOGY).unwrap();
-        let after = Topology::parse(&changed(TOPOLOGY, "sun4-2-1", 50).unwrap()).unwrap();
+        let after = Topology::parse(&edit(TOPOLOGY, "sun4-2-1", Edit::Weight(50)).unwrap()).unwrap();
         let preview = Preview::new(&before, &after, "sun4-2-1").unwrap();
         // Half becomes a third: a sixth moves.
         assert!((preview.moved - 1.0 / 6.0).abs() < 1e-9, "{}", preview.moved);
@@ -382,7 +323,7 @@ weight = 100
         fs::write(&file, TOPOLOGY).unwrap();
         let others = TOPOLOGY.replace("version = 7", "version = 9");
         let mut ask = |_: &str| fs::write(&file, &others).map(|()| true).map_err(anyhow::Error::from);
-        let error = set(&file, "sun4-2-1", 50, Consent::Asked(&mut ask)).unwrap_err().to_string();
+        let error = set(&file, "sun4-2-1", Edit::Weight(50), Consent::Asked(&mut ask)).unwrap_err().to_string();
         assert!(error.contains("somebody changed it meanwhile"), "{error}");
         assert_eq!(fs::read_to_string(&file).unwrap(), others);
     }
@@ -392,16 +333,14 @@ weight = 100
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("topology.toml");
         fs::write(&file, TOPOLOGY).unwrap();
-        let answer = set(&file, "sun4-2-1", 50, consent).unwrap();
+        let answer = set(&file, "sun4-2-1", Edit::Weight(50), consent).unwrap();
         assert_eq!(answer.json["version"], 8);
         assert_eq!(answer.json["written"], written);
         assert!(answer.text.contains(says), "{}", answer.text);
         let after = fs::read_to_string(&file).unwrap();
-        assert_eq!(after, if written { changed(TOPOLOGY, "sun4-2-1", 50).unwrap() } else { TOPOLOGY.to_owned() });
-    }
-
-    #[track_caller]
-    fn check_refused(server: &str, weight: u16, expected: &str) {
-        assert_eq!(changed(TOPOLOGY, server, weight).unwrap_err().to_string(), expected);
+        assert_eq!(
+            after,
+            if written { edit(TOPOLOGY, "sun4-2-1", Edit::Weight(50)).unwrap() } else { TOPOLOGY.to_owned() }
+        );
     }
 }

@@ -88,6 +88,8 @@ pub(super) struct Server {
     pub(super) http_port: Option<i64>,
     pub(super) internal: String,
     pub(super) weight: i64,
+    #[serde(default)]
+    pub(super) draining: bool,
     #[serde(default = "nic_gbps")]
     pub(super) nic_gbps: f64,
     pub(super) bytes: Option<i64>,

@@ -112,7 +112,9 @@ impl<'a> Servers<'a> {
             https_port: https_port?,
             http_port,
             internal: internal?,
-            weight: weight.and_then(Weight::new)?,
+            weight: if raw.draining { Weight::default() } else { weight.and_then(Weight::new)? },
+            weight_wanted: weight.and_then(Weight::new)?,
+            draining: raw.draining,
             nic_gbps: nic_gbps?,
         })
     }

@@ -120,6 +120,27 @@ fn a_whole_document_is_read() {
 }
 
 #[test]
+fn a_draining_server_counts_as_without_weight_and_keeps_what_was_written() {
+    let sun = GOOD.find("name = \"sun4-2-1\"").unwrap();
+    let (head, tail) = GOOD.split_at(sun);
+    let topology =
+        Topology::parse(&format!("{head}{}", tail.replacen("weight = 100", "weight = 100\ndraining = true", 1)));
+    let topology = topology.unwrap();
+    let server = &topology.sun("sun4-2-1").unwrap().server;
+    assert_eq!((server.weight.get(), server.weight_wanted.get(), server.draining()), (0, 100, true));
+    let moscow = topology.region(RegionId(4)).unwrap();
+    for file in 0..100 {
+        let content = CanonicalName::parse(&format!("c1/{file}")).unwrap().content_id();
+        assert_eq!(moscow.owner(content).unwrap().server.name, "sun4-2-2");
+    }
+    let before = good();
+    let moved = before.region(RegionId(4)).unwrap().suns_moved(moscow);
+    assert!(moved > 0.0 && moved < 1.0, "{moved}");
+    let server = &before.sun("sun4-2-1").unwrap().server;
+    assert_eq!((server.weight.get(), server.weight_wanted.get(), server.draining()), (100, 100, false));
+}
+
+#[test]
 fn what_a_document_leaves_out_has_its_default() {
     let topology = good();
     let sun = &topology.sun("sun4-2-2").unwrap().server;
@@ -548,7 +569,7 @@ fn a_document_that_cannot_be_read_names_line_and_column() {
         "weight = 50",
         "wieght = 50",
         "line 36, column 1: unknown field `wieght`, expected one of `name`, `addresses`, \
-         `https_port`, `http_port`, `internal`, `weight`, `nic_gbps`, `bytes`",
+         `https_port`, `http_port`, `internal`, `weight`, `draining`, `nic_gbps`, `bytes`",
     );
     check("version = 7", "version = ", "line 2, column 11: string values must be quoted, expected literal string");
     check("id = 5", "id = \"5\"", "line 11, column 6: invalid type: string \"5\", expected i64");

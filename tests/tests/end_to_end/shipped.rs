@@ -66,7 +66,7 @@ fn every_shipped_config_is_driven_here() {
         .filter(|name| name.ends_with(".toml"))
         .collect();
     files.sort();
-    let driven = ["cache-daemon.toml", "geo.toml", "popularity-api.toml", "sun.toml"];
+    let driven = ["cache-daemon.toml", "geo.toml", "popularity-api.toml", "sun-check.toml", "sun.toml"];
     let documents = ["tokens.toml", "topology.toml"];
     for file in &files {
         assert!(driven.contains(&file.as_str()) || documents.contains(&file.as_str()), "nothing starts from {file}");

@@ -71,6 +71,12 @@ fn weights_are_listed_previewed_and_set() {
     let json: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
     assert_eq!(json["version"], 2);
 
+    check_done(&with_topology(&["drain", "sun1-1-1"]), 0, &["50 -> 50 draining", "version 3"]);
+    let topology = geo::Topology::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let server = &topology.sun("sun1-1-1").unwrap().server;
+    assert_eq!((server.weight.get(), server.weight_wanted.get(), server.draining()), (0, 50, true));
+    check_done(&with_topology(&["drain", "sun1-1-1"]), 1, &["drains already"]);
+    check_done(&with_topology(&["resume", "sun1-1-1"]), 0, &["50 draining -> 50", "version 4"]);
     check_done(&with_topology(&["weight", "set", "sun9-9-9", "50"]), 1, &["sun9-9-9"]);
     check_done(&with_topology(&["weight", "set", "sun1-1-1", "257"]), 1, &["257", "256"]);
     check_done(&run("sunctl", &["weight", "list", "--topology", "/no/such/file"]), 1, &["/no/such/file"]);
