@@ -6,7 +6,7 @@ use tests::lab::fleet::Options;
 use tests::lab::outcome::Outcome;
 
 fn main() -> anyhow::Result<()> {
-    let mut options = Options { suns: 3, checked: true, check_more: String::new() };
+    let mut options = Options { suns: 3, checked: true, passes_on: true, check_more: String::new() };
     let mut faults = Vec::new();
     let mut tells = false;
     let mut arguments = std::env::args().skip(1);
@@ -14,6 +14,7 @@ fn main() -> anyhow::Result<()> {
         match argument.as_str() {
             "--suns" => options.suns = arguments.next().context("--suns NUMBER")?.parse()?,
             "--unchecked" => options.checked = false,
+            "--resets" => options.passes_on = false,
             "--tell" => tells = true,
             word => match Fault::ALL.into_iter().find(|fault| fault.word() == word) {
                 Some(fault) => faults.push(fault),

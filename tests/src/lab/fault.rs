@@ -30,7 +30,7 @@ pub enum Fault {
     Machine,
     /// It is told to drain in the topology.
     Drained,
-    /// Its self-check is told to withdraw, it is ended, started, and announced again.
+    /// What `systemctl restart` does: its self-check is stopped, then the sun, and both are started again.
     Restarted,
     /// A new process takes over: SIGUSR2.
     Upgraded,
@@ -137,7 +137,7 @@ impl Fault {
             Self::Machine => lose(fleet, VICTIM),
             Self::Drained => fleet.drain(&[VICTIM]),
             Self::Restarted => {
-                restart(fleet).await;
+                restart(fleet, &options.check_more).await;
                 return Vec::new();
             }
             Self::Upgraded => {
@@ -159,15 +159,17 @@ impl Fault {
     }
 }
 
-/// As the unit does: the self-check withdraws first, and announces last.
-async fn restart(fleet: &mut Fleet) {
-    fleet.member(VICTIM).order(&["disable"]);
-    fleet.until_away(VICTIM).await;
+/// What `systemctl restart` does with the units: the self-check is stopped first, which withdraws, and started last.
+async fn restart(fleet: &mut Fleet, check_more: &str) {
+    if let Some(check) = &mut fleet.member(VICTIM).check {
+        check.terminate();
+        check.until_ended().await;
+    }
     let sun = fleet.member(VICTIM).sun.as_mut().expect("it runs");
     sun.terminate();
     sun.until_ended().await;
     fleet.member(VICTIM).start_sun().await;
-    fleet.member(VICTIM).order(&["enable"]);
+    fleet.member(VICTIM).start_check(check_more).await;
     fleet.until_home().await;
 }
 

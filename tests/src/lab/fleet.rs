@@ -23,6 +23,8 @@ pub struct Options {
     pub suns: u8,
     /// A sun-check beside each; without it all are announced for ever.
     pub checked: bool,
+    /// Open connections go on where they are when their address moves (`sunctl render addresses --pass-on`).
+    pub passes_on: bool,
     /// More text for every sun-check.toml.
     pub check_more: String,
 }
@@ -160,6 +162,7 @@ impl Fleet {
         let config = write(&folder, CACHE, &documents::cache(&folder, &certificate));
         self.services.push(Daemon::start("cache-daemon", CACHE, &config, (CORE, 9081).into()).await);
         for member in &mut self.members {
+            member.answer(self.options.passes_on);
             member.start_sun().await;
             member.start_bird().await;
         }
@@ -295,24 +298,31 @@ impl Member {
         self.check = Some(starting.await);
     }
 
-    /// Starts its BIRD with the rendered config, and has it answer for the group's addresses.
+    /// Has it answer for the group's addresses, by the rendered script.
+    fn answer(&self, passes_on: bool) {
+        let words: &[&str] = if passes_on { &["addresses", "--pass-on", "internal"] } else { &["addresses"] };
+        self.machine.shell(&self.rendered(words));
+    }
+
+    /// Starts its BIRD with the rendered config.
     pub async fn start_bird(&mut self) {
         self.bird = None;
         let (gateway, public) = (documents::gateway(self.number), documents::public(self.number));
         let neighbour = format!("{gateway}={ROUTER_ASN}");
-        let (asn, public, topology) = (ASN.to_string(), public.to_string(), self.folder.join("topology.toml"));
-        let topology = topology.display().to_string();
-        let rendered = |words: &[&str]| {
-            let words = [&["render"], words, &["--sun", &self.name, "--topology", &topology]].concat();
-            let done = run_to_its_end("sunctl", &words);
-            assert_eq!(done.status, Some(0), "{}", done.err);
-            done.out
-        };
-        self.machine.shell(&rendered(&["addresses"]));
+        let (asn, public) = (ASN.to_string(), public.to_string());
         let session = ["--asn", &asn, "--neighbour", &neighbour, "--local", &public, "--router-id", &public];
         let config = self.folder.join(format!("{}.bird", self.name));
-        crate::files::write(&config, &rendered(&[&["bird"], &session[..]].concat()));
+        crate::files::write(&config, &self.rendered(&[&["bird"], &session[..]].concat()));
         self.bird = Some(Bird::start(&self.machine, &config).await);
+    }
+
+    /// What `sunctl render` says with these words, for this sun.
+    fn rendered(&self, words: &[&str]) -> String {
+        let topology = self.folder.join("topology.toml").display().to_string();
+        let words = [&["render"], words, &["--sun", &self.name, "--topology", &topology]].concat();
+        let done = run_to_its_end("sunctl", &words);
+        assert_eq!(done.status, Some(0), "{}", done.err);
+        done.out
     }
 
     /// An order to its BIRD.
