@@ -60,6 +60,11 @@ pub(crate) enum Command {
         /// The sun, sun4-2-1.
         #[arg(long, value_name = "NAME")]
         sun: String,
+        /// Connections that are open when their address moves go on where they are: their packets are passed on to the sun
+        /// that has them, over this device, on which the internal addresses of the group are neighbours. Takes nftables and
+        /// connection tracking.
+        #[arg(long, value_name = "DEVICE", value_parser = device)]
+        pass_on: Option<String>,
         #[command(flatten)]
         topology: TopologyArgs,
     },
@@ -153,10 +158,10 @@ pub(crate) fn render(command: &Command) -> anyhow::Result<Answer> {
     let text = match command {
         Command::Bird { speaker, rank, topology } => bird::config(&Speaker::of(&topology.read()?, speaker)?, *rank)?,
         Command::Exabgp { speaker, run, topology } => exabgp::config(&Speaker::of(&topology.read()?, speaker)?, run)?,
-        Command::Addresses { sun, topology } => {
+        Command::Addresses { sun, pass_on, topology } => {
             let topology = topology.read()?;
             let (group, members) = group_of(&topology, sun)?;
-            addresses::script(sun, group, &members)
+            addresses::script(sun, group, &members, pass_on.as_deref())
         }
         Command::Zone { zone, topology } => zone::zone(&topology.read()?, zone)?,
     };
@@ -222,6 +227,16 @@ impl SpeakerArgs {
         Session { local: self.locals.iter().find(same).copied(), neighbour }
     }
 }
+
+/// A network device's name, which goes into a script.
+fn device(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let good = (1..=DEVICE_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain);
+    if good { Ok(text.to_owned()) } else { Err("a device is eth1 or bond0.7".to_owned()) }
+}
+
+/// The kernel's IFNAMSIZ, less the end.
+const DEVICE_BYTES_MAX: usize = 15;
 
 /// A sun's group and the suns in it.
 fn group_of<'a>(topology: &'a Topology, sun: &str) -> anyhow::Result<(&'a Group, Vec<&'a Sun>)> {

@@ -162,6 +162,8 @@ pub struct SpeakerConfig {
     pub socket: PathBuf,
     /// ExaBGP: how backups are ranked. Default "med".
     pub rank: Rank,
+    /// ExaBGP with `rank = "prepend"`: the AS that is put into paths. Default 0, which is none.
+    pub asn: u32,
     /// The next hop that ExaBGP announces. Default "self".
     pub next_hop: String,
     /// An order at the control socket may take so long, milliseconds. Default 1000; too small: a busy BIRD looks
@@ -269,6 +271,7 @@ impl Default for SpeakerConfig {
             kind: SpeakerKind::None,
             socket: "/run/bird/bird.ctl".into(),
             rank: Rank::Med,
+            asn: 0,
             next_hop: "self".into(),
             timeout_ms: 1000,
             drain_wait_s: 0,
@@ -299,6 +302,10 @@ impl Config {
             ),
             (guard.every_ms < EVERY_MS_MIN, "guard.every_ms: is below 50"),
             (guard.age_ms_max < guard.every_ms, "guard.age_ms_max: is below guard.every_ms"),
+            (
+                self.speaker.asn == 0 && self.speaker.rank == Rank::Prepend,
+                "speaker.asn: is missing; rank = \"prepend\" needs it",
+            ),
             (self.speaker.timeout_ms == 0, "speaker.timeout_ms: is 0"),
             (self.history_entries_max == 0, "history_entries_max: is 0"),
         ];

@@ -64,7 +64,8 @@ fn session_block(speaker: &Speaker<'_>, number: usize, session: &Session) -> Str
            long lived graceful restart off;\n  \
            {family} {{\n    \
              import none;\n    \
-             export filter {{ if proto ~ \"sun_*\" then accept; reject; }};\n    \
+             # A metric goes to another AS only if it is set here.\n    \
+             export filter {{ if proto !~ \"sun_*\" then reject; if defined(bgp_med) then bgp_med = bgp_med; accept; }};\n    \
              next hop self;\n  \
            }};\n}}\n",
         session.neighbour.address, session.neighbour.asn

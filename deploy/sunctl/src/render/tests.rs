@@ -35,7 +35,7 @@ fn every_route_is_there_twice_and_disabled() {
         prepended.contains("bgp_origin = ORIGIN_IGP; bgp_path.prepend(64512); bgp_path.prepend(64512); };"),
         "{prepended}"
     );
-    assert!(!prepended.contains("bgp_med"), "{prepended}");
+    assert!(!prepended.contains("ORIGIN_IGP; bgp_med"), "{prepended}");
 }
 
 #[test]
@@ -54,6 +54,18 @@ fn a_shell_takes_what_is_rendered_for_it() {
     checked("addresses", &text, |file| Process::new("sh").arg("-n").arg(file).output());
     assert!(text.contains("\nip route replace local 192.0.2.64/26 dev lo\n"), "{text}");
     assert!(text.contains("\nip -6 route replace local 2001:db8:3::1/128 dev lo\n"), "{text}");
+}
+
+#[test]
+fn what_a_sun_does_not_know_goes_to_the_one_that_had_the_address() {
+    let text = rendered(&["addresses", "--sun", "sun4-2-1", "--pass-on", "eth1"], &[]);
+    checked("addresses", &text, |file| Process::new("sh").arg("-n").arg(file).output());
+    // Others' addresses go to their owners, the own one to its first backup.
+    for hop in ["192.0.2.1/32 via 10.4.2.2", "192.0.2.2/32 via 10.4.2.2", "192.0.2.3/32 via 10.4.2.3"] {
+        assert!(text.contains(&format!("\nip route replace {hop} dev eth1 table ")), "{hop}: {text}");
+    }
+    let rules = text.split("<<'RULES'\n").nth(1).unwrap().split("RULES\n").next().unwrap();
+    checked("rules", rules, |file| Process::new(in_sbin("nft")).arg("--check").arg("--file").arg(file).output());
 }
 
 #[test]
@@ -80,6 +92,7 @@ fn what_does_not_go_together_is_refused() {
     check_refused(&["exabgp", "--sun", "sun4-2-1", "--run", "a; b"], &V4, "without quotes, braces, # and ;");
     check_refused(&["exabgp", "--sun", "sun4-2-1"], &V4, "wants its own address for 192.0.2.254: say --local");
     check_refused(&["zone", "--nameserver", "ns1.example.org"], &[], "within the zone it needs its address");
+    check_refused(&["addresses", "--sun", "sun4-2-1", "--pass-on", "a;b"], &[], "a device is eth1 or bond0.7");
     check_refused(&["zone", "--nameserver", "a b"], &[], "is no name of a host");
     check_refused(&["bird", "--sun", "sun4-2-1", "--asn", "1", "--neighbour", "a=b"], &[], "a neighbour is ADDRESS=AS");
 }
