@@ -1,7 +1,7 @@
 //! The state that all workers of one edge share.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -90,7 +90,7 @@ pub struct Edge {
     topology: Watched,
     history: ArcSwap<History>,
     suspended: ArcSwap<Suspended>,
-    breakers: Mutex<Breakers>,
+    breakers: Breakers,
     /// When files were changed through this server.
     pub epochs: Epochs,
     started: Instant,
@@ -151,7 +151,7 @@ impl Edge {
             topology: pieces.topology,
             history: ArcSwap::default(),
             suspended: ArcSwap::default(),
-            breakers: Mutex::default(),
+            breakers: Breakers::default(),
             epochs: Epochs::default(),
             started: Instant::now(),
             config,
@@ -381,7 +381,7 @@ impl Edge {
     #[must_use]
     pub fn admits(&self, source: &Source) -> Option<Leave> {
         match source {
-            Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
+            Source::ContentServer { number, .. } => self.breakers.admits(*number, self.now_ms()),
             Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => Some(Leave::ORDINARY),
         }
     }
@@ -390,35 +390,35 @@ impl Edge {
     /// a verdict ([`crate::breaker::Breakers::admits_unprobed`]).
     #[must_use]
     pub fn admits_unprobed(&self, content_server: u32) -> bool {
-        self.breakers().admits_unprobed(content_server, self.now_ms())
+        self.breakers.admits_unprobed(content_server, self.now_ms())
     }
 
     /// Whether nothing is held against a content server: then it may be asked for more than is needed.
     #[must_use]
     pub fn trusts(&self, content_server: u32) -> bool {
-        self.breakers().closed(content_server)
+        self.breakers.closed(content_server)
     }
 
     /// The source gave an answer.
     pub fn succeeded(&self, source: &Source) {
         if let Source::ContentServer { number, .. } = source {
-            self.breakers().succeeded(*number);
+            self.breakers.succeeded(*number);
         }
     }
 
     /// The source answered 5xx or broke off. Of a server of ours that says nothing: what it asked may have failed.
     /// `leave` is what [`Edge::admits`] gave.
-    pub fn faltered(&self, source: &Source, leave: Leave) {
+    pub fn faltered(&self, source: &Source, leave: &Leave) {
         if let Source::ContentServer { number, .. } = source {
-            self.breakers().failed(*number, leave, self.now_ms());
+            self.breakers.failed(*number, leave, self.now_ms());
         }
     }
 
     /// The source could not be reached, or did not answer in time. `leave` is what [`Edge::admits`] gave.
-    pub fn failed(&self, source: &Source, leave: Leave) {
+    pub fn failed(&self, source: &Source, leave: &Leave) {
         let now_ms = self.now_ms();
         match source {
-            Source::ContentServer { number, .. } => self.breakers().failed(*number, leave, now_ms),
+            Source::ContentServer { number, .. } => self.breakers.failed(*number, leave, now_ms),
             Source::Sun { name, .. } | Source::Former { name, .. } | Source::Cache { name, .. } => {
                 self.suspended.rcu(|suspended| {
                     let mut suspended = Suspended::clone(suspended);
@@ -433,9 +433,5 @@ impl Edge {
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn breakers(&self) -> std::sync::MutexGuard<'_, Breakers> {
-        self.breakers.lock().expect("no code that holds this lock panics")
     }
 }

@@ -35,39 +35,33 @@ impl Authority {
         Self { root: root.der().clone(), root_pem: root.pem(), issuer: Issuer::new(params, key) }
     }
 
-    /// Its own certificate, as a file of authorities has it.
+    /// Its root certificate, for programs that trust a file.
     #[must_use]
-    pub fn pem(&self) -> &str {
+    pub fn root_pem(&self) -> &str {
         &self.root_pem
     }
 
     /// Writes a certificate for the names, `*.cdn.test` or an address, to `folder/stem.pem` and `folder/stem.key`.
     #[must_use]
     pub fn issue(&self, folder: &Path, stem: &str, names: &[&str]) -> Files {
-        self.issue_with(folder, stem, names, |_| {})
+        self.issue_until(folder, stem, names, None)
     }
 
     /// The same, of a certificate that expired years ago.
     #[must_use]
     pub fn issue_expired(&self, folder: &Path, stem: &str, names: &[&str]) -> Files {
-        self.issue_with(folder, stem, names, |params| {
-            params.not_before = rcgen::date_time_ymd(2019, 1, 1);
-            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
-        })
+        self.issue_until(folder, stem, names, Some(2001))
     }
 
-    fn issue_with(
-        &self,
-        folder: &Path,
-        stem: &str,
-        names: &[&str],
-        change: impl FnOnce(&mut CertificateParams),
-    ) -> Files {
+    fn issue_until(&self, folder: &Path, stem: &str, names: &[&str], year: Option<i32>) -> Files {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(names).expect("names");
-        change(&mut params);
         params.distinguished_name.push(DnType::CommonName, stem);
+        if let Some(year) = year {
+            params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        }
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let files = Files { chain: folder.join(format!("{stem}.pem")), key: folder.join(format!("{stem}.key")) };
         crate::files::write(&files.key, &key.serialize_pem());

@@ -22,7 +22,7 @@ use crate::edit::Edit;
 use crate::locate::Question;
 use crate::purge::{self, Order};
 use crate::weight::Consent;
-use crate::{backup, check, content, demo, history, hot, locate, sign, token, top, weight};
+use crate::{backup, check, content, demo, history, hot, locate, render, sign, token, top, weight};
 
 /// The operator's tool of a Sun CDN.
 #[derive(Debug, Parser)]
@@ -120,6 +120,9 @@ enum Command {
     /// Keys of signed links.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Print the topology in the language of others: BIRD, ExaBGP, a shell, DNS servers.
+    #[command(subcommand)]
+    Render(render::Command),
     /// Make a random bearer token.
     Token,
 }
@@ -219,7 +222,7 @@ impl ConsentArgs {
 }
 
 #[derive(Debug, Args)]
-struct TopologyArgs {
+pub(crate) struct TopologyArgs {
     /// The topology's file [env: SUN_TOPOLOGY].
     #[arg(long, value_name = "FILE")]
     topology: Option<PathBuf>,
@@ -357,6 +360,7 @@ fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
         Command::Restore { folder, to: None, .. } => backup::verify(folder),
         Command::Sign(args) => args.answer(),
         Command::Keys(KeysCommand::New { id }) => sign::new_key(id, &mut rand::rng()),
+        Command::Render(command) => render::render(command),
         Command::Token => {
             let token = token::make(&mut rand::rng());
             Ok(Answer::good(format!("{token}\n"), serde_json::json!({ "token": token })))
@@ -389,7 +393,7 @@ impl TopologyArgs {
         file.context("which topology? Say --topology FILE or set SUN_TOPOLOGY")
     }
 
-    fn read(&self) -> anyhow::Result<Topology> {
+    pub(crate) fn read(&self) -> anyhow::Result<Topology> {
         let file = self.file()?;
         let about = || format!("topology {}", file.display());
         let text = std::fs::read_to_string(&file).with_context(about)?;

@@ -29,6 +29,7 @@
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
+//! - [`units`]: systemd takes the units that are shipped.
 //! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
 //!
 //! One binary, so that it links once. Every test has a world of its own and all run at the same time.
@@ -60,6 +61,7 @@ mod signed;
 mod store;
 mod tls;
 mod tools;
+mod units;
 mod upgrade;
 mod uploads;
 mod upstream;

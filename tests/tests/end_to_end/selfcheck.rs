@@ -259,7 +259,7 @@ impl Group {
 fn write_config(world: &World, name: &str, more: &str) -> PathBuf {
     let server = world.server(name);
     let trust = world.path("authority.pem");
-    tests::files::write(&trust, world.authority.pem());
+    tests::files::write(&trust, world.authority.root_pem());
     let text = format!(
         "name = {name:?}\ntopology = {:?}\ndata = {:?}\nadmin = \"{}\"\ninternal = \"{}:8084\"\ntokens = {:?}\ntoken = {:?}\n\
          {more}\n[probe]\naddresses = [\"{}\"]\ntrust = {trust:?}\n\
