@@ -434,7 +434,7 @@ async fn bodies_take_turns_in_the_ram_that_they_may_take() {
             format!("[[sun]]\nname = \"sun4-1-{n}\"\naddresses = [\"192.0.2.{n}\"]\ninternal = \"10.4.1.{n}:8081\"\nweight = 100\n")
         };
         let suns: String = (10..30).map(sun).collect();
-        std::fs::write(&config.topology, format!("{TOPOLOGY}{suns}")).unwrap();
+        std::fs::write(config.topology.file().unwrap(), format!("{TOPOLOGY}{suns}")).unwrap();
     })
     .await;
     let calls: Vec<_> = (10..30)
@@ -714,7 +714,7 @@ fn config(folder: &Path) -> Config {
     Config {
         listen: free,
         admin: free,
-        topology: folder.join("topology.toml"),
+        topology: folder.join("topology.toml").into(),
         data: folder.join("data"),
         tokens: folder.join("tokens.toml"),
         commit_ms: 1,

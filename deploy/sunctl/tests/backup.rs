@@ -98,7 +98,7 @@ async fn start(place: &Path, data: &str) -> Running {
     let config = Config {
         listen: free,
         admin: free,
-        topology: place.join("topology.toml"),
+        topology: place.join("topology.toml").into(),
         data: place.join(data),
         tokens: place.join("tokens.toml"),
         commit_ms: 1,

@@ -71,7 +71,7 @@ fn config(folder: &Path, nodes: Vec<String>) -> Config {
     Config {
         listen: free,
         admin: free,
-        topology: folder.join("topology.toml"),
+        topology: folder.join("topology.toml").into(),
         data: folder.join("data"),
         tokens: folder.join("tokens.toml"),
         commit_ms: 1,

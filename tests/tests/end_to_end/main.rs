@@ -18,6 +18,7 @@
 //! - [`hot`]: a file that one sun is not enough for; a file whose owner changed.
 //! - [`signed`]: links that are good for a while.
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
+//! - [`etcd`]: a topology in a cluster, whose members die.
 //! - [`purge`]: what was purged is served by nobody any more.
 //! - [`geo_serve`]: one server says which region serves whom; the others follow its table.
 //! - [`openapi`]: the popularity API called by its own description.
@@ -40,6 +41,7 @@ mod carrying;
 mod conformance;
 mod crowds;
 mod demo;
+mod etcd;
 mod feeding;
 mod fills;
 mod geo_bmp;
