@@ -470,6 +470,17 @@ pub struct HotNow {
     pub suns: Vec<String>,
 }
 
+// ---- GET /v1/regions/{region}/servers ----------------------------------------------------------
+
+/// Who is alive in a region.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Servers {
+    /// The region asked about.
+    pub region: RegionId,
+    /// Suns and caches that reported within 3 s, by name.
+    pub servers: Vec<ServerState>,
+}
+
 // ---- POST /v1/purge ----------------------------------------------------------------------------
 
 /// What is stored must no longer be handed out (hard), or not without asking the content server (soft).

@@ -6,7 +6,7 @@ use daemon::problem::Refusal;
 use geo::{CanonicalName, RegionId};
 
 use super::{Api, find, find_server, read};
-use crate::wire::{HOTTEST_MAX, Hot, RegionState, StatusReport};
+use crate::wire::{HOTTEST_MAX, Hot, RegionState, Servers, StatusReport};
 
 impl Api {
     /// `POST /v1/status`.
@@ -46,6 +46,18 @@ impl Api {
         let region = find(&topology, region)?;
         let files = read(&self.registry).at(self.now_ms()).hot_now(region, limit);
         Ok(Hot { region: region.id, files })
+    }
+
+    /// `GET /v1/regions/{region}/servers`.
+    ///
+    /// # Errors
+    ///
+    /// 404 for a region that the topology does not have.
+    pub fn servers(&self, region: RegionId) -> Result<Servers, Refusal> {
+        let topology = self.topology();
+        let region = find(&topology, region)?;
+        let servers = read(&self.registry).at(self.now_ms()).servers(region);
+        Ok(Servers { region: region.id, servers })
     }
 }
 

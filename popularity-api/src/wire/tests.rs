@@ -42,6 +42,16 @@ fn hot_files_are_written_like_this() {
 }
 
 #[test]
+fn who_is_alive_is_written_like_this() {
+    let load = Load { bits_per_second: 1e9, requests_per_second: 2.5, connections: 3, cpu_pressure: 0.5 };
+    let server = ServerState { name: "sun4-1-1".to_owned(), healthy: true, load, busy: 1.5 };
+    check(
+        &Servers { region: RegionId(4), servers: vec![server] },
+        r#"{"region":4,"servers":[{"name":"sun4-1-1","healthy":true,"load":{"bits_per_second":1000000000.0,"requests_per_second":2.5,"connections":3,"cpu_pressure":0.5},"busy":1.5}]}"#,
+    );
+}
+
+#[test]
 fn fetches_are_written_like_this() {
     check(
         &FetchNote { file: "c1/a.jpg".to_owned(), size: 2048, state: FetchState::Begins },

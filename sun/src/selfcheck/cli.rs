@@ -9,6 +9,8 @@
 //!
 //! Commands ask the daemon at its admin port, orders with the sun's own token: who may read that file may give them.
 
+use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::event::{PollFd, PollFlags, poll};
 use tokio::net::TcpStream;
 
 use super::config::{Config, SpeakerKind};
@@ -121,11 +124,30 @@ fn daemon(args: &DaemonArgs) -> anyhow::Result<ExitCode> {
 /// ExaBGP answers orders on standard input; its end is the end of that.
 fn end_with_exabgp(drain: daemon::drain::Drain) -> std::io::Result<()> {
     let read = move || {
-        let read = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        tracing::info!(?read, "ExaBGP ended");
+        let why = until_end(&mut std::io::stdin());
+        tracing::info!(?why, "ExaBGP ended");
         drain.start();
     };
     std::thread::Builder::new().name("exabgp".to_owned()).spawn(read).map(drop)
+}
+
+/// Reads and drops. ExaBGP shares its end of the pipe in a mode that does not wait.
+fn until_end(input: &mut (impl Read + AsFd)) -> std::io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                match poll(&mut [PollFd::new(input, PollFlags::IN)], None) {
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {

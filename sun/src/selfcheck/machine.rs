@@ -18,7 +18,7 @@
 //! | Up, Falling | as best |
 //! | Draining | as best for `drain_wait`, then with a lower preference |
 //! | Rising, Down, Held | nothing; as if it were Up while too few others are well ("the last of its group") |
-//! | Init, and Rising before the first verdict | whatever a self-check before this one left |
+//! | Init, Rising before the first verdict; ill from the start while too few others are well | what a self-check before this one left |
 //! | Disabled, stopping | nothing |
 //!
 //! # Invariants
@@ -430,7 +430,7 @@ impl Machine {
         waited && view.standing < up_min
     }
 
-    const fn choose(&self, now_ms: u64) -> Announce {
+    fn choose(&self, now_ms: u64) -> Announce {
         if self.disabled || self.stopping {
             return Announce::Nothing;
         }
@@ -444,6 +444,8 @@ impl Machine {
                 None => Announce::Best,
             },
             Health::Init { .. } | Health::Rising { .. } if !self.judged => Announce::Unchanged,
+            // Perhaps a self-check before this one left it announced as the last of its group.
+            _ if self.announced == Announce::Unchanged && self.is_needed(now_ms) => Announce::Unchanged,
             _ => Announce::Nothing,
         }
     }

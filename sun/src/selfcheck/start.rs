@@ -70,6 +70,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let seen = Seen::now(vec![config.probe.trust.clone()]);
     let prober = Prober::new(&token, &config.probe.trust, config.probe.timeout_ms)?;
     let asker = Asker::new(&token, Duration::from_millis(config.guard.every_ms))?;
+    let api = config.popularity.as_ref().map(popularity_api::Client::new).transpose()?;
     let (metrics, readiness) = (Metrics::new(&registry)?, Readiness::default());
     readiness.expect(FIRST_PROBE);
 
@@ -99,7 +100,12 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     // None of these holds anything that must be finished: they end with the process.
     tokio::spawn(process::watch(pids, sender.clone()));
     tokio::spawn(follow_topology(config.name.clone(), topology.clone(), sender.clone()));
-    tokio::spawn(ask_others(config.clone(), topology.clone(), asker, (look, clock), sender.clone()));
+    let (witness, witnessed) = watch::channel(Vec::new());
+    if let Some(client) = api {
+        tokio::spawn(ask_api(config.name.clone(), topology.clone(), client, witness));
+    }
+    let asked = Asked { asker, witnessed, now: look, clock };
+    tokio::spawn(ask_others(config.clone(), topology.clone(), asked, sender.clone()));
     let trust = config.probe.trust.clone();
     let reloading = prober.clone();
     drain.spawn(files::follow(seen, drain.clone(), move || reloading.reload(&trust)));
@@ -143,15 +149,50 @@ async fn follow_topology(name: String, mut topology: Watched, heard: mpsc::Sende
     }
 }
 
-async fn ask_others(
-    config: Config,
-    topology: Watched,
+/// Asks the popularity API who of the region is alive and well, each second.
+async fn ask_api(name: String, topology: Watched, client: popularity_api::Client, witness: watch::Sender<Vec<String>>) {
+    let mut away = false;
+    loop {
+        let region = topology.borrow().sun(&name).map(|sun| sun.server.region);
+        if let Some(region) = region {
+            let answer = client.servers(region).await;
+            if answer.is_err() != away {
+                away = answer.is_err();
+                match &answer {
+                    Err(error) => tracing::warn!(%error, "the popularity API is no witness of who is alive"),
+                    Ok(_) => tracing::info!("the popularity API is a witness of who is alive again"),
+                }
+            }
+            if let Ok(answer) = answer {
+                let well = answer.servers.into_iter().filter(|server| server.healthy).map(|server| server.name);
+                witness.send_replace(well.collect());
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(API_EVERY) => {}
+            () = witness.closed() => return,
+        }
+    }
+}
+
+/// How the others are asked.
+struct Asked {
     asker: Asker,
-    (now, clock): (Arc<Notify>, Instant),
-    heard: mpsc::Sender<Heard>,
-) {
+    /// Whom the popularity API says to be well.
+    witnessed: watch::Receiver<Vec<String>>,
+    /// Ask at once.
+    now: Arc<Notify>,
+    clock: Instant,
+}
+
+async fn ask_others(config: Config, topology: Watched, asked: Asked, heard: mpsc::Sender<Heard>) {
+    let Asked { asker, mut witnessed, now, clock } = asked;
     let mut book = Book::default();
     loop {
+        // Without a popularity API its sender is gone.
+        if witnessed.has_changed().unwrap_or(false) {
+            book.witness(witnessed.borrow_and_update().clone(), elapsed_ms(clock));
+        }
         let group = peers::group(&topology.borrow(), &config.name, &config.guard);
         let mut asking = JoinSet::new();
         for (name, address) in group.iter().take(OTHERS_MAX).cloned() {
@@ -249,6 +290,9 @@ pub const DRAIN_S: u64 = 5;
 
 /// Events that may wait for the driver; it takes microseconds for each.
 const EVENTS_MAX: usize = 256;
+
+/// The popularity API is asked so often: it hears from each server once a second.
+const API_EVERY: Duration = Duration::from_secs(1);
 
 /// Other members that are asked; a group's subnet has fewer.
 const OTHERS_MAX: usize = 512;

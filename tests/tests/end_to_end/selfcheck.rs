@@ -219,6 +219,86 @@ async fn a_self_check_withdraws_before_it_ends_unless_it_is_to_leave_things_as_t
     group.bird.check(2, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn exabgp_announces_what_its_process_says() {
+    let world = World::new(&[SUN]);
+    // Routers take no routes within 127/8.
+    let [a, b, c, d] = world.server(SUN).address.octets();
+    let topology = std::fs::read_to_string(world.topology_file()).unwrap();
+    let topology = topology
+        .replace(&format!("addresses = [\"{a}.{b}.{c}.{d}\"]"), "addresses = [\"192.0.2.1\"]")
+        .replace(&format!("subnet = \"{a}.{b}.{c}.{}/28\"", d & 0xf0), "subnet = \"192.0.2.0/28\"");
+    tests::files::write(&world.topology_file(), &topology);
+    let _sun = world.start(SUN).await;
+    let router = Router::start(&world);
+    let config = write_config(&world, SUN, "[speaker]\nkind = \"exabgp\"\nnext_hop = \"198.51.100.1\"\n");
+    let program = tests::process::binary("sun-check");
+    let (own, peer) = (world.server(SUN).address, world.address(3));
+    let text = format!(
+        "process sun-check {{ run {} --config {}; encoder text; }}\n\
+         neighbor {peer} {{ router-id 192.0.2.1; local-address {own}; local-as 65001; peer-as 65000; connect 1790; hold-time 9; \
+         family {{ ipv4 unicast; }} api {{ processes [ sun-check ]; }} }}\n",
+        program.display(),
+        config.display()
+    );
+    let file = world.path("exabgp.conf");
+    tests::files::write(&file, &text);
+    // It runs what it starts as `nobody` otherwise, who may not read the token.
+    let mut command = Command::new("exabgp");
+    command.arg(&file).env("exabgp.daemon.user", "root").env("exabgp.tcp.bind", "").env("exabgp.api.cli", "false");
+    let log = std::fs::File::create(world.path("exabgp.log")).unwrap();
+    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    let _exabgp = Ended(command.spawn().expect("exabgp is installed"));
+    let own_address = format!("{own}/32");
+    poll::until_true("the route of a sun that is well", || async {
+        router.ask("show route all").contains(&own_address)
+    })
+    .await;
+    let told = router.ask("show route all");
+    assert!(told.contains("BGP.med: 0") && told.contains("BGP.origin: IGP") && told.contains("192.0.2.0/28"), "{told}");
+    let config = config.display().to_string();
+    let done = run("sun-check", &["disable", "--config", &config, "--force"]);
+    assert_eq!(done.status, Some(0), "{}", done.err);
+    poll::until_true("no route", || async { !router.ask("show route").contains("/32") }).await;
+}
+
+/// A BIRD that listens to the sun's speaker.
+struct Router {
+    control: PathBuf,
+    _child: Ended,
+}
+
+impl Router {
+    fn start(world: &World) -> Self {
+        let (config, control) = (world.path("router.conf"), world.path("router.ctl"));
+        let (own, sun) = (world.address(3), world.server(SUN).address);
+        let text = format!(
+            "router id 192.0.2.254;\nprotocol device {{}}\nprotocol bgp sun {{ local {own} port 1790 as 65000; \
+             neighbor {sun} as 65001; multihop; passive; strict bind; hold time 9; ipv4 {{ import all; export none; }}; }}\n\
+             protocol static {{ ipv4; route 198.51.100.0/24 blackhole; }}\n"
+        );
+        tests::files::write(&config, &text);
+        let child = Ended(Bird::spawn(&config, &control));
+        Self { control, _child: child }
+    }
+
+    fn ask(&self, command: &str) -> String {
+        let output =
+            Command::new("/usr/sbin/birdc").arg("-s").arg(&self.control).args(command.split(' ')).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+/// A program that ends with its value.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A group of suns with a self-check each; the first one's has a BIRD.
 struct Group {
     world: World,
