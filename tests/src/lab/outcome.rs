@@ -27,8 +27,6 @@ pub struct Outcome {
     pub failures: BTreeMap<String, usize>,
     /// The last request that failed began so long after the fault.
     pub last_failure: Option<Duration>,
-    /// What else is to be told.
-    pub notes: Vec<String>,
     /// What the self-checks said at the end.
     pub states: Vec<String>,
 }
@@ -69,9 +67,23 @@ impl Outcome {
             resumed: (moved.iter().filter(|&&resumed| resumed).count(), moved.len()),
             failures,
             last_failure,
-            notes: Vec::new(),
             states: Vec::new(),
         }
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "fault": self.fault.word(),
+            "taken_over_s": self.taken_over.map(|time| time.as_secs_f64()),
+            "new": { "failed": self.new.0, "all": self.new.1 },
+            "kept": { "failed": self.kept.0, "all": self.kept.1 },
+            "busiest": self.worst,
+            "resumed": { "resumed": self.resumed.0, "all": self.resumed.1 },
+            "failures": self.failures,
+            "states": self.states,
+        })
     }
 
     /// The table of several.
@@ -90,7 +102,7 @@ impl Outcome {
                 outcome.kept.0.to_string(),
                 outcome.kept.1.to_string(),
                 format!("{:+.0} %", (outcome.worst - 1.0) * 100.0),
-                if moved == 0 { "-".to_owned() } else { format!("{} %", 100 * resumed / moved) },
+                (100 * resumed).checked_div(moved).map_or_else(|| "-".to_owned(), |percent| format!("{percent} %")),
             ]);
         }
         table.text()
