@@ -18,6 +18,7 @@
 //! - [`hot`]: a file that one sun is not enough for; a file whose owner changed.
 //! - [`signed`]: links that are good for a while.
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
+//! - [`etcd`]: a topology in a cluster, whose members die.
 //! - [`purge`]: what was purged is served by nobody any more.
 //! - [`geo_serve`]: one server says which region serves whom; the others follow its table.
 //! - [`openapi`]: the popularity API called by its own description.
@@ -25,6 +26,7 @@
 //! - [`restarts`]: kill -9 and drain.
 //! - [`geo_bmp`]: real routers, and what they tell.
 //! - [`upgrade`]: a new process takes over, and no client notices.
+//! - [`selfcheck`]: what a sun's self-check sees, and what it has BIRD announce.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
@@ -40,6 +42,7 @@ mod carrying;
 mod conformance;
 mod crowds;
 mod demo;
+mod etcd;
 mod feeding;
 mod fills;
 mod geo_bmp;
@@ -55,6 +58,7 @@ mod parts;
 mod purge;
 mod region;
 mod restarts;
+mod selfcheck;
 mod serving;
 mod shipped;
 mod signed;
