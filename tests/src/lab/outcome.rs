@@ -122,16 +122,22 @@ fn taken_over(visits: &[&Visit], owners: &[String], victim: &str, from: Duration
     first.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
-/// What the busiest sun carries of the even stream after that time, in fair shares of all suns.
+/// What the busiest sun carries of the even stream after that time, in fair shares of all suns. Every address weighs the same,
+/// however often it was asked.
 fn worst(visits: &[&Visit], owners: &[String], after: Duration) -> f64 {
     let even = visits.iter().filter(|visit| visit.stream == Stream::Even && visit.began >= after);
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for (by, _) in even.filter_map(|visit| visit.outcome.as_ref().ok()) {
-        *counts.entry(by).or_default() += 1;
+    let mut answers: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    for visit in even {
+        if let Ok((by, _)) = &visit.outcome {
+            answers.entry(visit.target).or_default().push(by);
+        }
+    }
+    let mut loads: BTreeMap<&str, f64> = BTreeMap::new();
+    for by in answers.values() {
+        by.iter().for_each(|sun| *loads.entry(sun).or_default() += 1.0 / by.len() as f64);
     }
     let mut suns: Vec<&String> = owners.iter().collect();
     suns.dedup();
-    let all: usize = counts.values().sum();
-    let busiest = counts.values().max().copied().unwrap_or_default();
-    busiest as f64 * suns.len() as f64 / (all as f64).max(1.0)
+    let fair = answers.len().max(1) as f64 / suns.len() as f64;
+    loads.into_values().fold(0.0, f64::max) / fair
 }
