@@ -30,6 +30,7 @@
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
+//! - [`lab`]: a group of suns behind a router, and one after the other fails.
 //! - [`units`]: systemd takes the units that are shipped.
 //! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
 //!
@@ -51,6 +52,7 @@ mod history;
 mod hostile;
 mod hot;
 mod ingest;
+mod lab;
 mod openapi;
 mod parts;
 mod purge;
