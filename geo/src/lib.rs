@@ -17,6 +17,7 @@
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`source`]: where the document is: a file, or a key of an [`etcd`] cluster. [`watch`]: it is followed; its last good copy
 //!   outlives it.
+//! - [`rest`]: the topology as it counts while servers rest.
 //! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
 //! - [`lists`]: prefix lists in text, CSV and JSON. [`geoip`]: what a file in MaxMind's format says of every address.
 //! - [`bmp`]: routers connect and tell their routes. [`feed`]: what they (BMP) and dumps (MRT) say, decoded.
@@ -52,6 +53,7 @@ pub mod name;
 pub mod placement;
 pub mod regions;
 pub mod resolver;
+pub mod rest;
 pub mod rib;
 pub mod route;
 pub mod rules;

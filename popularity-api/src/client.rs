@@ -107,6 +107,15 @@ impl Client {
         self.send(self.http.get(url)).await
     }
 
+    /// `GET /v1/regions/{region}/servers`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`], as every call.
+    pub async fn servers(&self, region: RegionId) -> Result<wire::Servers, ClientError> {
+        self.send(self.http.get(self.call(&["regions", &region.to_string(), "servers"]))).await
+    }
+
     /// `POST /v1/regions/{region}/caches/{cache}/wanted`.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! | `POST /v1/downloads`, `POST /v1/status` | as the server it is in the topology | | yes |
 //! | `POST /v1/regions/{region}/caches/{cache}/wanted`, `.../holdings`, `.../fetches` | that cache | | yes |
 //! | `GET /v1/regions/{region}/top`, `POST /v1/links`, `GET /v1/held` | | yes | yes |
-//! | `GET /v1/regions/{region}/hot` | | | yes |
+//! | `GET /v1/regions/{region}/hot`, `.../servers` | | | yes |
 //! | `POST /v1/purge`, `GET /v1/purge/{sequence}/acknowledgements` | | yes | yes |
 //! | `GET /v1/purge` | yes; says that it goes by the entries up to `after` | | yes |
 //! | `GET /v1/openapi.json` | anybody | | |
@@ -55,6 +55,7 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/v1/purge/{sequence}/acknowledgements", get(acknowledgements))
         .route("/v1/regions/{region}/top", get(top))
         .route("/v1/regions/{region}/hot", get(hot))
+        .route("/v1/regions/{region}/servers", get(servers))
         .route("/v1/regions/{region}/caches/{cache}/wanted", post(wanted))
         .route("/v1/regions/{region}/caches/{cache}/holdings", post(holdings))
         .route("/v1/regions/{region}/caches/{cache}/fetches", post(fetches))
@@ -153,6 +154,12 @@ async fn hot(State(api): Shared, headers: HeaderMap, Path(path): Path<String>, R
     identify(&api, &headers, &[])?;
     let (region, limit) = (region(&path)?, limit(query.as_deref())?);
     Ok(Json(blocking(move || api.hot(region, limit)).await?).into_response())
+}
+
+async fn servers(State(api): Shared, headers: HeaderMap, Path(path): Path<String>) -> Answer {
+    identify(&api, &headers, &[])?;
+    let region = region(&path)?;
+    Ok(Json(blocking(move || api.servers(region)).await?).into_response())
 }
 
 async fn wanted(

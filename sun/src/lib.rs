@@ -26,6 +26,7 @@
 //! - [`serve`], [`body`], [`vault_read`]: the shell that waits. [`pass`]: what is not cached, uploads.
 //! - [`listener`], [`tls`], [`tickets`], [`greeting`], [`farewell`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
 //! - [`hot`]: files that one sun is not enough for.
+//! - [`resting`]: when this sun takes less than its weight.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
 //!
@@ -65,6 +66,7 @@ pub mod region;
 pub mod report;
 pub mod request;
 pub mod response;
+pub mod resting;
 pub mod serve;
 pub mod sources;
 pub mod stall;
