@@ -18,6 +18,7 @@
 //! - [`source`]: where the document is: a file, or a key of an [`etcd`] cluster. [`watch`]: it is followed; its last good copy
 //!   outlives it.
 //! - [`rest`]: the topology as it counts while servers rest.
+//! - [`anycast`]: which sun of a group takes an address over from which.
 //! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
 //! - [`lists`]: prefix lists in text, CSV and JSON. [`geoip`]: what a file in MaxMind's format says of every address.
 //! - [`bmp`]: routers connect and tell their routes. [`feed`]: what they (BMP) and dumps (MRT) say, decoded.
@@ -36,6 +37,7 @@
 //! that decides is random: every server that reads the same files comes to the same answers.
 
 pub mod answer;
+pub mod anycast;
 pub mod bmp;
 pub mod choice;
 pub mod cli;

@@ -81,10 +81,10 @@ impl History {
 pub struct Metrics {
     /// Rows that ClickHouse has.
     pub sent: IntCounter,
-    /// Rows that were given up, by why: `busy` (the worker did not keep up), `full` (the oldest in a full spool), `disk`,
-    /// `damaged`, `refused` (as no good). Of `busy` and `disk` they are downloads as reported.
+    /// Rows that were given up, by why: `busy` (the worker did not keep up), `full` (the oldest in a full spool), `disk` (did
+    /// not take them), `damaged`, `gone`, `refused` (as no good). Of `busy` and `disk` they are downloads as reported.
     pub dropped: IntCounterVec,
-    /// Inserts that failed and were tried again.
+    /// Inserts that failed and were tried again, and reads of the spool.
     pub failures: IntCounter,
     /// Bytes of batches that wait on disk.
     pub spool_bytes: IntGauge,

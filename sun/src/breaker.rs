@@ -8,16 +8,24 @@
 //!     +--- a question succeeds     +---------------- the probe fails ----+
 //! ```
 //!
+//! A probe that ends without a verdict (its client went, or another source answered first) makes room for the next at once.
+//!
 //! Questions that were under way when it opened may still fail or succeed: their failures say nothing new, their
 //! success closes it.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Breakers of all content servers. Pure: time is an argument, in milliseconds of any monotonic clock.
 #[derive(Debug, Default)]
-pub struct Breakers {
+pub struct Breakers(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
     /// Those that have failed lately; all others are closed.
     by_number: HashMap<u32, Breaker>,
+    /// The last probe that went out.
+    probe: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -30,45 +38,77 @@ enum Breaker {
         until_ms: u64,
     },
     HalfOpen {
-        /// From then on the probe counts as lost.
+        /// The probe that is out.
+        probe: u64,
+        /// From then on it counts as lost.
         probe_until_ms: u64,
     },
 }
 
-/// Leave to ask; to be given back with the verdict.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Leave {
-    probe: bool,
+/// Leave to ask, kept until the verdict. Dropped without one, a probe leaves its place to the next.
+#[derive(Debug)]
+pub struct Leave(Option<Probe>);
+
+#[derive(Debug)]
+struct Probe {
+    breakers: Arc<Mutex<Known>>,
+    content_server: u32,
+    id: u64,
 }
 
 impl Leave {
     /// Of a question that no breaker was asked about.
-    pub const ORDINARY: Self = Self { probe: false };
+    pub const ORDINARY: Self = Self(None);
+
+    fn is_of(&self, id: u64) -> bool {
+        self.0.as_ref().is_some_and(|probe| probe.id == id)
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(breaker) = known(&self.breakers).by_number.get_mut(&self.content_server)
+            && matches!(*breaker, Breaker::HalfOpen { probe, .. } if probe == self.id)
+        {
+            *breaker = Breaker::Open { until_ms: 0 };
+        }
+    }
+}
+
+/// No code that holds the lock panics.
+fn known(breakers: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    breakers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Breakers {
     /// Whether a question may be asked now: in a half-open breaker one at a time.
-    pub fn admits(&mut self, number: u32, now_ms: u64) -> Option<Leave> {
-        let Some(breaker) = self.by_number.get_mut(&number) else { return Some(Leave::ORDINARY) };
+    #[must_use]
+    pub fn admits(&self, content_server: u32, now_ms: u64) -> Option<Leave> {
+        let mut known = known(&self.0);
+        let id = known.probe + 1;
+        let Some(breaker) = known.by_number.get_mut(&content_server) else { return Some(Leave::ORDINARY) };
         match *breaker {
             Breaker::Closed { .. } => return Some(Leave::ORDINARY),
-            Breaker::Open { until_ms: wait_ms } | Breaker::HalfOpen { probe_until_ms: wait_ms } if now_ms < wait_ms => {
+            Breaker::Open { until_ms: wait_ms } | Breaker::HalfOpen { probe_until_ms: wait_ms, .. }
+                if now_ms < wait_ms =>
+            {
                 return None;
             }
             Breaker::Open { .. } | Breaker::HalfOpen { .. } => {}
         }
-        *breaker = Breaker::HalfOpen { probe_until_ms: now_ms + PROBE_MS };
-        Some(Leave { probe: true })
+        *breaker = Breaker::HalfOpen { probe: id, probe_until_ms: now_ms + PROBE_MS };
+        known.probe = id;
+        Some(Leave(Some(Probe { breakers: Arc::clone(&self.0), content_server, id })))
     }
 
     /// Whether a question may be asked now that may end without a verdict, and so cannot be a probe: not while
     /// the breaker is open or a probe is out. Once it has been open for long enough such questions go through
     /// until the first of them fails.
     #[must_use]
-    pub fn admits_unprobed(&self, number: u32, now_ms: u64) -> bool {
-        match self.by_number.get(&number) {
+    pub fn admits_unprobed(&self, content_server: u32, now_ms: u64) -> bool {
+        match known(&self.0).by_number.get(&content_server) {
             None | Some(Breaker::Closed { .. }) => true,
-            Some(Breaker::Open { until_ms: wait_ms } | Breaker::HalfOpen { probe_until_ms: wait_ms }) => {
+            Some(Breaker::Open { until_ms: wait_ms } | Breaker::HalfOpen { probe_until_ms: wait_ms, .. }) => {
                 now_ms >= *wait_ms
             }
         }
@@ -76,21 +116,22 @@ impl Breakers {
 
     /// Whether nothing is held against the content server.
     #[must_use]
-    pub fn closed(&self, number: u32) -> bool {
-        matches!(self.by_number.get(&number), None | Some(Breaker::Closed { .. }))
+    pub fn closed(&self, content_server: u32) -> bool {
+        matches!(known(&self.0).by_number.get(&content_server), None | Some(Breaker::Closed { .. }))
     }
 
     /// The content server answered (whatever it said, short of a 5xx).
-    pub fn succeeded(&mut self, number: u32) {
-        self.by_number.remove(&number);
+    pub fn succeeded(&self, content_server: u32) {
+        known(&self.0).by_number.remove(&content_server);
     }
 
     /// It could not be reached, did not answer in time, or answered 5xx.
-    pub fn failed(&mut self, number: u32, leave: Leave, now_ms: u64) {
-        let breaker = self.by_number.entry(number).or_insert(Breaker::Closed { failures: 0 });
+    pub fn failed(&self, content_server: u32, leave: &Leave, now_ms: u64) {
+        let mut known = known(&self.0);
+        let breaker = known.by_number.entry(content_server).or_insert(Breaker::Closed { failures: 0 });
         *breaker = match *breaker {
             Breaker::Closed { failures } if failures + 1 < FAILURES => Breaker::Closed { failures: failures + 1 },
-            Breaker::HalfOpen { .. } if !leave.probe => return,
+            Breaker::HalfOpen { probe, .. } if !leave.is_of(probe) => return,
             Breaker::Open { until_ms } if now_ms < until_ms => return,
             Breaker::Closed { .. } | Breaker::Open { .. } | Breaker::HalfOpen { .. } => {
                 Breaker::Open { until_ms: now_ms + OPEN_MS }
@@ -103,7 +144,7 @@ impl Breakers {
 pub const FAILURES: u32 = 5;
 /// How long it stays open, milliseconds.
 pub const OPEN_MS: u64 = 1000;
-/// After so long without a verdict another probe goes through, milliseconds.
+/// After so long another probe goes through though that one is still out, milliseconds.
 pub const PROBE_MS: u64 = 30_000;
 
 #[cfg(test)]
@@ -139,17 +180,34 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_without_a_verdict_makes_room_for_the_next() {
+        check("failed*5 later admits dropped", OPEN_MS, "probe");
+        check("failed*5 later admits probe-failed dropped", OPEN_MS, "wait");
+        check("failed*5 later admits ok dropped", OPEN_MS, "ask");
+    }
+
+    #[test]
+    fn a_probe_of_before_makes_no_room_beside_the_one_that_is_out() {
+        let breakers = opened();
+        let slow = breakers.admits(7, OPEN_MS);
+        let next = breakers.admits(7, OPEN_MS + PROBE_MS);
+        assert!(slow.is_some() && next.is_some());
+        drop(slow);
+        assert!(breakers.admits(7, OPEN_MS + PROBE_MS).is_none(), "the next is out");
+        drop(next);
+        assert!(breakers.admits(7, OPEN_MS + PROBE_MS).is_some());
+    }
+
+    #[test]
     fn questions_that_are_no_probes_go_through_until_one_fails() {
-        let mut breakers = Breakers::default();
-        assert!(breakers.admits_unprobed(7, 0));
-        for _ in 0..FAILURES {
-            breakers.failed(7, Leave::ORDINARY, 0);
-        }
+        assert!(Breakers::default().admits_unprobed(7, 0));
+        let breakers = opened();
         assert!(!breakers.admits_unprobed(7, OPEN_MS - 1));
         assert!(breakers.admits_unprobed(7, OPEN_MS) && breakers.admits_unprobed(7, OPEN_MS));
-        breakers.failed(7, Leave::ORDINARY, OPEN_MS);
+        breakers.failed(7, &Leave::ORDINARY, OPEN_MS);
         assert!(!breakers.admits_unprobed(7, 2 * OPEN_MS - 1));
-        assert!(breakers.admits(7, 2 * OPEN_MS).is_some(), "a probe");
+        let probe = breakers.admits(7, 2 * OPEN_MS);
+        assert!(probe.is_some());
         assert!(!breakers.admits_unprobed(7, 2 * OPEN_MS), "while a probe is out");
         breakers.succeeded(7);
         assert!(breakers.admits_unprobed(7, 0));
@@ -157,27 +215,34 @@ mod tests {
 
     #[test]
     fn others_are_not_affected() {
-        let mut breakers = Breakers::default();
-        for _ in 0..FAILURES {
-            breakers.failed(7, Leave::ORDINARY, 0);
-        }
+        let breakers = opened();
         assert!(!breakers.closed(7) && breakers.closed(8));
-        assert_eq!(breakers.admits(8, 0), Some(Leave::ORDINARY));
+        assert!(breakers.admits(8, 0).is_some_and(|leave| leave.0.is_none()));
+    }
+
+    /// Breakers, that of content server 7 open since time 0.
+    fn opened() -> Breakers {
+        let breakers = Breakers::default();
+        for _ in 0..FAILURES {
+            breakers.failed(7, &Leave::ORDINARY, 0);
+        }
+        breakers
     }
 
     /// Plays events at time 0, or at `OPEN_MS` after `later`, and then asks for leave at `now_ms`.
     #[track_caller]
     fn check(events: &str, now_ms: u64, expected: &str) {
-        let mut breakers = Breakers::default();
-        let mut at_ms = 0;
+        let breakers = Breakers::default();
+        let (mut at_ms, mut probe) = (0, Leave::ORDINARY);
         for event in events.split(' ') {
             let (event, times) = event.split_once('*').unwrap_or((event, "1"));
             for _ in 0..times.parse().unwrap() {
                 match event {
-                    "failed" => breakers.failed(7, Leave::ORDINARY, at_ms),
-                    "probe-failed" => breakers.failed(7, Leave { probe: true }, at_ms),
+                    "failed" => breakers.failed(7, &Leave::ORDINARY, at_ms),
+                    "probe-failed" => breakers.failed(7, &probe, at_ms),
                     "ok" => breakers.succeeded(7),
-                    "admits" => assert_eq!(breakers.admits(7, at_ms), Some(Leave { probe: true }), "{events}"),
+                    "admits" => probe = breakers.admits(7, at_ms).unwrap(),
+                    "dropped" => probe = Leave::ORDINARY,
                     "later" => at_ms = OPEN_MS,
                     other => panic!("{other}"),
                 }
@@ -185,8 +250,8 @@ mod tests {
         }
         let found = match breakers.admits(7, now_ms) {
             None => "wait",
-            Some(Leave { probe: false }) => "ask",
-            Some(Leave { probe: true }) => "probe",
+            Some(Leave(None)) => "ask",
+            Some(Leave(Some(_))) => "probe",
         };
         assert_eq!(found, expected, "{events} at {now_ms}");
     }

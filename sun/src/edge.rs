@@ -1,7 +1,7 @@
 //! The state that all workers of one edge share.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::breaker::{Breakers, Leave};
 use crate::caching::vary;
+use crate::canary::Canary;
 use crate::config::Config;
 use crate::epochs::Epochs;
 use crate::errand::{Errand, class_of};
@@ -84,6 +85,8 @@ pub struct Edge {
     pub tokens: daemon::tokens::Tokens,
     /// What the popularity API says of the region.
     pub region: ArcSwap<RegionView>,
+    /// What its self-check asks for.
+    pub canary: Canary,
     /// The drain has begun: nobody is to link here.
     pub draining: AtomicBool,
     topology: Watched,
@@ -91,7 +94,7 @@ pub struct Edge {
     pub rests: watch::Sender<Rests>,
     history: ArcSwap<History>,
     suspended: ArcSwap<Suspended>,
-    breakers: Mutex<Breakers>,
+    breakers: Breakers,
     /// When files were changed through this server.
     pub epochs: Epochs,
     started: Instant,
@@ -149,12 +152,13 @@ impl Edge {
             tokens: pieces.tokens,
             keys: Arc::new(ArcSwap::from_pointee(pieces.keys)),
             region: ArcSwap::default(),
+            canary: Canary::default(),
             draining: AtomicBool::new(false),
             topology: pieces.topology,
             rests: pieces.rests,
             history: ArcSwap::default(),
             suspended: ArcSwap::default(),
-            breakers: Mutex::default(),
+            breakers: Breakers::default(),
             epochs: Epochs::default(),
             started: Instant::now(),
             config,
@@ -384,7 +388,7 @@ impl Edge {
     #[must_use]
     pub fn admits(&self, source: &Source) -> Option<Leave> {
         match source {
-            Source::ContentServer { number, .. } => self.breakers().admits(*number, self.now_ms()),
+            Source::ContentServer { number, .. } => self.breakers.admits(*number, self.now_ms()),
             Source::Sun { .. } | Source::Former { .. } | Source::Cache { .. } => Some(Leave::ORDINARY),
         }
     }
@@ -393,35 +397,35 @@ impl Edge {
     /// a verdict ([`crate::breaker::Breakers::admits_unprobed`]).
     #[must_use]
     pub fn admits_unprobed(&self, content_server: u32) -> bool {
-        self.breakers().admits_unprobed(content_server, self.now_ms())
+        self.breakers.admits_unprobed(content_server, self.now_ms())
     }
 
     /// Whether nothing is held against a content server: then it may be asked for more than is needed.
     #[must_use]
     pub fn trusts(&self, content_server: u32) -> bool {
-        self.breakers().closed(content_server)
+        self.breakers.closed(content_server)
     }
 
     /// The source gave an answer.
     pub fn succeeded(&self, source: &Source) {
         if let Source::ContentServer { number, .. } = source {
-            self.breakers().succeeded(*number);
+            self.breakers.succeeded(*number);
         }
     }
 
     /// The source answered 5xx or broke off. Of a server of ours that says nothing: what it asked may have failed.
     /// `leave` is what [`Edge::admits`] gave.
-    pub fn faltered(&self, source: &Source, leave: Leave) {
+    pub fn faltered(&self, source: &Source, leave: &Leave) {
         if let Source::ContentServer { number, .. } = source {
-            self.breakers().failed(*number, leave, self.now_ms());
+            self.breakers.failed(*number, leave, self.now_ms());
         }
     }
 
     /// The source could not be reached, or did not answer in time. `leave` is what [`Edge::admits`] gave.
-    pub fn failed(&self, source: &Source, leave: Leave) {
+    pub fn failed(&self, source: &Source, leave: &Leave) {
         let now_ms = self.now_ms();
         match source {
-            Source::ContentServer { number, .. } => self.breakers().failed(*number, leave, now_ms),
+            Source::ContentServer { number, .. } => self.breakers.failed(*number, leave, now_ms),
             Source::Sun { name, .. } | Source::Former { name, .. } | Source::Cache { name, .. } => {
                 self.suspended.rcu(|suspended| {
                     let mut suspended = Suspended::clone(suspended);
@@ -436,9 +440,5 @@ impl Edge {
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn breakers(&self) -> std::sync::MutexGuard<'_, Breakers> {
-        self.breakers.lock().expect("no code that holds this lock panics")
     }
 }

@@ -29,6 +29,7 @@
 //! - [`resting`]: when this sun takes less than its weight.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
+//! - [`canary`]: what tells how this server is. [`selfcheck`]: another daemon, `sun-check`, that watches a sun and has its addresses announced.
 //!
 //! # What it is not
 //!
@@ -39,6 +40,7 @@
 pub mod body;
 pub mod breaker;
 pub mod caching;
+pub mod canary;
 pub mod conditional;
 pub mod config;
 pub mod control;
@@ -67,6 +69,7 @@ pub mod report;
 pub mod request;
 pub mod response;
 pub mod resting;
+pub mod selfcheck;
 pub mod serve;
 pub mod sources;
 pub mod stall;

@@ -134,7 +134,7 @@ async fn carry(
         Ok(response) => response,
         Err(failure) => {
             if failure.is_the_content_servers() {
-                edge.failed(&source, Leave::ORDINARY);
+                edge.failed(&source, &Leave::ORDINARY);
             }
             tracing::debug!(file = %pass.name, method = %head.method, ?failure, "not passed");
             return Err(failure.refusal());

@@ -13,6 +13,7 @@ use popularity_api::signing;
 
 use crate::body::{FileReader, ResponseBody};
 use crate::caching::freshness::Reuse;
+use crate::canary;
 use crate::conditional::Conclusion;
 use crate::edge::Edge;
 use crate::extent;
@@ -43,6 +44,10 @@ pub async fn client(
     interim: &Interim,
 ) -> Response<ResponseBody> {
     let (head, body) = request.into_parts();
+    if head.uri.path() == canary::PATH && canary::may_ask(&edge, Some(client), &head.headers) {
+        pass::refuse_body(&head, body);
+        return canary::answer(&edge);
+    }
     let parsed = request::parse(&head, false, &edge.topology());
     let lookup = match parsed {
         Parsed::File(lookup) => lookup.from_client(client),
@@ -150,6 +155,9 @@ pub async fn server(edge: Arc<Edge>, request: Request<Incoming>) -> Response<Res
     };
     if let Some(refusal) = refusal {
         return edge.signature.refuse(&refusal, false);
+    }
+    if head.uri.path() == canary::PATH {
+        return canary::answer(&edge);
     }
     match request::parse(&head, true, &edge.topology()) {
         Parsed::File(lookup) => Serving::new(&edge, &lookup).run().await.0,

@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
+    root_pem: String,
 }
 
 /// Where an issued certificate lies.
@@ -31,16 +32,36 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, "Sun's tests, throw-away");
         let key = KeyPair::generate().expect("a key");
         let root = params.self_signed(&key).expect("a root certificate");
-        Self { root: root.der().clone(), issuer: Issuer::new(params, key) }
+        Self { root: root.der().clone(), root_pem: root.pem(), issuer: Issuer::new(params, key) }
+    }
+
+    /// Its root certificate, for programs that trust a file.
+    #[must_use]
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
     }
 
     /// Writes a certificate for the names, `*.cdn.test` or an address, to `folder/stem.pem` and `folder/stem.key`.
     #[must_use]
     pub fn issue(&self, folder: &Path, stem: &str, names: &[&str]) -> Files {
+        self.issue_until(folder, stem, names, None)
+    }
+
+    /// The same, of a certificate that expired years ago.
+    #[must_use]
+    pub fn issue_expired(&self, folder: &Path, stem: &str, names: &[&str]) -> Files {
+        self.issue_until(folder, stem, names, Some(2001))
+    }
+
+    fn issue_until(&self, folder: &Path, stem: &str, names: &[&str], year: Option<i32>) -> Files {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name.push(DnType::CommonName, stem);
+        if let Some(year) = year {
+            params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        }
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let files = Files { chain: folder.join(format!("{stem}.pem")), key: folder.join(format!("{stem}.key")) };
         crate::files::write(&files.key, &key.serialize_pem());

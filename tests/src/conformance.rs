@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, bail};
 
@@ -93,7 +94,7 @@ impl Bench {
             .env("npm_config_pidfile", world.path("origin.pid"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(world.path(ORIGIN_LOG))?)
             .spawn()
             .context("node: run tests/setup")?;
         let address = world.server(SUN).address;
@@ -107,6 +108,19 @@ impl Bench {
         })
         .await;
         Ok(Self { suite, origin, base: format!("http://{address}:{HTTP_PORT}"), world, _sun: sun })
+    }
+
+    /// Waits until the sun asks the suite's content server again: tests that make that server close every connection open
+    /// its breaker, and while it is open, for a second, all others fail within milliseconds.
+    async fn settle(&self) {
+        let client = self.world.client();
+        let asked = AtomicU32::new(0);
+        poll::until_true("an answer of the suite's content server", || async {
+            // Each a file that nobody has asked for, and that is not there.
+            let url = format!("{}/settled-{}", self.base, asked.fetch_add(1, Ordering::Relaxed));
+            client.get(&url).await.is_ok_and(|answer| answer.status < 500)
+        })
+        .await;
     }
 
     /// Runs all tests, or those with these ids, and returns what each came to.
@@ -126,6 +140,16 @@ impl Bench {
             bail!("the suite ended with {status}: {}", std::fs::read_to_string(&errors)?);
         }
         verdict::read(&text).with_context(|| format!("the suite's outcomes: {text:.200}"))
+    }
+}
+
+impl Bench {
+    /// How the suite's content server ended and what it said, if it did not live to the end: then nothing after that is the
+    /// sun's failure.
+    pub fn origin_ended(&mut self) -> Option<String> {
+        let status = self.origin.try_wait().ok().flatten()?;
+        let said = std::fs::read_to_string(self.world.path(ORIGIN_LOG)).unwrap_or_default();
+        Some(format!("{status}: {said}"))
     }
 }
 
@@ -150,6 +174,7 @@ pub async fn run_against(bench: &Bench, baseline: &Baseline) -> anyhow::Result<V
         if fallen.is_empty() {
             break;
         }
+        bench.settle().await;
         for again in bench.run(&verdict::with_dependencies(&fallen, &tested)).await? {
             let known = tested.iter_mut().find(|known| known.id == again.id);
             // One that passed once passes: what is looked for is what never does.
@@ -166,5 +191,7 @@ fn free_port() -> std::io::Result<u16> {
 }
 
 const SUN: &str = "sun1-1-1";
+/// What the suite's content server says.
+const ORIGIN_LOG: &str = "origin.log";
 /// Second tries of what failed and should not have.
 const RETRIES: usize = 2;

@@ -24,7 +24,7 @@ use crate::purge::{self, Order};
 use crate::topology::Compared;
 use crate::topology::change::{Consent, Signature};
 use crate::weight::Told;
-use crate::{backup, check, content, demo, history, hot, locate, ramp, sign, token, top, topology, weight};
+use crate::{backup, check, content, demo, history, hot, locate, ramp, render, sign, token, top, topology, weight};
 
 /// The operator's tool of a Sun CDN.
 #[derive(Debug, Parser)]
@@ -125,6 +125,9 @@ enum Command {
     /// Keys of signed links.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Print the topology in the language of others: BIRD, ExaBGP, a shell, DNS servers.
+    #[command(subcommand)]
+    Render(render::Command),
     /// Make a random bearer token.
     Token,
 }
@@ -324,7 +327,7 @@ impl TopologyCommand {
 }
 
 #[derive(Debug, Args)]
-struct TopologyArgs {
+pub(crate) struct TopologyArgs {
     /// The topology: a file, or etcd://[USER@]HOST:PORT,HOST:PORT/KEY [env: SUN_TOPOLOGY].
     #[arg(long, value_name = "FILE")]
     topology: Option<Source>,
@@ -473,6 +476,7 @@ fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
         Command::Restore { folder, to: None, .. } => backup::verify(folder),
         Command::Sign(args) => args.answer(),
         Command::Keys(KeysCommand::New { id }) => sign::new_key(id, &mut rand::rng()),
+        Command::Render(command) => render::render(command),
         Command::Token => {
             let token = token::make(&mut rand::rng());
             Ok(Answer::good(format!("{token}\n"), serde_json::json!({ "token": token })))
@@ -515,7 +519,7 @@ impl TopologyArgs {
         Ok(source)
     }
 
-    fn read(&self) -> anyhow::Result<Topology> {
+    pub(crate) fn read(&self) -> anyhow::Result<Topology> {
         self.source()?.load().map_err(anyhow::Error::msg)
     }
 }

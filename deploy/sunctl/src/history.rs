@@ -125,7 +125,7 @@ async fn fill(access: &Access, folder: &Path) -> anyhow::Result<Answer> {
         let lines = match spool::read(&path, &batch) {
             Ok(lines) => lines,
             // An API that runs moves and removes files meanwhile.
-            Err(spool::ReadError::Disk(error)) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(spool::ReadError::Gone) => continue,
             Err(error) => {
                 damaged.push(format!("{}: {error}", path.display()));
                 continue;

@@ -16,6 +16,7 @@
 //! - [`cli`]: the command line and where its defaults come from.
 //! - [`check`], [`topology`], [`weight`] (with [`edit`], what it changes of the text, and [`ramp`], in steps), [`top`], [`hot`], [`locate`] (`sunctl where`), [`purge`], [`sign`], [`token`]: a command each.
 //! - [`backup`]: the ratings of an API in a folder, and back (`sunctl backup`, `sunctl restore`).
+//! - `render`: the topology for BIRD, ExaBGP, a shell and DNS servers.
 //! - [`history`]: the tables of the history of downloads.
 //! - [`demo`]: the whole system in one process. Its content server serves tests as well.
 //! - [`content`]: that content server alone, with a folder of the user's.
@@ -36,6 +37,7 @@ pub mod hot;
 pub mod locate;
 pub mod purge;
 pub mod ramp;
+mod render;
 pub mod sign;
 pub mod token;
 pub mod top;

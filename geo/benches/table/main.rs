@@ -1,11 +1,13 @@
-//! The table beside two crates that hold prefixes, with a full routing table: `tests/bench/geo [PREFIX LIST]`.
+//! The table beside two crates that hold prefixes, with a full routing table: `tests/bench/geo [PREFIX LIST [DUMP]]`.
 //!
 //! All of it in one run, contestants in turn, medians of rounds: on a busy machine ratios hold where nanoseconds do not. What takes
 //! milliseconds is told in time of processors as well, of all threads together: others' work does not count in it.
 
 mod changes;
 mod data;
+mod dump;
 mod lookups;
+mod resolving;
 
 use std::hint::black_box;
 use std::io::Write;
@@ -18,15 +20,19 @@ use geo::table::{Base, Content, Stamp, Writer};
 
 fn main() {
     // `cargo bench` adds a flag of its own.
-    let file = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
-    let full = Full::of(file.as_deref());
+    let mut files = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let full = Full::of(files.next().as_deref());
     println!("{} IPv4 and {} IPv6 prefixes\n", full.v4.len(), full.v6.len());
     let mut writer = build_and_load(&full);
     // The others have no base: beside them, neither have we.
     let bare = Writer::build(Content { base: Base::default(), ..full.content() });
     lookups::run(&full, bare.table());
     drop(bare);
+    resolving::run(&full, writer.table());
     changes::run(&full, &mut writer);
+    if let Some(dump) = files.next() {
+        dump::run(&dump);
+    }
 }
 
 fn build_and_load(full: &Full) -> Writer {

@@ -62,8 +62,21 @@ impl Files {
         self.place(tag, |file| self.name_bytes(file) == name.as_bytes()).map(|place| self.index[place].file)
     }
 
-    /// The first file with this tag, which is most likely the one: it brings the index into the processor's cache, and
-    /// reads no record.
+    /// Reads where the index has this tag, or has it near by; a search begins there.
+    pub(super) fn touch(&self, tag: Tag) -> u32 {
+        let place = home(tag, self.index.len());
+        let (at, behind) = (self.index.get(place), self.index.get(place + 3));
+        at.map_or(0, |slot| slot.tag.0) ^ behind.map_or(0, |slot| slot.tag.0)
+    }
+
+    /// Reads the lines of a record whose name has so many bytes.
+    pub(super) fn touch_record(&self, file: FileIndex, name_bytes: usize) -> u32 {
+        let at = offset(file);
+        let (first, last) = (self.names.get(at), self.names.get(at + HEADER_BYTES + name_bytes - 1));
+        u32::from(first.copied().unwrap_or(0)) ^ u32::from(last.copied().unwrap_or(0))
+    }
+
+    /// The first file with this tag, which is most likely the one. It reads no record.
     pub(super) fn likely(&self, tag: Tag) -> Option<FileIndex> {
         self.place(tag, |_| true).map(|place| self.index[place].file)
     }
@@ -87,8 +100,12 @@ impl Files {
 
     /// The file has this many bytes, as somebody says now; above 2^48 they are kept as that.
     pub(super) fn resize(&mut self, file: FileIndex, size: u64) {
-        let at = offset(file) + 4;
-        self.names[at..at + 6].copy_from_slice(&size.min(SIZE_MAX).to_le_bytes()[..6]);
+        let (at, size) = (offset(file) + 4, size.min(SIZE_MAX).to_le_bytes());
+        let kept = &mut self.names[at..at + 6];
+        // A line that is only read need not be written back to memory; most reports say what is known.
+        if *kept != size[..6] {
+            kept.copy_from_slice(&size[..6]);
+        }
     }
 
     /// One more pair names the file.

@@ -93,9 +93,16 @@ impl Sender {
         let (mut pace, mut refusals) = (Pace::default(), Refusals::default());
         let mut is_away = false;
         loop {
-            let Some((batch, lines)) = self.next().await else {
-                self.more.notified().await;
-                continue;
+            let (batch, lines) = match self.next().await {
+                Next::Batch(batch, lines) => (batch, lines),
+                Next::Nothing => {
+                    self.more.notified().await;
+                    continue;
+                }
+                Next::Later => {
+                    tokio::time::sleep(pace.failure(rand::random())).await;
+                    continue;
+                }
             };
             match access.insert(lines).await {
                 Ok(()) => {
@@ -123,25 +130,32 @@ impl Sender {
         }
     }
 
-    /// The oldest batch that can be read; those that cannot are given up.
-    async fn next(&self) -> Option<(Batch, Vec<u8>)> {
+    /// The oldest batch; those that are damaged or gone are given up. One that the disk does not give stays, and those behind
+    /// it wait.
+    async fn next(&self) -> Next {
         let sender = self.clone();
-        let found = tokio::task::spawn_blocking(move || {
-            let mut spool = sender.spool();
-            while let Some(batch) = spool.oldest() {
-                let why = match spool.read(&batch) {
-                    Ok(lines) => return Some((batch, lines)),
-                    Err(ReadError::Damaged) => "damaged",
-                    Err(ReadError::Disk(_)) => "disk",
-                };
-                tracing::warn!(batch = batch.number, why, "a batch of the history cannot be read and is dropped");
-                spool.discard(&batch);
-                sender.metrics.dropped(why, batch.rows);
-                sender.tell(&spool);
-            }
-            None
-        });
-        found.await.ok().flatten()
+        tokio::task::spawn_blocking(move || sender.oldest()).await.unwrap_or(Next::Later)
+    }
+
+    fn oldest(&self) -> Next {
+        let mut spool = self.spool();
+        while let Some(batch) = spool.oldest() {
+            let why = match spool.read(&batch) {
+                Ok(lines) => return Next::Batch(batch, lines),
+                Err(ReadError::Damaged) => "damaged",
+                Err(ReadError::Gone) => "gone",
+                Err(ReadError::Disk(error)) => {
+                    tracing::warn!(%error, batch = batch.number, "a batch of the history cannot be read now and waits");
+                    self.metrics.failures.inc();
+                    return Next::Later;
+                }
+            };
+            tracing::warn!(batch = batch.number, why, "a batch of the history is lost");
+            spool.discard(&batch);
+            self.metrics.dropped(why, batch.rows);
+            self.tell(&spool);
+        }
+        Next::Nothing
     }
 
     async fn done(&self, batch: Batch) {
@@ -168,6 +182,17 @@ impl Sender {
         // What a panic leaves behind is a list of files all the same.
         self.spool.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is to be sent.
+#[derive(Debug, PartialEq)]
+enum Next {
+    /// A batch and its lines.
+    Batch(Batch, Vec<u8>),
+    /// All is sent.
+    Nothing,
+    /// The disk does not give it now.
+    Later,
 }
 
 /// How often the batch that is tried was refused for what is in it. Pure.
@@ -203,6 +228,28 @@ fn since_1970() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_that_the_disk_does_not_give_for_a_moment_waits_and_one_that_is_gone_is_given_up() {
+        let place = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(place.path(), 1 << 20, 0).unwrap();
+        for (number, line) in [(1, b"a\n"), (2, b"b\n")] {
+            spool.push(number, 1, line).unwrap();
+        }
+        let (first, path) = (spool.oldest().unwrap(), super::super::spool::kept(place.path()).unwrap().remove(0).0);
+        let lines = spool.read(&first).unwrap();
+        let metrics = Arc::new(Metrics::register(&prometheus::Registry::new()).unwrap());
+        let sender = Sender::new(spool, Arc::clone(&metrics));
+        let aside = place.path().join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert_eq!((sender.oldest(), metrics.failures.get()), (Next::Later, 1));
+        std::fs::remove_dir(&path).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        assert_eq!(sender.oldest(), Next::Batch(first, lines));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(sender.oldest(), Next::Batch(second, _) if second.number == 2));
+    }
 
     #[test]
     fn only_a_batch_that_is_refused_again_and_again_for_what_is_in_it_is_given_up() {

@@ -48,7 +48,10 @@ pub enum ReadError {
     /// Its bytes are not those that were written.
     #[error("the file is damaged")]
     Damaged,
-    /// The disk.
+    /// There is no such file: somebody removed it.
+    #[error("the file is gone")]
+    Gone,
+    /// The disk, or the system, does not give it now: it may later.
     #[error(transparent)]
     Disk(#[from] io::Error),
 }
@@ -158,7 +161,10 @@ pub fn kept(folder: &Path) -> io::Result<Vec<(PathBuf, Batch)>> {
 ///
 /// [`ReadError`].
 pub fn read(path: &Path, batch: &Batch) -> Result<Vec<u8>, ReadError> {
-    let packed = fs::read(path)?;
+    let packed = fs::read(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ReadError::Gone,
+        _ => ReadError::Disk(error),
+    })?;
     if crc32c::crc32c(&packed) == batch.checksum { Ok(packed) } else { Err(ReadError::Damaged) }
 }
 
@@ -340,6 +346,10 @@ mod tests {
         bytes[12] ^= 1;
         fs::write(&path, bytes).unwrap();
         assert!(matches!(spool.read(&oldest), Err(ReadError::Damaged)));
+        fs::remove_file(spool.waiting.path(&oldest)).unwrap();
+        assert!(matches!(spool.read(&oldest), Err(ReadError::Gone)));
+        fs::create_dir(spool.waiting.path(&oldest)).unwrap();
+        assert!(matches!(spool.read(&oldest), Err(ReadError::Disk(_))), "no file, but there is something");
         spool.discard(&oldest);
         assert_eq!((spool.oldest(), spool.waiting()), (None, (0, 0)));
     }

@@ -107,6 +107,12 @@ impl Lines {
         sync_folder(&self.path)
     }
 
+    /// Appends nothing more until it is replaced, as after a failure that could not be taken back.
+    #[cfg(test)]
+    pub(super) const fn jam(&mut self) {
+        self.durable = None;
+    }
+
     /// Length of the file, bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {

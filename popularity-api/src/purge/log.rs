@@ -39,13 +39,21 @@ use crate::wire::{PURGES_PER_ANSWER_MAX, Purge, PurgeLog, PurgeRequest};
 /// See the module's doc. Shared by reference.
 #[derive(Debug)]
 pub struct Log {
-    file: Mutex<Lines>,
+    file: Mutex<OnDisk>,
     kept: RwLock<Kept>,
     kept_min: usize,
 }
 
-/// Entries in RAM.
+/// The file, and whether it says all that is in RAM: not so when the disk was full at the start. It is written anew before
+/// anything is appended then.
 #[derive(Debug)]
+struct OnDisk {
+    lines: Lines,
+    behind: bool,
+}
+
+/// Entries in RAM.
+#[derive(Clone, Debug)]
 struct Kept {
     entries: VecDeque<Purge>,
     /// Sequences of the entries, by id.
@@ -109,25 +117,40 @@ impl Log {
     ///
     /// What the operating system says.
     pub fn open(path: &Path, now_ms: u64, kept_min: usize) -> io::Result<Self> {
-        let (mut file, found) = Lines::open::<Line>(path)?;
+        let (file, found) = Lines::open::<Line>(path)?;
         if found.torn_bytes > 0 {
             tracing::warn!(bytes = found.torn_bytes, "the end of the purge log was torn; nobody was told of it");
         }
-        let mut kept = Kept::new(found.lines, found.damaged_before, now_ms);
+        let kept = Kept::new(found.lines, found.damaged_before, now_ms);
         if !kept.whole && found.damaged_before.is_some() {
             tracing::error!(
                 entries = kept.entries.len(),
                 "the purge log is damaged; servers that are behind the damage drop what they hold"
             );
         }
-        if file.bytes() == 0 || found.damaged_before.is_some() {
-            file.replace(kept.lines())?;
-        }
-        if kept.gapless_end() && (!kept.entries.is_empty() || found.torn_bytes > 0) {
+        let (whole, torn) = (file.bytes() > 0 && found.damaged_before.is_none(), found.torn_bytes > 0);
+        Ok(Self::begin(file, kept, (whole, torn), kept_min))
+    }
+
+    /// Goes on from what a file has. A disk that takes nothing stops no start: what was kept is followed all the same, and
+    /// only new purges are refused until it takes something.
+    fn begin(mut file: Lines, mut kept: Kept, (whole, torn): (bool, bool), kept_min: usize) -> Self {
+        let skips = kept.gapless_end() && (!kept.entries.is_empty() || torn);
+        if skips {
             kept.next += RESTART_GAP;
-            file.append(&[Line::Skip { sequence: kept.next }])?;
         }
-        Ok(Self { file: Mutex::new(file), kept: RwLock::new(kept), kept_min: kept_min.max(1) })
+        let written = if !whole {
+            file.replace(kept.lines())
+        } else if skips {
+            file.append(&[Line::Skip { sequence: kept.next }])
+        } else {
+            Ok(())
+        };
+        if let Err(error) = &written {
+            tracing::warn!(%error, "the purge log cannot be written: it is followed as it is, and purges are refused until it can");
+        }
+        let file = OnDisk { lines: file, behind: written.is_err() };
+        Self { file: Mutex::new(file), kept: RwLock::new(kept), kept_min: kept_min.max(1) }
     }
 
     /// Appends a purge, durable when this returns; the sequence it had if its id was there before. Its value is
@@ -149,7 +172,14 @@ impl Log {
         };
         let PurgeRequest { id, what, value, mode, region } = request;
         let purge = Purge { sequence, at_ms: now_ms, id, what, value, mode, region };
-        file.append(&[Line::Purge(purge.clone())])?;
+        if file.behind {
+            let mut changed = self.read().clone();
+            changed.push(purge.clone());
+            file.lines.replace(changed.lines())?;
+            file.behind = false;
+        } else {
+            file.lines.append(&[Line::Purge(purge.clone())])?;
+        }
         let crowded = {
             let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
             kept.push(purge.clone());
@@ -158,7 +188,7 @@ impl Log {
         if crowded {
             // Only this writer changes the entries, so they are what the file must have. Failing, the file is longer
             // than need be until the next time.
-            if let Err(error) = file.replace(self.read().lines()) {
+            if let Err(error) = file.lines.replace(self.read().lines()) {
                 tracing::warn!(%error, "the purge log could not be made shorter");
             }
         }
@@ -365,6 +395,31 @@ mod tests {
             assert_eq!(log.latest(), sequence);
         }
         check(&Log::open(&path, NOW, KEPT).unwrap(), 0, "+0 +4097 +8194");
+    }
+
+    #[test]
+    fn a_log_with_a_torn_end_on_a_full_disk_is_followed_and_goes_on_when_there_is_room() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("purges");
+        let log = Log::open(&path, NOW, KEPT).unwrap();
+        ["a", "b"].iter().for_each(|id| drop(log.post(request(id), 5).unwrap()));
+        drop(log);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        // Neither more of the file nor a new one beside it is taken.
+        let full = path.with_extension("unfinished");
+        std::fs::create_dir(&full).unwrap();
+        let (mut file, found) = Lines::open::<Line>(&path).unwrap();
+        file.jam();
+        let log = Log::begin(file, Kept::new(found.lines, None, NOW), (true, true), KEPT);
+        check(&log, 0, "+0");
+        assert!(matches!(log.post(request("c"), 5), Err(PostError::Disk(_))));
+        check(&log, 0, "+0");
+        std::fs::remove_dir(&full).unwrap();
+        assert_eq!(log.post(request("c"), 5).unwrap().0.sequence, NOW + 1 + RESTART_GAP);
+        log.post(request("d"), 5).unwrap();
+        drop(log);
+        check(&Log::open(&path, NOW, KEPT).unwrap(), 0, "+0 +4097 +4098");
     }
 
     #[test]

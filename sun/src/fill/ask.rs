@@ -134,7 +134,7 @@ impl Asker<'_> {
             if let Some(Reply { response, source, leave, .. }) = reply {
                 why.note(&source, format!("it answered {}", response.status()));
                 if response.status().is_server_error() {
-                    self.edge.faltered(&source, leave);
+                    self.edge.faltered(&source, &leave);
                 }
             }
         } else {
@@ -183,7 +183,7 @@ impl Asker<'_> {
                 Some(Reply { response, source, leave, slot })
             }
             Err(error) => {
-                self.edge.failed(&source, leave);
+                self.edge.failed(&source, &leave);
                 if matches!(error, AskError::TimedOut(_)) {
                     // A sun is given longer than the content server (Upstream::ask): one that still says nothing
                     // hangs, and the client has waited enough to be spared the next.

@@ -155,7 +155,7 @@ impl Writer<'_> {
                 Ok(Poured::Enough) => return Ok(()),
                 Err(why) => why,
             };
-            self.edge.faltered(&body.source, Leave::ORDINARY);
+            self.edge.faltered(&body.source, &Leave::ORDINARY);
             // Its connection and its place are free before the rest is asked for.
             drop(body);
             if resumes == RESUMES_MAX || !self.resumable(&opened) {
@@ -186,7 +186,7 @@ impl Writer<'_> {
                 Answer::Useless(text) => {
                     why.note(&source, text);
                     if response.status().is_server_error() {
-                        self.edge.faltered(&source, leave);
+                        self.edge.faltered(&source, &leave);
                         self.asker.skip_suns_after(&source);
                     }
                     if source.is_sun() && response.status() == StatusCode::GATEWAY_TIMEOUT {

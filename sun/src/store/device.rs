@@ -48,6 +48,9 @@ pub trait Device: std::fmt::Debug + Send + Sync {
 
     /// Lets another process write it. This one reads it on.
     fn unlock(&self) {}
+
+    /// The next read of `bytes` from `offset` is to be the device's own, not RAM's. Only a hint; what is not synced stays.
+    fn drop_cached(&self, _offset: u64, _bytes: u64) {}
 }
 
 /// A file or a block device.
@@ -145,7 +148,17 @@ impl Device for FileDevice {
         // What cannot be unlocked is when this process ends.
         let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
     }
+
+    fn drop_cached(&self, offset: u64, bytes: u64) {
+        // Pages are dropped whole or not at all.
+        let (start, end) = (offset / PAGE_BYTES * PAGE_BYTES, (offset + bytes).next_multiple_of(PAGE_BYTES));
+        let length = std::num::NonZeroU64::new(end - start);
+        let _ = rustix::fs::fadvise(&self.file, start, length, rustix::fs::Advice::DontNeed);
+    }
 }
+
+/// The page cache's unit on the machines that this runs on.
+const PAGE_BYTES: u64 = 4096;
 
 /// Name of the one file in a directory that is given as a store.
 pub const FILE_NAME: &str = "blocks.sun";

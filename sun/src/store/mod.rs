@@ -10,7 +10,7 @@
 //! ```
 //!
 //! In reading order: [`policy`] (what is kept), [`format`] (bytes), [`index`], [`log`], [`recover`], [`read`],
-//! [`device`]; around them [`pending`], [`slot`], [`forgotten`], [`metrics`].
+//! [`device`]; around them [`pending`], [`slot`], [`forgotten`], [`metrics`], [`canary`].
 //!
 //! # What is on a device
 //!
@@ -114,6 +114,7 @@
 //! (48 bytes a record) for each of two open segments, 256 KiB to 64 MiB for the ghost of each device; 47 to 94 bytes for each file
 //! that was forgotten and is still somewhere in the log.
 
+pub mod canary;
 pub mod device;
 pub mod forgotten;
 pub mod format;

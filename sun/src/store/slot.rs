@@ -134,6 +134,12 @@ impl Slot {
         }
     }
 
+    /// Whether it is aside because another process has it, as while one takes over from another.
+    #[must_use]
+    pub fn is_occupied(&self) -> bool {
+        self.occupied.load(Ordering::Relaxed)
+    }
+
     /// The life of the thread that writes. `begun` is what [`Slot::open`] gave.
     pub fn run(&self, shared: &Shared, mut begun: Begun) {
         loop {

@@ -144,6 +144,6 @@ mod tests {
     }
 
     fn judged(id: &str, verdict: Verdict) -> Judged {
-        Judged { id: id.to_owned(), suite: "s".to_owned(), kind: Kind::Required, verdict }
+        Judged { id: id.to_owned(), suite: "s".to_owned(), kind: Kind::Required, verdict, thrown: String::new() }
     }
 }

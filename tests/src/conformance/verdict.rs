@@ -19,6 +19,8 @@ pub struct Tested {
     pub depends_on: Vec<String>,
     /// What happened.
     pub outcome: Outcome,
+    /// What was thrown; empty when it passed.
+    pub thrown: String,
 }
 
 /// How much a test counts.
@@ -79,6 +81,8 @@ pub struct Judged {
     pub kind: Kind,
     /// What its outcome means.
     pub verdict: Verdict,
+    /// What was thrown; empty when it passed.
+    pub thrown: String,
 }
 
 /// Reads the outcomes that `conformance.mjs` prints.
@@ -97,7 +101,11 @@ fn tested(value: &Value) -> anyhow::Result<Tested> {
     };
     let depends_on = value["depends_on"].as_array().context("depends_on")?;
     let depends_on = depends_on.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect();
-    Ok(Tested { id: text("id")?, suite: text("suite")?, kind, depends_on, outcome: outcome(&value["outcome"]) })
+    let thrown = match &value["outcome"] {
+        Value::Bool(true) => String::new(),
+        thrown => thrown.to_string(),
+    };
+    Ok(Tested { id: text("id")?, suite: text("suite")?, kind, depends_on, outcome: outcome(&value["outcome"]), thrown })
 }
 
 /// What is thrown tells by its name what failed.
@@ -121,6 +129,7 @@ pub fn judge(tested: &[Tested]) -> Vec<Judged> {
         suite: test.suite.clone(),
         kind: test.kind,
         verdict: verdict(test, &by_id, DEPTH_MAX),
+        thrown: test.thrown.clone(),
     });
     judged.collect()
 }
@@ -250,6 +259,7 @@ mod tests {
             kind: Kind::Required,
             depends_on,
             outcome: outcome(&serde_json::from_str(outcome_text).unwrap()),
+            thrown: String::new(),
         };
         let names = others.iter().map(|(id, _)| (*id).to_owned()).collect();
         let mut tested = vec![test("itself", names, outcome_of_it)];

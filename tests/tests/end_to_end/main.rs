@@ -26,9 +26,11 @@
 //! - [`restarts`]: kill -9 and drain.
 //! - [`geo_bmp`]: real routers, and what they tell.
 //! - [`upgrade`]: a new process takes over, and no client notices.
+//! - [`selfcheck`]: what a sun's self-check sees, and what it has BIRD announce.
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
+//! - [`units`]: systemd takes the units that are shipped.
 //! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
 //!
 //! One binary, so that it links once. Every test has a world of its own and all run at the same time.
@@ -54,12 +56,14 @@ mod parts;
 mod purge;
 mod region;
 mod restarts;
+mod selfcheck;
 mod serving;
 mod shipped;
 mod signed;
 mod store;
 mod tls;
 mod tools;
+mod units;
 mod upgrade;
 mod uploads;
 mod upstream;

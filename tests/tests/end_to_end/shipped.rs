@@ -47,6 +47,9 @@ async fn the_shipped_configs_carry_a_file_from_shell_to_shell() {
         world.server("sun1-1-1").admin(),
     )
     .await;
+    let _check =
+        start(&world, "sun-check", "sun1-1-1-check", check(&world, world.server("sun1-1-1")), check_admin(&world))
+            .await;
     let _cache = start(&world, "cache-daemon", "cache1-1", cache, world.server("cache1-1").admin()).await;
 
     poll::until_true("a link that names the cache", || async {
@@ -66,7 +69,7 @@ fn every_shipped_config_is_driven_here() {
         .filter(|name| name.ends_with(".toml"))
         .collect();
     files.sort();
-    let driven = ["cache-daemon.toml", "geo.toml", "popularity-api.toml", "sun.toml"];
+    let driven = ["cache-daemon.toml", "geo.toml", "popularity-api.toml", "sun-check.toml", "sun.toml"];
     let documents = ["tokens.toml", "topology.toml"];
     for file in &files {
         assert!(driven.contains(&file.as_str()) || documents.contains(&file.as_str()), "nothing starts from {file}");
@@ -74,6 +77,25 @@ fn every_shipped_config_is_driven_here() {
     for file in driven {
         assert!(files.iter().any(|shipped| shipped == file), "{file} is not shipped");
     }
+}
+
+/// What must be said of a self-check.
+fn check(world: &World, server: &Server) -> Vec<((&'static str, &'static str), String)> {
+    vec![
+        (top("name"), quoted(&server.name)),
+        (top("topology"), quoted(world.topology_file().display())),
+        (top("data"), folder(world, "check")),
+        (top("admin"), quoted(check_admin(world))),
+        (top("internal"), quoted(format!("{}:8084", server.address))),
+        (top("tokens"), quoted(world.path("tokens.toml").display())),
+        (top("token"), quoted(token_file(world.folder(), &server.name).display())),
+        (("probe", "addresses"), format!("[{}]", quoted(server.https()))),
+        (("probe", "trust"), quoted(world.certificate.chain.display())),
+    ]
+}
+
+fn check_admin(world: &World) -> std::net::SocketAddr {
+    (world.server("sun1-1-1").address, 9084).into()
 }
 
 /// What must be said of an edge, wherever its table is.

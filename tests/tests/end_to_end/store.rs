@@ -130,12 +130,12 @@ fn find(world: &World, name: &str, at: u64) -> u64 {
 }
 
 /// A small filesystem in a file, unmounted when it is dropped.
-struct Mounted {
-    at: PathBuf,
+pub(crate) struct Mounted {
+    pub(crate) at: PathBuf,
 }
 
 impl Mounted {
-    fn new(at: &std::path::Path, size: &str) -> Option<Self> {
+    pub(crate) fn new(at: &std::path::Path, size: &str) -> Option<Self> {
         let image = at.with_extension("img");
         let run = |program: &str, arguments: &[&str]| {
             Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())

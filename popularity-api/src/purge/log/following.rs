@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::PoisonError;
 
-use super::{Kept, Line, Log};
+use super::{Line, Log};
 use crate::wire::{Purge, PurgeLog};
 
 impl Log {
@@ -24,23 +24,25 @@ impl Log {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         // What the file has can be gone on from: no entry is missing in between.
         let expected = kept.next..;
-        let on = told.floor.is_none() && new.iter().map(|purge| purge.sequence).eq(expected.take(new.len()));
+        let on =
+            !file.behind && told.floor.is_none() && new.iter().map(|purge| purge.sequence).eq(expected.take(new.len()));
         if on {
-            file.append(&new.iter().cloned().map(Line::Purge).collect::<Vec<_>>())?;
+            file.lines.append(&new.iter().cloned().map(Line::Purge).collect::<Vec<_>>())?;
             new.iter().for_each(|purge| kept.push(purge.clone()));
             if kept.shorten(self.kept_min, super::KEPT_BYTES_MAX) {
-                file.replace(kept.lines())?;
+                file.lines.replace(kept.lines())?;
             }
             return Ok(new);
         }
-        let mut changed = Kept { entries: kept.entries.clone(), ids: kept.ids.clone(), ..*kept };
+        let mut changed = kept.clone();
         if let Some(floor) = told.floor {
             changed.forget();
             changed.next = floor.saturating_add(1);
         }
         new.iter().for_each(|purge| changed.push(purge.clone()));
         changed.shorten(self.kept_min, super::KEPT_BYTES_MAX);
-        file.replace(changed.lines())?;
+        file.lines.replace(changed.lines())?;
+        file.behind = false;
         *kept = changed;
         Ok(new)
     }

@@ -1,0 +1,119 @@
+//! What a sun answers for: every address of its group's subnet, and those of members that lie outside of it.
+//!
+//! The kernel takes a whole subnet as local by one route (`ip route add local`, "AnyIP"), so that an address that is taken
+//! over needs nothing to be set up, and listeners at 0.0.0.0 and [::] serve it. The routes stay while the sun is unhealthy
+//! or drains: what still arrives is to be answered, not refused.
+//!
+//! # Connections that are open when their address moves
+//!
+//! A router that changes over sends the next packet of an open connection to a sun that has never heard of it, which would
+//! reset it. With `--pass-on DEVICE` such a packet is passed on, once, to the member that had the address:
+//!
+//! ```text
+//!   client --> router --> sun4-2-2, new home of 192.0.2.1:  SYN              --> its own sun, a new connection
+//!                                                           known            --> its own sun
+//!                                                           neither (`ct state invalid`)
+//!                                                              | over DEVICE, to the internal address
+//!                                                              v
+//!              client <-- router <-- sun4-2-1, which has the connection and answers it directly
+//! ```
+//!
+//! So a drain, an update or a return of addresses breaks no connection. Between an address's owner and others, the owner is
+//! asked; the owner asks its first backup. What came over DEVICE is never passed on again. The members have to be neighbours
+//! on DEVICE. The price: connection tracking; and clients of a machine that is gone whole wait for their own timeout
+//! instead of being reset.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use geo::anycast::Assignment;
+use geo::topology::{Group, Sun};
+use ipnet::IpNet;
+
+/// The script.
+pub(super) fn script(sun: &str, group: &Group, members: &[&Sun], pass_on: Option<&str>) -> String {
+    let addresses = members.iter().flat_map(|member| member.server.addresses.iter().copied());
+    let outside = addresses.filter(|address| !group.subnet.contains(address)).map(IpNet::from);
+    let local: BTreeSet<IpNet> = outside.chain([group.subnet]).collect();
+    let mut text = format!(
+        "#!/bin/sh\n\
+         # What {sun} answers for: every address of {}, by `sunctl render addresses`. Run it at boot, as root, before\n\
+         # the sun and BIRD. The routes stay whatever the sun's health.\nset -eu\n",
+        group.name
+    );
+    for prefix in &local {
+        let family = family(prefix.addr());
+        let _ = writeln!(text, "ip {family}route replace local {prefix} dev lo");
+    }
+    // Where the subnet is that of a wire as well, members would answer its ARP for each other.
+    text += "# Addresses are reached by routes: no member answers ARP for them.\n\
+             sysctl -q -w net.ipv4.conf.all.arp_ignore=1\n";
+    if let Some(device) = pass_on {
+        text += &passing(device, &local, &next_hops(sun, group, members));
+    }
+    text
+}
+
+/// (address, the member that had it, if it is not here): for others' addresses their owner, for the own ones the backup.
+fn next_hops(sun: &str, group: &Group, members: &[&Sun]) -> Vec<(IpAddr, IpAddr)> {
+    let named: Vec<(&str, &[IpAddr])> =
+        members.iter().map(|member| (member.server.name.as_str(), member.server.addresses.as_slice())).collect();
+    let assignment = Assignment::new(group.subnet, &named);
+    let internal =
+        |name: &str| members.iter().find(|member| member.server.name == name).map(|m| m.server.internal.ip());
+    let hops = assignment.answering(&[sun]).into_iter().filter_map(|(address, answering)| {
+        // Others' are at home with that sun down: who answers is their owner.
+        Some((address, internal(answering)?))
+    });
+    hops.filter(|(address, hop)| address.is_ipv4() == hop.is_ipv4()).collect()
+}
+
+fn passing(device: &str, local: &BTreeSet<IpNet>, next_hops: &[(IpAddr, IpAddr)]) -> String {
+    let mut text = format!(
+        "\n# Packets of connections that this machine does not know go to the member that had the address, over {device},\n\
+         # once. Nothing else is forwarded.\n\
+         sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n\
+         sysctl -q -w net.ipv4.conf.{device}.rp_filter=0 net.ipv4.conf.all.rp_filter=0\n\
+         nft -f - <<'RULES'\n\
+         table inet sun_pass_on\ndelete table inet sun_pass_on\n\
+         table inet sun_pass_on {{\n  \
+           chain unknown {{\n    \
+             type filter hook prerouting priority mangle; policy accept;\n    \
+             iifname \"{device}\" accept\n"
+    );
+    for prefix in local {
+        let family = if prefix.addr().is_ipv4() { "ip" } else { "ip6" };
+        let _ = writeln!(text, "    {family} daddr {prefix} meta l4proto tcp ct state invalid meta mark set {MARK}");
+    }
+    let _ = write!(
+        text,
+        "  }}\n  chain others {{\n    type filter hook forward priority filter; policy drop;\n    \
+         meta mark {MARK} oifname \"{device}\" accept\n  }}\n}}\nRULES\n\
+         # A packet in the middle of a connection begins none; and one that is late is not taken for one.\n\
+         sysctl -q -w net.netfilter.nf_conntrack_tcp_loose=0 net.netfilter.nf_conntrack_tcp_be_liberal=1\n"
+    );
+    for family in ["", "-6 "] {
+        let _ = write!(
+            text,
+            "ip {family}route flush table {TABLE} 2>/dev/null || true\n\
+             ip {family}rule add pref 1 fwmark {MARK} lookup {TABLE} 2>/dev/null || true\n\
+             ip {family}rule add pref 2 lookup local 2>/dev/null || true\n\
+             ip {family}rule delete pref 0 lookup local 2>/dev/null || true\n"
+        );
+    }
+    for (address, hop) in next_hops {
+        let family = family(*address);
+        let _ =
+            writeln!(text, "ip {family}route replace {} via {hop} dev {device} table {TABLE}", IpNet::from(*address));
+    }
+    text
+}
+
+const fn family(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "" } else { "-6 " }
+}
+
+/// Of packets that are passed on, and the routing table that these go by: "sun" in ASCII, and a number nobody has.
+const MARK: &str = "0x73756e";
+const TABLE: u32 = 7_566;

@@ -1,0 +1,283 @@
+//! BIRD 2, driven through its control socket.
+//!
+//! `sunctl render bird` makes a configuration with one static protocol for each prefix in two families, all of them disabled
+//! at the start: `sun_up_N` announces it as best or backup, `sun_drain_N` with GRACEFUL_SHUTDOWN and a lower preference.
+//! Which of them are enabled is looked at each round and set right, so that a BIRD that was restarted announces again.
+//!
+//! ```text
+//!   > show protocols                   < 2002-Name       Proto      Table      State  Since         Info
+//!                                      < 1002-sun_up_1   Static     master4    down   12:00:00.000
+//!                                      <      router     BGP        ---        up     12:00:00.000  Established
+//!                                      < 0000
+//!   > enable "sun_up_*"                < 0011-sun_up_1: enabled
+//!                                      < 0000
+//! ```
+//!
+//! Every line of a reply has a code and `-`, or begins with a space and continues the code before; the last has a code and a
+//! space. Codes from 8000 on are errors. Make before break: what is to be announced is enabled before anything is disabled.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use super::machine::Announce;
+
+/// What `show protocols` says of one.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Protocol {
+    /// Its name.
+    pub name: String,
+    /// Its kind: `Static`, `BGP`.
+    pub kind: String,
+    /// `up`, `down`, `start`, `stop`.
+    pub state: String,
+    /// The rest of the line: `Established` of a BGP session.
+    pub info: String,
+}
+
+/// Why BIRD did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum BirdError {
+    /// It does not run, or this user may not use its socket.
+    #[error("{}: {why}; does BIRD run, and may this user use its socket?", .socket.display())]
+    Away {
+        /// Its control socket.
+        socket: PathBuf,
+        /// What the system says.
+        why: io::Error,
+    },
+    /// It does not answer.
+    #[error("{}: BIRD does not answer within {timeout_ms} ms", .socket.display())]
+    Hung {
+        /// Its control socket.
+        socket: PathBuf,
+        /// Milliseconds.
+        timeout_ms: u128,
+    },
+    /// It refuses.
+    #[error("BIRD: {0}")]
+    Refused(String),
+    /// Its configuration is not one of `sunctl render bird`.
+    #[error("BIRD has no protocols sun_up_* and sun_drain_*: is its configuration made by `sunctl render bird`?")]
+    NoProtocols,
+}
+
+/// One round: looks, sets right what is to be announced, looks again if anything was changed.
+///
+/// # Errors
+///
+/// What keeps BIRD from announcing it; the next round tries again.
+pub async fn round(socket: &Path, announce: Announce, timeout: Duration) -> Result<Vec<Protocol>, BirdError> {
+    let exchange = async {
+        let mut bird = Bird::connect(socket).await?;
+        let before = bird.protocols().await?;
+        if !before.iter().any(|protocol| protocol.name.starts_with(UP)) {
+            return Ok(Err(BirdError::NoProtocols));
+        }
+        let orders = orders(&before, announce);
+        for order in &orders {
+            if let Err(refusal) = bird.ask(order).await? {
+                return Ok(Err(BirdError::Refused(format!("{order}: {refusal}"))));
+            }
+        }
+        Ok::<_, io::Error>(Ok(if orders.is_empty() { before } else { bird.protocols().await? }))
+    };
+    let timeout_ms = timeout.as_millis();
+    match tokio::time::timeout(timeout, exchange).await {
+        Err(_) => Err(BirdError::Hung { socket: socket.to_owned(), timeout_ms }),
+        Ok(Err(why)) => Err(BirdError::Away { socket: socket.to_owned(), why }),
+        Ok(Ok(result)) => result,
+    }
+}
+
+/// How many of a family are up, of how many.
+#[must_use]
+pub fn count(protocols: &[Protocol], family: &str) -> (usize, usize) {
+    let of = || protocols.iter().filter(|protocol| protocol.name.starts_with(family));
+    (of().filter(|protocol| protocol.is_up()).count(), of().count())
+}
+
+/// The BGP sessions.
+pub fn sessions(protocols: &[Protocol]) -> impl Iterator<Item = &Protocol> {
+    protocols.iter().filter(|protocol| protocol.kind == "BGP")
+}
+
+/// What is to be ordered so that `announce` is announced.
+fn orders(protocols: &[Protocol], announce: Announce) -> Vec<String> {
+    let enable = |family: &str| {
+        let (up, all) = count(protocols, family);
+        (up < all).then(|| format!("enable \"{family}*\""))
+    };
+    let disable = |family: &str| {
+        let (up, _) = count(protocols, family);
+        (up > 0).then(|| format!("disable \"{family}*\""))
+    };
+    let orders = match announce {
+        Announce::Unchanged => [None, None],
+        Announce::Best => [enable(UP), disable(DRAIN)],
+        Announce::Drain => [enable(DRAIN), disable(UP)],
+        Announce::Nothing => [disable(UP), disable(DRAIN)],
+    };
+    orders.into_iter().flatten().collect()
+}
+
+/// The family that announces a sun that is well.
+pub const UP: &str = "sun_up_";
+
+/// The family that announces a sun that drains.
+pub const DRAIN: &str = "sun_drain_";
+
+impl Protocol {
+    /// Whether it is up.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.state == "up"
+    }
+
+    /// A row of the table: name, kind, table, state, since, and whatever follows.
+    fn parse(row: &str) -> Option<Self> {
+        let mut fields = row.split_whitespace();
+        let (name, kind) = (fields.next()?, fields.next()?);
+        let (_table, state) = (fields.next()?, fields.next()?);
+        let _since = fields.next();
+        let info: Vec<&str> = fields.collect();
+        Some(Self { name: name.to_owned(), kind: kind.to_owned(), state: state.to_owned(), info: info.join(" ") })
+    }
+}
+
+/// A connection to its control socket.
+struct Bird {
+    stream: BufReader<tokio::io::Take<UnixStream>>,
+}
+
+/// Lines of a reply with their codes, or the refusal.
+type Reply = Result<Vec<(u16, String)>, String>;
+
+impl Bird {
+    async fn connect(socket: &Path) -> io::Result<Self> {
+        let stream = UnixStream::connect(socket).await?;
+        let mut bird = Self { stream: BufReader::new(stream.take(ROUND_BYTES_MAX)) };
+        // The greeting is a reply of its own: `0001 BIRD 2.0.12 ready.`
+        bird.reply().await?.map_err(io::Error::other)?;
+        Ok(bird)
+    }
+
+    async fn protocols(&mut self) -> io::Result<Vec<Protocol>> {
+        let rows = self.ask("show protocols").await?.map_err(io::Error::other)?;
+        Ok(rows.iter().filter(|(code, _)| *code == PROTOCOL).filter_map(|(_, row)| Protocol::parse(row)).collect())
+    }
+
+    async fn ask(&mut self, command: &str) -> io::Result<Reply> {
+        let stream = self.stream.get_mut().get_mut();
+        stream.write_all(format!("{command}\n").as_bytes()).await?;
+        self.reply().await
+    }
+
+    async fn reply(&mut self) -> io::Result<Reply> {
+        let mut rows: Vec<(u16, String)> = Vec::new();
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line).await? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection, or says too much"));
+            }
+            match Line::parse(line.trim_end_matches(['\n', '\r']), rows.last().map(|(code, _)| *code)) {
+                None => return Err(io::Error::new(io::ErrorKind::InvalidData, format!("no line of BIRD: {line:?}"))),
+                Some(Line { code, text, last }) => {
+                    if code >= ERRORS_FROM {
+                        return Ok(Err(text.to_owned()));
+                    }
+                    rows.push((code, text.to_owned()));
+                    if last {
+                        return Ok(Ok(rows));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A line of a reply.
+#[derive(Debug, Eq, PartialEq)]
+struct Line<'a> {
+    code: u16,
+    text: &'a str,
+    last: bool,
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a str, before: Option<u16>) -> Option<Self> {
+        if let Some(text) = line.strip_prefix(' ') {
+            return Some(Self { code: before?, text, last: false });
+        }
+        let (code, rest) = line.split_at_checked(4)?;
+        let code = code.bytes().all(|byte| byte.is_ascii_digit()).then(|| code.parse().ok()).flatten()?;
+        match rest.as_bytes().first() {
+            Some(b'-') => Some(Self { code, text: &rest[1..], last: false }),
+            Some(b' ') => Some(Self { code, text: &rest[1..], last: true }),
+            None => Some(Self { code, text: "", last: true }),
+            Some(_) => None,
+        }
+    }
+}
+
+/// A row of `show protocols`.
+const PROTOCOL: u16 = 1002;
+
+/// Codes of errors.
+const ERRORS_FROM: u16 = 8000;
+
+/// All that BIRD may say in one round: some thousand protocols, twice.
+const ROUND_BYTES_MAX: u64 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_have_codes_or_continue() {
+        let line = |text, before| Line::parse(text, before).map(|line| (line.code, line.text.to_owned(), line.last));
+        assert_eq!(line("0001 BIRD 2.0.12 ready.", None), Some((1, "BIRD 2.0.12 ready.".into(), true)));
+        assert_eq!(line("1002-a", None), Some((1002, "a".into(), false)));
+        assert_eq!(line(" b", Some(1002)), Some((1002, "b".into(), false)));
+        assert_eq!(line("0000 ", None), Some((0, String::new(), true)));
+        assert_eq!(line("0000", None), Some((0, String::new(), true)));
+        for odd in ["", "000", " b", "+001 a", "0000x", "ä001"] {
+            assert_eq!(line(odd, None), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn rows_are_read_as_bird_prints_them() {
+        let router = Protocol::parse("router     BGP        ---        up     23:55:08.123  Established   ").unwrap();
+        assert_eq!((router.is_up(), router.info.as_str()), (true, "Established"));
+        let disabled = Protocol::parse("sun_up_1   Static     master4    down   23:55:08.123  ").unwrap();
+        assert_eq!((disabled.is_up(), disabled.info.as_str()), (false, ""));
+        let idle = Protocol::parse("r BGP --- start 23:55:08.123 Active        Socket: Connection refused").unwrap();
+        assert_eq!(idle.info, "Active Socket: Connection refused");
+        assert_eq!(Protocol::parse("too few fields"), None);
+    }
+
+    #[test]
+    fn what_is_to_be_announced_is_made_before_the_other_is_broken() {
+        check("up down", Announce::Best, &[]);
+        check("down down", Announce::Best, &["enable \"sun_up_*\""]);
+        check("down up", Announce::Best, &["enable \"sun_up_*\"", "disable \"sun_drain_*\""]);
+        check("up down", Announce::Drain, &["enable \"sun_drain_*\"", "disable \"sun_up_*\""]);
+        check("up up", Announce::Nothing, &["disable \"sun_up_*\"", "disable \"sun_drain_*\""]);
+        check("down down", Announce::Nothing, &[]);
+        check("up down", Announce::Unchanged, &[]);
+    }
+
+    #[track_caller]
+    fn check(states: &str, announce: Announce, expected: &[&str]) {
+        let (up, drain) = states.split_once(' ').unwrap();
+        let row =
+            |name: &str, state: &str| Protocol::parse(&format!("{name} Static master4 {state} 12:00:00")).unwrap();
+        // One of a family is right already, the other decides.
+        let protocols = [row("sun_up_1", up), row("sun_up_2", up), row("sun_drain_1", drain), row("other", "up")];
+        assert_eq!(orders(&protocols, announce), expected);
+    }
+}

@@ -1,0 +1,193 @@
+//! The command line of `sun-check`.
+//!
+//! ```text
+//!   sun-check --config FILE [--check]              the daemon
+//!   sun-check status  --config FILE [--json]       what the sun's state is, and why
+//!   sun-check disable --config FILE [--reason TEXT] [--force]
+//!   sun-check enable  --config FILE [--reason TEXT]
+//! ```
+//!
+//! Commands ask the daemon at its admin port, orders with the sun's own token: who may read that file may give them.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::{Args, Parser, Subcommand};
+use daemon::problem::Problem;
+use daemon::process::{self, Process};
+use daemon::tokens;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::config::{Config, SpeakerKind};
+use super::driver::unix_ms;
+use super::routes::OrderBody;
+use super::start::{self, DRAIN_S};
+use super::status::Status;
+
+/// Watches one sun and has its addresses announced while it is well.
+#[derive(Debug, Parser)]
+#[command(name = "sun-check", version, max_term_width = 100, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(flatten)]
+    daemon: DaemonArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct DaemonArgs {
+    /// Config file (TOML).
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
+    /// Check the config and all it names, print "ok" or every problem; bind nothing.
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the sun's state and why it is in it.
+    Status {
+        /// Config file of the daemon.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// In JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Withdraw the sun's addresses until `enable`, also over restarts.
+    Disable {
+        /// Config file of the daemon.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Why; shown with the state.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+        /// Also if too few others of the group are well.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Announce it again as soon as it is well, and forget that it flapped.
+    Enable {
+        /// Config file of the daemon.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Why; shown with the state.
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
+    },
+}
+
+/// The whole program.
+#[must_use]
+pub fn main() -> ExitCode {
+    process::status(run(Cli::parse()))
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        None => daemon(&cli.daemon),
+        Some(Command::Status { config, json }) => status(&daemon::config::load(&config)?, json),
+        Some(Command::Disable { config, reason, force }) => {
+            order(&daemon::config::load(&config)?, "/disable", &OrderBody { reason, force })
+        }
+        Some(Command::Enable { config, reason }) => {
+            order(&daemon::config::load(&config)?, "/enable", &OrderBody { reason, force: false })
+        }
+    }
+}
+
+fn daemon(args: &DaemonArgs) -> anyhow::Result<ExitCode> {
+    let file = args.config.as_ref().context("--config FILE is missing")?;
+    let config: Config = daemon::config::load(file)?;
+    if args.check {
+        return Ok(process::checked(&start::check(&config)));
+    }
+    let process = Process::begin(&config.log, THREADS)?;
+    let drain = process.drain().clone();
+    if config.speaker.kind == SpeakerKind::Exabgp {
+        end_with_exabgp(drain.clone())?;
+    }
+    process.run(start::start(config, drain), DRAIN_S)
+}
+
+/// ExaBGP answers orders on standard input; its end is the end of that.
+fn end_with_exabgp(drain: daemon::drain::Drain) -> std::io::Result<()> {
+    let read = move || {
+        let read = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        tracing::info!(?read, "ExaBGP ended");
+        drain.start();
+    };
+    std::thread::Builder::new().name("exabgp".to_owned()).spawn(read).map(drop)
+}
+
+fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let body = ask(config, Method::GET, "/status", None)?;
+    if json {
+        println!("{}", String::from_utf8_lossy(&body));
+    } else {
+        let status: Status = serde_json::from_slice(&body).context("the answer of another version")?;
+        print!("{}", status.text(unix_ms()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn order(config: &Config, path: &str, order: &OrderBody) -> anyhow::Result<ExitCode> {
+    let body = ask(config, Method::POST, path, Some(order))?;
+    print!("{}", String::from_utf8_lossy(&body));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the daemon.
+fn ask(config: &Config, method: Method, path: &str, order: Option<&OrderBody>) -> anyhow::Result<Bytes> {
+    let admin = config.admin;
+    let mut request = Request::builder().method(method).uri(path).header(header::HOST, admin.to_string());
+    let body = match order {
+        None => Bytes::new(),
+        Some(order) => {
+            let token = tokens::read_secret(&config.token)?;
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            serde_json::to_vec(order)?.into()
+        }
+    };
+    let request = request.body(Full::new(body))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (status, body) = runtime
+        .block_on(async {
+            let exchange = converse(admin, request);
+            tokio::time::timeout(ANSWER_MAX, exchange).await.context("no answer in 5 s").flatten()
+        })
+        .with_context(|| format!("{admin}: does sun-check run?"))?;
+    if status != StatusCode::OK {
+        let told = serde_json::from_slice::<Problem>(&body).map(|problem| problem.detail);
+        bail!("{}", told.unwrap_or_else(|_| format!("{admin} answers {status}")));
+    }
+    Ok(body)
+}
+
+async fn converse(address: std::net::SocketAddr, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+    connection.abort();
+    Ok((status, body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes()))
+}
+
+/// Threads of the daemon: it mostly waits, and one that is held up must not hold up the other.
+const THREADS: usize = 2;
+
+/// How long a command waits.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// A status of 512 members and its history fits in.
+const ANSWER_BYTES_MAX: usize = 4 << 20;

@@ -1,0 +1,190 @@
+//! ExaBGP, which starts this daemon as its process and reads orders from its standard output, a line each:
+//!
+//! ```text
+//!   announce route 192.0.2.1/32 next-hop self origin igp med 100
+//!   announce route 192.0.2.1/32 next-hop self origin igp med 100100 community [65535:0]
+//!   withdraw route 192.0.2.1/32 next-hop self
+//! ```
+//!
+//! A route that is announced again replaces the one before, so draining has no gap. Which routes there are is the topology's
+//! word ([`geo::anycast`]), the same as of `sunctl render bird`. ExaBGP ends the routes with the process that announced them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write;
+
+use geo::anycast::{Announcement, Assignment};
+use geo::topology::Watched;
+
+use super::config::{Rank, SpeakerConfig};
+use super::machine::Announce;
+
+/// See the module's doc.
+pub struct Exabgp {
+    output: Box<dyn Write + Send>,
+    config: SpeakerConfig,
+    name: String,
+    topology: Watched,
+    /// What is to be announced when anything is.
+    routes: Vec<Announcement>,
+    /// What was said, by prefix.
+    said: BTreeMap<String, String>,
+    announced: Announce,
+}
+
+impl Exabgp {
+    /// Nothing was said yet.
+    #[must_use]
+    pub fn new(config: &SpeakerConfig, name: &str, mut topology: Watched, output: Box<dyn Write + Send>) -> Self {
+        topology.mark_changed();
+        Self {
+            output,
+            config: config.clone(),
+            name: name.to_owned(),
+            topology,
+            routes: Vec::new(),
+            said: BTreeMap::new(),
+            announced: Announce::Nothing,
+        }
+    }
+
+    /// Says what changed since it was last said.
+    ///
+    /// # Errors
+    ///
+    /// When nobody reads: ExaBGP ended.
+    pub fn say(&mut self, announce: Announce) -> Result<(), String> {
+        if announce == Announce::Unchanged {
+            return Ok(());
+        }
+        if self.topology.has_changed().unwrap_or(false) {
+            // A topology without this sun leaves what there is.
+            let routes = routes(&self.topology.borrow_and_update(), &self.name);
+            self.routes = routes.unwrap_or_else(|| std::mem::take(&mut self.routes));
+        }
+        let wanted = wanted(&self.routes, &self.config, announce);
+        let lines = changes(&self.said, &wanted, &self.config.next_hop);
+        if !lines.is_empty() {
+            let written = self.output.write_all(lines.as_bytes()).and_then(|()| self.output.flush());
+            written.map_err(|error| format!("ExaBGP does not read any more: {error}"))?;
+        }
+        (self.said, self.announced) = (wanted, announce);
+        Ok(())
+    }
+
+    /// What was said last, and how many routes as best or backup, and with a lower preference.
+    #[must_use]
+    pub fn said(&self) -> (Announce, (usize, usize)) {
+        match self.announced {
+            Announce::Drain => (self.announced, (0, self.said.len())),
+            _ => (self.announced, (self.said.len(), 0)),
+        }
+    }
+}
+
+/// What a sun announces while it is well; none: the topology has no such sun.
+fn routes(topology: &geo::Topology, name: &str) -> Option<Vec<Announcement>> {
+    let sun = topology.sun(name)?;
+    let region = topology.region(sun.server.region)?;
+    let group = region.groups.iter().find(|group| group.number == sun.group)?;
+    Some(Assignment::of(topology, &group.name)?.announcements(name))
+}
+
+/// Attributes by prefix.
+fn wanted(routes: &[Announcement], config: &SpeakerConfig, announce: Announce) -> BTreeMap<String, String> {
+    if !matches!(announce, Announce::Best | Announce::Drain) {
+        return BTreeMap::new();
+    }
+    let drains = announce == Announce::Drain;
+    routes.iter().map(|route| (route.prefix.to_string(), attributes(route, config, drains))).collect()
+}
+
+fn attributes(route: &Announcement, config: &SpeakerConfig, drains: bool) -> String {
+    let mut attributes = format!("next-hop {} origin igp", config.next_hop);
+    let rank = u32::from(route.rank.unwrap_or(0));
+    match config.rank {
+        Rank::Med => {
+            let metric = rank * MED_A_RANK + if drains { MED_DRAIN } else { 0 };
+            let _ = write!(attributes, " med {metric}");
+        }
+        Rank::Prepend => {
+            // The whole path is said: the session's own AS is not put in front of it.
+            let count = 1 + if drains { PREPENDS_MAX } else { rank.min(PREPENDS_MAX - 1) };
+            let path = vec![config.asn.to_string(); count as usize].join(" ");
+            let _ = write!(attributes, " as-path [ {path} ]");
+        }
+    }
+    if drains {
+        attributes += " community [65535:0]";
+    }
+    attributes
+}
+
+/// The lines that make of what was said what is wanted; what is new comes first.
+fn changes(said: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>, next_hop: &str) -> String {
+    let mut lines = String::new();
+    for (prefix, attributes) in wanted.iter().filter(|(prefix, attributes)| said.get(*prefix) != Some(attributes)) {
+        let _ = writeln!(lines, "announce route {prefix} {attributes}");
+    }
+    for prefix in said.keys().filter(|prefix| !wanted.contains_key(*prefix)) {
+        let _ = writeln!(lines, "withdraw route {prefix} next-hop {next_hop}");
+    }
+    lines
+}
+
+impl std::fmt::Debug for Exabgp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exabgp").field("announced", &self.announced).finish_non_exhaustive()
+    }
+}
+
+/// As in BIRD's configuration.
+const MED_A_RANK: u32 = 100;
+
+/// Above every rank there is: also for routers that do not know the community.
+const MED_DRAIN: u32 = 100_000;
+
+/// Routers drop paths that are much longer.
+const PREPENDS_MAX: u32 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_changes_are_said() {
+        let routes = [route("192.0.2.1/32", Some(0)), route("192.0.2.2/32", Some(2)), route("192.0.2.0/28", None)];
+        let config = SpeakerConfig::default();
+        let best = wanted(&routes, &config, Announce::Best);
+        assert_eq!(
+            changes(&BTreeMap::new(), &best, "self"),
+            "announce route 192.0.2.0/28 next-hop self origin igp med 0\n\
+             announce route 192.0.2.1/32 next-hop self origin igp med 0\n\
+             announce route 192.0.2.2/32 next-hop self origin igp med 200\n"
+        );
+        assert_eq!(changes(&best, &best, "self"), "");
+        let drain = wanted(&routes[..1], &config, Announce::Drain);
+        assert_eq!(
+            changes(&best, &drain, "self"),
+            "announce route 192.0.2.1/32 next-hop self origin igp med 100000 community [65535:0]\n\
+             withdraw route 192.0.2.0/28 next-hop self\nwithdraw route 192.0.2.2/32 next-hop self\n"
+        );
+        let nothing = wanted(&routes, &config, Announce::Nothing);
+        assert_eq!(changes(&drain, &nothing, "self"), "withdraw route 192.0.2.1/32 next-hop self\n");
+    }
+
+    #[test]
+    fn a_longer_path_ranks_backups() {
+        let config =
+            SpeakerConfig { rank: Rank::Prepend, asn: 65001, next_hop: "10.0.0.1".into(), ..SpeakerConfig::default() };
+        let of = |rank, drains| attributes(&route("192.0.2.1/32", rank), &config, drains);
+        assert_eq!(of(Some(0), false), "next-hop 10.0.0.1 origin igp as-path [ 65001 ]");
+        assert_eq!(of(Some(2), false), "next-hop 10.0.0.1 origin igp as-path [ 65001 65001 65001 ]");
+        assert_eq!(of(Some(0), true).matches("65001").count(), 11);
+        assert!(of(Some(0), true).ends_with("community [65535:0]"));
+    }
+
+    fn route(prefix: &str, rank: Option<u16>) -> Announcement {
+        Announcement { prefix: prefix.parse().unwrap(), rank }
+    }
+}

@@ -1,0 +1,187 @@
+//! From answers to a verdict, and what a person should look at although the sun is well. Pure.
+
+use super::config::{Checks, DiskRule};
+use super::machine::Verdict;
+use super::pressure::Pressure;
+use super::probe::{Answer, Failure};
+use crate::canary::Report;
+
+/// What a round of probes is worth.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// For the machine.
+    pub verdict: Verdict,
+    /// One word of what is wrong, for counting.
+    pub cause: &'static str,
+    /// What is not as it should be, and is no reason to withdraw.
+    pub warnings: Vec<String>,
+}
+
+/// Judges the answers of all addresses at `now`, seconds since 1970.
+#[must_use]
+pub fn judge(answers: &[Answer], pressure: &Pressure, checks: &Checks, now: i64) -> Judged {
+    let mut warnings: Vec<String> = answers.iter().filter_map(|answer| warning(answer, checks, now)).collect();
+    // One that is refused says most, and a failure more than what a report says.
+    let refused = answers.iter().find(|answer| matches!(answer.result, Err(Failure::Refused(_))));
+    let failed = refused.or_else(|| answers.iter().find(|answer| answer.result.is_err()));
+    if let Some(Err(failure)) = failed.map(|answer| &answer.result) {
+        let certain = matches!(failure, Failure::Refused(_));
+        let verdict = Verdict::Bad { reason: failure.to_string(), certain };
+        return Judged { verdict, cause: cause(failure), warnings };
+    }
+    let reports = || answers.iter().filter_map(|answer| answer.result.as_ref().ok());
+    warnings.extend(reports().next().into_iter().flat_map(devices));
+    let expired = answers.iter().find(|answer| answer.expires.is_some_and(|expires| expires < now));
+    let ill = match expired {
+        Some(answer) => Some(("certificate", format!("{}: the certificate has expired", answer.address))),
+        None => reports().find_map(|report| wrong(report, checks)),
+    };
+    let ill = ill.or_else(|| pressure.beyond(checks).map(|why| ("pressure", why)));
+    match ill {
+        Some((cause, reason)) => Judged { verdict: Verdict::Bad { reason, certain: false }, cause, warnings },
+        None => Judged { verdict: Verdict::Good, cause: "", warnings },
+    }
+}
+
+const fn cause(failure: &Failure) -> &'static str {
+    match failure {
+        Failure::Refused(_) => "refused",
+        Failure::TimedOut { .. } => "timeout",
+        Failure::Other { .. } => "answer",
+    }
+}
+
+/// What is wrong by the sun's own report.
+fn wrong(report: &Report, checks: &Checks) -> Option<(&'static str, String)> {
+    if let Some(why) = &report.ram {
+        return Some(("ram", format!("RAM: {why}")));
+    }
+    let failed = devices(report);
+    let ill = match checks.disk {
+        DiskRule::Never => false,
+        DiskRule::Any => !failed.is_empty(),
+        DiskRule::All => !failed.is_empty() && failed.len() == report.devices.len(),
+    };
+    if ill {
+        return Some(("disk", failed.join("; ")));
+    }
+    let percent = descriptors_percent(report)?;
+    (percent > checks.descriptors_percent_max)
+        .then(|| ("descriptors", format!("{percent:.0} % of the descriptors that it may have are open")))
+}
+
+/// Open descriptors in percent of what the sun may have.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "a count of descriptors")]
+pub fn descriptors_percent(report: &Report) -> Option<f64> {
+    let (open, most) = (report.descriptors?, report.descriptors_max.filter(|most| *most > 0)?);
+    Some(100.0 * open as f64 / most as f64)
+}
+
+fn devices(report: &Report) -> Vec<String> {
+    let failed = report.devices.iter().filter_map(|device| Some((&device.name, device.failed.as_ref()?)));
+    failed.map(|(name, why)| format!("{name}: {why}")).collect()
+}
+
+fn warning(answer: &Answer, checks: &Checks, now: i64) -> Option<String> {
+    let left_s = answer.expires? - now;
+    let warn_s = i64::from(checks.certificate_warn_days) * 86_400;
+    (left_s >= 0 && left_s < warn_s)
+        .then(|| format!("{}: the certificate expires in {:.1} days", answer.address, days(left_s)))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds of some years")]
+fn days(seconds: i64) -> f64 {
+    seconds as f64 / 86_400.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::canary::Device;
+
+    const NOW: i64 = 1_800_000_000;
+
+    #[test]
+    fn a_sun_is_well_when_nothing_is_wrong() {
+        check(&[good()], "");
+        check(&[good(), good()], "");
+        let recovering = Device { name: "a".into(), failed: None, unknown: Some("its index is being read".into()) };
+        check(&[with(|report| report.devices = vec![recovering.clone()])], "");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let refused = || answer(Err(Failure::Refused(address())));
+        let silent = Failure::TimedOut { address: address(), timeout_ms: 400, stage: "waiting for the canary" };
+        check(&[good(), refused()], "refused! nobody listens at 127.0.0.1:443");
+        check(&[answer(Err(silent)), refused()], "refused! nobody listens at 127.0.0.1:443");
+        let odd = Failure::Other { address: address(), why: "TLS: odd".into() };
+        check(&[good(), answer(Err(odd))], "answer 127.0.0.1:443: TLS: odd");
+        check(&[with(|report| report.ram = Some("odd".into()))], "ram RAM: odd");
+        check(
+            &[with(|report| report.descriptors = Some(96))],
+            "descriptors 96 % of the descriptors that it may have are open",
+        );
+        check(&[with(|report| report.descriptors = Some(95))], "");
+        check(&[expiring(NOW - 1)], "certificate 127.0.0.1:443: the certificate has expired");
+    }
+
+    #[test]
+    fn devices_count_as_configured() {
+        let failed = |name: &str| Device { name: name.into(), failed: Some("odd".into()), unknown: None };
+        let well = |name: &str| Device { name: name.into(), failed: None, unknown: None };
+        let both = [with(|report| report.devices = vec![failed("a"), failed("b")])];
+        let one = [with(|report| report.devices = vec![well("a"), failed("b")])];
+        check(&both, "disk a: odd; b: odd");
+        check(&one, "");
+        assert_eq!(judged(&one, DiskRule::All).warnings, ["b: odd"]);
+        assert!(matches!(judged(&one, DiskRule::Any).verdict, Verdict::Bad { .. }));
+        assert_eq!(judged(&both, DiskRule::Never).verdict, Verdict::Good);
+    }
+
+    #[test]
+    fn a_certificate_that_expires_soon_is_warned_of() {
+        let told = |expires| judged(&[expiring(expires)], DiskRule::All).warnings;
+        assert_eq!(told(NOW + 14 * 86_400), [""; 0]);
+        assert_eq!(told(NOW + 36 * 3600), ["127.0.0.1:443: the certificate expires in 1.5 days"]);
+    }
+
+    #[track_caller]
+    fn check(answers: &[Answer], expected: &str) {
+        let judged = judged(answers, DiskRule::All);
+        let said = match judged.verdict {
+            Verdict::Good => String::new(),
+            Verdict::Bad { reason, certain } => format!("{}{} {reason}", judged.cause, if certain { "!" } else { "" }),
+        };
+        assert_eq!(said, expected);
+    }
+
+    fn judged(answers: &[Answer], disk: DiskRule) -> Judged {
+        judge(answers, &Pressure::default(), &Checks { disk, ..Checks::default() }, NOW)
+    }
+
+    fn address() -> std::net::SocketAddr {
+        ([127, 0, 0, 1], 443).into()
+    }
+
+    fn good() -> Answer {
+        with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Report)) -> Answer {
+        let mut report = Report { descriptors: Some(10), descriptors_max: Some(100), ..Report::default() };
+        change(&mut report);
+        answer(Ok(report))
+    }
+
+    fn expiring(expires: i64) -> Answer {
+        Answer { expires: Some(expires), ..good() }
+    }
+
+    fn answer(result: Result<Report, Failure>) -> Answer {
+        Answer { address: address(), result, expires: Some(NOW + 365 * 86_400), took: Duration::from_millis(1) }
+    }
+}

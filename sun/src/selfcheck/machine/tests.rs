@@ -1,0 +1,344 @@
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn a_sun_is_announced_after_three_good_probes_and_not_before() {
+    let mut run = Run::new();
+    assert_eq!(run.machine.announced(), Announce::Unchanged, "what a self-check before this one left");
+    run.others(1, 1);
+    run.tell("g g", "Init>Rising(probe)");
+    assert_eq!(run.machine.announced(), Announce::Unchanged);
+    run.tell("g", "Rising>Up(probe) Best");
+    run.tell("g g g", "");
+}
+
+#[test]
+fn two_bad_probes_withdraw_a_sun_and_one_does_not() {
+    let mut run = Run::up();
+    run.tell("b", "Look Up>Falling(probe)");
+    run.tell("g", "Falling>Up(probe)");
+    run.tell("b b", "Look Up>Falling(probe) Falling>Down(probe) Nothing");
+    run.tell("g b", "Down>Rising(probe) Rising>Down(probe)");
+    run.tell("g g g", "Down>Rising(probe) Rising>Up(probe) Best");
+}
+
+#[test]
+fn where_nobody_listens_one_probe_is_enough() {
+    let mut run = Run::up();
+    run.tell("e", "Probe");
+    run.tell("x", "Up>Down(probe) Nothing");
+    let mut run = Run::new();
+    run.others(1, 1);
+    run.tell("x", "Init>Down(probe) Nothing");
+}
+
+#[test]
+fn the_end_of_a_process_that_another_has_taken_over_from_changes_nothing() {
+    let mut run = Run::up();
+    run.tell("e g e g", "Probe Probe");
+    assert_eq!(run.machine.state(), State::Up);
+}
+
+#[test]
+fn the_last_of_a_group_stays_until_another_is_up() {
+    let mut run = Run::up();
+    run.others(0, 1);
+    run.tell("x", "Up>Down(probe) Last(true)");
+    assert_eq!(run.machine.announced(), Announce::Best, "the other is Falling: it may be next");
+    run.view(1, 1, "Last(false) Nothing");
+    run.view(0, 1, "");
+    run.view(0, 0, "Last(true) Best");
+    run.tell("g", "Down>Rising(probe)");
+    run.tell("g g", "Rising>Up(probe) Last(false)");
+    assert_eq!(run.machine.announced(), Announce::Best, "without a gap");
+}
+
+#[test]
+fn what_is_known_of_the_others_gets_old() {
+    let mut run = Run::up();
+    run.now_ms += 1001;
+    run.tell("b b", "Look Up>Falling(probe) Falling>Down(probe) Last(true)");
+    run.view(1, 1, "Last(false) Nothing");
+    run.now_ms += 1001;
+    run.tell("t", "Last(true) Best");
+}
+
+#[test]
+fn a_sun_that_was_never_well_is_announced_as_the_last_only_after_a_while() {
+    let mut run = Run::new();
+    run.others(0, 0);
+    run.tell("x", "Init>Down(probe) Nothing");
+    run.now_ms += 10_000;
+    run.tell("t", "Last(true) Best");
+}
+
+#[test]
+fn a_flapping_sun_is_held_until_its_penalty_is_gone() {
+    let mut run = Run::up();
+    for _ in 0..2 {
+        run.tell(
+            "b b g g g",
+            "Look Up>Falling(probe) Falling>Down(probe) Nothing Down>Rising(probe) Rising>Up(probe) Best",
+        );
+    }
+    run.tell("b b g g g", "Look Up>Falling(probe) Falling>Down(probe) Nothing Down>Rising(probe) Rising>Held(probe)");
+    run.view(0, 0, "Last(true) Best");
+    run.view(1, 1, "Last(false) Nothing");
+    // 3000 halve to below 1000 within two half-lives.
+    run.now_ms += 600_000;
+    run.view(1, 1, "");
+    run.tell("t", "");
+    run.tell("g", "Held>Up(probe) Best");
+}
+
+#[test]
+fn the_operator_forgives() {
+    let mut run = Run::up();
+    for _ in 0..3 {
+        run.tell("b b g g g", "*");
+    }
+    assert_eq!(run.machine.state(), State::Held);
+    run.order(Event::Enable("well again".into()), "Held>Up(operator) Best");
+}
+
+#[test]
+fn the_operators_word_stands_over_everything() {
+    let mut run = Run::up();
+    run.others(0, 0);
+    run.order(Event::Disable("maintenance".into()), "Up>Disabled(operator) Nothing");
+    run.tell("x g g g t", "");
+    assert_eq!(run.machine.announced(), Announce::Nothing);
+    run.order(Event::Enable("done".into()), "Disabled>Up(operator) Best");
+}
+
+#[test]
+fn a_draining_sun_is_announced_with_a_lower_preference_after_a_while() {
+    let mut run = Run::up();
+    run.order(Event::Draining(true), "Up>Draining(topology)");
+    run.now_ms += 4999;
+    run.tell("t", "");
+    run.now_ms += 1;
+    run.tell("t", "Drain");
+    run.view(1, 1, "");
+    run.tell("x", "Draining>Down(probe) Nothing");
+    run.tell("g g g", "Down>Rising(probe) Rising>Draining(probe) Drain");
+    run.order(Event::Draining(false), "Draining>Up(topology) Best");
+}
+
+#[test]
+fn a_stop_withdraws_whatever_the_others_do() {
+    let mut run = Run::up();
+    run.others(0, 0);
+    run.order(Event::Stop, "Nothing");
+    run.tell("x t g", "Up>Down(probe) Down>Rising(probe)");
+    assert_eq!(run.machine.announced(), Announce::Nothing);
+}
+
+#[test]
+fn without_a_guard_it_withdraws_whatever_the_others_do() {
+    let mut run = Run::with(Rules { up_min: 0, ..rules() });
+    run.tell("g g g x t", "Init>Rising(probe) Rising>Up(probe) Best Up>Down(probe) Nothing");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_what_is_announced_is_right(events in proptest::collection::vec(any_event(), 1..300), up_min in 0usize..3) {
+        let rules = Rules { up_min, ..rules() };
+        let mut model = Model::new(&rules);
+        let mut machine = Machine::new(rules.clone(), false, 0);
+        let mut now_ms = 0;
+        for (pause_ms, event) in events {
+            now_ms += pause_ms;
+            let before = machine.clone();
+            let actions = machine.on(event.clone(), now_ms);
+            model.on(&event, now_ms);
+            model.check(&before, &machine, &event, &actions, now_ms)?;
+        }
+        // Whatever happened, a sun that is well and that nobody took out is announced again in the end.
+        machine.on(Event::Enable(String::new()), now_ms);
+        machine.on(Event::Draining(false), now_ms);
+        for _ in 0..rules.thresholds.rise {
+            machine.on(Event::Probe(Verdict::Good), now_ms);
+        }
+        if !model.stopped {
+            prop_assert_eq!(machine.state(), State::Up);
+            prop_assert_eq!(machine.announced(), Announce::Best);
+        }
+    }
+}
+
+/// What must hold, said without the machine's own words.
+struct Model {
+    rules: Rules,
+    disabled: bool,
+    stopped: bool,
+    view: Option<(View, u64)>,
+    good_in_a_row: u32,
+    bad_in_a_row: u32,
+}
+
+impl Model {
+    fn new(rules: &Rules) -> Self {
+        Self { rules: rules.clone(), disabled: false, stopped: false, view: None, good_in_a_row: 0, bad_in_a_row: 0 }
+    }
+
+    fn on(&mut self, event: &Event, now_ms: u64) {
+        match event {
+            Event::Probe(Verdict::Good) => (self.good_in_a_row, self.bad_in_a_row) = (self.good_in_a_row + 1, 0),
+            Event::Probe(Verdict::Bad { .. }) => (self.good_in_a_row, self.bad_in_a_row) = (0, self.bad_in_a_row + 1),
+            Event::View(view) => self.view = Some((*view, now_ms)),
+            Event::Disable(_) => self.disabled = true,
+            Event::Enable(_) => self.disabled = false,
+            Event::Stop => self.stopped = true,
+            Event::Ended | Event::Draining(_) | Event::Tick => {}
+        }
+    }
+
+    fn view(&self, now_ms: u64) -> View {
+        self.view
+            .filter(|(_, at_ms)| now_ms - at_ms <= self.rules.view_ms_max)
+            .map(|(view, _)| view)
+            .unwrap_or_default()
+    }
+
+    fn check(
+        &self,
+        before: &Machine,
+        after: &Machine,
+        event: &Event,
+        actions: &[Action],
+        now_ms: u64,
+    ) -> Result<(), TestCaseError> {
+        let (was, is) = (before.announced(), after.announced());
+        let announces = |what| matches!(what, Announce::Best | Announce::Drain);
+        if self.disabled || self.stopped {
+            prop_assert_eq!(is, Announce::Nothing);
+        } else if announces(was) && is == Announce::Nothing {
+            prop_assert!(self.view(now_ms).up >= self.rules.up_min, "withdrawn, and too few others are Up");
+        } else if is == Announce::Nothing && now_ms >= self.rules.start_wait_ms {
+            prop_assert!(self.view(now_ms).standing >= self.rules.up_min, "silent, and too few others stand");
+        }
+        if after.state() == State::Up && before.state() == State::Rising {
+            prop_assert!(self.good_in_a_row >= self.rules.thresholds.rise);
+        }
+        if let (State::Up | State::Falling | State::Draining, State::Down) = (before.state(), after.state()) {
+            let certain = matches!(event, Event::Probe(Verdict::Bad { certain: true, .. }));
+            prop_assert!(certain || self.bad_in_a_row >= self.rules.thresholds.fall);
+        }
+        let moved = actions.iter().filter(|action| matches!(action, Action::Moved(_))).count();
+        prop_assert_eq!(moved, usize::from(before.state() != after.state()));
+        let told = actions.iter().any(|action| matches!(action, Action::Announce(_)));
+        prop_assert_eq!(told, was != is);
+        if matches!(event, Event::Tick | Event::View(_) | Event::Ended) {
+            prop_assert_eq!(before.state(), after.state(), "no change without a cause");
+        }
+        Ok(())
+    }
+}
+
+fn any_event() -> impl Strategy<Value = (u64, Event)> {
+    let view = (0usize..3, 0usize..3).prop_map(|(up, more)| Event::View(View { others: 4, up, standing: up + more }));
+    let event = prop_oneof![
+        8 => Just(Event::Probe(Verdict::Good)),
+        5 => Just(Event::Probe(Verdict::Bad { reason: String::new(), certain: false })),
+        1 => Just(Event::Probe(Verdict::Bad { reason: String::new(), certain: true })),
+        6 => view,
+        1 => Just(Event::Ended),
+        1 => Just(Event::Disable(String::new())),
+        1 => Just(Event::Enable(String::new())),
+        1 => any::<bool>().prop_map(Event::Draining),
+        3 => Just(Event::Tick),
+    ];
+    // A stop is the end: it comes in few runs only, or nothing else would be tested.
+    let event = prop_oneof![200 => event, 1 => Just(Event::Stop)];
+    (prop_oneof![10 => 0u64..600, 1 => 0u64..200_000], event)
+}
+
+/// A machine, and what it was told.
+struct Run {
+    machine: Machine,
+    now_ms: u64,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self::with(rules())
+    }
+
+    fn with(rules: Rules) -> Self {
+        Self { machine: Machine::new(rules, false, 0), now_ms: 0 }
+    }
+
+    /// It is Up, and another one is.
+    fn up() -> Self {
+        let mut run = Self::new();
+        run.others(1, 1);
+        run.tell("g g g", "*");
+        assert_eq!(run.machine.state(), State::Up);
+        run
+    }
+
+    fn others(&mut self, up: usize, standing: usize) {
+        self.view(up, standing, "*");
+    }
+
+    #[track_caller]
+    fn view(&mut self, up: usize, standing: usize, expected: &str) {
+        self.order(Event::View(View { others: 1, up, standing }), expected);
+    }
+
+    #[track_caller]
+    fn order(&mut self, event: Event, expected: &str) {
+        let actions = self.machine.on(event, self.now_ms);
+        check(&actions, expected);
+    }
+
+    /// g: a good probe; b: a bad one; x: nobody listens; e: the process ended; t: a tick.
+    #[track_caller]
+    fn tell(&mut self, events: &str, expected: &str) {
+        let bad = |certain| Event::Probe(Verdict::Bad { reason: "why".into(), certain });
+        let mut actions = Vec::new();
+        for event in events.split(' ') {
+            let event = match event {
+                "g" => Event::Probe(Verdict::Good),
+                "b" => bad(false),
+                "x" => bad(true),
+                "e" => Event::Ended,
+                _ => Event::Tick,
+            };
+            actions.extend(self.machine.on(event, self.now_ms));
+        }
+        check(&actions, expected);
+    }
+}
+
+#[track_caller]
+fn check(actions: &[Action], expected: &str) {
+    let said: Vec<String> = actions
+        .iter()
+        .map(|action| match action {
+            Action::Moved(Transition { from, to, cause, .. }) => format!("{from:?}>{to:?}({cause})"),
+            Action::Last(last) => format!("Last({last})"),
+            Action::Announce(announce) => format!("{announce:?}"),
+            Action::Probe => "Probe".to_owned(),
+            Action::Look => "Look".to_owned(),
+        })
+        .collect();
+    match expected {
+        "*" => {}
+        _ => assert_eq!(said.join(" "), expected),
+    }
+}
+
+fn rules() -> Rules {
+    Rules {
+        thresholds: Thresholds::default(),
+        up_min: 1,
+        view_ms_max: 1000,
+        start_wait_ms: 10_000,
+        drain_wait_ms: 5000,
+    }
+}

@@ -1,0 +1,252 @@
+//! What the other members of the group are: their self-checks say so, asked directly; where one is silent, the popularity
+//! API's word counts second. [`Book`] is pure.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use daemon::telemetry::causes;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::config::GuardConfig;
+use super::machine::{State, View};
+
+/// Where a self-check answers the others.
+pub const PATH: &str = "/v1/selfcheck";
+
+/// What a self-check says of its sun to the others.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Peer {
+    /// The sun.
+    pub name: String,
+    /// Its state.
+    pub state: State,
+    /// Its routes are announced, as far as it is known: a speaker runs and has a session.
+    pub reachable: bool,
+    /// It is ill, and announced because too few others are well.
+    pub last: bool,
+}
+
+/// A member of the group as it is shown.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Member {
+    /// The sun.
+    pub name: String,
+    /// Where its self-check is asked.
+    pub address: SocketAddr,
+    /// What it said last.
+    pub said: Option<Peer>,
+    /// How long ago, milliseconds.
+    pub age_ms: Option<u64>,
+    /// Why it does not answer.
+    pub problem: Option<String>,
+    /// The popularity API says that it is well; counts when it does not say so itself.
+    pub witnessed: bool,
+}
+
+/// What was heard of the members. Time is milliseconds that only rise.
+#[derive(Clone, Debug, Default)]
+pub struct Book {
+    heard: BTreeMap<String, (Peer, u64)>,
+    problems: BTreeMap<String, String>,
+    witnessed: BTreeMap<String, u64>,
+}
+
+impl Book {
+    /// A member answered, or did not.
+    pub fn hear(&mut self, name: &str, answer: Result<Peer, String>, now_ms: u64) {
+        match answer {
+            Ok(peer) if peer.name == name => {
+                self.problems.remove(name);
+                self.heard.insert(name.to_owned(), (peer, now_ms));
+            }
+            Ok(peer) => {
+                self.problems.insert(name.to_owned(), format!("it is {}: is its address right?", peer.name));
+            }
+            Err(why) => {
+                self.problems.insert(name.to_owned(), why);
+            }
+        }
+    }
+
+    /// The popularity API says that these are alive and well.
+    pub fn witness(&mut self, names: impl IntoIterator<Item = String>, now_ms: u64) {
+        self.witnessed = names.into_iter().map(|name| (name, now_ms)).collect();
+    }
+
+    /// The members, as they are known now.
+    #[must_use]
+    pub fn members(&self, group: &[(String, SocketAddr)], now_ms: u64) -> Vec<Member> {
+        let member = |(name, address): &(String, SocketAddr)| {
+            let heard = self.heard.get(name);
+            let witnessed = self.witnessed.get(name);
+            Member {
+                name: name.clone(),
+                address: *address,
+                said: heard.map(|(peer, _)| peer.clone()),
+                age_ms: heard.map(|(_, at_ms)| now_ms.saturating_sub(*at_ms)),
+                problem: self.problems.get(name).cloned(),
+                witnessed: witnessed.is_some_and(|at_ms| now_ms.saturating_sub(*at_ms) <= WITNESS_MS_MAX),
+            }
+        };
+        group.iter().map(member).collect()
+    }
+}
+
+/// What counts of them: an answer up to `age_ms_max` old, else the popularity API's word.
+#[must_use]
+pub fn view(members: &[Member], age_ms_max: u64) -> View {
+    let mut view = View { others: members.len(), ..View::default() };
+    for member in members {
+        let fresh = member.age_ms.is_some_and(|age_ms| age_ms <= age_ms_max);
+        let (up, standing) = match member.said.as_ref().filter(|_| fresh) {
+            Some(peer) => {
+                let stands = matches!(peer.state, State::Up | State::Falling | State::Draining);
+                (peer.reachable && peer.state == State::Up, peer.reachable && stands)
+            }
+            None => (member.witnessed, member.witnessed),
+        };
+        view.up += usize::from(up);
+        view.standing += usize::from(standing);
+    }
+    view
+}
+
+/// The other members of a sun's group, by name, and where their self-checks are.
+#[must_use]
+pub fn group(topology: &geo::Topology, me: &str, config: &GuardConfig) -> Vec<(String, SocketAddr)> {
+    let Some(sun) = topology.sun(me) else { return Vec::new() };
+    let region = topology.region(sun.server.region);
+    let suns = region.into_iter().flat_map(|region| &region.suns);
+    let mut others: Vec<(String, SocketAddr)> = suns
+        .filter(|other| other.group == sun.group && other.server.name != me)
+        .map(|other| {
+            let name = other.server.name.clone();
+            let usual = SocketAddr::new(other.server.internal.ip(), config.port);
+            let address = config.peers.get(&name).copied().unwrap_or(usual);
+            (name, address)
+        })
+        .collect();
+    others.sort();
+    others
+}
+
+/// Asks others; connections are kept.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    client: Client<HttpConnector, Empty<Bytes>>,
+    authorization: HeaderValue,
+    timeout: Duration,
+}
+
+impl Asker {
+    /// `token` is the sun's own.
+    ///
+    /// # Errors
+    ///
+    /// When the token cannot stand in a header.
+    pub fn new(token: &str, timeout: Duration) -> Result<Self, header::InvalidHeaderValue> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(timeout));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(1)
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .build(connector);
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {token}"))?;
+        authorization.set_sensitive(true);
+        Ok(Self { client, authorization, timeout })
+    }
+
+    /// Asks one.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not answer, for people.
+    pub async fn ask(&self, address: SocketAddr) -> Result<Peer, String> {
+        match tokio::time::timeout(self.timeout, self.converse(address)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!("no answer within {} ms", self.timeout.as_millis())),
+        }
+    }
+
+    async fn converse(&self, address: SocketAddr) -> Result<Peer, String> {
+        let request = Request::get(format!("http://{address}{PATH}"))
+            .header(header::AUTHORIZATION, &self.authorization)
+            .body(Empty::new())
+            .map_err(|error| error.to_string())?;
+        let response = self.client.request(request).await.map_err(|error| causes(&error))?;
+        if response.status() != StatusCode::OK {
+            return Err(format!("it answers {}", response.status()));
+        }
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| format!("its answer breaks off: {error}"))?.to_bytes();
+        serde_json::from_slice(&body).map_err(|error| format!("its answer is unreadable: {error}"))
+    }
+}
+
+/// The popularity API's word counts for so long.
+const WITNESS_MS_MAX: u64 = 3000;
+
+/// An answer is some hundred bytes.
+const ANSWER_BYTES_MAX: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_known_to_be_well_counts() {
+        check("", (0, 0));
+        check("up", (1, 1));
+        check("up falling draining down held rising init disabled", (1, 3));
+        check("up~ falling~ draining~", (0, 0));
+    }
+
+    #[test]
+    fn answers_get_old_and_the_api_counts_second() {
+        let group = [("a".to_owned(), ([127, 0, 0, 1], 1).into())];
+        let mut book = Book::default();
+        let told = |book: &Book, now_ms| {
+            let view = view(&book.members(&group, now_ms), 1000);
+            (view.up, view.standing)
+        };
+        assert_eq!(told(&book, 0), (0, 0));
+        book.hear("a", Ok(peer("a", State::Up, true)), 0);
+        assert_eq!((told(&book, 1000), told(&book, 1001)), ((1, 1), (0, 0)));
+        book.witness(["a".to_owned()], 500);
+        assert_eq!((told(&book, 3500), told(&book, 3501)), ((1, 1), (0, 0)));
+        book.hear("a", Ok(peer("a", State::Down, true)), 3000);
+        book.witness(["a".to_owned()], 3000);
+        assert_eq!(told(&book, 3000), (0, 0), "what it says itself comes first");
+        book.hear("a", Err("silent".into()), 3200);
+        assert_eq!(book.members(&group, 3200)[0].problem.as_deref(), Some("silent"));
+        book.hear("a", Ok(peer("b", State::Up, true)), 3300);
+        assert_eq!(told(&book, 3300), (0, 0), "another one answers there");
+    }
+
+    #[track_caller]
+    fn check(states: &str, expected: (usize, usize)) {
+        let (mut book, mut group) = (Book::default(), Vec::new());
+        for (at, state) in states.split_whitespace().enumerate() {
+            let name = format!("sun{at}");
+            let state_name = serde_json::Value::from(state.trim_end_matches('~'));
+            let state_of: State = serde_json::from_value(state_name).unwrap();
+            book.hear(&name, Ok(peer(&name, state_of, !state.ends_with('~'))), 0);
+            group.push((name, ([127, 0, 0, 1], 1).into()));
+        }
+        let view = view(&book.members(&group, 0), 1000);
+        assert_eq!((view.up, view.standing), expected, "{states}");
+    }
+
+    fn peer(name: &str, state: State, reachable: bool) -> Peer {
+        Peer { name: name.to_owned(), state, reachable, last: false }
+    }
+}

@@ -1,0 +1,132 @@
+//! What the self-check answers.
+//!
+//! | where | call | who | answer |
+//! |---|---|---|---|
+//! | internal | `GET /v1/selfcheck` | a sun, an operator | 200 and a [`super::peers::Peer`] |
+//! | admin | `GET /status` | anybody there | 200 and a [`Status`] |
+//! | admin | `POST /disable` `{"reason": "...", "force": false}` | an operator, this sun's own token | 200; 409: it is needed |
+//! | admin | `POST /enable` `{"reason": "..."}` | the same | 200 |
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use daemon::problem::{Refusal, from_json};
+use daemon::tokens::{Role, Tokens};
+use tokio::sync::{mpsc, oneshot};
+
+use super::driver::{Heard, Order, Refused};
+use super::peers;
+use super::status::Status;
+
+/// What the answers come from.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    /// What is known.
+    pub status: Arc<Mutex<Status>>,
+    /// Who may ask.
+    pub tokens: Tokens,
+    /// Whose self-check this is.
+    pub name: String,
+    /// Where orders go.
+    pub orders: mpsc::Sender<Heard>,
+}
+
+/// The body of an order.
+#[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderBody {
+    /// Why; shown with the state.
+    #[serde(default)]
+    pub reason: String,
+    /// Also if the group has too few others.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// The routes of the internal listener.
+pub fn internal(desk: Desk) -> Router {
+    Router::new().route(peers::PATH, get(selfcheck)).with_state(desk)
+}
+
+/// The routes of the admin port, beside those that every daemon has.
+pub fn admin(desk: Desk) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/disable", post(disable))
+        .route("/enable", post(enable))
+        .with_state(desk)
+}
+
+async fn selfcheck(State(desk): State<Desk>, fields: HeaderMap) -> Response {
+    match desk.admit(&fields, false) {
+        Ok(_) => Json(desk.status().peer()).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn status(State(desk): State<Desk>) -> Json<Status> {
+    Json(desk.status())
+}
+
+async fn disable(State(desk): State<Desk>, fields: HeaderMap, body: Bytes) -> Result<String, Refusal> {
+    let (who, OrderBody { reason, force }) = desk.order(&fields, &body)?;
+    let reason = said_by(&who, &reason);
+    desk.give(Order::Disable { reason, force }).await
+}
+
+async fn enable(State(desk): State<Desk>, fields: HeaderMap, body: Bytes) -> Result<String, Refusal> {
+    let (who, OrderBody { reason, .. }) = desk.order(&fields, &body)?;
+    desk.give(Order::Enable { reason: said_by(&who, &reason) }).await
+}
+
+impl Desk {
+    fn status(&self) -> Status {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who asks. Orders are the operator's, and this machine's.
+    fn admit(&self, fields: &HeaderMap, orders: bool) -> Result<String, Refusal> {
+        let authorization = fields.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let who = self.tokens.admit(authorization)?;
+        let own = who.role == Role::Sun && who.name == self.name;
+        let may = match who.role {
+            Role::Operator => true,
+            Role::Sun => own || !orders,
+            Role::Cache | Role::Backend | Role::Replica => false,
+        };
+        let refusal = || Refusal::new(StatusCode::FORBIDDEN, "this is for operators and for suns of the group");
+        may.then(|| who.name.clone()).ok_or_else(refusal)
+    }
+
+    fn order(&self, fields: &HeaderMap, body: &[u8]) -> Result<(String, OrderBody), Refusal> {
+        let who = self.admit(fields, true)?;
+        let order: OrderBody = from_json(body)?;
+        if order.reason.chars().count() > REASON_CHARACTERS_MAX {
+            return Err(Refusal::bad(format!("reason: has more than {REASON_CHARACTERS_MAX} characters")));
+        }
+        Ok((who, order))
+    }
+
+    async fn give(&self, order: Order) -> Result<String, Refusal> {
+        let ends = || Refusal::unavailable("this self-check is ending".to_owned());
+        let (answer, answered) = oneshot::channel();
+        self.orders.send(Heard::Order(order, answer)).await.map_err(|_| ends())?;
+        match answered.await.map_err(|_| ends())? {
+            Ok(said) => Ok(said + "\n"),
+            Err(Refused::Needed(why)) => Err(Refusal::new(StatusCode::CONFLICT, why)),
+            Err(Refused::Disk(why)) => Err(Refusal::unavailable(why)),
+        }
+    }
+}
+
+fn said_by(who: &str, reason: &str) -> String {
+    if reason.is_empty() { format!("ordered by {who}") } else { format!("{reason} (ordered by {who})") }
+}
+
+/// Longest reason.
+const REASON_CHARACTERS_MAX: usize = 500;

@@ -1,0 +1,254 @@
+//! From settings to a running self-check.
+//!
+//! ```text
+//!   prober --Round--+                                   +--> speaker --> BIRD, ExaBGP
+//!   pidfd ---Ended--+                                   |
+//!   peers --Members-+--> driver --> machine --> driver -+--> status --> admin, internal
+//!   topology -------+                                   |
+//!   orders ---------+                                   +--> history, metrics, log
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use daemon::admin::{self, Readiness};
+use daemon::drain::Drain;
+use daemon::files::{self, Seen};
+use daemon::folder::DataFolder;
+use daemon::tokens::{self, Tokens};
+use geo::topology::Watched;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::config::{Config, SpeakerKind};
+pub use super::driver::Heard;
+use super::driver::{Driver, FIRST_PROBE, Links, Round, unix_ms};
+use super::exabgp::Exabgp;
+use super::history;
+use super::judge::judge;
+use super::machine::{Machine, Rules, State};
+use super::metrics::Metrics;
+use super::peers::{self, Asker, Book};
+use super::pressure::Pressure;
+use super::probe::Prober;
+use super::process;
+use super::routes::{self, Desk};
+use super::speaker::{Speaker, Speaking};
+use super::status::Status;
+
+/// A started self-check.
+#[derive(Debug)]
+pub struct Running {
+    /// Where the others ask.
+    pub internal: SocketAddr,
+    /// Admin port.
+    pub admin: SocketAddr,
+    /// Nobody else uses the data folder.
+    _folder: DataFolder,
+}
+
+/// Starts it; it runs until its drain.
+///
+/// # Errors
+///
+/// What cannot be read or bound.
+pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
+    let problems = config.problems();
+    anyhow::ensure!(problems.is_empty(), problems.join("; "));
+    let folder = DataFolder::open(&config.data)?;
+    let (registry, last_good) = (prometheus::Registry::new(), Some(config.data.join("topology.toml")));
+    let watched = geo::watch::Metrics::register(&registry)?;
+    let topology = geo::watch::follow(&config.topology, last_good, watched).await?;
+    known(&config, &topology.borrow())?;
+    let order = history::order(&config.data).context("the operator's order in `data`")?;
+    let token = tokens::read_secret(&config.token)?;
+    let tokens = Tokens::follow(&config.tokens, &drain)?;
+    let seen = Seen::now(vec![config.probe.trust.clone()]);
+    let prober = Prober::new(&token, &config.probe.trust, config.probe.timeout_ms)?;
+    let asker = Asker::new(&token, Duration::from_millis(config.guard.every_ms))?;
+    let (metrics, readiness) = (Metrics::new(&registry)?, Readiness::default());
+    readiness.expect(FIRST_PROBE);
+
+    let clock = Instant::now();
+    let machine = Machine::new(Rules::of(&config), order.is_some(), 0);
+    let announced = machine.announced();
+    let mut status = Status::new(&config.name, machine.state(), Speaking::new(config.speaker.kind), unix_ms());
+    if let Some(order) = &order {
+        (status.reason, status.since_ms) = (order.reason.clone(), order.since_ms);
+    }
+    debug_assert!(order.is_none() || machine.state() == State::Disabled);
+    status.order = order;
+    let status = Arc::new(Mutex::new(status));
+    let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+    let desk = Desk { status: Arc::clone(&status), tokens, name: config.name.clone(), orders: sender.clone() };
+    let internal = serve_internal(&config, desk.clone(), &drain).await?;
+    let admin = admin::serve(config.admin, registry, readiness.clone(), &drain, routes::admin(desk)).await?;
+
+    let speaker = speaker(&config, &topology);
+    let (wanted, orders) = watch::channel(announced);
+    let (pid, pids) = watch::channel(0);
+    let (probe, look) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let links = Links { wanted, speaking: speaker.shared(), pid, probe: Arc::clone(&probe), look: Arc::clone(&look) };
+    drain.spawn(speaker.run(orders));
+    let driver = Driver::new(config.clone(), machine, status, (metrics, readiness), (links, clock));
+    drain.spawn(driver.run(receiver, drain.clone()));
+    // None of these holds anything that must be finished: they end with the process.
+    tokio::spawn(process::watch(pids, sender.clone()));
+    tokio::spawn(follow_topology(config.name.clone(), topology.clone(), sender.clone()));
+    tokio::spawn(ask_others(config.clone(), topology.clone(), asker, (look, clock), sender.clone()));
+    let trust = config.probe.trust.clone();
+    let reloading = prober.clone();
+    drain.spawn(files::follow(seen, drain.clone(), move || reloading.reload(&trust)));
+    tokio::spawn(probe_on(config, topology, prober, probe, sender));
+    Ok(Running { internal, admin, _folder: folder })
+}
+
+fn speaker(config: &Config, topology: &Watched) -> Speaker {
+    let exabgp = (config.speaker.kind == SpeakerKind::Exabgp)
+        .then(|| Exabgp::new(&config.speaker, &config.name, topology.clone(), Box::new(std::io::stdout())));
+    Speaker::new(&config.speaker, exabgp)
+}
+
+async fn serve_internal(config: &Config, desk: Desk, drain: &Drain) -> anyhow::Result<SocketAddr> {
+    let listener = drain.sockets().listener(config.internal).and_then(TcpListener::from_std);
+    let listener = listener.with_context(|| format!("internal listener {}", config.internal))?;
+    let bound = listener.local_addr()?;
+    let ended = {
+        let drain = drain.clone();
+        async move { drain.wait().await }
+    };
+    // A self-check that ends is silent, which is what the others are to know of it.
+    tokio::spawn(daemon::http::serve(listener, routes::internal(desk), daemon::http::Limits::default(), ended));
+    Ok(bound)
+}
+
+async fn follow_topology(name: String, mut topology: Watched, heard: mpsc::Sender<Heard>) {
+    loop {
+        let draining = topology.borrow_and_update().sun(&name).map(|sun| sun.server.draining());
+        match draining {
+            Some(draining) => {
+                if heard.send(Heard::Draining(draining)).await.is_err() {
+                    return;
+                }
+            }
+            None => tracing::warn!(name, "the topology has no such sun any more: what is announced stays"),
+        }
+        if topology.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn ask_others(
+    config: Config,
+    topology: Watched,
+    asker: Asker,
+    (now, clock): (Arc<Notify>, Instant),
+    heard: mpsc::Sender<Heard>,
+) {
+    let mut book = Book::default();
+    loop {
+        let group = peers::group(&topology.borrow(), &config.name, &config.guard);
+        let mut asking = JoinSet::new();
+        for (name, address) in group.iter().take(OTHERS_MAX).cloned() {
+            let asker = asker.clone();
+            asking.spawn(async move { (name, asker.ask(address).await) });
+        }
+        while let Some(answered) = asking.join_next().await {
+            if let Ok((name, answer)) = answered {
+                book.hear(&name, answer, elapsed_ms(clock));
+            }
+        }
+        if heard.send(Heard::Members(book.members(&group, elapsed_ms(clock)))).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(config.guard.every_ms)) => {}
+            () = now.notified() => {}
+        }
+    }
+}
+
+async fn probe_on(config: Config, topology: Watched, prober: Prober, now: Arc<Notify>, heard: mpsc::Sender<Heard>) {
+    let every = Duration::from_millis(config.probe.every_ms);
+    let mut next = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            () = now.notified() => {}
+        }
+        next = tokio::time::Instant::now() + every;
+        let name = server_name(&config, &topology.borrow());
+        let Ok(name) = name.inspect_err(|error| tracing::warn!(%error, "the sun cannot be asked")) else { continue };
+        let mut asking = JoinSet::new();
+        for address in config.probe.addresses.iter().copied() {
+            let (prober, name) = (prober.clone(), name.clone());
+            asking.spawn(async move { prober.ask(address, name).await });
+        }
+        let mut answers = asking.join_all().await;
+        answers.sort_by_key(|answer| answer.address);
+        let pressure = Pressure::now();
+        let now_s = i64::try_from(crate::unix_now()).unwrap_or(i64::MAX);
+        let judged = judge(&answers, &pressure, &config.checks, now_s);
+        if heard.send(Heard::Probed(Box::new(Round { answers, judged, pressure }))).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The name that the sun is asked for.
+fn server_name(config: &Config, topology: &geo::Topology) -> anyhow::Result<ServerName<'static>> {
+    let usual = || topology.sun(&config.name).map(|sun| sun.server.host.clone());
+    let name = config.probe.server_name.clone().or_else(usual).context("the topology has no such sun any more")?;
+    ServerName::try_from(name.clone()).with_context(|| format!("probe.server_name: {name:?} is no name"))
+}
+
+fn known(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {
+    let source = &config.topology;
+    anyhow::ensure!(topology.sun(&config.name).is_some(), "name = {:?}: no sun of {source} has this name", config.name);
+    server_name(config, topology).map(drop)
+}
+
+/// Everything that is wrong with a config and the files it names; binds nothing.
+#[must_use]
+pub fn check(config: &Config) -> Vec<String> {
+    let mut problems = config.problems();
+    match config.topology.load() {
+        Err(problem) => problems.push(problem),
+        Ok(topology) => {
+            let known = if config.name.is_empty() { Ok(()) } else { known(config, &topology) };
+            problems.extend(known.err().map(|error| error.to_string()));
+        }
+    }
+    problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
+    match tokens::read_secret(&config.token) {
+        Err(error) => problems.push(error.to_string()),
+        Ok(token) => {
+            let prober = Prober::new(&token, &config.probe.trust, config.probe.timeout_ms);
+            problems.extend(prober.err().map(|error| error.to_string()));
+        }
+    }
+    problems.extend(daemon::folder::check(&config.data).err().map(|error| error.to_string()));
+    problems.extend(daemon::telemetry::check(&config.log).err().map(|error| error.to_string()));
+    if let Some(popularity) = &config.popularity {
+        problems.extend(popularity_api::Client::new(popularity).err().map(|error| error.to_string()));
+    }
+    problems
+}
+
+fn elapsed_ms(clock: Instant) -> u64 {
+    u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a drain may take, seconds: an order to a speaker that answers, and one that does not.
+pub const DRAIN_S: u64 = 5;
+
+/// Events that may wait for the driver; it takes microseconds for each.
+const EVENTS_MAX: usize = 256;
+
+/// Other members that are asked; a group's subnet has fewer.
+const OTHERS_MAX: usize = 512;

@@ -1,0 +1,241 @@
+//! Whether a device does what it is for: a small record is written as any other, and read back from the device itself.
+//!
+//! ```text
+//!   round n:  device ready? --> what round n - 1 wrote: on its way? gone? read back, the same? --> offer the next
+//! ```
+//!
+//! A round never waits for a device, only for its read to end: the caller sets a deadline, and begins no other round of
+//! this device meanwhile. The record replaces the one before, is found by nobody else, and passes by the policy: its bytes
+//! (4 KiB a round) are not counted among those of the day.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use geo::ContentId;
+
+use super::format::{Key, Kind};
+use super::pending::Item;
+use super::policy::Queue;
+use super::read::{self, ReadError, Wait};
+use super::slot::{Slot, State};
+use super::{Offered, Store};
+
+/// What a round finds of one device.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Found {
+    /// What was written came back.
+    Well,
+    /// Nothing can be said of it, and nothing is wrong: its index is being read, another process has it, or this is the
+    /// first round.
+    Unknown(&'static str),
+    /// Something is wrong, for people.
+    Failed(String),
+}
+
+/// What was written to the devices and is to come back.
+#[derive(Debug, Default)]
+pub struct Canaries(Mutex<Vec<Option<Written>>>);
+
+/// A record that was offered.
+#[derive(Clone, Debug)]
+struct Written {
+    generation: u64,
+    body: Bytes,
+    since: Instant,
+}
+
+impl Store {
+    /// Names of the devices.
+    #[must_use]
+    pub fn device_names(&self) -> Vec<String> {
+        self.0.slots.iter().map(|slot| slot.name.clone()).collect()
+    }
+
+    /// One round of one device; blocks as long as a read takes.
+    #[must_use]
+    pub fn canary_round(&self, at: usize, canaries: &Canaries) -> Found {
+        let Some(slot) = self.0.slots.get(at) else { return Found::Unknown("there is no such device") };
+        match slot.state() {
+            State::Aside if slot.is_occupied() => return Found::Unknown("another process has it"),
+            State::Aside => return Found::Failed("it failed or cannot be opened, and stands aside".to_owned()),
+            State::Recovering => return Found::Unknown("its index is being read"),
+            State::Ready => {}
+        }
+        let found = match canaries.of(at) {
+            None => Found::Unknown("nothing was written yet"),
+            Some(written) => match self.look_back(slot, at, &written) {
+                Some(found) => found,
+                // It is on its way: the next round looks again.
+                None => return Found::Well,
+            },
+        };
+        let written = Written::next();
+        if self.offer_canary(slot, at, &written) != Offered::Stored {
+            return Found::Failed("too much waits to be written".to_owned());
+        }
+        canaries.keep(at, written);
+        found
+    }
+
+    fn offer_canary(&self, slot: &Slot, at: usize, written: &Written) -> Offered {
+        let key = Key { generation: written.generation, ..key(at) };
+        let hash = self.0.shared.index.hash(&key);
+        let (meta, body) = (Bytes::new(), written.body.clone());
+        let item = Item { key, hash, meta, body, queue: Queue::Probation, sequence: 0 };
+        if slot.pending.offer(item, &self.0.shared.sequence) { Offered::Stored } else { Offered::QueueFull }
+    }
+
+    /// What became of a record; None: it waits still, not for too long.
+    fn look_back(&self, slot: &Slot, at: usize, written: &Written) -> Option<Found> {
+        let key = key(at);
+        let hash = self.0.shared.index.hash(&key);
+        if slot.pending.find(&key, hash).is_some() {
+            let waited = written.since.elapsed();
+            return (waited > WRITE_MAX)
+                .then(|| Found::Failed(format!("nothing was written for {:.1} s", waited.as_secs_f64())));
+        }
+        let place = self.0.shared.index.find(hash).filter(|place| place.device() == at);
+        let (Some(place), Some(device)) = (place, slot.device()) else {
+            return Some(Found::Failed("what was offered could not be written".to_owned()));
+        };
+        device.0.drop_cached(place.offset(), place.bytes());
+        Some(match read::read(&*device.0, place, &key, 0..u64::MAX, Wait::Yes) {
+            Ok(loaded) if loaded.body == written.body => Found::Well,
+            Ok(_) => Found::Failed("what was written came back otherwise".to_owned()),
+            Err(error) => {
+                if matches!(error, ReadError::Device(_)) {
+                    slot.counts.errors.fetch_add(1, Ordering::Relaxed);
+                }
+                Found::Failed(format!("what was written cannot be read: {error}"))
+            }
+        })
+    }
+}
+
+impl Canaries {
+    fn of(&self, at: usize) -> Option<Written> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(at).cloned().flatten()
+    }
+
+    fn keep(&self, at: usize, written: Written) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() <= at {
+            all.resize(at + 1, None);
+        }
+        all[at] = Some(written);
+    }
+}
+
+impl Written {
+    fn next() -> Self {
+        let generation = rand::random();
+        let mut body = vec![0; BODY_BYTES];
+        blake3::Hasher::new().update(&u64::to_le_bytes(generation)).finalize_xof().fill(&mut body);
+        Self { generation, body: body.into(), since: Instant::now() }
+    }
+}
+
+/// The record of one device: no file has this id but by an accident of 128 bits.
+fn key(at: usize) -> Key {
+    let digest = blake3::hash(format!("the canary of device {at}").as_bytes());
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest.as_bytes()[..16]);
+    Key { kind: Kind::Head, content: ContentId::from_bytes(id), generation: 0, index: 0 }
+}
+
+/// Body of a record: a page of most devices.
+const BODY_BYTES: usize = 4096;
+
+/// A record that waits for longer is one that the device does not take. Writes are handed to it ten times a second; this
+/// leaves room for a full queue of a slow drive.
+pub const WRITE_MAX: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::device::Device;
+    use super::super::policy::Settings;
+    use super::super::simulated::Simulated;
+    use super::super::{DeviceConfig, slot::Opener};
+    use super::*;
+
+    #[test]
+    fn what_is_written_comes_back_from_every_device() {
+        let (store, _) = store(2);
+        let canaries = Canaries::default();
+        for at in 0..2 {
+            until(&store, &canaries, at, |found| *found == Found::Well);
+            until_written(&store, at);
+            assert_eq!(store.canary_round(at, &canaries), Found::Well, "and again");
+        }
+        assert_eq!(store.device_names(), ["device 0", "device 1"]);
+        store.close();
+    }
+
+    #[test]
+    fn a_device_that_refuses_writes_is_told_by_its_own_round() {
+        let (store, devices) = store(2);
+        let canaries = Canaries::default();
+        until(&store, &canaries, 0, |found| *found == Found::Well);
+        devices[0].refuse_writes(1000);
+        until(
+            &store,
+            &canaries,
+            0,
+            |found| matches!(found, Found::Failed(why) if why.contains("could not be written")),
+        );
+        until(&store, &canaries, 1, |found| *found == Found::Well);
+        store.close();
+    }
+
+    #[test]
+    fn a_device_that_refuses_reads_is_told() {
+        let (store, devices) = store(1);
+        let canaries = Canaries::default();
+        until(&store, &canaries, 0, |found| *found == Found::Well);
+        devices[0].refuse_reads(1000);
+        until(&store, &canaries, 0, |found| matches!(found, Found::Failed(why) if why.contains("cannot be read")));
+        store.close();
+    }
+
+    fn store(count: usize) -> (Store, Vec<Arc<Simulated>>) {
+        let devices: Vec<_> = (0..count).map(|_| Arc::new(Simulated::new(BYTES))).collect();
+        let config = |(at, device): (usize, &Arc<Simulated>)| {
+            let device = Arc::clone(device);
+            let opener: Opener = Box::new(move || Ok(Arc::clone(&device) as Arc<dyn Device>));
+            DeviceConfig { name: format!("device {at}"), bytes: BYTES as u64, segment_bytes: 2 << 20, opener }
+        };
+        let configs = devices.iter().enumerate().map(config).collect();
+        let registry = prometheus::Registry::new();
+        (Store::with_devices(configs, Settings::default(), &registry).unwrap(), devices)
+    }
+
+    /// Rounds until one finds what is waited for.
+    #[track_caller]
+    fn until(store: &Store, canaries: &Canaries, at: usize, wanted: impl Fn(&Found) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let found = store.canary_round(at, canaries);
+            if wanted(&found) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{found:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[track_caller]
+    fn until_written(store: &Store, at: usize) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let key = key(at);
+        while store.0.slots[at].pending.find(&key, store.0.shared.index.hash(&key)).is_some() {
+            assert!(Instant::now() < deadline, "it waits");
+            std::thread::yield_now();
+        }
+    }
+
+    const BYTES: usize = 64 << 20;
+}

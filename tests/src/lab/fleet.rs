@@ -1,0 +1,441 @@
+//! What runs in the lab, and orders to it.
+
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::documents::{self, ASN, CACHE, CORE, FILE, FILE_BYTES, ROUTER_ASN};
+use super::flow::{Flow, Target};
+use super::network::{Machine, Network};
+use crate::certificates::{Authority, Files};
+use crate::origin::{Origin, Script};
+use crate::poll;
+use crate::process::{Daemon, run as run_to_its_end};
+use crate::topology::DOMAIN;
+
+/// How a lab is made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Suns in the group, 2..=16.
+    pub suns: u8,
+    /// A sun-check beside each; without it all are announced for ever.
+    pub checked: bool,
+    /// Open connections go on where they are when their address moves (`sunctl render addresses --pass-on`).
+    pub passes_on: bool,
+    /// More text for every sun-check.toml.
+    pub check_more: String,
+}
+
+/// A lab. Everything ends with it.
+#[derive(Debug)]
+pub struct Fleet {
+    /// In order of number.
+    pub members: Vec<Member>,
+    /// The router between the clients and the suns.
+    pub router: Machine,
+    authority: Authority,
+    client: Machine,
+    core: Machine,
+    router_bird: Option<Bird>,
+    services: Vec<Daemon>,
+    origin: Option<Origin>,
+    options: Options,
+    version: u64,
+    folder: tempfile::TempDir,
+    _network: Network,
+}
+
+/// A sun with what stands beside it.
+#[derive(Debug)]
+pub struct Member {
+    /// From 1.
+    pub number: u8,
+    /// `sun1-1-1`.
+    pub name: String,
+    /// Where it runs.
+    pub machine: Machine,
+    /// The sun; none after its end.
+    pub sun: Option<Daemon>,
+    /// Its self-check.
+    pub check: Option<Daemon>,
+    /// Its BGP speaker.
+    pub bird: Option<Bird>,
+    certificate: Files,
+    folder: PathBuf,
+}
+
+/// A BIRD; killed when dropped.
+#[derive(Debug)]
+pub struct Bird {
+    child: Child,
+    control: PathBuf,
+}
+
+/// Makes a lab, has a scenario play in it and takes it down. The scenario runs in the core, from where everything but the
+/// clients' side is reached.
+///
+/// # Panics
+///
+/// When the lab cannot be made, or the scenario panics.
+pub fn in_a_lab<T: Send>(options: &Options, scenario: impl AsyncFnOnce(&mut Fleet) -> T + Send) -> T {
+    let mut fleet = Fleet::wire(options);
+    let core = fleet.core.clone();
+    core.inside(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            fleet.start().await;
+            let result = scenario(&mut fleet).await;
+            drop(fleet);
+            result
+        })
+    })
+}
+
+impl Fleet {
+    /// Machines, cables and addresses; nothing runs yet.
+    fn wire(options: &Options) -> Self {
+        let folder = tempfile::Builder::new().prefix("sun-lab-").tempdir().expect("a temporary folder");
+        let mut network = Network::new();
+        let (router, client, core) = (network.machine("router"), network.machine("client"), network.machine("core"));
+        network.link((&client, "router"), (&router, "client"));
+        router.ip("addr add 198.51.100.1/24 dev client");
+        for host in 2..=9 {
+            client.ip(&format!("addr add 198.51.100.{host}/24 dev router"));
+        }
+        client.ip("route add default via 198.51.100.1");
+        router.set("net/ipv4/ip_forward", "1");
+        router.set("net/ipv4/fib_multipath_hash_policy", "1");
+        core.ip("link add internal type bridge");
+        core.ip(&format!("addr add {CORE}/24 dev internal"));
+        core.ip("link set internal up");
+        let authority = Authority::new();
+        documents::write_tokens(folder.path(), options.suns);
+        crate::files::write(&folder.path().join("root.pem"), authority.root_pem());
+        crate::files::write(&folder.path().join("topology.toml"), &documents::topology(options.suns, 1, &[]));
+        let members = (1..=options.suns).map(|number| {
+            let machine = network.machine(&format!("sun{number}"));
+            network.link((&router, &format!("sun{number}")), (&machine, "public"));
+            network.link((&core, &format!("sun{number}")), (&machine, "internal"));
+            router.ip(&format!("addr add {}/30 dev sun{number}", documents::gateway(number)));
+            core.ip(&format!("link set sun{number} master internal"));
+            machine.ip(&format!("addr add {}/30 dev public", documents::public(number)));
+            machine.ip(&format!("addr add {}/24 dev internal", documents::internal(number)));
+            machine.ip(&format!("route add default via {}", documents::gateway(number)));
+            Member::new(number, machine, folder.path(), &authority)
+        });
+        let members = members.collect();
+        let options = options.clone();
+        let (services, origin, router_bird) = (Vec::new(), None, None);
+        let version = 1;
+        Self {
+            members,
+            router,
+            authority,
+            client,
+            core,
+            router_bird,
+            services,
+            origin,
+            options,
+            version,
+            folder,
+            _network: network,
+        }
+    }
+
+    /// Starts everything, and waits until every address is at its owner.
+    async fn start(&mut self) {
+        let origin = Origin::start((CORE, 9100).into());
+        origin.put("/cs1/a.jpg", Script::file(FILE_BYTES));
+        self.origin = Some(origin);
+        let folder = self.folder.path().to_owned();
+        let config = folder.join("router.conf");
+        crate::files::write(&config, &documents::router(self.options.suns));
+        self.router_bird = Some(Bird::start(&self.router, &config).await);
+        let config = write(&folder, "popularity-api", &documents::popularity_api(&folder));
+        self.services.push(Daemon::start("popularity-api", "popularity-api", &config, (CORE, 9090).into()).await);
+        let certificate = self.authority.issue(&folder, CACHE, &[&format!("*.{DOMAIN}")]);
+        std::fs::create_dir_all(folder.join("vault")).expect("a folder");
+        let config = write(&folder, CACHE, &documents::cache(&folder, &certificate));
+        self.services.push(Daemon::start("cache-daemon", CACHE, &config, (CORE, 9081).into()).await);
+        for member in &mut self.members {
+            member.answer(self.options.passes_on);
+            member.start_sun().await;
+            member.start_bird().await;
+        }
+        for member in &mut self.members {
+            if self.options.checked {
+                member.start_check(&self.options.check_more).await;
+            } else {
+                member.birdc(&["enable", "\"sun_up_*\""]);
+            }
+        }
+        self.until_home().await;
+    }
+
+    /// Waits until every address is routed to its owner.
+    pub async fn until_home(&self) {
+        poll::until_true("every address at its owner", || async {
+            let routes = self.routes();
+            self.members.iter().all(|member| {
+                member.addresses().iter().all(|address| routes.contains(&(*address, documents::public(member.number))))
+            })
+        })
+        .await;
+    }
+
+    /// Waits until no address is routed to a member that owns it.
+    pub async fn until_away(&self, number: u8) {
+        poll::until_true(&format!("no address at {}", documents::name(number)), || async {
+            self.routes().iter().all(|(_, gateway)| *gateway != documents::public(number))
+        })
+        .await;
+    }
+
+    /// What the router does: (address, its next hop).
+    #[must_use]
+    pub fn routes(&self) -> Vec<(Ipv4Addr, Ipv4Addr)> {
+        let text = self.router.ip("-4 route show proto bird");
+        let route = |line: &str| {
+            let mut words = line.split_whitespace();
+            let address = words.next()?.parse().ok()?;
+            let gateway = words.skip_while(|word| *word != "via").nth(1)?.parse().ok()?;
+            Some((address, gateway))
+        };
+        text.lines().filter_map(route).collect()
+    }
+
+    /// Clients begin to ask; some of them aim at this member.
+    #[must_use]
+    pub fn flow(&self, aimed: u8) -> Flow {
+        let of = |member: &Member| {
+            let host = format!("{}.{DOMAIN}", member.name);
+            member
+                .addresses()
+                .into_iter()
+                .map(move |address| Target { address: (address, 443).into(), host: host.clone() })
+        };
+        let targets: Vec<Target> = self.members.iter().flat_map(of).collect();
+        let own = documents::own_addresses(aimed).into_iter().map(IpAddr::from).collect::<Vec<_>>();
+        let aimed = (0..targets.len()).filter(|&index| own.contains(&targets[index].address.ip())).collect();
+        let bytes = usize::try_from(FILE_BYTES).expect("a small file");
+        Flow::start(&self.client, &self.authority, targets, aimed, &format!("/{FILE}"), bytes)
+    }
+
+    /// A member by its number.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn member(&mut self, number: u8) -> &mut Member {
+        &mut self.members[usize::from(number) - 1]
+    }
+
+    /// Writes the topology anew, with these draining.
+    pub fn drain(&mut self, numbers: &[u8]) {
+        self.version += 1;
+        let text = documents::topology(self.options.suns, self.version, numbers);
+        crate::files::write(&self.folder.path().join("topology.toml"), &text);
+    }
+
+    /// A certificate that expired takes the place of a member's.
+    pub fn expire_certificate(&mut self, number: u8) {
+        let folder = self.folder.path().join("expired");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let expired = self.authority.issue_expired(&folder, "expired", &[&format!("*.{DOMAIN}")]);
+        let current = &self.members[usize::from(number) - 1].certificate;
+        std::fs::rename(&expired.key, &current.key).expect("the key is replaced");
+        std::fs::rename(&expired.chain, &current.chain).expect("the chain is replaced");
+    }
+
+    /// Pulls the cable between a member and the core.
+    pub fn cut_internal(&self, number: u8) {
+        self.core.ip(&format!("link set sun{number} down"));
+    }
+}
+
+impl Member {
+    fn new(number: u8, machine: Machine, folder: &Path, authority: &Authority) -> Self {
+        let name = documents::name(number);
+        let certificate = authority.issue(folder, &name, &[&format!("*.{DOMAIN}")]);
+        let store = folder.join(format!("{name}.store"));
+        std::fs::create_dir_all(&store).expect("a folder");
+        mount(&store);
+        for data in ["data", "check"] {
+            std::fs::create_dir_all(folder.join(format!("{name}.{data}"))).expect("a folder");
+        }
+        write(folder, &name, &documents::sun(folder, number, &certificate, &store));
+        let (sun, check, bird, folder) = (None, None, None, folder.to_owned());
+        Self { number, name, machine, sun, check, bird, certificate, folder }
+    }
+
+    /// Its own addresses.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Ipv4Addr> {
+        documents::own_addresses(self.number)
+    }
+
+    /// Starts the sun, or starts it again, and waits until it is ready.
+    pub async fn start_sun(&mut self) {
+        self.sun = None;
+        let config = self.folder.join(format!("{}.toml", self.name));
+        let admin: SocketAddr = (documents::internal(self.number), 9081).into();
+        let starting = self.machine.inside(|| Daemon::start("sun", &self.name, &config, admin));
+        self.sun = Some(starting.await);
+    }
+
+    /// Starts the self-check, or starts it again, and waits until it serves.
+    pub async fn start_check(&mut self, more: &str) {
+        self.check = None;
+        let text = documents::sun_check(&self.folder, self.number, &self.control(), more);
+        let config = write(&self.folder, &format!("{}-check", self.name), &text);
+        let admin: SocketAddr = (documents::internal(self.number), 9084).into();
+        let starting =
+            self.machine.inside(|| Daemon::start("sun-check", &format!("{}-check", self.name), &config, admin));
+        self.check = Some(starting.await);
+    }
+
+    /// Has it answer for the group's addresses, by the rendered script.
+    fn answer(&self, passes_on: bool) {
+        let words: &[&str] = if passes_on { &["addresses", "--pass-on", "internal"] } else { &["addresses"] };
+        self.machine.shell(&self.rendered(words));
+    }
+
+    /// Starts its BIRD with the rendered config.
+    pub async fn start_bird(&mut self) {
+        self.bird = None;
+        let (gateway, public) = (documents::gateway(self.number), documents::public(self.number));
+        let neighbour = format!("{gateway}={ROUTER_ASN}");
+        let (asn, public) = (ASN.to_string(), public.to_string());
+        let session = ["--asn", &asn, "--neighbour", &neighbour, "--local", &public, "--router-id", &public];
+        let config = self.folder.join(format!("{}.bird", self.name));
+        crate::files::write(&config, &self.rendered(&[&["bird"], &session[..]].concat()));
+        self.bird = Some(Bird::start(&self.machine, &config).await);
+    }
+
+    /// What `sunctl render` says with these words, for this sun.
+    fn rendered(&self, words: &[&str]) -> String {
+        let topology = self.folder.join("topology.toml").display().to_string();
+        let words = [&["render"], words, &["--sun", &self.name, "--topology", &topology]].concat();
+        let done = run_to_its_end("sunctl", &words);
+        assert_eq!(done.status, Some(0), "{}", done.err);
+        done.out
+    }
+
+    /// An order to its BIRD.
+    ///
+    /// # Panics
+    ///
+    /// When it has none.
+    pub fn birdc(&self, words: &[&str]) -> String {
+        self.bird.as_ref().expect("its BIRD runs").ask(words)
+    }
+
+    /// An order to its self-check: `disable`, `enable`, `status`.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub fn order(&self, words: &[&str]) -> String {
+        let config = self.folder.join(format!("{}-check.toml", self.name)).display().to_string();
+        let done = run_to_its_end("sun-check", &[words, &["--config", &config]].concat());
+        assert_eq!(done.status, Some(0), "sun-check {words:?}: {}{}", done.out, done.err);
+        done.out
+    }
+
+    /// Sends the sun a signal.
+    ///
+    /// # Panics
+    ///
+    /// When it does not run.
+    pub fn signal_sun(&self, signal: Signal) {
+        let id = self.sun.as_ref().expect("the sun runs").id();
+        let process = i32::try_from(id).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(process, signal).expect("it can be signalled");
+    }
+
+    /// The store's device takes nothing more and gives nothing back.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be broken.
+    pub fn break_disk(&self) {
+        let folder = self.folder.join(format!("{}.store", self.name));
+        for entry in std::fs::read_dir(&folder).expect("the store").flatten() {
+            let file = File::options().write(true).open(entry.path()).expect("the store's file");
+            file.set_len(0).expect("it is cut");
+        }
+        let full = vec![0; 1 << 20];
+        let mut filler = File::create(folder.join("full")).expect("a file");
+        while std::io::Write::write_all(&mut filler, &full).is_ok() {}
+    }
+
+    fn control(&self) -> PathBuf {
+        self.folder.join(format!("{}.ctl", self.name))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // It is unmounted when the last process that has a file open in it is gone.
+        (self.sun, self.check, self.bird) = (None, None, None);
+        let store = self.folder.join(format!("{}.store", self.name));
+        let _ = Command::new("umount").arg("--lazy").arg(store).stderr(Stdio::null()).status();
+    }
+}
+
+impl Bird {
+    async fn start(machine: &Machine, config: &Path) -> Self {
+        let (control, log) = (config.with_extension("ctl"), config.with_extension("bird.log"));
+        let _ = std::fs::remove_file(&control);
+        let log = File::options().create(true).append(true).open(log).expect("a log file");
+        let mut command = Command::new("/usr/sbin/bird");
+        command.arg("-f").arg("-c").arg(config).arg("-s").arg(&control).arg("-P").arg(config.with_extension("pid"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = machine.inside(|| command.spawn()).expect("BIRD starts; tests/setup installs it");
+        let bird = Self { child, control };
+        poll::until_true("BIRD answers", || async { bird.ask(&["show", "status"]).contains("Daemon is up") }).await;
+        bird
+    }
+
+    /// kill -9.
+    ///
+    /// # Panics
+    ///
+    /// When it is no more.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it can be killed");
+        let _ = self.child.wait();
+    }
+
+    fn ask(&self, words: &[&str]) -> String {
+        let output = Command::new("/usr/sbin/birdc").arg("-s").arg(&self.control).args(words).output();
+        String::from_utf8_lossy(&output.expect("birdc runs").stdout).into_owned()
+    }
+}
+
+impl Drop for Bird {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A filesystem of its own, a little larger than the store in it.
+fn mount(folder: &Path) {
+    let status = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=40m", "sun-lab"])
+        .arg(folder)
+        .status()
+        .expect("mount runs");
+    assert!(status.success(), "mount {}", folder.display());
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let config = folder.join(format!("{name}.toml"));
+    crate::files::write(&config, text);
+    config
+}

@@ -1,0 +1,125 @@
+//! What clients had of a fault, from what they wrote down.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use geo::answer::Table;
+
+use super::fault::Fault;
+use super::flow::{Stream, Visit};
+
+/// A row of the table.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What happened.
+    pub fault: Fault,
+    /// From the fault until another sun answered at each address of the one it happened to; none: none did at one of them.
+    pub taken_over: Option<Duration>,
+    /// Requests on new connections: failed, all.
+    pub new: (usize, usize),
+    /// Requests on connections that were kept: failed, all.
+    pub kept: (usize, usize),
+    /// What the busiest survivor carries afterwards, in shares of what each carried before.
+    pub worst: f64,
+    /// New connections to the addresses that others took over: with a session resumed, all.
+    pub resumed: (usize, usize),
+    /// What failed, and how often.
+    pub failures: BTreeMap<String, usize>,
+    /// The last request that failed began so long after the fault.
+    pub last_failure: Option<Duration>,
+    /// What else is to be told.
+    pub notes: Vec<String>,
+    /// What the self-checks said at the end.
+    pub states: Vec<String>,
+}
+
+impl Outcome {
+    /// Of all visits, those that ended after the fault and began before the end count. `owners` has the owner of each
+    /// target.
+    #[must_use]
+    pub fn of(
+        fault: Fault,
+        visits: &[Visit],
+        owners: &[String],
+        victim: &str,
+        (from, to): (Duration, Duration),
+    ) -> Self {
+        let visits: Vec<&Visit> = visits.iter().filter(|visit| visit.ended >= from && visit.began < to).collect();
+        let count = |kept: bool| {
+            let mine: Vec<_> = visits.iter().filter(|visit| (visit.stream == Stream::Kept) == kept).collect();
+            (mine.iter().filter(|visit| visit.outcome.is_err()).count(), mine.len())
+        };
+        let mut failures = BTreeMap::new();
+        for (stream, error) in visits.iter().filter_map(|visit| Some((visit.stream, visit.outcome.as_ref().err()?))) {
+            let kind = if stream == Stream::Kept { "kept" } else { "new" };
+            *failures.entry(format!("{kind}: {error}")).or_insert(0) += 1;
+        }
+        let failed = visits.iter().filter(|visit| visit.outcome.is_err());
+        let last_failure = failed.map(|visit| visit.began.saturating_sub(from)).max();
+        let taken_over = taken_over(&visits, owners, victim, from);
+        let moved = visits.iter().filter(|visit| visit.stream != Stream::Kept && owners[visit.target] == victim);
+        let moved = moved.filter_map(|visit| visit.outcome.as_ref().ok()).filter(|(by, _)| by != victim);
+        let moved: Vec<bool> = moved.map(|&(_, resumed)| resumed).collect();
+        Self {
+            fault,
+            taken_over,
+            new: count(false),
+            kept: count(true),
+            worst: worst(&visits, owners, from + taken_over.unwrap_or_default()),
+            resumed: (moved.iter().filter(|&&resumed| resumed).count(), moved.len()),
+            failures,
+            last_failure,
+            notes: Vec::new(),
+            states: Vec::new(),
+        }
+    }
+
+    /// The table of several.
+    #[must_use]
+    pub fn table(outcomes: &[Self]) -> String {
+        let titles = ["FAULT", "ANSWERED BY ANOTHER", "NEW FAILED", "OF", "KEPT FAILED", "OF", "BUSIEST", "RESUMED"];
+        let mut table = Table::new(&titles);
+        for outcome in outcomes {
+            let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
+            let (resumed, moved) = outcome.resumed;
+            table.row([
+                outcome.fault.name().to_owned(),
+                outcome.taken_over.map_or_else(|| "-".to_owned(), seconds),
+                outcome.new.0.to_string(),
+                outcome.new.1.to_string(),
+                outcome.kept.0.to_string(),
+                outcome.kept.1.to_string(),
+                format!("{:+.0} %", (outcome.worst - 1.0) * 100.0),
+                if moved == 0 { "-".to_owned() } else { format!("{} %", 100 * resumed / moved) },
+            ]);
+        }
+        table.text()
+    }
+}
+
+/// The time until the last of the victim's addresses was answered by somebody else.
+fn taken_over(visits: &[&Visit], owners: &[String], victim: &str, from: Duration) -> Option<Duration> {
+    let own = (0..owners.len()).filter(|&target| owners[target] == victim);
+    let first = own.map(|target| {
+        let elsewhere = visits.iter().filter(|visit| {
+            let another = visit.outcome.as_ref().is_ok_and(|(by, _)| by != victim);
+            visit.target == target && visit.stream != Stream::Kept && another
+        });
+        elsewhere.map(|visit| visit.ended.saturating_sub(from)).min()
+    });
+    first.collect::<Option<Vec<_>>>()?.into_iter().max()
+}
+
+/// What the busiest sun carries of the even stream after that time, in fair shares of all suns.
+fn worst(visits: &[&Visit], owners: &[String], after: Duration) -> f64 {
+    let even = visits.iter().filter(|visit| visit.stream == Stream::Even && visit.began >= after);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (by, _) in even.filter_map(|visit| visit.outcome.as_ref().ok()) {
+        *counts.entry(by).or_default() += 1;
+    }
+    let mut suns: Vec<&String> = owners.iter().collect();
+    suns.dedup();
+    let all: usize = counts.values().sum();
+    let busiest = counts.values().max().copied().unwrap_or_default();
+    busiest as f64 * suns.len() as f64 / (all as f64).max(1.0)
+}
