@@ -213,7 +213,7 @@ impl Preview {
         text.push_str(&table.text());
         match (self.moved_bytes, &self.silence) {
             (Some(moved), _) => {
-                text += &format!("\nAbout {} that servers hold now are fetched anew by others.\n", bytes(moved))
+                text += &format!("\nAbout {} that servers hold now are fetched anew by others.\n", bytes(moved));
             }
             (None, Some(why)) => text += &format!("\n{why}\n"),
             (None, None) => {}

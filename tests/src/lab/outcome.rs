@@ -90,7 +90,7 @@ impl Outcome {
                 outcome.kept.0.to_string(),
                 outcome.kept.1.to_string(),
                 format!("{:+.0} %", (outcome.worst - 1.0) * 100.0),
-                if moved == 0 { "-".to_owned() } else { format!("{} %", 100 * resumed / moved) },
+                (100 * resumed).checked_div(moved).map_or_else(|| "-".to_owned(), |percent| format!("{percent} %")),
             ]);
         }
         table.text()

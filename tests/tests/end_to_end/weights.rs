@@ -56,7 +56,7 @@ async fn a_sun_that_stays_pressed_rests_and_everybody_goes_by_it_until_it_recove
     let world = World::with_api(&[SUNS[0], SUNS[1], SUNS[2]]);
     let pressure = world.path("pressure");
     let press = |percent: u8| {
-        tests::files::write(&pressure, &format!("some avg10={percent}.00 avg60=0.00 avg300=0.00 total=0\n"))
+        tests::files::write(&pressure, &format!("some avg10={percent}.00 avg60=0.00 avg300=0.00 total=0\n"));
     };
     press(95);
     let _api = world.start(API).await;
