@@ -24,12 +24,15 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
     anyhow::ensure!(problems.is_empty(), "config: {}", problems.join("; "));
     let vault = Arc::new(Vault::open(&config.vault).context("vault")?);
     let last_good = config.vault.join("topology.toml");
-    let topology = geo::watch::follow(config.edge.topology.clone(), Some(last_good)).await?;
+    let registry = prometheus::Registry::new();
+    let watched = geo::watch::Metrics::register(&registry)?;
+    let topology = geo::watch::follow(&config.edge.topology, Some(last_good), watched).await?;
     let bytes_max = own(&topology.borrow(), &config.edge.name)?;
     vault.limit(bytes_max);
     let purges = sun::purges(&config.edge, &topology.borrow())?;
     let held = Some(Arc::clone(&vault) as Arc<dyn sun::HeldFiles>);
-    let parts = sun::Parts { held, purges: Some(Arc::clone(&purges)), ..sun::Parts::default() };
+    let (purged, followed) = (Some(Arc::clone(&purges)), Some(topology.clone()));
+    let parts = sun::Parts { held, registry, topology: followed, purges: purged, ..sun::Parts::default() };
     let metrics = Metrics::new(&parts.registry, &vault)?;
     let readiness = parts.readiness.clone();
     readiness.expect(SCANNED);
@@ -77,8 +80,7 @@ pub fn check(config: &Config) -> Vec<String> {
     let mut problems = config.problems();
     let of_the_edge = sun::check(&config.edge);
     if of_the_edge.is_empty() {
-        let text = std::fs::read_to_string(&config.edge.topology).unwrap_or_default();
-        let topology = Topology::parse(&text);
+        let topology = config.edge.topology.load();
         problems
             .extend(topology.ok().and_then(|topology| own(&topology, &config.edge.name).err()).map(|e| e.to_string()));
     }

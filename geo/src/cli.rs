@@ -21,6 +21,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::answer::Answer;
+use crate::source::Source;
 use crate::topology::RegionId;
 
 /// Which region serves a client, and why.
@@ -96,9 +97,9 @@ struct LookupArgs {
     /// A table, of `geo build` or of a follower's folder; with --topology.
     #[arg(long, value_name = "TABLE", conflicts_with_all = ["server", "config"])]
     table: Option<PathBuf>,
-    /// The topology's file [env: SUN_TOPOLOGY].
+    /// The topology: a file, or etcd://HOST:PORT,.../KEY [env: SUN_TOPOLOGY].
     #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "config"])]
-    topology: Option<PathBuf>,
+    topology: Option<Source>,
     /// With --topology: a prefix list, lines of `prefix region` or `prefix,region`; may be given several times.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "config", "table"])]
     prefixes: Vec<PathBuf>,
@@ -125,9 +126,9 @@ struct DiffArgs {
     before: String,
     /// The other one.
     after: String,
-    /// The topology's file: whoever is unknown to a table is in its default region [env: SUN_TOPOLOGY].
+    /// The topology, a file or etcd://HOST:PORT,.../KEY: whoever is unknown to a table is in its default region [env: SUN_TOPOLOGY].
     #[arg(long, value_name = "FILE")]
-    topology: Option<PathBuf>,
+    topology: Option<Source>,
     /// File with a token for servers [env: SUN_TOKEN_FILE].
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -177,12 +178,21 @@ fn run(cli: &Cli) -> anyhow::Result<Answer> {
         Command::Stats(asked) => ask::ask(asked, ask::Question::Stats, cli.json),
         Command::Diff(args) => {
             let table = |named: &str| ask::table_of(named, args.token_file.as_deref());
-            let file = args.topology.clone().or_else(|| daemon::config::variable("SUN_TOPOLOGY").map(PathBuf::from));
-            let topology = file.as_deref().map(crate::serve::topology).transpose().map_err(anyhow::Error::msg)?;
+            let source = topology(args.topology.as_ref())?;
+            let topology = source.map(|source| source.load()).transpose().map_err(anyhow::Error::msg)?;
             let default = topology.map(|topology| topology.default_region);
             Ok(diff::answer(&table(&args.before)?, &table(&args.after)?, default))
         }
     }
+}
+
+/// The topology that is said, or else that is set.
+fn topology(said: Option<&Source>) -> anyhow::Result<Option<Source>> {
+    if said.is_some() {
+        return Ok(said.cloned());
+    }
+    let set = daemon::config::variable("SUN_TOPOLOGY");
+    set.map(|text| text.parse()).transpose().map_err(|why: String| anyhow::anyhow!("SUN_TOPOLOGY: {why}"))
 }
 
 /// Writes what a server would publish.

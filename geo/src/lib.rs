@@ -15,7 +15,8 @@
 //! - [`name`]: a request path becomes one canonical name, or is refused; the id that everything is keyed by.
 //! - [`placement`]: the order of servers for a file, a pure function of names and weights.
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
-//! - [`watch`]: the document's file is followed; its last good copy outlives it.
+//! - [`source`]: where the document is: a file, or a key of an [`etcd`] cluster. [`watch`]: it is followed; its last good copy
+//!   outlives it.
 //! - [`anycast`]: which sun of a group takes an address over from which.
 //! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
 //! - [`lists`]: prefix lists in text, CSV and JSON. [`geoip`]: what a file in MaxMind's format says of every address.
@@ -31,7 +32,7 @@
 //! - [`diff`]: what moves between two tables. [`answer`]: columns for people, JSON for programs. [`cli`]: the command `geo`.
 //!
 //! It is *not* about state: who is alive, how loaded, and which cache holds what are the popularity API's to
-//! know. Nothing here but [`bmp`], [`serve`], [`client`] and [`follow`] opens a connection or listens to one, and nothing
+//! know. Nothing here but [`bmp`], [`serve`], [`client`], [`follow`] and [`etcd`] opens a connection or listens to one, and nothing
 //! that decides is random: every server that reads the same files comes to the same answers.
 
 pub mod answer;
@@ -43,6 +44,7 @@ pub mod client;
 pub mod damping;
 pub mod diff;
 pub mod engine;
+pub mod etcd;
 pub mod feed;
 mod file;
 pub mod follow;
@@ -56,6 +58,7 @@ pub mod rib;
 pub mod route;
 pub mod rules;
 pub mod serve;
+pub mod source;
 pub mod table;
 pub mod topology;
 pub mod watch;
@@ -64,4 +67,5 @@ pub mod wire;
 pub use name::{CanonicalName, ContentId, NameError};
 pub use placement::Weight;
 pub use resolver::{Evidence, Resolution, Resolver};
+pub use source::Source;
 pub use topology::{RegionId, Scheme, Topology};

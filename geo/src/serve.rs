@@ -43,7 +43,6 @@ use crate::client::TABLE_BYTES_MAX;
 use crate::engine::{Engine, Loaded};
 use crate::file;
 use crate::table::Writer;
-use crate::topology::Topology;
 use crate::wire::{Changes, Position, Resolved};
 pub use config::Config;
 use live::Live;
@@ -87,8 +86,10 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     anyhow::ensure!(problems.is_empty(), "{}", problems.join("\n"));
     let folder = DataFolder::open(&config.data)?;
     let tokens = Tokens::follow(&config.tokens, &drain)?;
-    let topology = crate::watch::follow(config.topology.clone(), Some(config.data.join("topology.toml"))).await?;
     let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
+    let last_good = Some(config.data.join("topology.toml"));
+    let topology =
+        crate::watch::follow(&config.topology, last_good, crate::watch::Metrics::register(&registry)?).await?;
     readiness.expect("table");
     let metrics = Metrics::register(&registry)?;
     let admin = admin::serve(config.admin, registry.clone(), readiness.clone(), &drain, axum::Router::new()).await?;
@@ -202,7 +203,7 @@ pub fn check(config: &Config) -> Answer {
     problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
     problems.extend(daemon::folder::check(&config.data).err().map(|error| error.to_string()));
     let inputs = config.inputs();
-    match topology(&config.topology) {
+    match config.topology.load() {
         Err(problem) => {
             problems.push(problem);
             // Without regions only the files can be looked at.
@@ -219,13 +220,6 @@ pub fn check(config: &Config) -> Answer {
     let end = if good { "ok\n".to_owned() } else { problems.iter().map(|problem| format!("{problem}\n")).collect() };
     let json = serde_json::json!({ "ok": good, "problems": problems, "left_out": left_out });
     Answer { text: told.chain([end]).collect(), json, good }
-}
-
-/// The topology of a file, as it is now.
-pub(crate) fn topology(file: &Path) -> Result<Topology, String> {
-    let about = file.display();
-    let text = std::fs::read_to_string(file).map_err(|error| format!("topology {about}: {error}"))?;
-    Topology::parse(&text).map_err(|error| format!("topology {about}: {error}"))
 }
 
 /// Seconds since 1970.

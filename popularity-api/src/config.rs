@@ -26,8 +26,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Admin port. Default 127.0.0.1:9090.
     pub admin: SocketAddr,
-    /// The topology's file. Default /etc/sun/topology.toml.
-    pub topology: PathBuf,
+    /// Where the topology is: a file, or a key of an etcd cluster. Default the file /etc/sun/topology.toml.
+    pub topology: geo::Source,
     /// Binlog, snapshots, last good topology. Default /var/lib/sun/popularity-api.
     pub data: PathBuf,
     /// Token file of all bearers. Default /etc/sun/tokens.toml.
@@ -376,7 +376,7 @@ impl Default for Config {
         Self {
             listen: ([127, 0, 0, 1], 8090).into(),
             admin: ([127, 0, 0, 1], 9090).into(),
-            topology: "/etc/sun/topology.toml".into(),
+            topology: geo::Source::File("/etc/sun/topology.toml".into()),
             data: "/var/lib/sun/popularity-api".into(),
             tokens: "/etc/sun/tokens.toml".into(),
             signing_keys: None,

@@ -54,9 +54,10 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let tokens = Tokens::follow(&config.tokens, &drain)?;
     let seen_keys = Seen::now(config.signing_keys.iter().cloned().collect());
     let keys = Arc::new(ArcSwap::from_pointee(Keys::load(config.signing_keys.as_deref())?));
-    let topology = geo::watch::follow(config.topology.clone(), Some(config.data.join("topology.toml"))).await?;
-    let table = Some(config.data.join("geo.table"));
     let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
+    let last_good = Some(config.data.join("topology.toml"));
+    let topology = geo::watch::follow(&config.topology, last_good, geo::watch::Metrics::register(&registry)?).await?;
+    let table = Some(config.data.join("geo.table"));
     let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table, &registry).await?;
 
     readiness.expect("recovery");
@@ -213,9 +214,7 @@ pub fn check(config: &Config) -> Vec<String> {
     if let Some(replica) = &config.replica {
         problems.extend(crate::replica::start::client(replica).err().map(|error| error.to_string()));
     }
-    let file = config.topology.display();
-    let topology = std::fs::read_to_string(&config.topology).map_err(|error| format!("{file}: {error}"));
-    match topology.and_then(|text| geo::Topology::parse(&text).map_err(|error| format!("{file}: {error}"))) {
+    match config.topology.load() {
         Err(problem) => problems.push(problem),
         Ok(topology) => {
             problems.extend(geo::Resolver::load(&config.geo, &topology).err().map(|error| error.to_string()));

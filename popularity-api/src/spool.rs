@@ -7,8 +7,9 @@
 //!                          +-- the disk refuses it: it waits in RAM, bounded as well, and ends with the process
 //!
 //!   NUMBER:  boot, 20 digits | '-' | sequence, 20 digits
-//!   file:    "SUNSPL01" | entries u32 | payload bytes u32 | crc32c u32 of these two and the payload | payload
-//!             0           8             12                  16                                       20
+//!   file:    "SUNSPL02" | entries u32 | payload bytes u32 | sealed u64 | crc32c u32 of these and the payload | payload
+//!             0           8             12                  16           24                                    28
+//!   sealed:  when its last download was counted, milliseconds since 1970; the API is told how long ago that is
 //!   payload: zstd, JSON: the batch's downloads ([`crate::wire::Download`]). Numbers are little-endian
 //! ```
 //!
@@ -27,6 +28,9 @@
 //! # What may go wrong
 //!
 //! - A kill, a crash: a file is whole and synced or it is not there.
+//! - A batch that is too long for the API (413) becomes two ([`Spool::split`]), each under a mark of its own. A kill between
+//!   the two files loses the second half; nothing is counted twice.
+//! - A folder that could not be used at the start is used as soon as it can be ([`Spool::attach`]).
 //! - A file that is gone, or was read and is not what was written: it is removed and counted as damaged, the others count.
 //! - A file that the disk or the system does not let be read (no descriptors, no memory, a bad sector): it stays, and those
 //!   behind it wait, as a later one that the API has heard of would make it outdated. When that lasts, remove it by hand.
@@ -60,12 +64,24 @@ struct Waiting {
     boot: u64,
     sequence: u64,
     entries: u32,
+    sealed_ms: u64,
     /// What it takes of the disk, or of RAM.
     bytes: u64,
     /// The file's bytes, when the disk did not take them.
     ram: Option<Vec<u8>>,
     /// It was pushed in this life.
     own: bool,
+}
+
+/// What became of a batch that is too long for the API.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Split {
+    /// It is two now.
+    Done,
+    /// It has one entry, or none.
+    Single,
+    /// The disk refused it: it is as it was.
+    Failed,
 }
 
 /// What became of batches, since the start but for the first three.
@@ -95,42 +111,69 @@ impl Spool {
     /// When the folder cannot be listed, or what is unfinished not be removed.
     pub fn open(folder: Option<Arc<dyn Folder>>, source: String, boot: u64, bytes_max: u64) -> io::Result<Self> {
         let (waiting, figures) = (VecDeque::new(), Figures::default());
-        let mut spool = Self { folder, bytes_max, source, boot, next: 1, waiting, figures };
-        let Some(folder) = spool.folder.clone() else { return Ok(spool) };
+        let mut spool = Self { folder: None, bytes_max: 0, source, boot, next: 1, waiting, figures };
+        if let Some(folder) = folder {
+            spool.attach(folder, bytes_max)?;
+        }
+        Ok(spool)
+    }
+
+    /// Uses a folder from now on. What an earlier process left there goes first: the API takes it unless it has heard of this
+    /// life already. What waits in RAM stays there until it is sent.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be listed, or what is unfinished not be removed: it is not used then.
+    pub fn attach(&mut self, folder: Arc<dyn Folder>, bytes_max: u64) -> io::Result<()> {
         let names = folder.list()?;
         for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
             folder.remove(name)?;
         }
+        (self.folder, self.bytes_max) = (Some(Arc::clone(&folder)), bytes_max);
+        let mut before = VecDeque::new();
         for (name, (boot, sequence)) in names.iter().filter_map(|name| Some((name, number(name)?))) {
-            spool.boot = spool.boot.max(boot.saturating_add(1));
-            let mut found = Waiting { boot, sequence, entries: 0, bytes: 0, ram: None, own: false };
+            if boot >= self.boot {
+                (self.boot, self.next) = (boot.saturating_add(1), 1);
+            }
+            let sealed_ms = sealed_at_least(boot);
+            let mut found = Waiting { boot, sequence, entries: 0, sealed_ms, bytes: 0, ram: None, own: false };
             match folder.read(name) {
                 Ok(file) => {
-                    let Some(entries) = entries(&file) else {
-                        spool.damaged(name);
-                        spool.remove(&found);
+                    let Some(head) = checked(&file) else {
+                        self.damaged(name);
+                        self.remove(&found);
                         continue;
                     };
-                    (found.entries, found.bytes) = (entries, cost(file.len()));
+                    (found.entries, found.bytes) = (head.entries, cost(file.len()));
+                    found.sealed_ms = head.sealed_ms.unwrap_or(sealed_ms);
                 }
                 // That is no damage: it is read when its turn comes.
                 Err(error) => {
-                    spool.failed(&error);
+                    self.failed(&error);
                     found.bytes = folder.size(name).map_or(DISK_BLOCK_BYTES, size_on_disk);
                 }
             }
-            spool.waiting.push_back(found);
+            before.push_back(found);
         }
-        spool.make_room(false, 0);
-        Ok(spool)
+        before.append(&mut self.waiting);
+        self.waiting = before;
+        self.make_room(false, 0);
+        Ok(())
     }
 
-    /// Numbers a batch and puts it last. It is durable unless the disk refuses it; when too much waits, the oldest go.
-    pub fn push(&mut self, downloads: &[Download]) {
+    /// Whether batches go to a folder.
+    #[must_use]
+    pub const fn is_on_disk(&self) -> bool {
+        self.folder.is_some()
+    }
+
+    /// Numbers a batch that was counted up to `sealed_ms` (milliseconds since 1970) and puts it last. It is durable unless the
+    /// disk refuses it; when too much waits, the oldest go.
+    pub fn push(&mut self, downloads: &[Download], sealed_ms: u64) {
         let (boot, sequence) = (self.boot, self.next);
         self.next += 1;
         let count = u32::try_from(downloads.len()).unwrap_or(u32::MAX);
-        let Ok(file) = file(downloads, count) else {
+        let Ok(file) = file(downloads, count, sealed_ms) else {
             self.figures.dropped += u64::from(count);
             return;
         };
@@ -139,7 +182,7 @@ impl Spool {
             self.figures.dropped += u64::from(count);
             return;
         }
-        let mut one = Waiting { boot, sequence, entries: count, bytes, ram: None, own: true };
+        let mut one = Waiting { boot, sequence, entries: count, sealed_ms, bytes, ram: None, own: true };
         if let Some(folder) = self.folder.clone() {
             // Room first: a full spool takes no more of the disk, not even for a moment.
             self.make_room(false, bytes);
@@ -156,8 +199,9 @@ impl Spool {
         self.waiting.push_back(one);
     }
 
-    /// The batch to send next; it stays until [`Spool::done`]. None also when it cannot be read now.
-    pub fn first(&mut self) -> Option<DownloadsBatch> {
+    /// The batch to send next, with its age at `now_ms` (milliseconds since 1970); it stays until [`Spool::done`]. None also
+    /// when it cannot be read now.
+    pub fn first(&mut self, now_ms: u64) -> Option<DownloadsBatch> {
         loop {
             let first = self.waiting.front()?;
             let (boot, sequence, name) = (first.boot, first.sequence, name(first.boot, first.sequence));
@@ -174,11 +218,42 @@ impl Spool {
                 (None, None) => None,
             };
             if let Some(downloads) = read {
-                return Some(DownloadsBatch { source: self.source.clone(), boot, sequence, downloads });
+                let age_ms = now_ms.saturating_sub(first.sealed_ms);
+                return Some(DownloadsBatch { source: self.source.clone(), boot, sequence, age_ms, downloads });
             }
             self.damaged(&name);
             self.done(boot, sequence);
         }
+    }
+
+    /// The API takes no batch as long as this one, which [`Spool::first`] gave: its first half stays in its place, the second
+    /// goes last. Nothing when it was dropped meanwhile.
+    pub fn split(&mut self, batch: &DownloadsBatch) -> Split {
+        let Some(first) = self.waiting.front_mut() else { return Split::Done };
+        if (first.boot, first.sequence) != (batch.boot, batch.sequence) {
+            return Split::Done;
+        }
+        let (kept, moved) = batch.downloads.split_at(batch.downloads.len() / 2);
+        if kept.is_empty() {
+            return Split::Single;
+        }
+        let (sealed_ms, count) = (first.sealed_ms, u32::try_from(kept.len()).unwrap_or(u32::MAX));
+        let written = file(kept, count, sealed_ms).and_then(|file| {
+            let bytes = cost(file.len());
+            match (&mut first.ram, &self.folder) {
+                (Some(ram), _) => *ram = file,
+                (None, Some(folder)) => folder.replace(&name(batch.boot, batch.sequence), &file)?,
+                (None, None) => {}
+            }
+            (first.entries, first.bytes) = (count, bytes);
+            Ok(())
+        });
+        if let Err(error) = written {
+            self.failed(&error);
+            return Split::Failed;
+        }
+        self.push(moved, sealed_ms);
+        Split::Done
     }
 
     /// Whether the batch to send next was pushed in this life.
@@ -277,37 +352,51 @@ impl Spool {
 }
 
 /// A batch as it is written.
-fn file(downloads: &[Download], count: u32) -> io::Result<Vec<u8>> {
+fn file(downloads: &[Download], count: u32, sealed_ms: u64) -> io::Result<Vec<u8>> {
     let payload = encoding::pack(&serde_json::to_vec(downloads)?)?;
     let bytes = u32::try_from(payload.len()).map_err(io::Error::other)?;
     let mut file = MAGIC.to_vec();
     file.extend(count.to_le_bytes());
     file.extend(bytes.to_le_bytes());
+    file.extend(sealed_ms.to_le_bytes());
     file.extend(checksum(&file[MAGIC.len()..], &payload).to_le_bytes());
     file.extend(payload);
     Ok(file)
 }
 
-/// Entries of a whole, undamaged file.
-fn entries(file: &[u8]) -> Option<u32> {
-    checked(file).map(|(entries, _)| entries)
+/// What a whole, undamaged file says.
+struct Head<'a> {
+    entries: u32,
+    /// Files of an earlier release do not say when.
+    sealed_ms: Option<u64>,
+    payload: &'a [u8],
 }
 
 fn downloads(file: &[u8]) -> Option<Vec<Download>> {
-    let (entries, payload) = checked(file)?;
+    let Head { entries, payload, .. } = checked(file)?;
     let json = Encoding::Zstd.unpack(payload, JSON_BYTES_MAX, |_| true).ok()?;
     let downloads: Vec<Download> = serde_json::from_slice(&json).ok()?;
     (downloads.len() as u64 == u64::from(entries)).then_some(downloads)
 }
 
-fn checked(file: &[u8]) -> Option<(u32, &[u8])> {
-    let rest = file.strip_prefix(MAGIC)?;
-    let (entries, rest) = rest.split_first_chunk::<4>()?;
-    let (bytes, rest) = rest.split_first_chunk::<4>()?;
+fn checked(file: &[u8]) -> Option<Head<'_>> {
+    let (head, sealed_ms, rest) = if let Some(rest) = file.strip_prefix(MAGIC) {
+        let (head, rest) = rest.split_at_checked(16)?;
+        (head, Some(u64::from_le_bytes(*head.last_chunk()?)), rest)
+    } else {
+        let (head, rest) = file.strip_prefix(MAGIC_WITHOUT_TIME)?.split_at_checked(8)?;
+        (head, None, rest)
+    };
     let (stored, payload) = rest.split_first_chunk::<4>()?;
-    let whole = u32::from_le_bytes(*bytes) as usize == payload.len();
-    let sound = u32::from_le_bytes(*stored) == checksum(&[*entries, *bytes].concat(), payload);
-    (whole && sound).then_some((u32::from_le_bytes(*entries), payload))
+    let (entries, rest) = head.split_first_chunk::<4>()?;
+    let whole = u32::from_le_bytes(*rest.first_chunk()?) as usize == payload.len();
+    let sound = u32::from_le_bytes(*stored) == checksum(head, payload);
+    (whole && sound).then_some(Head { entries: u32::from_le_bytes(*entries), sealed_ms, payload })
+}
+
+/// A batch was sealed after its boot, which is in microseconds since 1970.
+const fn sealed_at_least(boot: u64) -> u64 {
+    boot / 1000
 }
 
 fn checksum(head: &[u8], payload: &[u8]) -> u32 {
@@ -333,7 +422,9 @@ const fn size_on_disk(bytes: u64) -> u64 {
     bytes.next_multiple_of(DISK_BLOCK_BYTES)
 }
 
-const MAGIC: &[u8] = b"SUNSPL01";
+const MAGIC: &[u8] = b"SUNSPL02";
+/// Of an earlier release's files, which are read: they have no `sealed`, and count as old as the life that they are of.
+const MAGIC_WITHOUT_TIME: &[u8] = b"SUNSPL01";
 const SUFFIX: &str = ".batch";
 /// What file systems give a file at least, and in steps of.
 const DISK_BLOCK_BYTES: u64 = 4096;

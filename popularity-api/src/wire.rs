@@ -26,6 +26,10 @@ pub struct DownloadsBatch {
     pub boot: u64,
     /// 1, 2, 3, ... within a boot. A batch that was counted before is acknowledged and not counted again.
     pub sequence: u64,
+    /// How long it has waited since its last download was counted, milliseconds, by the reporter's clock; absent is 0. Downloads
+    /// of a file that was purged hard since then are not counted: they say nothing of what is there now.
+    #[serde(default)]
+    pub age_ms: u64,
     /// At most [`DOWNLOADS_PER_BATCH_MAX`].
     pub downloads: Vec<Download>,
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use daemon::drain::Drain;
 use geo::{RegionId, Scheme};
+use popularity_api::purge::log::Log;
 use popularity_api::server::{self, Config, Running};
 use popularity_api::wire::{
     CacheGeneration, Download, DownloadsBatch, FetchNote, FetchState, Held, HoldingsReport, HotRate, LinksRequest,
@@ -117,6 +118,39 @@ async fn the_purge_log_survives_a_restart() {
     let log = operator.purges(0, Duration::ZERO).await.unwrap();
     assert_eq!(log.purges.iter().map(|purge| purge.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(operator.purges(first, Duration::ZERO).await.unwrap().purges.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_that_waited_since_before_a_purge_neither_count_nor_bring_the_file_back() {
+    let mut world = World::start().await;
+    let both = [("c1/a", 5.0), ("c1/b", 5.0)];
+    world.client("sun4-1-1").report_downloads(&batch(1, &both)).await.unwrap();
+    check_wanted(&world, "c1/a c1/b").await;
+    // Purged half a minute ago: what was under way then has been reported.
+    let purges = world.folder.path().join("data/purges");
+    world
+        .restart_with(|_| {
+            let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+            let (id, value) = ("a".to_owned(), "c1/a".to_owned());
+            let request = PurgeRequest { id, what: PurgeWhat::File, value, mode: PurgeMode::Hard, region: None };
+            Log::open(&purges, now_ms, 10).unwrap().post(request, now_ms - 30_000).unwrap();
+        })
+        .await;
+    check_wanted(&world, "c1/b").await;
+    let rating = async || {
+        let top = world.client("backend").top(RegionId(4), 10).await.unwrap();
+        let of = |file: &str| top.files.iter().find(|one| one.file == file).unwrap().rating_days.round();
+        (of("c1/a"), of("c1/b"))
+    };
+    // From a spool, sealed before the purge; then within the ten seconds after it; then now.
+    for (sequence, age_ms, wanted, ratings) in
+        [(2, 3_600_000, "c1/b", (5.0, 10.0)), (3, 25_000, "c1/b", (10.0, 15.0)), (4, 0, "c1/a c1/b", (15.0, 20.0))]
+    {
+        let report = DownloadsBatch { age_ms, ..batch(sequence, &both) };
+        assert!(world.client("sun4-1-1").report_downloads(&report).await.unwrap().counted);
+        check_wanted(&world, wanted).await;
+        assert_eq!(rating().await, ratings, "{age_ms}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -400,7 +434,7 @@ async fn bodies_take_turns_in_the_ram_that_they_may_take() {
             format!("[[sun]]\nname = \"sun4-1-{n}\"\naddresses = [\"192.0.2.{n}\"]\ninternal = \"10.4.1.{n}:8081\"\nweight = 100\n")
         };
         let suns: String = (10..30).map(sun).collect();
-        std::fs::write(&config.topology, format!("{TOPOLOGY}{suns}")).unwrap();
+        std::fs::write(config.topology.file().unwrap(), format!("{TOPOLOGY}{suns}")).unwrap();
     })
     .await;
     let calls: Vec<_> = (10..30)
@@ -548,6 +582,14 @@ async fn one_cache_at_a_time_goes_to_a_content_server() {
     assert_eq!(note(5, "cache5-1", FetchState::Begins).await, None);
 }
 
+async fn check_wanted(world: &World, expected: &str) {
+    let request = WantedRequest { bytes_max: 1_000_000, limit: 10 };
+    let wanted = world.client("cache4-1").wanted(RegionId(4), "cache4-1", &request).await.unwrap();
+    let mut files: Vec<String> = wanted.candidates.into_iter().map(|one| one.file).collect();
+    files.sort();
+    assert_eq!(files.join(" "), expected);
+}
+
 async fn check_rating(world: &World, downloads: f64) {
     let top = world.client("backend").top(RegionId(4), 10).await.unwrap();
     assert_eq!(top.files.len(), 1, "{:?}", top.files);
@@ -569,7 +611,7 @@ fn batch(sequence: u64, files: &[(&str, f64)]) -> DownloadsBatch {
         bytes: 100,
     };
     let downloads = files.iter().map(download).collect();
-    DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 1, sequence, downloads }
+    DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 1, sequence, age_ms: 0, downloads }
 }
 
 fn status(server: &str, known: &[(&str, u64)]) -> StatusReport {
@@ -672,7 +714,7 @@ fn config(folder: &Path) -> Config {
     Config {
         listen: free,
         admin: free,
-        topology: folder.join("topology.toml"),
+        topology: folder.join("topology.toml").into(),
         data: folder.join("data"),
         tokens: folder.join("tokens.toml"),
         commit_ms: 1,

@@ -20,8 +20,8 @@ pub struct Config {
     pub internal: SocketAddr,
     /// Admin port. Default 127.0.0.1:9081.
     pub admin: SocketAddr,
-    /// The topology's file. Default /etc/sun/topology.toml.
-    pub topology: PathBuf,
+    /// Where the topology is: a file, or a key of an etcd cluster. Default the file /etc/sun/topology.toml.
+    pub topology: geo::Source,
     /// Last good topology, when the last start was, and downloads that are not reported yet. Default /var/lib/sun/edge.
     pub data: PathBuf,
     /// Evidence for the region of a client. Default none.
@@ -226,7 +226,7 @@ impl Default for Config {
             http: Vec::new(),
             internal: ([127, 0, 0, 1], 8081).into(),
             admin: ([127, 0, 0, 1], 9081).into(),
-            topology: "/etc/sun/topology.toml".into(),
+            topology: geo::Source::File("/etc/sun/topology.toml".into()),
             data: "/var/lib/sun/edge".into(),
             geo: geo::resolver::Sources::default(),
             certificates: Vec::new(),

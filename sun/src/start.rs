@@ -55,6 +55,8 @@ pub struct Parts {
     pub registry: prometheus::Registry,
     /// Conditions for `/readyz`.
     pub readiness: Readiness,
+    /// The topology, if the daemon follows it as well; without it the edge follows it itself.
+    pub topology: Option<geo::topology::Watched>,
     /// What was purged ([`purges`]), if the daemon goes by it as well; without it the edge opens it itself.
     pub purges: Option<Arc<Purges>>,
 }
@@ -65,9 +67,8 @@ pub struct Parts {
 ///
 /// What cannot be read or bound.
 pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result<Running> {
-    let last_good = Some(config.data.join("topology.toml"));
     std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
-    let topology = geo::watch::follow(config.topology.clone(), last_good).await?;
+    let topology = followed(&config, &parts).await?;
     let domain = {
         let topology = topology.borrow();
         known_name(&config, &topology)?;
@@ -135,6 +136,15 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     drain.spawn(close_store(Arc::clone(&edge), drain.clone(), ended));
     drain.spawn(control::report_status(edge, client, drain.clone()));
     Ok(running)
+}
+
+/// The topology as the daemon follows it, or else followed for the edge alone.
+async fn followed(config: &Config, parts: &Parts) -> anyhow::Result<geo::topology::Watched> {
+    if let Some(topology) = &parts.topology {
+        return Ok(topology.clone());
+    }
+    let metrics = geo::watch::Metrics::register(&parts.registry)?;
+    Ok(geo::watch::follow(&config.topology, Some(config.data.join("topology.toml")), metrics).await?)
 }
 
 /// Has the keys of signed links reread when they change.
@@ -244,11 +254,7 @@ async fn close_store(edge: Arc<Edge>, drain: Drain, connections: TaskTracker) {
 #[must_use]
 pub fn check(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
-    let topology = match std::fs::read_to_string(&config.topology) {
-        Err(error) => Err(format!("{}: {error}", config.topology.display())),
-        Ok(text) => geo::Topology::parse(&text).map_err(|error| format!("{}: {error}", config.topology.display())),
-    };
-    match topology {
+    match config.topology.load() {
         Err(problem) => problems.push(problem),
         Ok(topology) => {
             problems.extend(known_name(config, &topology).err().map(|error| error.to_string()));
@@ -276,7 +282,7 @@ fn known_name(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {
         topology.server(&config.name).is_some(),
         "name = {:?}: no sun or cache of {} has this name",
         config.name,
-        config.topology.display()
+        config.topology
     );
     Ok(())
 }

@@ -21,6 +21,7 @@ pub mod addresses;
 pub mod certificates;
 pub mod client;
 pub mod conformance;
+pub mod etcd;
 pub mod files;
 pub mod intake;
 pub mod lab;

@@ -246,7 +246,7 @@ async fn a_config_is_checked_without_starting() {
     assert_eq!(cache_daemon::check(&config).len(), 3);
     assert!(cache_daemon::start(config, Drain::new()).await.is_err());
     config = place.config();
-    config.edge.topology = "/nonexistent".into();
+    config.edge.topology = geo::Source::File("/nonexistent".into());
     assert!(cache_daemon::check(&config)[0].starts_with("edge: /nonexistent"), "{:?}", cache_daemon::check(&config));
 }
 
@@ -309,7 +309,7 @@ impl Place {
             http: vec![anywhere],
             internal: anywhere,
             admin: anywhere,
-            topology: self.path("topology.toml"),
+            topology: self.path("topology.toml").into(),
             data: self.path("edge"),
             tokens: self.path("tokens.toml"),
             token: self.path("token"),

@@ -8,24 +8,23 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use geo::Topology;
 use geo::answer::Answer;
+use geo::{Source, Topology};
 use serde_json::json;
 
 /// Checks each file; the answer is bad when one of them is.
 #[must_use]
-pub fn check(topology: &Path, configs: &[PathBuf]) -> Answer {
-    let checked: Vec<(&Path, &'static str, Result<String, String>)> =
-        std::iter::once((topology, "topology", check_topology(topology)))
+pub fn check(topology: &Source, configs: &[PathBuf]) -> Answer {
+    let checked: Vec<(String, &'static str, Result<String, String>)> =
+        std::iter::once((topology.to_string(), "topology", check_topology(topology)))
             .chain(configs.iter().map(|file| {
                 let (kind, result) = check_config(file);
-                (file.as_path(), kind, result)
+                (file.display().to_string(), kind, result)
             }))
             .collect();
     let mut text = String::new();
     let mut files = Vec::new();
     for (file, kind, result) in &checked {
-        let file = file.display().to_string();
         // Writing to a string cannot fail.
         let _ = match result {
             Ok(summary) => writeln!(text, "ok    {kind} {file}: {summary}"),
@@ -42,8 +41,8 @@ pub fn check(topology: &Path, configs: &[PathBuf]) -> Answer {
     Answer { text, json: json!({ "ok": good, "files": files }), good }
 }
 
-fn check_topology(file: &Path) -> Result<String, String> {
-    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
+fn check_topology(source: &Source) -> Result<String, String> {
+    let text = source.read()?;
     let topology = Topology::parse(&text).map_err(|error| error.to_string())?;
     let suns: usize = topology.regions.iter().map(|region| region.suns.len()).sum();
     let caches: usize = topology.regions.iter().map(|region| region.caches.len()).sum();
@@ -139,7 +138,7 @@ mod tests {
         let config = folder.path().join("sun.toml");
         fs::write(&topology, "version = 'one'").unwrap();
         fs::write(&config, "name = 'sun4-2-1'\nramm_bytes = 1").unwrap();
-        let answer = check(&topology, &[config, folder.path().join("missing.toml")]);
+        let answer = check(&topology.into(), &[config, folder.path().join("missing.toml")]);
         assert!(!answer.good);
         assert_eq!(answer.text.matches("WRONG").count(), 3, "{}", answer.text);
         assert!(answer.text.contains("ramm_bytes"), "{}", answer.text);

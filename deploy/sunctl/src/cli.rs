@@ -12,7 +12,7 @@ use daemon::config::variable;
 use geo::answer::Answer;
 use geo::resolver::Sources;
 use geo::topology::Site;
-use geo::{CanonicalName, RegionId, Scheme, Topology};
+use geo::{CanonicalName, RegionId, Scheme, Source, Topology};
 use popularity_api::purge::Target;
 use popularity_api::signing::{self, Keys};
 use popularity_api::wire::{PurgeMode, PurgeWhat};
@@ -21,8 +21,9 @@ use popularity_api::{Client, ClientConfig};
 use crate::edit::Edit;
 use crate::locate::Question;
 use crate::purge::{self, Order};
-use crate::weight::Consent;
-use crate::{backup, check, content, demo, history, hot, locate, render, sign, token, top, weight};
+use crate::topology::Compared;
+use crate::topology::change::{Consent, Signature};
+use crate::{backup, check, content, demo, history, hot, locate, ramp, render, sign, token, top, topology, weight};
 
 /// The operator's tool of a Sun CDN.
 #[derive(Debug, Parser)]
@@ -52,6 +53,9 @@ enum Command {
         #[arg(long, value_name = "FILE", num_args = 1..)]
         config: Vec<PathBuf>,
     },
+    /// Show or change the document that all daemons follow; who changed it, when and why; take a change back.
+    #[command(subcommand)]
+    Topology(TopologyCommand),
     /// Show or change what share of a region's files each server keeps.
     #[command(subcommand)]
     Weight(WeightCommand),
@@ -159,7 +163,7 @@ struct SignArgs {
 impl SignArgs {
     fn answer(&self) -> anyhow::Result<Answer> {
         let keys = Keys::load(Some(&self.keys))?;
-        let topology = self.topology.file().is_ok().then(|| self.topology.read()).transpose()?;
+        let topology = self.topology.source().is_ok().then(|| self.topology.read()).transpose()?;
         let Self { link, key, ttl_s, folder, .. } = self;
         let order = sign::Order { link: link.clone(), key: key.clone(), ttl_s: *ttl_s, folder: *folder };
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -181,8 +185,12 @@ enum WeightCommand {
         server: String,
         /// 0..=256; 0 drains the server.
         weight: u16,
+        /// In steps over so long, 90s, 10m, 2h: at most 5 % of the region's files change their server in a minute. Ctrl-C
+        /// stops where it is.
+        #[arg(long, value_name = "DURATION", value_parser = ramp::duration)]
+        over: Option<Duration>,
         #[command(flatten)]
-        consent: ConsentArgs,
+        change: ChangeArgs,
         #[command(flatten)]
         topology: TopologyArgs,
     },
@@ -193,39 +201,133 @@ struct ServerArgs {
     /// Name of a sun or cache, sun4-2-1.
     server: String,
     #[command(flatten)]
-    consent: ConsentArgs,
+    change: ChangeArgs,
     #[command(flatten)]
     topology: TopologyArgs,
 }
 
+/// How a change is made.
 #[derive(Debug, Args)]
-struct ConsentArgs {
+struct ChangeArgs {
     /// Preview only.
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
     /// Apply without asking.
     #[arg(long)]
     yes: bool,
+    /// Why, for the history.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    reason: String,
+    /// Who, for the history [env: SUDO_USER, USER].
+    #[arg(long, value_name = "NAME")]
+    author: Option<String>,
 }
 
-impl ConsentArgs {
+impl ChangeArgs {
     /// On a terminal it is asked, in a script it is applied.
-    fn change(&self, topology: &TopologyArgs, server: &str, change: Edit) -> anyhow::Result<Answer> {
+    fn consent<'a>(&self, ask: &'a mut dyn FnMut(&str) -> anyhow::Result<bool>) -> Consent<'a> {
         let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-        let consent = match (self.dry_run, is_terminal && !self.yes) {
+        match (self.dry_run, is_terminal && !self.yes) {
             (true, _) => Consent::Never,
-            (false, true) => Consent::Asked(&mut asked),
+            (false, true) => Consent::Asked(ask),
             (false, false) => Consent::Given,
-        };
-        weight::set(&topology.file()?, server, change, consent)
+        }
+    }
+
+    fn signature(&self) -> anyhow::Result<Signature> {
+        let author = self.author.clone().or_else(|| variable("SUDO_USER")).or_else(|| variable("USER"));
+        Signature::new(&author.unwrap_or_default(), &self.reason)
+    }
+
+    fn change(&self, topology: &TopologyArgs, server: &str, change: Edit) -> anyhow::Result<Answer> {
+        let (source, by) = (topology.source()?, self.signature()?);
+        waiting(weight::set(&source, server, change, &by, self.consent(&mut asked)))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum TopologyCommand {
+    /// Print the document.
+    Show {
+        /// What this change left, by its number in the history.
+        #[arg(long)]
+        number: Option<u64>,
+        #[command(flatten)]
+        topology: TopologyArgs,
+    },
+    /// Show what the last change changed, or what lies between two.
+    Diff {
+        /// From what this change left, by its number in the history [default: the one before the last].
+        from: Option<u64>,
+        /// To what this one left [default: what there is now].
+        to: Option<u64>,
+        /// From what there is now to this file.
+        #[arg(long, value_name = "FILE", conflicts_with = "from")]
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        topology: TopologyArgs,
+    },
+    /// Show the latest changes: when, who, what, why. The last 100 are kept.
+    History {
+        /// How many.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100))]
+        limit: u16,
+        #[command(flatten)]
+        topology: TopologyArgs,
+    },
+    /// Make what a change left the document again, as a new version.
+    Rollback {
+        /// The change's number in the history.
+        number: u64,
+        #[command(flatten)]
+        change: ChangeArgs,
+        #[command(flatten)]
+        topology: TopologyArgs,
+    },
+    /// Put a file in place of the document. Its version must be above that of the document there is.
+    Put {
+        /// The new document.
+        file: PathBuf,
+        #[command(flatten)]
+        change: ChangeArgs,
+        #[command(flatten)]
+        topology: TopologyArgs,
+    },
+}
+
+impl TopologyCommand {
+    fn answer(&self) -> anyhow::Result<Answer> {
+        match self {
+            Self::Show { number, topology } => waiting(topology::show(&topology.source()?, *number)),
+            Self::Diff { from, to, file, topology } => {
+                let compared = match (file, from) {
+                    (Some(file), _) => Compared::File(file),
+                    (None, Some(from)) => Compared::Changes(*from, *to),
+                    (None, None) => Compared::Last,
+                };
+                waiting(topology::diff(&topology.source()?, compared))
+            }
+            Self::History { limit, topology } => waiting(topology::history(&topology.source()?, usize::from(*limit))),
+            Self::Rollback { number, change, topology } => {
+                let (source, by) = (topology.source()?, change.signature()?);
+                waiting(topology::rollback(&source, *number, &by, change.consent(&mut asked)))
+            }
+            Self::Put { file, change, topology } => {
+                let (source, by) = (topology.source()?, change.signature()?);
+                waiting(topology::put(&source, file, &by, change.consent(&mut asked)))
+            }
+        }
     }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct TopologyArgs {
-    /// The topology's file [env: SUN_TOPOLOGY].
+    /// The topology: a file, or etcd://[USER@]HOST:PORT,HOST:PORT/KEY [env: SUN_TOPOLOGY].
     #[arg(long, value_name = "FILE")]
-    topology: Option<PathBuf>,
+    topology: Option<Source>,
+    /// File with the password of etcd's USER [env: SUN_ETCD_PASSWORD_FILE].
+    #[arg(long, value_name = "FILE")]
+    etcd_password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -330,13 +432,18 @@ fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
     match &cli.command {
         Command::Demo(options) => return demo::run(options).map(|()| None),
         Command::Content(options) => return waiting(content::run(options)).map(|()| None),
-        Command::Check { topology, config } => Ok(check::check(&topology.file()?, config)),
+        Command::Check { topology, config } => Ok(check::check(&topology.source()?, config)),
+        Command::Topology(command) => command.answer(),
         Command::Weight(WeightCommand::List { topology }) => Ok(weight::list(&topology.read()?)),
-        Command::Weight(WeightCommand::Set { server, weight, consent, topology }) => {
-            consent.change(topology, server, Edit::Weight(*weight))
+        Command::Weight(WeightCommand::Set { server, weight, over: None, change, topology }) => {
+            change.change(topology, server, Edit::Weight(*weight))
         }
-        Command::Drain(ServerArgs { server, consent, topology }) => consent.change(topology, server, Edit::Drain),
-        Command::Resume(ServerArgs { server, consent, topology }) => consent.change(topology, server, Edit::Resume),
+        Command::Weight(WeightCommand::Set { server, weight, over: Some(over), change, topology }) => {
+            let (source, by) = (topology.source()?, change.signature()?);
+            waiting(ramp::set(&source, (server, *weight), *over, &by, change.consent(&mut asked)))
+        }
+        Command::Drain(ServerArgs { server, change, topology }) => change.change(topology, server, Edit::Drain),
+        Command::Resume(ServerArgs { server, change, topology }) => change.change(topology, server, Edit::Resume),
         Command::Top { region, limit, api } => {
             let client = api.client()?;
             waiting(top::top(&client, RegionId(*region), usize::from(*limit)))
@@ -388,16 +495,23 @@ fn waiting<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T
 }
 
 impl TopologyArgs {
-    fn file(&self) -> anyhow::Result<PathBuf> {
-        let file = self.topology.clone().or_else(|| variable("SUN_TOPOLOGY").map(PathBuf::from));
-        file.context("which topology? Say --topology FILE or set SUN_TOPOLOGY")
+    fn source(&self) -> anyhow::Result<Source> {
+        let set =
+            || variable("SUN_TOPOLOGY").map(|text| text.parse::<Source>().map_err(anyhow::Error::msg)).transpose();
+        let source = self.topology.clone().map_or_else(set, |said| Ok(Some(said)))?;
+        let mut source = source.context("which topology? Say --topology FILE or set SUN_TOPOLOGY")?;
+        if let Source::Etcd(etcd) = &mut source
+            && etcd.user.is_some()
+        {
+            let set = || variable("SUN_ETCD_PASSWORD_FILE").map(PathBuf::from);
+            let file = self.etcd_password_file.clone().or_else(set);
+            etcd.password_file = Some(file.context("whose password? Say --etcd-password-file FILE")?);
+        }
+        Ok(source)
     }
 
     pub(crate) fn read(&self) -> anyhow::Result<Topology> {
-        let file = self.file()?;
-        let about = || format!("topology {}", file.display());
-        let text = std::fs::read_to_string(&file).with_context(about)?;
-        Topology::parse(&text).with_context(about)
+        self.source()?.load().map_err(anyhow::Error::msg)
     }
 }
 
@@ -528,9 +642,10 @@ fn site_of<'a, 'b>(topology: &'a Topology, url: &'b str) -> Option<(&'a Site, &'
 
 const AFTER_HELP: &str = "\
 Environment:
-  SUN_TOPOLOGY    default of --topology
-  SUN_API         default of --api
-  SUN_TOKEN_FILE  default of --token-file
+  SUN_TOPOLOGY            default of --topology
+  SUN_API                 default of --api
+  SUN_TOKEN_FILE          default of --token-file
+  SUN_ETCD_PASSWORD_FILE  default of --etcd-password-file
 
 Exit status: 0 all is well, 1 something is wrong, 2 a mistake on the command line.";
 

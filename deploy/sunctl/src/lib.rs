@@ -14,7 +14,7 @@
 //! In reading order:
 //!
 //! - [`cli`]: the command line and where its defaults come from.
-//! - [`check`], [`weight`] (with [`edit`], what it changes of the text), [`top`], [`hot`], [`locate`] (`sunctl where`), [`purge`], [`sign`], [`token`]: a command each.
+//! - [`check`], [`topology`], [`weight`] (with [`edit`], what it changes of the text, and [`ramp`], in steps), [`top`], [`hot`], [`locate`] (`sunctl where`), [`purge`], [`sign`], [`token`]: a command each.
 //! - [`backup`]: the ratings of an API in a folder, and back (`sunctl backup`, `sunctl restore`).
 //! - `render`: the topology for BIRD, ExaBGP, a shell and DNS servers.
 //! - [`history`]: the tables of the history of downloads.
@@ -23,8 +23,8 @@
 //!
 //! # What it is not
 //!
-//! It is no daemon and keeps no state: the topology is the operator's file, ratings are the API's. It
-//! changes nothing but the topology file and the history's tables, as it is told, and takes out of caches what it is told to purge.
+//! It is no daemon and keeps no state: the topology is the operator's document, ratings are the API's. It
+//! changes nothing but the topology with its history, and the history's tables, as it is told, and takes out of caches what it is told to purge.
 
 pub mod backup;
 pub mod check;
@@ -36,8 +36,10 @@ pub mod history;
 pub mod hot;
 pub mod locate;
 pub mod purge;
+pub mod ramp;
 mod render;
 pub mod sign;
 pub mod token;
 pub mod top;
+pub mod topology;
 pub mod weight;

@@ -1,21 +1,14 @@
 //! `sunctl weight`, `drain`, `resume`: what share of a region's files each server keeps, and changing it.
-//!
-//! ```text
-//!   topology file --lock--> text --edit--> text with the weight and version + 1
-//!                                             |
-//!                         checked as a whole, previewed, agreed to, written atomically
-//! ```
 
-use std::fs::{self, File};
-use std::path::Path;
-
-use anyhow::{Context, bail};
+use anyhow::Context;
 use geo::answer::{Answer, Table};
 use geo::topology::{Region, Server};
-use geo::{RegionId, Topology, Weight, placement};
+use geo::{RegionId, Source, Topology, Weight, placement};
 use serde_json::json;
 
 use crate::edit::{Edit, edit};
+use crate::topology::change::{self, Consent, Draft, Signature, percent};
+use crate::topology::store::{Held, Store};
 
 /// `sunctl weight list`: every server with its weight and share.
 #[must_use]
@@ -46,108 +39,34 @@ pub fn list(topology: &Topology) -> Answer {
     Answer::good(table.text(), json!({ "version": topology.version, "servers": servers }))
 }
 
-/// Whether a previewed change is written.
-pub enum Consent<'a> {
-    /// No: it is previewed only.
-    Never,
-    /// Yes, at once.
-    Given,
-    /// If this agrees, which gets the preview.
-    Asked(&'a mut dyn FnMut(&str) -> anyhow::Result<bool>),
-}
-
 /// `sunctl weight set`, `drain`, `resume`: previews the change and, with consent, writes it.
 ///
 /// # Errors
 ///
-/// When the file cannot be read or written, the server is not in it, the changed document does not check, or
+/// When the topology cannot be read or written, the server is not in it, the changed document does not check, or
 /// somebody changed it while the question was open.
-pub fn set(file: &Path, server: &str, change: Edit, consent: Consent<'_>) -> anyhow::Result<Answer> {
-    let mut agreed = None;
-    match consent {
-        Consent::Never => return Ok(Change::read(file, server, change)?.answer(Outcome::Previewed)),
-        Consent::Given => {}
-        Consent::Asked(ask) => {
-            // Without the lock: others need not wait for a person.
-            let change = Change::read(file, server, change)?;
-            if !ask(&change.preview.text())? {
-                return Ok(change.answer(Outcome::Declined));
-            }
-            agreed = Some(change.text);
-        }
-    }
-    let lock = lock_folder_of(file)?;
-    let change = Change::read(file, server, change)?;
-    let outcome = if agreed.is_some() { Outcome::Agreed } else { Outcome::Written };
-    if agreed.is_some_and(|agreed| agreed != change.text) {
-        bail!("topology {}: somebody changed it meanwhile; nothing was written, look again", file.display());
-    }
-    geo::watch::write_atomically(file, &change.text).with_context(|| format!("topology {}", file.display()))?;
-    drop(lock);
-    Ok(change.answer(outcome))
+pub async fn set(
+    source: &Source,
+    server: &str,
+    change: Edit,
+    by: &Signature,
+    consent: Consent<'_>,
+) -> anyhow::Result<Answer> {
+    change::make(&Store::open(source)?, by, consent, |held| draft(held, server, change)).await
 }
 
-/// A change that checks.
-struct Change {
-    /// The whole document, changed.
-    text: String,
-    version: u64,
-    preview: Preview,
-}
-
-impl Change {
-    fn read(file: &Path, server: &str, change: Edit) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(file).with_context(|| format!("topology {}", file.display()))?;
-        let before = parse(&text, file)?;
-        let text = edit(&text, server, change).with_context(|| format!("topology {}", file.display()))?;
-        let after = parse(&text, file).context("nothing was written: the changed document does not check")?;
-        Ok(Self { text, version: after.version, preview: Preview::new(&before, &after, server)? })
-    }
-
-    fn answer(&self, outcome: Outcome) -> Answer {
-        let version = self.version;
-        let preview = match outcome {
-            Outcome::Previewed | Outcome::Written => format!("{}\n", self.preview.text()),
-            Outcome::Agreed | Outcome::Declined => String::new(),
-        };
-        let done = match outcome {
-            Outcome::Previewed => format!("Nothing was written (--dry-run); it would be version {version}.\n"),
-            Outcome::Declined => "Nothing was written.\n".to_owned(),
-            Outcome::Agreed | Outcome::Written => {
-                format!("Written as version {version}; every daemon sees it within a second.\n")
-            }
-        };
-        let mut json = self.preview.json();
-        json["version"] = version.into();
-        json["written"] = matches!(outcome, Outcome::Agreed | Outcome::Written).into();
-        Answer::good(preview + &done, json)
-    }
-}
-
-/// What became of a change.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Outcome {
-    Previewed,
-    /// Written without a question.
-    Written,
-    /// Written after a question, with which the preview was shown.
-    Agreed,
-    Declined,
-}
-
-/// Two changes at once would lose one of them. The lock is on the folder, since the file itself is replaced.
-fn lock_folder_of(file: &Path) -> anyhow::Result<File> {
-    let folder = match file.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
+/// The draft of one server's change.
+pub(crate) fn draft(held: &Held, server: &str, change: Edit) -> anyhow::Result<Draft> {
+    let before = held.topology()?.context("there is no topology yet; `sunctl topology put FILE` writes the first")?;
+    let text = edit(held.text.as_deref().unwrap_or_default(), server, change)?;
+    let after = Topology::parse(&text).context("nothing was written: the changed document does not check")?;
+    let preview = Preview::new(&before, &after, server)?;
+    let what = match change {
+        Edit::Weight(weight) => format!("weight set {server} {weight}"),
+        Edit::Drain => format!("drain {server}"),
+        Edit::Resume => format!("resume {server}"),
     };
-    let lock = File::open(folder).with_context(|| format!("folder {}", folder.display()))?;
-    lock.lock().with_context(|| format!("locking folder {}", folder.display()))?;
-    Ok(lock)
-}
-
-fn parse(text: &str, file: &Path) -> anyhow::Result<Topology> {
-    Topology::parse(text).with_context(|| format!("topology {}", file.display()))
+    Ok(Draft { what, text, version: after.version, preview: preview.text(), json: preview.json() })
 }
 
 /// Suns and caches are placed apart from each other.
@@ -251,12 +170,10 @@ fn written(server: &Server) -> String {
     if server.draining() { format!("{weight} draining") } else { weight.to_string() }
 }
 
-fn percent(share: f64) -> String {
-    format!("{:.1}%", share * 100.0)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const TOPOLOGY: &str = r#"# The whole fleet.
@@ -301,39 +218,40 @@ weight = 100
         assert!((preview.shares[0].2 - 1.0 / 3.0).abs() < 1e-9, "{:?}", preview.shares);
     }
 
-    #[test]
-    fn a_change_is_written_only_with_consent() {
-        check_set(Consent::Never, false, "100 -> 50");
-        check_set(Consent::Given, true, "100 -> 50");
-        check_set(Consent::Asked(&mut |_| Ok(false)), false, "Nothing was written.");
-        check_set(Consent::Asked(&mut |_| Ok(true)), true, "Written as version 8");
+    #[tokio::test]
+    async fn a_change_is_written_only_with_consent() {
+        check_set(Consent::Never, false, "100 -> 50").await;
+        check_set(Consent::Given, true, "100 -> 50").await;
+        check_set(Consent::Asked(&mut |_| Ok(false)), false, "Nothing was written.").await;
+        check_set(Consent::Asked(&mut |_| Ok(true)), true, "Written as version 8").await;
         let mut shown = String::new();
         let mut ask = |preview: &str| {
             shown.push_str(preview);
             Ok(true)
         };
-        check_set(Consent::Asked(&mut ask), true, "Written");
+        check_set(Consent::Asked(&mut ask), true, "Written").await;
         assert!(shown.contains("16.7% of region 4's files"), "{shown}");
     }
 
-    #[test]
-    fn who_agreed_to_another_document_is_asked_again() {
+    #[tokio::test]
+    async fn who_agreed_to_another_document_is_asked_again() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("topology.toml");
         fs::write(&file, TOPOLOGY).unwrap();
         let others = TOPOLOGY.replace("version = 7", "version = 9");
         let mut ask = |_: &str| fs::write(&file, &others).map(|()| true).map_err(anyhow::Error::from);
-        let error = set(&file, "sun4-2-1", Edit::Weight(50), Consent::Asked(&mut ask)).unwrap_err().to_string();
+        let source = file.clone().into();
+        let set = set(&source, "sun4-2-1", Edit::Weight(50), &ann(), Consent::Asked(&mut ask)).await;
+        let error = format!("{:#}", set.unwrap_err());
         assert!(error.contains("somebody changed it meanwhile"), "{error}");
         assert_eq!(fs::read_to_string(&file).unwrap(), others);
     }
 
-    #[track_caller]
-    fn check_set(consent: Consent<'_>, written: bool, says: &str) {
+    async fn check_set(consent: Consent<'_>, written: bool, says: &str) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("topology.toml");
         fs::write(&file, TOPOLOGY).unwrap();
-        let answer = set(&file, "sun4-2-1", Edit::Weight(50), consent).unwrap();
+        let answer = set(&file.clone().into(), "sun4-2-1", Edit::Weight(50), &ann(), consent).await.unwrap();
         assert_eq!(answer.json["version"], 8);
         assert_eq!(answer.json["written"], written);
         assert!(answer.text.contains(says), "{}", answer.text);
@@ -342,5 +260,9 @@ weight = 100
             after,
             if written { edit(TOPOLOGY, "sun4-2-1", Edit::Weight(50)).unwrap() } else { TOPOLOGY.to_owned() }
         );
+    }
+
+    fn ann() -> Signature {
+        Signature::new("ann", "").unwrap()
     }
 }

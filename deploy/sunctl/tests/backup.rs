@@ -28,7 +28,7 @@ async fn a_backup_is_whole_or_not_there_and_so_is_what_is_restored() {
         bytes: 1000,
     };
     let downloads = (0..500).map(download).collect();
-    let batch = DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 1, sequence: 1, downloads };
+    let batch = DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 1, sequence: 1, age_ms: 0, downloads };
     client.report_downloads(&batch).await.unwrap();
     let (url, token) = (format!("http://{}", api.listen), path("operator"));
     let arguments = ["backup", text(&path("monday")), "--api", &url, "--token-file", text(&token)].map(str::to_owned);
@@ -98,7 +98,7 @@ async fn start(place: &Path, data: &str) -> Running {
     let config = Config {
         listen: free,
         admin: free,
-        topology: place.join("topology.toml"),
+        topology: place.join("topology.toml").into(),
         data: place.join(data),
         tokens: place.join("tokens.toml"),
         commit_ms: 1,

@@ -138,9 +138,9 @@ fn resolver(args: &LookupArgs) -> anyhow::Result<Arc<Resolver>> {
     if let Some(config) = &args.asked.config {
         return Ok(engine(config)?.resolver().load_full());
     }
-    let file = args.topology.clone().or_else(|| variable("SUN_TOPOLOGY").map(PathBuf::from));
-    let file = file.context("who is asked? Say --server URL, --config FILE or --topology FILE")?;
-    let topology = serve::topology(&file).map_err(anyhow::Error::msg)?;
+    let source = crate::cli::topology(args.topology.as_ref())?;
+    let source = source.context("who is asked? Say --server URL, --config FILE or --topology FILE")?;
+    let topology = source.load().map_err(anyhow::Error::msg)?;
     if let Some(path) = &args.table {
         let (writer, _) = table(path)?;
         return Ok(Arc::new(Resolver::new(Arc::clone(writer.table()), crate::regions::Regions::of(&topology))));
@@ -156,7 +156,7 @@ pub(super) fn engine(file: &Path) -> anyhow::Result<Engine> {
     let config: Config = daemon::config::load(file)?;
     let problems = config.problems();
     anyhow::ensure!(problems.is_empty(), "{}: {}", file.display(), problems.join("\n"));
-    let topology = serve::topology(&config.topology).map_err(anyhow::Error::msg)?;
+    let topology = config.topology.load().map_err(anyhow::Error::msg)?;
     let mut inputs = config.inputs();
     inputs.feeds.clear();
     let loaded = Loaded::read(&inputs, &topology)?;

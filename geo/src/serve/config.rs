@@ -17,6 +17,7 @@ use crate::bmp::Options;
 use crate::feed::framing::MESSAGE_BYTES_MAX;
 use crate::route::SessionClass;
 use crate::rules::{Origin, Rule};
+use crate::source::Source;
 use crate::topology::RegionId;
 use crate::{choice, damping, lists};
 
@@ -28,8 +29,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Admin port. Default 127.0.0.1:9095.
     pub admin: SocketAddr,
-    /// The topology's file. Default /etc/sun/topology.toml.
-    pub topology: PathBuf,
+    /// Where the topology is: a file, or a key of an etcd cluster. Default the file /etc/sun/topology.toml.
+    pub topology: Source,
     /// The saved table and the last good topology. Default /var/lib/sun/geo.
     pub data: PathBuf,
     /// Token file of all bearers. Default /etc/sun/tokens.toml.
@@ -213,7 +214,7 @@ impl Default for Config {
         Self {
             listen: ([127, 0, 0, 1], 8095).into(),
             admin: ([127, 0, 0, 1], 9095).into(),
-            topology: "/etc/sun/topology.toml".into(),
+            topology: Source::File("/etc/sun/topology.toml".into()),
             data: "/var/lib/sun/geo".into(),
             tokens: "/etc/sun/tokens.toml".into(),
             drain_s: 10,

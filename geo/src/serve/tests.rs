@@ -57,7 +57,7 @@ fn stats_tell_what_does_not_count() {
     let list = |name: &str| format!("[[list]]\nfile = '{}'\n", place.path(name));
     let config = place.config(&format!("{}{}[[origin]]\nas = 64500\nregion = 4\n", list("origins"), list("list")));
     let engine = || {
-        let loaded = Loaded::read_partly(&config.inputs(), &topology(&config.topology).unwrap()).unwrap();
+        let loaded = Loaded::read_partly(&config.inputs(), &config.topology.load().unwrap()).unwrap();
         Engine::start(loaded, None, 1, Instant::now())
     };
     let (_, saved) = engine().encode(0);
@@ -76,7 +76,7 @@ fn stats_tell_what_does_not_count() {
     assert!(rows.contains("refused: what was there counts   origins: it had 2 entries and has 0"), "{rows}");
     assert_eq!((&told.json["missing"].as_array().unwrap().len(), told.json["settled"].as_bool()), (&1, Some(false)));
     // Why the table says otherwise than what is chosen: a file, not a router.
-    let loaded = Loaded::read_partly(&config.inputs(), &topology(&config.topology).unwrap()).unwrap();
+    let loaded = Loaded::read_partly(&config.inputs(), &config.topology.load().unwrap()).unwrap();
     let engine = Engine::start(loaded, Some(&saved), 1, Instant::now());
     let told = place.told(&report::explanation(&engine.explain("203.0.113.1".parse().unwrap())).text);
     let waits =

@@ -3,6 +3,10 @@
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use std::time::{Duration, SystemTime};
+
+use super::file::{look, take};
+use super::running::Taken;
 use super::*;
 
 #[test]
@@ -12,7 +16,7 @@ fn an_accepted_change_runs_and_is_kept() {
     assert_eq!(fs::read_to_string(place.copy()).unwrap(), document(1, 100));
     place.write(&document(2, 50));
     assert_eq!(accepted(&mut source), Some(2));
-    assert_eq!(source.running.sun("sun1-1-1").unwrap().server.weight.get(), 50);
+    assert_eq!(source.running.topology().sun("sun1-1-1").unwrap().server.weight.get(), 50);
     assert_eq!(fs::read_to_string(place.copy()).unwrap(), document(2, 50));
     assert_eq!(accepted(&mut source), None);
 }
@@ -23,7 +27,7 @@ fn a_refused_document_leaves_the_running_one_and_is_told_once() {
     let mut source = place.start().unwrap();
     place.write(&document(2, 300));
     check_warnings(1, || (0..9).for_each(|_| assert_eq!(accepted(&mut source), None)));
-    assert_eq!(source.running.version, 1);
+    assert_eq!(source.running.topology().version, 1);
     place.write("version = ");
     check_warnings(1, || (0..9).for_each(|_| assert_eq!(accepted(&mut source), None)));
     assert_eq!(fs::read_to_string(place.copy()).unwrap(), document(1, 100));
@@ -74,7 +78,7 @@ fn a_start_falls_back_to_the_last_good_copy() {
         let mut source = None;
         check_warnings(1, || source = Some(place.start().unwrap()));
         let mut source = source.unwrap();
-        assert_eq!(source.running.version, 1);
+        assert_eq!(source.running.topology().version, 1);
         check_warnings(0, || assert_eq!(accepted(&mut source), None));
         place.write(&document(3, 100));
         check_warnings(0, || assert_eq!(accepted(&mut source), Some(3)));
@@ -104,20 +108,20 @@ fn without_a_usable_document_there_is_no_start() {
     let why = place.start().unwrap_err();
     assert!(why.contains("weight = 300: a weight is 0..=256"), "{why}");
     assert!(why.contains("it is not UTF-8"), "{why}");
-    assert!(Source::start(place.file(), None).unwrap_err().contains("weight = 300"));
+    assert!(Looked::start(place.file(), None).unwrap_err().contains("weight = 300"));
 }
 
 #[test]
 fn a_copy_that_cannot_be_kept_is_told_and_costs_nothing_else() {
     let place = Place::new();
     fs::write(place.copy().parent().unwrap(), "in the way").unwrap();
-    check_warnings(1, || assert_eq!(place.start().unwrap().running.version, 1));
+    check_warnings(1, || assert_eq!(place.start().unwrap().running.topology().version, 1));
 }
 
 #[tokio::test]
 async fn a_change_reaches_every_receiver_however_it_is_written() {
     let place = Place::new();
-    let mut first = follow(place.file(), Some(place.copy())).await.unwrap();
+    let mut first = follow(&place.file().into(), Some(place.copy()), Metrics::default()).await.unwrap();
     let mut second = first.clone();
     assert_eq!(first.borrow_and_update().version, 1);
     place.write(&document(2, 50));
@@ -137,15 +141,18 @@ async fn a_change_reaches_every_receiver_however_it_is_written() {
 async fn the_task_ends_when_nobody_listens() {
     let place = Place::new();
     let source = place.start().unwrap();
-    let (sender, receiver) = watch::channel(source.running.clone());
-    let task = tokio::spawn(run(source, sender));
+    let (sender, receiver) = watch::channel(source.running.topology());
+    let task = tokio::spawn(run(FileFollowed::new(place.file()), source.running, sender, Metrics::default()));
     drop(receiver);
     tokio::time::timeout(DEADLINE, task).await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn an_error_names_the_file() {
-    let error = follow("/nonexistent/topology.toml".into(), None).await.unwrap_err().to_string();
+    let error = follow(&Source::File("/nonexistent/topology.toml".into()), None, Metrics::default())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("topology /nonexistent/topology.toml: No such file"), "{error}");
 }
 
@@ -155,14 +162,31 @@ async fn next_version(receiver: &mut Watched) -> u64 {
 }
 
 /// Looks until the source is settled; the version that was accepted meanwhile.
-fn accepted(source: &mut Source) -> Option<u64> {
-    let mut seen = source.look(SystemTime::now());
-    while matches!(seen, Seen::Unsettled) {
-        seen = source.look(SystemTime::now());
+fn accepted(source: &mut Looked) -> Option<u64> {
+    let news = loop {
+        if let Some(news) = look(&mut source.file, SystemTime::now()) {
+            break news;
+        }
+    };
+    match source.running.take(news) {
+        Taken::Accepted(topology) => Some(topology.version),
+        Taken::Nothing | Taken::Refused => None,
     }
-    match seen {
-        Seen::Accepted(topology) => Some(topology.version),
-        _ => None,
+}
+
+/// A file and what runs of it, without the task.
+#[derive(Debug)]
+struct Looked {
+    file: disk::Followed,
+    running: Running,
+}
+
+impl Looked {
+    fn start(path: PathBuf, last_good: Option<PathBuf>) -> Result<Self, String> {
+        let name = path.display().to_string();
+        let mut file = disk::Followed::new(path, crate::topology::DOCUMENT_BYTES_MAX as u64);
+        let first = take(&mut file);
+        Ok(Self { file, running: Running::start(name, first, last_good)? })
     }
 }
 
@@ -188,8 +212,8 @@ impl Place {
         fs::write(self.file(), text).unwrap();
     }
 
-    fn start(&self) -> Result<Source, String> {
-        Source::start(self.file(), Some(self.copy()))
+    fn start(&self) -> Result<Looked, String> {
+        Looked::start(self.file(), Some(self.copy()))
     }
 }
 

@@ -23,7 +23,7 @@ impl Api {
     ///
     /// 400 for a batch that is too long or of a source without a sound name; 404 for a source that the topology does not
     /// have and that is no log of an operator's; 409 for a boot older than the source's latest; 429 and 503 when it cannot be made durable now.
-    pub async fn downloads(&self, report: DownloadsBatch) -> Result<DownloadsAck, Refusal> {
+    pub async fn downloads(&self, mut report: DownloadsBatch) -> Result<DownloadsAck, Refusal> {
         if report.downloads.len() > DOWNLOADS_PER_BATCH_MAX {
             let count = report.downloads.len();
             return Err(Refusal::bad(format!("downloads: {count} entries: at most {DOWNLOADS_PER_BATCH_MAX} a batch")));
@@ -36,10 +36,10 @@ impl Api {
         if !is_log(&report.source) {
             find_server(&topology, "source", &report.source)?;
         }
-        let now_ms = unix_ms();
-        report.downloads.iter().for_each(|one| self.purges.downloaded(one.region, &one.file, now_ms));
         let sound = |one: &&Download| one.downloads > 0.0 && entry((*one).clone(), &topology).is_some();
         let noted = self.history.as_ref().map(|_| report.downloads.iter().filter(sound).cloned().collect());
+        let at_ms = unix_ms().saturating_sub(report.age_ms);
+        report.downloads.retain(|one| self.purges.downloaded(one.region, &one.file, at_ms));
         let source = report.source.clone();
         let given = report.downloads.len();
         let mut entries: Vec<Entry> = report.downloads.into_iter().filter_map(|one| entry(one, &topology)).collect();

@@ -30,9 +30,12 @@ pub(super) async fn top(
     limit: usize,
     pulse: Pulse,
 ) -> Result<Vec<RankedFile>, String> {
-    let mut best = scan(link, settings, region, limit, 0.0, pulse).await?;
-    best.truncate(limit);
-    Ok(best)
+    let (told, settings) = (scan(link, settings, region, limit).await?, settings.clone());
+    aside(move || {
+        let ranked = rank(told, &settings, 0.0);
+        Ok(ranked.into_iter().filter_map(|file| file.read(pulse)).take(limit).collect())
+    })
+    .await
 }
 
 /// What a cache is to carry, and what it holds.
@@ -47,61 +50,95 @@ pub(super) async fn carried(
         return Ok(Carried { best: Vec::new(), held });
     }
     let each = settings.scan_max.div_ceil(settings.shards as usize);
-    let ranked = scan(link, settings, ask.region, each, ask.exponent, pulse).await?;
-    let accepted = ranked.into_iter().filter(|ranked| {
-        let RankedFile { name, content, size, rating, .. } = ranked;
-        (ask.accept)(&RatedFile { name, content: *content, size: *size }, *rating)
+    let told = scan(link, settings, ask.region, each).await?;
+    let (settings, ask) = (settings.clone(), ask.clone());
+    let best = aside(move || {
+        let accepted = rank(told, &settings, ask.exponent).into_iter().filter_map(|file| file.read(pulse));
+        let accepted = accepted.filter(|ranked| {
+            let RankedFile { name, content, size, rating, .. } = ranked;
+            (ask.accept)(&RatedFile { name, content: *content, size: *size }, *rating)
+        });
+        Ok(accepted.take(ask.limit).collect())
     });
-    Ok(Carried { best: accepted.take(ask.limit).collect(), held })
+    Ok(Carried { best: best.await?, held })
 }
 
-/// So many of the best-rated of each shard of a region, in order of worth; of equal ones the name that comes first.
-async fn scan(
-    link: &Arc<Link>,
-    settings: &Settings,
-    region: RegionId,
-    each: usize,
-    exponent: f64,
-    pulse: Pulse,
-) -> Result<Vec<RankedFile>, String> {
+/// Work for a hundred thousand names, off the runtime's threads.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())?
+}
+
+/// What each shard of a region tells of so many of its best-rated.
+async fn scan(link: &Arc<Link>, settings: &Settings, region: RegionId, each: usize) -> Result<Vec<Vec<Value>>, String> {
     let mut shards = JoinSet::new();
     for place in Place::all(region, settings.shards) {
         let [rank, files, _] = place.keys(&settings.prefix);
         let link = Arc::clone(link);
         shards.spawn(async move { link.ask(BEST, &[rank, files], &[each.to_string()]).await });
     }
-    let mut ranked = Vec::new();
+    let mut told = Vec::new();
     while let Some(shard) = shards.join_next().await {
-        let answer = shard.map_err(|error| error.to_string())??;
-        let Value::Array(values) = answer else { return Err("an answer that is none of the script's".to_owned()) };
-        let files = values.chunks_exact(2).filter_map(|pair| file(settings, &pair[0], &pair[1], exponent, pulse));
-        ranked.extend(files);
+        let Value::Array(values) = shard.map_err(|error| error.to_string())?? else {
+            return Err("an answer that is none of the script's".to_owned());
+        };
+        told.push(values);
     }
-    ranked.sort_unstable_by(|a: &RankedFile, b| b.score.total_cmp(&a.score).then_with(|| a.name.cmp(&b.name)));
-    Ok(ranked)
+    Ok(told)
 }
 
-fn file(settings: &Settings, name: &Value, kept: &Value, exponent: f64, pulse: Pulse) -> Option<RankedFile> {
-    let (Value::BulkString(name), Value::BulkString(kept)) = (name, kept) else { return None };
-    let (name, kept) = (std::str::from_utf8(name).ok()?, Kept::read(kept)?);
-    let (hour, days) = pulse.left(kept.rating);
-    Some(RankedFile {
-        content: places::content(name)?,
-        name: name.into(),
-        size: kept.size,
-        rating: Decayed { hour, days },
-        score: kept.worth(&settings.decay, exponent),
-    })
+/// A file as its shard tells it. Its name is looked at, and its id computed, only when its turn comes.
+struct Told {
+    name: Vec<u8>,
+    kept: Kept,
+    score: f64,
+}
+
+/// All that is told in order of worth; of equal ones the name that comes first.
+fn rank(told: Vec<Vec<Value>>, settings: &Settings, exponent: f64) -> Vec<Told> {
+    let mut ranked: Vec<Told> = Vec::with_capacity(told.iter().map(Vec::len).sum::<usize>() / 2);
+    for values in told {
+        let mut values = values.into_iter();
+        while let Some((name, kept)) = values.next().zip(values.next()) {
+            if let (Value::BulkString(name), Value::BulkString(kept)) = (name, kept)
+                && let Some(kept) = Kept::read(&kept)
+            {
+                let score = kept.worth(&settings.decay, exponent);
+                ranked.push(Told { name, kept, score });
+            }
+        }
+    }
+    ranked.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.name.cmp(&b.name)));
+    ranked
+}
+
+impl Told {
+    /// The file; nothing when its name is none.
+    fn read(self, pulse: Pulse) -> Option<RankedFile> {
+        let name = String::from_utf8(self.name).ok()?;
+        let (hour, days) = pulse.left(self.kept.rating);
+        Some(RankedFile {
+            content: places::content(&name)?,
+            name: name.into(),
+            size: self.kept.size,
+            rating: Decayed { hour, days },
+            score: self.score,
+        })
+    }
 }
 
 /// What the files that the cache holds are worth.
 async fn held(link: &Arc<Link>, settings: &Settings, ask: &Carry) -> Result<Vec<(String, f64)>, String> {
-    let mut places: BTreeMap<Place, Vec<String>> = BTreeMap::new();
-    for name in (ask.held)() {
-        let Some(content) = places::content(&name) else { continue };
-        let shard = places::shard(content, settings.shards);
-        places.entry(Place { region: ask.region, shard }).or_default().push(name);
-    }
+    let (region, names, shards) = (ask.region, Arc::clone(&ask.held), settings.shards);
+    let places = aside(move || {
+        let mut places: BTreeMap<Place, Vec<String>> = BTreeMap::new();
+        for name in names() {
+            let Some(content) = places::content(&name) else { continue };
+            let place = Place { region, shard: places::shard(content, shards) };
+            places.entry(place).or_default().push(name);
+        }
+        Ok(places)
+    })
+    .await?;
     let mut shards = JoinSet::new();
     for (place, names) in places {
         let (link, [_, files, _], settings) = (Arc::clone(link), place.keys(&settings.prefix), settings.clone());

@@ -2,7 +2,8 @@
 //!
 //! - A file that was purged hard, by name or by its folder, is **not wanted** by any cache that the purge is for until
 //!   somebody downloads it again, and a download counts only [`SETTLED_MS`] after the purge: what was under way
-//!   then is reported late. Downloads after that show that the content server still gives the file.
+//!   then is reported late. Downloads after that show that the content server still gives the file. A batch tells its age,
+//!   so that one which waited in a spool since before the purge neither revives the file nor counts for it.
 //! - A cache that has not acknowledged such a purge **does not count as a holder** of the file, in links and as a
 //!   source for other caches. Once it has, its holdings are right again.
 //!
@@ -149,22 +150,25 @@ impl Ledger {
         sequence > 0 && self.followers().get(cache).is_none_or(|heard| heard.applied < sequence)
     }
 
-    /// The file was downloaded, as reported at `now_ms` (milliseconds since 1970).
-    pub fn downloaded(&self, region: RegionId, name: &str, now_ms: u64) {
+    /// The file was downloaded at `at_ms` or before (milliseconds since 1970). False: it was purged after that.
+    pub fn downloaded(&self, region: RegionId, name: &str, at_ms: u64) -> bool {
         if self.log.latest() == 0 {
-            return;
+            return true;
         }
-        let Ok(name) = CanonicalName::from_written(name) else { return };
+        let Ok(name) = CanonicalName::from_written(name) else { return true };
         let sequence = self.purged_at(region, name.as_str(), name.content_id());
-        let settled = |purge: Purge| now_ms.saturating_sub(purge.at_ms) >= SETTLED_MS;
+        if sequence == 0 {
+            return true;
+        }
         // An entry that is no longer kept is old enough.
-        if sequence == 0 || !self.log.entry(sequence).is_none_or(settled) {
-            return;
+        let since_ms = self.log.entry(sequence).map_or(Some(SETTLED_MS), |purge| at_ms.checked_sub(purge.at_ms));
+        if since_ms.is_some_and(|since_ms| since_ms >= SETTLED_MS) {
+            let mut revived = self.revived();
+            if revived.len() < REVIVED_MAX {
+                revived.insert(name.content_id());
+            }
         }
-        let mut revived = self.revived();
-        if revived.len() < REVIVED_MAX {
-            revived.insert(name.content_id());
-        }
+        since_ms.is_some()
     }
 
     /// The last sequence; 0 while there was none.
@@ -261,9 +265,11 @@ mod tests {
         assert!(!unwanted(4, "c1/a/b"));
         post(&ledger, "a", PurgeWhat::Prefix, "c1/a/", Some(4), 1000);
         assert!(unwanted(4, "c1/a/b") && !unwanted(5, "c1/a/b") && !unwanted(4, "c1/b"));
-        ledger.downloaded(RegionId(4), "c1/a/b", 1000 + SETTLED_MS - 1);
+        assert!(!ledger.downloaded(RegionId(4), "c1/a/b", 999), "from before the purge");
+        assert!(ledger.downloaded(RegionId(5), "c1/a/b", 999), "there it was not purged");
+        assert!(ledger.downloaded(RegionId(4), "c1/a/b", 1000 + SETTLED_MS - 1));
         assert!(unwanted(4, "c1/a/b"), "it may have begun before");
-        ledger.downloaded(RegionId(4), "c1/a/b", 1000 + SETTLED_MS);
+        assert!(ledger.downloaded(RegionId(4), "c1/a/b", 1000 + SETTLED_MS));
         assert!(!unwanted(4, "c1/a/b") && unwanted(4, "c1/a/c"));
         post(&ledger, "b", PurgeWhat::File, "c1/a/b", None, 90_000);
         assert!(unwanted(4, "c1/a/b") && unwanted(5, "c1/a/b"));

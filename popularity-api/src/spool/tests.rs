@@ -8,13 +8,14 @@ use crate::engine::folder::simulated::{Renamed, Simulated};
 #[test]
 fn a_batch_is_written_like_this() {
     let folder = Arc::new(Simulated::default());
-    open(&folder, 7).push(&downloads_of("c1/a", 1));
+    open(&folder, 7).push(&downloads_of("c1/a", 1), 5);
     assert_eq!(folder.list().unwrap(), ["00000000000000000007-00000000000000000001.batch"]);
     let file = folder.read(&name(7, 1)).unwrap();
-    assert_eq!(&file[..12], b"SUNSPL01\x01\0\0\0");
-    assert_eq!(file[12..16], u32::try_from(file.len() - 20).unwrap().to_le_bytes());
-    assert_eq!(file[16..20], crc32c::crc32c(&[&file[8..16], &file[20..]].concat()).to_le_bytes());
-    let json = Encoding::Zstd.unpack(&file[20..], 1000, |_| true).unwrap();
+    assert_eq!(&file[..12], b"SUNSPL02\x01\0\0\0");
+    assert_eq!(file[12..16], u32::try_from(file.len() - 28).unwrap().to_le_bytes());
+    assert_eq!(file[16..24], 5_u64.to_le_bytes());
+    assert_eq!(file[24..28], crc32c::crc32c(&[&file[8..24], &file[28..]].concat()).to_le_bytes());
+    let json = Encoding::Zstd.unpack(&file[28..], 1000, |_| true).unwrap();
     assert_eq!(json, br#"[{"region":4,"file":"c1/a","size":9,"downloads":1.0,"bytes":9}]"#);
 }
 
@@ -22,17 +23,89 @@ fn a_batch_is_written_like_this() {
 fn a_batch_keeps_its_number_until_it_is_done_also_across_restarts() {
     let folder = Arc::new(Simulated::default());
     let mut spool = open(&folder, 7);
-    (0..3).for_each(|_| spool.push(&downloads_of("c1/a", 1)));
+    (0..3).for_each(|_| spool.push(&downloads_of("c1/a", 1), 5));
     assert_eq!(marks(&mut spool, 1), [(7, 1)]);
     assert_eq!(first(&mut spool), Some((7, 2)));
     drop(spool);
 
     // The clock went back.
     let mut spool = open(&folder, 3);
-    spool.push(&downloads_of("c1/b", 2));
+    spool.push(&downloads_of("c1/b", 2), 5);
     assert_eq!(marks(&mut spool, 9), [(7, 2), (7, 3), (8, 1)]);
-    assert_eq!(spool.first(), None);
+    assert_eq!(spool.first(905), None);
     assert_eq!(folder.list().unwrap(), [] as [&str; 0]);
+}
+
+#[test]
+fn a_batch_tells_its_age_also_after_a_restart_and_one_of_an_earlier_release_that_of_its_life() {
+    let folder = Arc::new(Simulated::default());
+    let mut spool = open(&folder, 7_000_000);
+    spool.push(&downloads_of("c1/a", 1), 8000);
+    let age = |spool: &mut Spool, now_ms| spool.first(now_ms).map(|batch| batch.age_ms);
+    assert_eq!((age(&mut spool, 8900), age(&mut spool, 7000)), (Some(900), Some(0)));
+    assert_eq!(age(&mut open(&folder, 9_000_000), 9000), Some(1000));
+    folder.tamper(&name(7_000_000, 1), |file: &mut Vec<u8>| {
+        let (head, payload) = (file[8..16].to_vec(), file[28..].to_vec());
+        let checksum = crc32c::crc32c(&[&head[..], &payload].concat()).to_le_bytes();
+        *file = [&b"SUNSPL01"[..], &head, &checksum, &payload].concat();
+    });
+    assert_eq!(age(&mut open(&folder, 9_000_000), 9000), Some(2000));
+}
+
+#[test]
+fn a_batch_that_is_too_long_becomes_two_until_it_is_one_entry() {
+    let folder = Arc::new(Simulated::default());
+    for in_ram in [false, true] {
+        let folder = (!in_ram).then(|| Arc::clone(&folder) as Arc<dyn Folder>);
+        let mut spool = Spool::open(folder, "sun4-2-1".into(), 7, 1 << 30).unwrap();
+        let mut downloads = downloads_of("c1/a", 5);
+        downloads.iter_mut().enumerate().for_each(|(n, one)| one.file = format!("c1/{n}"));
+        spool.push(&downloads, 5);
+        spool.push(&downloads_of("c1/b", 1), 6);
+        let whole = spool.first(905).unwrap();
+        assert_eq!(spool.split(&whole), Split::Done);
+        assert_eq!(spool.split(&DownloadsBatch { sequence: 9, ..whole }), Split::Done, "not the first one");
+        let mut found = Vec::new();
+        while let Some(batch) = spool.first(905) {
+            found.push((batch.sequence, batch.downloads.len(), batch.age_ms));
+            let single = batch.downloads.len() == 1;
+            assert_eq!(single, spool.split(&batch) == Split::Single, "{batch:?}");
+            if single {
+                spool.done(batch.boot, batch.sequence);
+            } else {
+                found.pop();
+            }
+        }
+        assert_eq!(found, [(1, 1, 900), (2, 1, 899), (3, 1, 900), (4, 1, 900), (5, 1, 900), (6, 1, 900)], "{in_ram}");
+    }
+    assert_eq!(folder.list().unwrap(), [] as [&str; 0]);
+}
+
+#[test]
+fn a_batch_that_a_full_disk_does_not_split_stays_whole() {
+    let folder = Arc::new(Simulated::default());
+    let mut spool = open(&folder, 7);
+    spool.push(&downloads_of("c1/a", 4), 5);
+    let whole = spool.first(5).unwrap();
+    folder.fill_up(Some(folder.bytes() + 30));
+    assert_eq!(spool.split(&whole), Split::Failed);
+    assert_eq!(spool.first(5), Some(whole));
+}
+
+#[test]
+fn a_folder_that_can_be_used_later_is_used_then_and_what_is_in_it_goes_first() {
+    for (boot, expected) in [(9, [(7, 1), (9, 1), (9, 2)]), (5, [(7, 1), (5, 1), (8, 1)])] {
+        let folder = Arc::new(Simulated::default());
+        open(&folder, 7).push(&downloads_of("c1/a", 1), 5);
+        let mut spool = Spool::open(None, "sun4-2-1".into(), boot, 0).unwrap();
+        spool.push(&downloads_of("c1/b", 1), 5);
+        assert!(!spool.is_on_disk());
+        spool.attach(folder.clone(), 1 << 30).unwrap();
+        assert!(spool.is_on_disk() && !spool.first_is_own());
+        spool.push(&downloads_of("c1/c", 1), 5);
+        assert_eq!((spool.figures().disk_bytes, spool.figures().ram_bytes), (8192, 4096));
+        assert_eq!(marks(&mut spool, 9), expected, "{boot}");
+    }
 }
 
 #[test]
@@ -40,7 +113,7 @@ fn a_crash_loses_nothing_that_was_pushed() {
     for unsynced in [0, 1, 10, 25, 1000] {
         let folder = Arc::new(Simulated::default());
         let mut spool = open(&folder, 7);
-        (0..3).for_each(|_| spool.push(&downloads_of("c1/a", 1)));
+        (0..3).for_each(|_| spool.push(&downloads_of("c1/a", 1), 5));
         spool.done(7, 1);
         let mut spool = open(&Arc::new(folder.crash(unsynced)), 8);
         assert_eq!(marks(&mut spool, 9), [(7, 2), (7, 3)], "{unsynced}");
@@ -49,7 +122,7 @@ fn a_crash_loses_nothing_that_was_pushed() {
 
 #[test]
 fn a_torn_file_and_a_changed_one_are_damaged_and_the_others_count() {
-    let whole = file(&downloads_of("c1/b", 1), 1).unwrap();
+    let whole = file(&downloads_of("c1/b", 1), 1, 5).unwrap();
     for cut in 0..whole.len() {
         check_damaged(|file| file.truncate(cut), &format!("cut at {cut}"));
     }
@@ -65,7 +138,7 @@ fn check_damaged(tamper: impl Fn(&mut Vec<u8>), what: &str) {
         let folder = Arc::new(Simulated::default());
         let mut spool = open(&folder, 7);
         for file in ["c1/a", "c1/b", "c1/c"] {
-            spool.push(&downloads_of(file, 1));
+            spool.push(&downloads_of(file, 1), 5);
         }
         folder.tamper(&name(7, 2), &tamper);
         let mut spool = if while_running { spool } else { open(&folder, 8) };
@@ -79,12 +152,12 @@ fn check_damaged(tamper: impl Fn(&mut Vec<u8>), what: &str) {
 fn what_cannot_be_read_for_a_moment_stays() {
     let folder = Arc::new(Simulated::default());
     let mut spool = open(&folder, 7);
-    (0..3).for_each(|_| spool.push(&downloads_of("c1/a", 2)));
+    (0..3).for_each(|_| spool.push(&downloads_of("c1/a", 2), 5));
     folder.fail_reads(true);
-    assert_eq!((spool.first(), spool.figures().batches, spool.figures().failures), (None, 3, 1));
+    assert_eq!((spool.first(905), spool.figures().batches, spool.figures().failures), (None, 3, 1));
     drop(spool);
     let mut spool = open(&folder, 8);
-    assert_eq!((spool.first(), spool.figures().batches, spool.figures().disk_bytes), (None, 3, 3 * 4096));
+    assert_eq!((spool.first(905), spool.figures().batches, spool.figures().disk_bytes), (None, 3, 3 * 4096));
     folder.fail_reads(false);
     // Somebody removed it, which is the way around one that can never be read.
     folder.remove(&name(7, 2)).unwrap();
@@ -96,13 +169,13 @@ fn what_cannot_be_read_for_a_moment_stays() {
 fn a_full_disk_is_gone_around_through_ram() {
     let folder = Arc::new(Simulated::default());
     let mut spool = open(&folder, 7);
-    spool.push(&downloads_of("c1/a", 1));
+    spool.push(&downloads_of("c1/a", 1), 5);
     folder.fill_up(Some(folder.bytes() + 30));
-    spool.push(&downloads_of("c1/b", 1));
+    spool.push(&downloads_of("c1/b", 1), 5);
     let figures = spool.figures();
     assert_eq!((figures.batches, figures.disk_bytes, figures.ram_bytes, figures.failures), (2, 4096, 4096, 1));
     folder.fill_up(None);
-    spool.push(&downloads_of("c1/c", 1));
+    spool.push(&downloads_of("c1/c", 1), 5);
     assert_eq!(spool.figures().disk_bytes, 8192);
 
     // What waited in RAM ends with the process, and nothing else does.
@@ -117,7 +190,7 @@ fn a_full_spool_drops_the_oldest_and_says_so() {
     let folder = Arc::new(Simulated::default());
     let mut spool = Spool::open(Some(folder.clone()), "sun4-2-1".into(), 7, 3 * 4096).unwrap();
     for entries in [1, 20, 300, 4, 5] {
-        spool.push(&downloads_of("c1/a", entries));
+        spool.push(&downloads_of("c1/a", entries), 5);
     }
     let figures = spool.figures();
     assert_eq!((figures.batches, figures.disk_bytes, figures.dropped), (3, 3 * 4096, 21));
@@ -133,9 +206,9 @@ fn a_full_spool_drops_the_oldest_and_says_so() {
 fn a_batch_larger_than_the_whole_spool_is_dropped_and_never_written() {
     let folder = Arc::new(Simulated::default());
     let mut spool = Spool::open(Some(folder.clone()), "sun4-2-1".into(), 7, 100).unwrap();
-    spool.push(&downloads_of("c1/a", 3));
+    spool.push(&downloads_of("c1/a", 3), 5);
     assert_eq!((spool.figures().batches, spool.figures().dropped), (0, 3));
-    assert_eq!(spool.first(), None);
+    assert_eq!(spool.first(905), None);
     assert_eq!(folder.list().unwrap(), [] as [&str; 0]);
 }
 
@@ -144,7 +217,7 @@ fn without_a_folder_everything_waits_in_ram_within_its_bound() {
     let mut spool = Spool::open(None, "sun4-2-1".into(), 7, 0).unwrap();
     let many = usize::try_from(RAM_BYTES_MAX / 4096).unwrap() + 3;
     for _ in 0..many {
-        spool.push(&downloads_of("c1/a", 1));
+        spool.push(&downloads_of("c1/a", 1), 5);
     }
     let figures = spool.figures();
     assert_eq!((figures.ram_bytes, figures.disk_bytes, figures.dropped, figures.failures), (RAM_BYTES_MAX, 0, 3, 0));
@@ -154,7 +227,7 @@ fn without_a_folder_everything_waits_in_ram_within_its_bound() {
 #[test]
 fn only_the_first_batch_can_be_done() {
     let mut spool = open(&Arc::new(Simulated::default()), 7);
-    (0..2).for_each(|_| spool.push(&downloads_of("c1/a", 1)));
+    (0..2).for_each(|_| spool.push(&downloads_of("c1/a", 1), 5));
     spool.done(7, 2);
     assert_eq!(first(&mut spool), Some((7, 1)), "the one that was sent may have been dropped meanwhile");
     spool.done(7, 1);
@@ -166,12 +239,12 @@ fn batches_of_an_earlier_clock_get_a_later_boot() {
     let folder = Arc::new(Simulated::default());
     let mut spool = open(&folder, 7);
     for file in ["c1/a", "c1/b"] {
-        spool.push(&downloads_of(file, 1));
+        spool.push(&downloads_of(file, 1), 5);
     }
     spool.renumber(1000);
-    spool.push(&downloads_of("c1/c", 1));
+    spool.push(&downloads_of("c1/c", 1), 5);
     let mut after = open(&Arc::new(folder.crash(0)), 8);
-    after.push(&downloads_of("c1/d", 1));
+    after.push(&downloads_of("c1/d", 1), 5);
     assert_eq!(marks(&mut after, 9), [(1001, 1), (1001, 2), (1001, 3), (1002, 1)]);
     assert_eq!(marks(&mut spool, 9), [(1001, 1), (1001, 2), (1001, 3)]);
 }
@@ -182,7 +255,7 @@ fn what_could_not_be_renamed_stays_of_this_life_and_is_renamed_the_next_time() {
         let folder = Arc::new(Simulated::default());
         let mut spool = open(&folder, 7);
         for file in ["c1/a", "c1/b"] {
-            spool.push(&downloads_of(file, 1));
+            spool.push(&downloads_of(file, 1), 5);
         }
         folder.fail_renames(Some(how));
         spool.renumber(1000);
@@ -195,7 +268,7 @@ fn what_could_not_be_renamed_stays_of_this_life_and_is_renamed_the_next_time() {
         assert_eq!(folder.list().unwrap(), [] as [&str; 0]);
     }
     let folder = Arc::new(Simulated::default());
-    open(&folder, 7).push(&downloads_of("c1/a", 1));
+    open(&folder, 7).push(&downloads_of("c1/a", 1), 5);
     assert!(!open(&folder, 8).first_is_own(), "of an earlier life");
 }
 
@@ -206,7 +279,7 @@ fn what_is_no_batch_is_left_alone_and_what_is_unfinished_goes() {
         folder.replace(name, b"x").unwrap();
     }
     let mut spool = open(&folder, 7);
-    assert_eq!((spool.first(), spool.figures()), (None, Figures::default()));
+    assert_eq!((spool.first(905), spool.figures()), (None, Figures::default()));
     assert_eq!(folder.list().unwrap(), ["7-1.batch", "lock", "note.batch"]);
 }
 
@@ -223,11 +296,11 @@ proptest::proptest! {
             match step {
                 0..=2 => {
                     let file = format!("c1/{at}");
-                    spool.push(&downloads_of(&file, 1));
+                    spool.push(&downloads_of(&file, 1), 5);
                     model.push_back(file);
                 }
                 3 => {
-                    let batch = spool.first();
+                    let batch = spool.first(905);
                     proptest::prop_assert_eq!(batch.as_ref().map(|one| &one.downloads[0].file), model.front());
                     if let Some(one) = batch {
                         let known = sent.entry((one.boot, one.sequence)).or_insert_with(|| one.downloads[0].file.clone());
@@ -256,7 +329,7 @@ fn open(folder: &Arc<Simulated>, boot: u64) -> Spool {
 }
 
 fn first(spool: &mut Spool) -> Option<(u64, u64)> {
-    spool.first().map(|batch| (batch.boot, batch.sequence))
+    spool.first(905).map(|batch| (batch.boot, batch.sequence))
 }
 
 /// Sends up to `most` batches.

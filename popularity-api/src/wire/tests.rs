@@ -11,8 +11,8 @@ fn reports_of_downloads_are_written_like_this() {
     let download =
         Download { region: RegionId(4), file: "c1/a.jpg".to_owned(), size: 2048, downloads: 1.5, bytes: 3072 };
     check(
-        &DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 7, sequence: 1, downloads: vec![download] },
-        r#"{"source":"sun4-1-1","boot":7,"sequence":1,"downloads":[{"region":4,"file":"c1/a.jpg","size":2048,"downloads":1.5,"bytes":3072}]}"#,
+        &DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 7, sequence: 1, age_ms: 900, downloads: vec![download] },
+        r#"{"source":"sun4-1-1","boot":7,"sequence":1,"age_ms":900,"downloads":[{"region":4,"file":"c1/a.jpg","size":2048,"downloads":1.5,"bytes":3072}]}"#,
     );
     check(&DownloadsAck { counted: true, refused: 2, sample: 0.25 }, r#"{"counted":true,"refused":2,"sample":0.25}"#);
 }
@@ -226,6 +226,7 @@ fn unknown_fields_are_refused_in_questions_and_passed_over_in_answers() {
     check_read::<WantedRequest>(r#"{"bytes_max":1,"limit":1,"more":1}"#, false);
     check_read::<HoldingsReport>(r#"{"generation":1,"since":null,"added":[],"removed":[],"more":1}"#, false);
     check_read::<DownloadsBatch>(r#"{"source":"a","boot":1,"sequence":1,"downloads":[],"more":1}"#, false);
+    check_read::<DownloadsBatch>(r#"{"source":"a","boot":1,"sequence":1,"downloads":[]}"#, true);
     check_read::<LinksRequest>(r#"{"client":"::1","files":[],"more":1}"#, false);
     check_read::<LinksRequest>(r#"{"client":"::1","files":[]}"#, true);
     check_read::<HoldingsAck>(r#"{"generation":1,"more":1}"#, true);

@@ -47,7 +47,7 @@ async fn the_api_counts_and_ranks_in_a_cluster_and_says_when_it_is_away() {
 
 fn batch(sequence: u64) -> DownloadsBatch {
     let file = Download { region: RegionId(4), file: "c1/a".to_owned(), size: 1000, downloads: 3.0, bytes: 3000 };
-    DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 1, sequence, downloads: vec![file] }
+    DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 1, sequence, age_ms: 0, downloads: vec![file] }
 }
 
 fn config(folder: &Path, nodes: Vec<String>) -> Config {
@@ -71,7 +71,7 @@ fn config(folder: &Path, nodes: Vec<String>) -> Config {
     Config {
         listen: free,
         admin: free,
-        topology: folder.join("topology.toml"),
+        topology: folder.join("topology.toml").into(),
         data: folder.join("data"),
         tokens: folder.join("tokens.toml"),
         commit_ms: 1,

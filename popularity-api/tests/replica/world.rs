@@ -221,7 +221,13 @@ pub(crate) fn batch(source: &str, sequence: u64) -> DownloadsBatch {
         downloads: 1.0 + n as f64 / 10.0,
         bytes: 1000,
     };
-    DownloadsBatch { source: source.to_owned(), boot: 1, sequence, downloads: (0..50).map(download).collect() }
+    DownloadsBatch {
+        source: source.to_owned(),
+        boot: 1,
+        sequence,
+        age_ms: 0,
+        downloads: (0..50).map(download).collect(),
+    }
 }
 
 /// Two ports that nobody had a moment ago.

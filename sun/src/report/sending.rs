@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use daemon::drain::Drain;
-use popularity_api::engine::folder::{Disk, Folder};
+use popularity_api::engine::folder::Disk;
 use popularity_api::pace::Pace;
-use popularity_api::spool::Spool;
+use popularity_api::spool::{Split, Spool};
 use popularity_api::wire::DownloadsBatch;
 use popularity_api::{Client, ClientError};
 use tokio::sync::watch;
@@ -65,7 +65,30 @@ async fn ended(edge: &Edge, drain: &Drain, connections: &TaskTracker) -> bool {
 }
 
 /// The spool, used by one task at a time, off the runtime's threads.
-struct Spooled(Arc<Mutex<Spool>>);
+struct Spooled(Arc<Mutex<Held>>);
+
+/// The spool, and when a folder that could not be used is tried again; never when it is used, or none is wanted.
+struct Held {
+    spool: Spool,
+    retry_at: Option<Instant>,
+}
+
+impl Held {
+    /// Tries the folder again, if it is time to.
+    fn retry(&mut self, data: &Path, bytes_max: u64, now: Instant) {
+        if self.retry_at.is_none_or(|retry_at| now < retry_at) {
+            return;
+        }
+        self.retry_at = Some(now + RETRY);
+        match attach(&mut self.spool, data, bytes_max) {
+            Ok(()) => {
+                self.retry_at = None;
+                tracing::info!("the spool can be used now: downloads wait on disk from here on");
+            }
+            Err(error) => tracing::debug!(%error, "the spool can still not be used"),
+        }
+    }
+}
 
 impl Spooled {
     async fn open(edge: &Edge) -> Self {
@@ -79,12 +102,21 @@ impl Spooled {
         let batches = edge.downloads.take();
         edge.metrics.report.thinned.inc_by(edge.downloads.take_thinned());
         if !batches.is_empty() {
-            self.with(move |spool| batches.iter().for_each(|batch| spool.push(batch))).await;
+            let (data, bytes_max, now_ms) = (edge.config.data.clone(), edge.config.spool.bytes_max, unix_ms());
+            let push = move |held: &mut Held| {
+                held.retry(&data, bytes_max, Instant::now());
+                batches.iter().for_each(|batch| held.spool.push(batch, now_ms));
+            };
+            self.with_held(push).await;
         }
         self.publish(&edge.metrics.report).await;
     }
 
     async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Spool) -> T + Send + 'static) -> Option<T> {
+        self.with_held(|held| work(&mut held.spool)).await
+    }
+
+    async fn with_held<T: Send + 'static>(&self, work: impl FnOnce(&mut Held) -> T + Send + 'static) -> Option<T> {
         let spool = Arc::clone(&self.0);
         // A step that panics leaves a list of batches, some of which may be on disk no more: they are found damaged.
         let run = move || work(&mut spool.lock().unwrap_or_else(PoisonError::into_inner));
@@ -118,6 +150,8 @@ enum Step {
     Refused,
     /// All batches again, under a boot above this one.
     Renumber(u64),
+    /// In two halves: the API takes none as long.
+    Split,
     /// Not now.
     Wait,
     /// Not within this time.
@@ -143,7 +177,7 @@ impl Sender<'_> {
     /// Sends what waits, oldest first, until something does not get through.
     async fn flush(&mut self) {
         while self.pace.may(self.now_ms()) {
-            let next = self.spool.with(|spool| spool.first().map(|batch| (batch, spool.first_is_own()))).await;
+            let next = self.spool.with(|spool| spool.first(unix_ms()).map(|batch| (batch, spool.first_is_own()))).await;
             let Some((batch, own)) = next.flatten() else { return };
             let answer = self.client.report_downloads(&batch).await;
             if let Ok(ack) = &answer {
@@ -177,6 +211,7 @@ impl Sender<'_> {
                 self.edge.metrics.report.refused.inc_by(batch.downloads.len() as u64);
                 self.spool.with(move |spool| spool.done(boot, sequence)).await;
             }
+            Step::Split => self.split(batch).await,
             Step::Renumber(known) => {
                 self.spool.with(move |spool| spool.renumber(known)).await;
                 // Another server that uses this name would have it go on for ever.
@@ -187,13 +222,29 @@ impl Sender<'_> {
         }
     }
 
+    async fn split(&mut self, batch: &DownloadsBatch) {
+        let whole = batch.clone();
+        let split = self.spool.with(move |spool| {
+            let split = spool.split(&whole);
+            if split == Split::Single {
+                spool.done(whole.boot, whole.sequence);
+            }
+            split
+        });
+        match split.await {
+            Some(Split::Done) => {}
+            Some(Split::Single) => self.edge.metrics.report.refused.inc_by(batch.downloads.len() as u64),
+            Some(Split::Failed) | None => self.pace.failed(self.now_ms(), rand::random()),
+        }
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
-/// A 4xx is the same next time. Not so 408, nor 401, 403, 421 (a copy of the API), 413 and 415 (one that takes only shorter
-/// batches, or none that are packed): a person may mend the token, the topology, the address, its limits or its release. 409
+/// A 4xx is the same next time. Not so 408, nor 401, 403, 421 (a copy of the API) and 415 (one that takes none that are
+/// packed): a person may mend the token, the topology, the address or its release. 413: it takes only shorter ones. 409
 /// says that the API has heard of a later start of this server; what that means for a batch of this life (`own`) and for an
 /// earlier one is said in [`popularity_api::spool`].
 fn step(answer: Result<(), &ClientError>, own: bool) -> Step {
@@ -201,7 +252,8 @@ fn step(answer: Result<(), &ClientError>, own: bool) -> Step {
         Ok(()) => Step::Next,
         Err(ClientError::Busy { after, .. }) => Step::Told(*after),
         Err(ClientError::Refused(problem)) => match (problem.status, known_boot(&problem.detail)) {
-            (401 | 403 | 408 | 413 | 415 | 421, _) | (409, None) => Step::Wait,
+            (401 | 403 | 408 | 415 | 421, _) | (409, None) => Step::Wait,
+            (413, _) => Step::Split,
             (409, Some(known)) if own => Step::Renumber(known),
             (400..500, _) => Step::Refused,
             _ => Step::Wait,
@@ -216,37 +268,41 @@ fn known_boot(detail: &str) -> Option<u64> {
     rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
 }
 
-/// The spool in the data folder; one in RAM when that cannot be used.
-fn open(data: &Path, name: String, bytes_max: u64) -> Spool {
-    let boot = boot(data);
-    let in_ram = || Spool::open(None, name.clone(), boot, 0).expect("RAM needs no opening");
+/// The spool in the data folder; one in RAM while that cannot be used.
+fn open(data: &Path, name: String, bytes_max: u64) -> Held {
+    let mut spool = Spool::open(None, name, boot(data), 0).expect("RAM needs no opening");
     if bytes_max == 0 {
-        return in_ram();
+        return Held { spool, retry_at: None };
     }
-    let path = data.join(FOLDER);
-    let opened = Disk::open(&path).and_then(|folder| {
-        let folder: Arc<dyn Folder> = Arc::new(folder);
-        Spool::open(Some(folder), name.clone(), boot, bytes_max)
-    });
-    match opened {
-        Ok(spool) => {
-            note(data, spool.boot());
-            let figures = spool.figures();
-            if figures.batches > 0 {
-                let (batches, bytes) = (figures.batches, figures.disk_bytes);
-                tracing::info!(batches, bytes, "downloads of before this start are reported first");
-            }
-            spool
-        }
-        Err(error) => {
-            tracing::warn!(
-                folder = %path.display(), %error,
-                "the spool cannot be used: downloads wait in RAM alone, a restart loses them, and what an earlier process left \
-                 there is lost once these are reported"
-            );
-            in_ram()
-        }
+    if let Err(error) = attach(&mut spool, data, bytes_max) {
+        tracing::warn!(
+            folder = %data.join(FOLDER).display(), %error,
+            "the spool cannot be used: downloads wait in RAM alone until it can, a restart before that loses them, and what an \
+             earlier process left there is lost once these are reported"
+        );
+        return Held { spool, retry_at: Some(Instant::now() + RETRY) };
     }
+    Held { spool, retry_at: None }
+}
+
+/// Has the spool use its folder.
+fn attach(spool: &mut Spool, data: &Path, bytes_max: u64) -> std::io::Result<()> {
+    let boot = spool.boot();
+    spool.attach(Arc::new(Disk::open(&data.join(FOLDER))?), bytes_max)?;
+    if spool.boot() > boot {
+        note(data, spool.boot());
+    }
+    let figures = spool.figures();
+    if figures.disk_bytes > 0 {
+        let (batches, bytes) = (figures.batches, figures.disk_bytes);
+        tracing::info!(batches, bytes, "downloads of before this start are reported first");
+    }
+    Ok(())
+}
+
+fn unix_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Microseconds since 1970, and more than at the last start, also when the clock went back in between: the API
@@ -272,6 +328,8 @@ fn note(data: &Path, boot: u64) {
 const FOLDER: &str = "spool";
 /// Likewise: the latest boot, a number.
 const BOOT: &str = "boot";
+/// A folder that could not be used is tried again after so long. Shorter: work for nothing; longer: more is lost by a restart.
+const RETRY: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -306,7 +364,7 @@ mod tests {
             (busy(3), Step::Told(Duration::from_secs(3))),
             (refused(400, ""), Step::Refused),
             (refused(404, ""), Step::Refused),
-            (refused(413, ""), Step::Wait),
+            (refused(413, ""), Step::Split),
             (refused(415, ""), Step::Wait),
             (refused(401, ""), Step::Wait),
             (refused(403, ""), Step::Wait),
@@ -324,16 +382,22 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_used_is_replaced_by_ram() {
+    fn a_folder_that_cannot_be_used_is_replaced_by_ram_until_it_can() {
         let data = tempfile::tempdir().unwrap();
         let first = open(data.path(), "sun4-2-1".into(), 1 << 20);
         let mut second = open(data.path(), "sun4-2-1".into(), 1 << 20);
-        second.push(&[]);
-        assert_eq!((second.figures().disk_bytes, second.figures().ram_bytes), (0, 4096), "the first one has it");
-        assert!(second.boot() > first.boot());
+        second.spool.push(&[], 0);
+        let figures = second.spool.figures();
+        assert_eq!((figures.disk_bytes, figures.ram_bytes), (0, 4096), "the first one has it");
+        assert!(second.spool.boot() > first.spool.boot());
+        let due = second.retry_at.unwrap();
+        second.retry(data.path(), 1 << 20, due);
+        assert!(!second.spool.is_on_disk(), "the first one still has it");
         drop(first);
-        let mut third = open(data.path(), "sun4-2-1".into(), 1 << 20);
-        third.push(&[]);
-        assert_eq!(third.figures().disk_bytes, 4096);
+        second.retry(data.path(), 1 << 20, due);
+        assert!(!second.spool.is_on_disk(), "it was tried a moment ago");
+        second.retry(data.path(), 1 << 20, due + RETRY);
+        second.spool.push(&[], 0);
+        assert_eq!((second.spool.figures().disk_bytes, second.retry_at), (4096, None));
     }
 }

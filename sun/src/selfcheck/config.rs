@@ -10,8 +10,8 @@ use std::path::PathBuf;
 pub struct Config {
     /// Name of the sun in the topology, `sun4-2-1`. No default.
     pub name: String,
-    /// The topology's file. Default /etc/sun/topology.toml.
-    pub topology: PathBuf,
+    /// Where the topology is: a file, or a key of an etcd cluster. Default the file /etc/sun/topology.toml.
+    pub topology: geo::Source,
     /// History, the operator's order and the last good topology. Default /var/lib/sun/check; one process a folder.
     pub data: PathBuf,
     /// Admin port: metrics, /healthz, /readyz, `GET /status`, orders. Default 127.0.0.1:9084.
@@ -202,7 +202,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             name: String::new(),
-            topology: "/etc/sun/topology.toml".into(),
+            topology: geo::Source::File("/etc/sun/topology.toml".into()),
             data: "/var/lib/sun/check".into(),
             admin: ([127, 0, 0, 1], 9084).into(),
             internal: ([127, 0, 0, 1], 8084).into(),

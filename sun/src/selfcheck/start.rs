@@ -60,7 +60,9 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let problems = config.problems();
     anyhow::ensure!(problems.is_empty(), problems.join("; "));
     let folder = DataFolder::open(&config.data)?;
-    let topology = geo::watch::follow(config.topology.clone(), Some(config.data.join("topology.toml"))).await?;
+    let registry = prometheus::Registry::new();
+    let last_good = Some(config.data.join("topology.toml"));
+    let topology = geo::watch::follow(&config.topology, last_good, geo::watch::Metrics::register(&registry)?).await?;
     known(&config, &topology.borrow())?;
     let order = history::order(&config.data).context("the operator's order in `data`")?;
     let token = tokens::read_secret(&config.token)?;
@@ -69,7 +71,6 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let prober = Prober::new(&token, &config.probe.trust, config.probe.timeout_ms)?;
     let asker = Asker::new(&token, Duration::from_millis(config.guard.every_ms))?;
     let api = config.popularity.as_ref().map(popularity_api::Client::new).transpose()?;
-    let registry = prometheus::Registry::new();
     let (metrics, readiness) = (Metrics::new(&registry)?, Readiness::default());
     readiness.expect(FIRST_PROBE);
 
@@ -248,8 +249,8 @@ fn server_name(config: &Config, topology: &geo::Topology) -> anyhow::Result<Serv
 }
 
 fn known(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {
-    let file = config.topology.display();
-    anyhow::ensure!(topology.sun(&config.name).is_some(), "name = {:?}: no sun of {file} has this name", config.name);
+    let (name, source) = (&config.name, &config.topology);
+    anyhow::ensure!(topology.sun(name).is_some(), "name = {name:?}: no sun of {source} has this name");
     server_name(config, topology).map(drop)
 }
 
@@ -257,10 +258,8 @@ fn known(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {
 #[must_use]
 pub fn check(config: &Config) -> Vec<String> {
     let mut problems = config.problems();
-    let topology = std::fs::read_to_string(&config.topology).map_err(|error| error.to_string());
-    let topology = topology.and_then(|text| geo::Topology::parse(&text).map_err(|error| error.to_string()));
-    match topology {
-        Err(why) => problems.push(format!("{}: {why}", config.topology.display())),
+    match config.topology.load() {
+        Err(problem) => problems.push(problem),
         Ok(topology) => {
             let known = if config.name.is_empty() { Ok(()) } else { known(config, &topology) };
             problems.extend(known.err().map(|error| error.to_string()));

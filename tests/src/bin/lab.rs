@@ -8,7 +8,7 @@ use tests::lab::outcome::Outcome;
 fn main() -> anyhow::Result<()> {
     let mut options = Options { suns: 3, checked: true, passes_on: true, check_more: String::new() };
     let mut faults = Vec::new();
-    let mut tells = false;
+    let (mut tells, mut json) = (false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -16,6 +16,7 @@ fn main() -> anyhow::Result<()> {
             "--unchecked" => options.checked = false,
             "--resets" => options.passes_on = false,
             "--tell" => tells = true,
+            "--json" => json = true,
             word => match Fault::ALL.into_iter().find(|fault| fault.word() == word) {
                 Some(fault) => faults.push(fault),
                 None => bail!("{word}: the faults are {}", Fault::ALL.map(Fault::word).join(", ")),
@@ -32,10 +33,14 @@ fn main() -> anyhow::Result<()> {
         if tells {
             outcome.failures.iter().for_each(|(what, count)| eprintln!("  {count} x {what}"));
             eprintln!("  last failure began {:?} after the fault", outcome.last_failure);
-            outcome.states.iter().chain(&outcome.notes).for_each(|line| eprintln!("  {line}"));
+            outcome.states.iter().for_each(|line| eprintln!("  {line}"));
         }
         outcomes.push(outcome);
     }
-    print!("{}", Outcome::table(&outcomes));
+    if json {
+        println!("{}", serde_json::Value::from_iter(outcomes.iter().map(Outcome::json)));
+    } else {
+        print!("{}", Outcome::table(&outcomes));
+    }
     Ok(())
 }

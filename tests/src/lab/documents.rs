@@ -127,7 +127,7 @@ pub fn sun_check(folder: &Path, number: u8, control: &Path, more: &str) -> Strin
          tokens = {:?}\ntoken = {:?}\n\
          [probe]\naddresses = [\"127.0.0.1:443\"]\ntrust = {:?}\n\
          [speaker]\nkind = \"bird\"\nsocket = {control:?}\n\
-         [popularity]\nurl = \"http://{CORE}:8090\"\ntoken_file = {:?}\n[log]\nlevel = \"debug\"\n{more}",
+         [popularity]\nurl = \"http://{CORE}:8090\"\ntoken_file = {:?}\n[log]\nlevel = \"info\"\n{more}",
         file("topology.toml"),
         file(&format!("{name}.check")),
         file("tokens.toml"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::documents;
-use super::fleet::{Fleet, Options, in_a_lab};
+use super::fleet::{Fleet, Member, Options, in_a_lab};
 use super::outcome::Outcome;
 use crate::poll;
 
@@ -112,7 +112,7 @@ impl Fault {
         let flow = fleet.flow(VICTIM);
         tokio::time::sleep(BEFORE).await;
         let fault = flow.now();
-        let notes = self.happen(fleet, options).await;
+        self.happen(fleet, options).await;
         tokio::time::sleep(AFTER).await;
         let end = flow.now();
         let states = if options.checked { states(fleet) } else { Vec::new() };
@@ -120,13 +120,12 @@ impl Fault {
             fleet.members.iter().flat_map(|member| member.addresses().into_iter().map(|_| member.name.clone()));
         let targets: Vec<String> = targets.collect();
         let mut outcome = Outcome::of(self, &flow.end(), &targets, &documents::name(VICTIM), (fault, end));
-        outcome.notes = notes;
         outcome.states = states;
         outcome
     }
 
-    /// Does it, and waits until what must follow has followed. Returns what else is to be told.
-    async fn happen(self, fleet: &mut Fleet, options: &Options) -> Vec<String> {
+    /// Does it, and waits until what must follow has followed.
+    async fn happen(self, fleet: &mut Fleet, options: &Options) {
         match self {
             Self::Killed => fleet.member(VICTIM).sun.as_mut().expect("it runs").kill(),
             Self::Hung => fleet.member(VICTIM).signal_sun(Signal::STOP),
@@ -136,18 +135,11 @@ impl Fault {
             Self::Link => drop(fleet.router.ip(&format!("link set sun{VICTIM} down"))),
             Self::Machine => lose(fleet, VICTIM),
             Self::Drained => fleet.drain(&[VICTIM]),
-            Self::Restarted => {
-                restart(fleet, &options.check_more).await;
-                return Vec::new();
-            }
-            Self::Upgraded => {
-                upgrade(fleet).await;
-                return Vec::new();
-            }
+            Self::Restarted => return restart(fleet, &options.check_more).await,
+            Self::Upgraded => return upgrade(fleet).await,
             Self::Last => {
                 fleet.member(VICTIM).break_disk();
-                tokio::time::sleep(AFTER).await;
-                return Vec::new();
+                return tokio::time::sleep(AFTER).await;
             }
             Self::Flapping => return flap(fleet).await,
         }
@@ -155,7 +147,6 @@ impl Fault {
         if notices {
             fleet.until_away(VICTIM).await;
         }
-        Vec::new()
     }
 }
 
@@ -180,7 +171,7 @@ async fn upgrade(fleet: &mut Fleet) {
 }
 
 /// Two suns die and come back, until both are held or it was enough.
-async fn flap(fleet: &mut Fleet) -> Vec<String> {
+async fn flap(fleet: &mut Fleet) {
     for _ in 0..FLAPS {
         for number in [VICTIM, VICTIM + 1] {
             fleet.member(number).sun.as_mut().expect("it runs").kill();
@@ -190,7 +181,7 @@ async fn flap(fleet: &mut Fleet) -> Vec<String> {
         for number in [VICTIM, VICTIM + 1] {
             fleet.member(number).start_sun().await;
         }
-        let held = || async { states(fleet).iter().filter(|state| state.contains("held")).count() == 2 };
+        let held = || async { states(fleet).iter().filter(|state| state.contains(" is Held ")).count() == 2 };
         let routed = || async {
             let routes = fleet.routes();
             let at = |number| routes.iter().filter(|(_, gateway)| *gateway == documents::public(number)).count();
@@ -198,10 +189,9 @@ async fn flap(fleet: &mut Fleet) -> Vec<String> {
         };
         poll::until_true("both are announced again, or held", || async { routed().await || held().await }).await;
         if held().await {
-            break;
+            return;
         }
     }
-    Vec::new()
 }
 
 /// Takes all machines but the victim's away.
@@ -222,10 +212,9 @@ fn lose(fleet: &Fleet, number: u8) {
     fleet.cut_internal(number);
 }
 
-/// What each self-check says of itself.
+/// What each self-check says of its sun.
 fn states(fleet: &Fleet) -> Vec<String> {
-    let told = fleet.members.iter().filter(|member| member.check.is_some());
-    told.map(|member| member.order(&["status"]).lines().next().unwrap_or_default().to_lowercase()).collect()
+    fleet.members.iter().filter(|member| member.check.is_some()).map(Member::state).collect()
 }
 
 /// Which sun it happens to; a second one is the next.

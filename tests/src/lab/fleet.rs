@@ -334,16 +334,13 @@ impl Member {
         self.bird.as_ref().expect("its BIRD runs").ask(words)
     }
 
-    /// An order to its self-check: `disable`, `enable`, `status`.
-    ///
-    /// # Panics
-    ///
-    /// When it fails.
-    pub fn order(&self, words: &[&str]) -> String {
+    /// What its self-check says of it, in one line; that it cannot be asked, if so.
+    #[must_use]
+    pub fn state(&self) -> String {
         let config = self.folder.join(format!("{}-check.toml", self.name)).display().to_string();
-        let done = run_to_its_end("sun-check", &[words, &["--config", &config]].concat());
-        assert_eq!(done.status, Some(0), "sun-check {words:?}: {}{}", done.out, done.err);
-        done.out
+        let done = run_to_its_end("sun-check", &["status", "--config", &config]);
+        let said = if done.status == Some(0) { done.out } else { format!("{}: {}", self.name, done.err) };
+        said.lines().next().unwrap_or_default().to_owned()
     }
 
     /// Sends the sun a signal.

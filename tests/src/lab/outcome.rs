@@ -27,8 +27,6 @@ pub struct Outcome {
     pub failures: BTreeMap<String, usize>,
     /// The last request that failed began so long after the fault.
     pub last_failure: Option<Duration>,
-    /// What else is to be told.
-    pub notes: Vec<String>,
     /// What the self-checks said at the end.
     pub states: Vec<String>,
 }
@@ -69,9 +67,23 @@ impl Outcome {
             resumed: (moved.iter().filter(|&&resumed| resumed).count(), moved.len()),
             failures,
             last_failure,
-            notes: Vec::new(),
             states: Vec::new(),
         }
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "fault": self.fault.word(),
+            "taken_over_s": self.taken_over.map(|time| time.as_secs_f64()),
+            "new": { "failed": self.new.0, "all": self.new.1 },
+            "kept": { "failed": self.kept.0, "all": self.kept.1 },
+            "busiest": self.worst,
+            "resumed": { "resumed": self.resumed.0, "all": self.resumed.1 },
+            "failures": self.failures,
+            "states": self.states,
+        })
     }
 
     /// The table of several.
@@ -90,7 +102,7 @@ impl Outcome {
                 outcome.kept.0.to_string(),
                 outcome.kept.1.to_string(),
                 format!("{:+.0} %", (outcome.worst - 1.0) * 100.0),
-                if moved == 0 { "-".to_owned() } else { format!("{} %", 100 * resumed / moved) },
+                (100 * resumed).checked_div(moved).map_or_else(|| "-".to_owned(), |percent| format!("{percent} %")),
             ]);
         }
         table.text()
@@ -110,16 +122,22 @@ fn taken_over(visits: &[&Visit], owners: &[String], victim: &str, from: Duration
     first.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
-/// What the busiest sun carries of the even stream after that time, in fair shares of all suns.
+/// What the busiest sun carries of the even stream after that time, in fair shares of all suns. Every address weighs the same,
+/// however often it was asked.
 fn worst(visits: &[&Visit], owners: &[String], after: Duration) -> f64 {
     let even = visits.iter().filter(|visit| visit.stream == Stream::Even && visit.began >= after);
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for (by, _) in even.filter_map(|visit| visit.outcome.as_ref().ok()) {
-        *counts.entry(by).or_default() += 1;
+    let mut answers: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    for visit in even {
+        if let Ok((by, _)) = &visit.outcome {
+            answers.entry(visit.target).or_default().push(by);
+        }
+    }
+    let mut loads: BTreeMap<&str, f64> = BTreeMap::new();
+    for by in answers.values() {
+        by.iter().for_each(|sun| *loads.entry(sun).or_default() += 1.0 / by.len() as f64);
     }
     let mut suns: Vec<&String> = owners.iter().collect();
     suns.dedup();
-    let all: usize = counts.values().sum();
-    let busiest = counts.values().max().copied().unwrap_or_default();
-    busiest as f64 * suns.len() as f64 / (all as f64).max(1.0)
+    let fair = answers.len().max(1) as f64 / suns.len() as f64;
+    loads.into_values().fold(0.0, f64::max) / fair
 }

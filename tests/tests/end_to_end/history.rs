@@ -140,7 +140,7 @@ fn batch(sequence: u64, files: &[(&str, f64)]) -> DownloadsBatch {
         bytes: (downloads * 100.0) as u64,
     };
     let downloads = files.iter().map(download).collect();
-    DownloadsBatch { source: "sun1-1-1".to_owned(), boot: 1, sequence, downloads }
+    DownloadsBatch { source: "sun1-1-1".to_owned(), boot: 1, sequence, age_ms: 0, downloads }
 }
 
 /// A server of its own folder and address; killed when dropped.

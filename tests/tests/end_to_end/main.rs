@@ -18,6 +18,7 @@
 //! - [`hot`]: a file that one sun is not enough for; a file whose owner changed.
 //! - [`signed`]: links that are good for a while.
 //! - [`weights`]: a weight changes everywhere at once and moves the least.
+//! - [`etcd`]: a topology in a cluster, whose members die.
 //! - [`purge`]: what was purged is served by nobody any more.
 //! - [`geo_serve`]: one server says which region serves whom; the others follow its table.
 //! - [`openapi`]: the popularity API called by its own description.
@@ -29,6 +30,7 @@
 //! - [`tools`]: `--check`, `geo`, `sunctl`.
 //! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
+//! - [`lab`]: a group of suns behind a router, and one after the other fails.
 //! - [`units`]: systemd takes the units that are shipped.
 //! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
 //!
@@ -40,6 +42,7 @@ mod carrying;
 mod conformance;
 mod crowds;
 mod demo;
+mod etcd;
 mod feeding;
 mod fills;
 mod geo_bmp;
@@ -49,6 +52,7 @@ mod history;
 mod hostile;
 mod hot;
 mod ingest;
+mod lab;
 mod openapi;
 mod parts;
 mod purge;

@@ -155,7 +155,7 @@ fn api_config(folder: &Folder, ports: Ports, files: &Files) -> anyhow::Result<po
     Ok(popularity_api::server::Config {
         listen: ports.api(),
         admin: ports.api_admin(),
-        topology: files.topology.clone(),
+        topology: files.topology.clone().into(),
         data: folder.below("popularity-api")?,
         tokens: files.tokens.clone(),
         geo: evidence(files),
@@ -177,7 +177,7 @@ fn edge_config(
         http: ports.public(node, ports.http(node)),
         internal: ports.internal(node),
         admin: ports.admin(node),
-        topology: files.topology.clone(),
+        topology: files.topology.clone().into(),
         data: folder.below(&format!("{}/edge", node.name))?,
         geo: evidence(files),
         certificates: vec![certificate],

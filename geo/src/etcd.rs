@@ -1,0 +1,95 @@
+//! An etcd cluster, through the JSON gateway that every member of it has (etcd 3.4 and later).
+//!
+//! ```text
+//!   POST /v3/kv/range          the document and its revision         |  any member; the next one when it does not answer
+//!   POST /v3/kv/txn            a change, if nobody else made one     |
+//!   POST /v3/watch             what changes after a revision         |  one member, until it fails
+//!   POST /v3/auth/authenticate a token for user and password         |
+//! ```
+//!
+//! Reads are linearizable: a member without a leader answers none. Keys and values are base64, numbers are strings
+//! ([`wire`]).
+//!
+//! Why not the crate `etcd-client`: it speaks gRPC, and building it takes `protoc`.
+
+mod gateway;
+pub mod wire;
+
+use std::path::PathBuf;
+
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use gateway::{CALL, Watching};
+pub use gateway::{EtcdError, Gateway, Written};
+pub use wire::{Document, Put, Stored};
+
+/// A cluster, and the key of the document in it.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Etcd {
+    /// Members, `http://10.0.0.1:2379`. No default.
+    pub etcd: Vec<String>,
+    /// The document's key. Default /sun/topology. What `sunctl` keeps of earlier ones is below `key` + ".history/".
+    #[serde(default = "key")]
+    pub key: String,
+    /// Who reads it, where the cluster has authentication. Default nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// File with the user's password, which nobody but its owner may read. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// How often it is asked whether the watch missed nothing and the member is in its cluster, milliseconds. Default 3000.
+    /// Too small: a read of the cluster from every daemon so often; too large: a member that is cut off is noticed late.
+    #[serde(default = "check_ms")]
+    pub check_ms: u64,
+}
+
+impl Default for Etcd {
+    fn default() -> Self {
+        Self { etcd: Vec::new(), key: key(), user: None, password_file: None, check_ms: check_ms() }
+    }
+}
+
+impl Etcd {
+    /// What is wrong with it first.
+    #[must_use]
+    pub fn problems(&self) -> Option<String> {
+        if !(1..=MEMBERS_MAX).contains(&self.etcd.len()) {
+            return Some(format!("etcd: there are {} addresses: 1..={MEMBERS_MAX}", self.etcd.len()));
+        }
+        if let Some(url) = self.etcd.iter().find(|url| base(url).is_none()) {
+            return Some(format!("etcd: {url:?}: it has the form http://host:port"));
+        }
+        if !(1..=KEY_BYTES_MAX).contains(&self.key.len()) {
+            return Some(format!("key: it has 1..={KEY_BYTES_MAX} bytes"));
+        }
+        if self.password_file.is_some() != self.user.is_some() {
+            return Some("user and password_file belong together".to_owned());
+        }
+        let allowed = CHECK_MS;
+        let checks = allowed.contains(&self.check_ms);
+        (!checks).then(|| format!("check_ms = {}: {}..={}", self.check_ms, allowed.start(), allowed.end()))
+    }
+}
+
+/// A plain base address: `http`, a host, perhaps a port, nothing else.
+fn base(url: &str) -> Option<Url> {
+    let url = Url::parse(url).ok()?;
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    let anonymous = url.username().is_empty() && url.password().is_none();
+    (url.scheme() == "http" && url.has_host() && bare && anonymous).then_some(url)
+}
+
+fn key() -> String {
+    "/sun/topology".to_owned()
+}
+
+const fn check_ms() -> u64 {
+    3000
+}
+
+/// Addresses of one cluster; etcd advises at most seven members.
+const MEMBERS_MAX: usize = 16;
+const KEY_BYTES_MAX: usize = 512;
+const CHECK_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
