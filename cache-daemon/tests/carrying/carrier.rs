@@ -247,7 +247,11 @@ async fn a_config_is_checked_without_starting() {
     assert!(cache_daemon::start(config, Drain::new()).await.is_err());
     config = place.config();
     config.edge.topology = geo::Source::File("/nonexistent".into());
-    assert!(cache_daemon::check(&config)[0].starts_with("edge: /nonexistent"), "{:?}", cache_daemon::check(&config));
+    assert!(
+        cache_daemon::check(&config)[0].starts_with("edge: topology /nonexistent"),
+        "{:?}",
+        cache_daemon::check(&config)
+    );
 }
 
 /// A region with this cache, another one, and a sun that owns everything.

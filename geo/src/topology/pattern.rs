@@ -145,8 +145,19 @@ pub(super) fn without_parameters(form: &str) -> Option<String> {
 
 /// Whether a byte stands for itself in a form.
 const fn is_itself(byte: u8) -> bool {
-    name::is_path_character(byte) && byte != b'*'
+    ITSELF[byte as usize]
 }
+
+/// By byte: every byte of every name is asked about, with every request and every link.
+const ITSELF: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < u8::MAX {
+        table[byte as usize] = name::is_path_character(byte) && byte != b'*';
+        byte += 1;
+    }
+    table
+};
 
 const PATTERN_BYTES_MAX: usize = 1024;
 
