@@ -97,6 +97,7 @@ impl Config {
             ("edge.store_write_bytes_per_day", edge.store_write_bytes_per_day == usual.store_write_bytes_per_day),
             ("edge.store_admission", edge.store_admission == usual.store_admission),
             ("edge.hot", edge.hot == usual.hot),
+            ("edge.rest", edge.rest == usual.rest),
         ];
         let set = of_suns.into_iter().filter(|(_, usual)| !usual);
         problems.extend(set.map(|(key, _)| format!("{key}: only a sun has it; a cache keeps files in its vault")));
@@ -148,7 +149,8 @@ mod tests {
         let known = serde_json::to_value(Config { edge, ..Config::default() }).unwrap();
         let shown: serde_json::Value = daemon::config::parse(&all_options_used(), "cache-daemon.toml").unwrap();
         let shown = options("", &shown);
-        let of_a_cache = |option: &String| ![".edge.store", ".edge.hot"].iter().any(|suns| option.starts_with(suns));
+        let of_a_cache =
+            |option: &String| ![".edge.store", ".edge.hot", ".edge.rest"].iter().any(|suns| option.starts_with(suns));
         for option in options("", &known).into_iter().filter(of_a_cache) {
             assert!(shown.contains(&option), "{option} is not shown");
         }

@@ -17,6 +17,7 @@
 //! - [`topology`]: what the operator wants, one TOML document that is checked as a whole.
 //! - [`source`]: where the document is: a file, or a key of an [`etcd`] cluster. [`watch`]: it is followed; its last good copy
 //!   outlives it.
+//! - [`rest`]: the topology as it counts while servers rest.
 //! - [`anycast`]: which sun of a group takes an address over from which.
 //! - [`regions`]: where the regions are and who takes over for whom, all that the table needs of a topology.
 //! - [`lists`]: prefix lists in text, CSV and JSON. [`geoip`]: what a file in MaxMind's format says of every address.
@@ -54,6 +55,7 @@ pub mod name;
 pub mod placement;
 pub mod regions;
 pub mod resolver;
+pub mod rest;
 pub mod rib;
 pub mod route;
 pub mod rules;

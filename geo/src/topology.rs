@@ -27,6 +27,7 @@ use ipnet::IpNet;
 
 use crate::name::{CanonicalName, ContentId};
 use crate::placement::{self, Candidate, Weight};
+use crate::rest::{self, Rests};
 use document::Document;
 use pattern::Pattern;
 pub use signing::{Covers, KEY_ID_BYTES_MAX, SignedLinks, Signing, is_key_id};
@@ -155,7 +156,8 @@ pub struct Server {
     pub http_port: Option<u16>,
     /// Where other servers reach it.
     pub internal: SocketAddr,
-    /// Share of content as it is in effect: 0 while the server drains. What placement and links go by.
+    /// Share of content as it is in effect: 0 while the server drains, less while it rests ([`crate::rest`]). What placement and
+    /// links go by.
     pub weight: Weight,
     /// Share of content as the operator wrote it, kept while the server drains.
     pub weight_wanted: Weight,
@@ -306,6 +308,21 @@ impl Topology {
         check::check(&document).map_err(|problems| TopologyError { problems })
     }
 
+    /// The same while some suns rest: they have a share of their weight.
+    #[must_use]
+    pub fn rested(&self, rests: &Rests) -> Self {
+        let mut topology = self.clone();
+        for region in &mut topology.regions {
+            for sun in &mut region.suns {
+                if let Some(&share) = rests.get(&sun.server.name) {
+                    sun.server.weight = rest::rested(sun.server.weight, share);
+                }
+            }
+            region.prepare();
+        }
+        topology
+    }
+
     /// The region with this number.
     #[must_use]
     pub fn region(&self, id: RegionId) -> Option<&Region> {
@@ -446,6 +463,13 @@ impl Region {
     #[must_use]
     pub fn owner(&self, content: ContentId) -> Option<&Sun> {
         placement::owner(content, &self.sun_candidates).map(|index| &self.suns[index])
+    }
+
+    /// Prepares placement by the weights as they are.
+    fn prepare(&mut self) {
+        let candidate = |server: &Server| Candidate::new(&server.name, server.weight);
+        self.sun_candidates = self.suns.iter().map(|sun| candidate(&sun.server)).collect();
+        self.cache_candidates = self.caches.iter().map(|cache| candidate(&cache.server)).collect();
     }
 
     /// The share of files, 0..=1, whose owner sun is another one in `after`, the same region at another time.

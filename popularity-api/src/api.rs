@@ -17,9 +17,10 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::http::StatusCode;
 use daemon::problem::Refusal;
 use daemon::tokens::Tokens;
+use geo::rest::Rests;
 use geo::topology::{Region, Server, Watched};
 use geo::{RegionId, Resolver, Topology};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use self::carrying::Carrying;
 use crate::config::Config;
@@ -50,6 +51,8 @@ pub struct Api {
     /// What signs links.
     pub keys: Arc<ArcSwap<Keys>>,
     topology: Watched,
+    /// Suns that rest, as they report.
+    rests: watch::Sender<Rests>,
     resolver: Arc<ArcSwap<Resolver>>,
     holdings: RwLock<Holdings>,
     registry: RwLock<Registry>,
@@ -102,8 +105,15 @@ impl Api {
             history: None,
             keys,
             topology,
+            rests: watch::Sender::default(),
             resolver,
         }
+    }
+
+    /// The same, which tells there who rests.
+    #[must_use]
+    pub fn with_rests(self, rests: watch::Sender<Rests>) -> Self {
+        Self { rests, ..self }
     }
 
     /// Lets copies read the ratings of an engine.

@@ -60,6 +60,8 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let table = Some(config.data.join("geo.table"));
     let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table, &registry).await?;
 
+    let rests = tokio::sync::watch::Sender::default();
+    let topology = geo::rest::follow(topology, rests.subscribe());
     readiness.expect("recovery");
     let metrics = api::Metrics::register(&registry)?;
     let kind = Kind::chosen(&config, &registry, &readiness)?;
@@ -82,7 +84,9 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
         ..http::Limits::default()
     };
     let (key_file, lacking) = (config.signing_keys.clone(), metrics.keys_lacking.clone());
-    let api = Api::new(config, tokens, ratings, metrics, purges, keys, topology, resolver).with_history(history);
+    let api = Api::new(config, tokens, ratings, metrics, purges, keys, topology, resolver)
+        .with_history(history)
+        .with_rests(rests);
     let api = Arc::new(api);
     if let Some(feed) = feed {
         api.set_feed(feed);

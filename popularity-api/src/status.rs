@@ -18,13 +18,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use geo::resolver::{Standing, place_among_clients};
+use geo::rest::Rests;
 use geo::topology::{Region, Server, Topology};
 use geo::{CanonicalName, RegionId, Scheme};
 
 use crate::balance::{Gauge, Sums};
 use crate::hot::{HotFiles, Rate, Rule, Suns};
 use crate::saturation::{Bounds, Carried, Saturated};
-use crate::wire::{HotFile, HotNow, SILENT_S, ServerState, StatusReport};
+use crate::wire::{HotFile, HotNow, SILENT_S, ServerNow, ServerState, StatusReport};
 
 /// The latest report of every server.
 #[derive(Debug)]
@@ -227,6 +228,23 @@ impl<'a> View<'a> {
         self.registry.hot.get(&region.id).map_or(1, |hot| hot.files.spread(file, sun_count(region)))
     }
 
+    /// Of those known to rest, the ones that still report so, and this server.
+    #[must_use]
+    pub fn resting(&self, known: &Rests, server: &str) -> Rests {
+        let names = known.keys().map(String::as_str).chain([server]);
+        let rest = |name: &str| Some((name.to_owned(), self.live(name)?.report.rest.filter(|&share| share < 1.0)?));
+        names.filter_map(rest).collect()
+    }
+
+    /// All that rest.
+    #[must_use]
+    pub fn all_resting(&self) -> Rests {
+        let rest =
+            |(name, seen): (&String, &Seen)| Some((name.clone(), seen.report.rest.filter(|&share| share < 1.0)?));
+        let live = self.registry.servers.iter().filter(|(_, seen)| seen.live(self.now_ms));
+        live.filter_map(rest).collect()
+    }
+
     /// The region's live servers, by name.
     #[must_use]
     pub fn servers(&self, region: &Region) -> Vec<ServerState> {
@@ -237,11 +255,21 @@ impl<'a> View<'a> {
             .filter_map(|server| {
                 let report = &self.live(&server.name)?.report;
                 let (healthy, load, busy) = (report.healthy, report.load, self.busy(server));
-                Some(ServerState { name: server.name.clone(), healthy, load, busy })
+                Some(ServerState { name: server.name.clone(), healthy, load, busy, rest: report.rest })
             })
             .collect();
         live.sort_by(|a, b| a.name.cmp(&b.name));
         live
+    }
+
+    /// The same with what else they report.
+    #[must_use]
+    pub fn servers_now(&self, region: &Region) -> Vec<ServerNow> {
+        let now = |state: ServerState| {
+            let report = &self.live(&state.name)?.report;
+            Some(ServerNow { state, tiers: report.tiers.clone(), topology_version: report.topology_version })
+        };
+        self.servers(region).into_iter().filter_map(now).collect()
     }
 
     /// The region's hot files, by name.

@@ -330,6 +330,9 @@ pub struct StatusReport {
     pub hottest: Vec<HotRate>,
     /// Generations of the holdings it knows, so that the answer can be a delta.
     pub holdings_known: Vec<CacheGeneration>,
+    /// The share of its weight that it takes, above 0 and below 1, while it rests. Left out: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<f64>,
 }
 
 /// What a server carries.
@@ -408,6 +411,9 @@ pub struct ServerState {
     /// go by who choose between the suns that share a hot file. An answer without it is an older API's.
     #[serde(default = "as_the_mean")]
     pub busy: f64,
+    /// The share of its weight that it takes while it rests. Left out: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<f64>,
 }
 
 const fn as_the_mean() -> f64 {
@@ -444,6 +450,28 @@ pub const HOTTEST_MAX: usize = 100;
 /// A server that has not reported for so long is not linked, seconds.
 pub const SILENT_S: f64 = 3.0;
 
+// ---- GET /v1/regions/{region}/servers ----------------------------------------------------------
+
+/// The servers of a region that reported within [`SILENT_S`].
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Servers {
+    /// The region asked about.
+    pub region: RegionId,
+    /// By name.
+    pub servers: Vec<ServerNow>,
+}
+
+/// A server as it reported last.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ServerNow {
+    /// How it is.
+    pub state: ServerState,
+    /// Its fullness, tier by tier.
+    pub tiers: Vec<Tier>,
+    /// Version of the topology it goes by.
+    pub topology_version: u64,
+}
+
 // ---- GET /v1/regions/{region}/hot?limit=N ------------------------------------------------------
 
 /// The hot files of a region at this moment, most asked-for first.
@@ -468,17 +496,6 @@ pub struct HotNow {
     pub spread: usize,
     /// The suns that links name for it now, its owner first: the first `spread` living ones of its order.
     pub suns: Vec<String>,
-}
-
-// ---- GET /v1/regions/{region}/servers ----------------------------------------------------------
-
-/// Who is alive in a region.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Servers {
-    /// The region asked about.
-    pub region: RegionId,
-    /// Suns and caches that reported within 3 s, by name.
-    pub servers: Vec<ServerState>,
 }
 
 // ---- POST /v1/purge ----------------------------------------------------------------------------

@@ -62,6 +62,8 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// Hot files.
     pub hot: HotConfig,
+    /// When it takes less than its weight.
+    pub rest: RestConfig,
     /// How often downloads and status are reported, milliseconds. Default 1000; too small: needless calls, too
     /// large (3000): this server counts as silent and is not linked.
     pub report_ms: u64,
@@ -175,6 +177,46 @@ impl Default for HotConfig {
     }
 }
 
+/// Resting: while its processors are pressed, a sun takes less than its weight.
+#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RestConfig {
+    /// Default true; without it the weight alone counts, however pressed the sun is.
+    pub enabled: bool,
+    /// Where the kernel says how pressed processors are (pressure stall information); without such a file it never rests.
+    /// Default /proc/pressure/cpu, the whole machine's; a control group's `cpu.pressure` tells of that alone.
+    pub pressure_file: PathBuf,
+    /// Pressure (`some avg10`, percent of the time in which something waits for a processor) above which it rests more.
+    /// Default 80; too small: it rests on an ordinary evening, too large: never.
+    pub pressure_high: f64,
+    /// Pressure below which it rests less, percent. Default 40; too near to `pressure_high`: it goes up and down, and files
+    /// change their sun each time, too small: it never recovers.
+    pub pressure_low: f64,
+    /// How long either has to last for one step, seconds. Default 30; too small: every peak moves files, too large: it is
+    /// pressed for long.
+    pub after_s: u64,
+    /// What it takes less or more by at a time, a share of its weight. Default 0.05: 10 % a minute; too small: it is pressed
+    /// for long, too large: many files move at once.
+    pub step: f64,
+    /// The least that it takes, a share of its weight. Default 0.5; too small: the others get its load, and may be pressed
+    /// next, too large: resting is no relief.
+    pub share_min: f64,
+}
+
+impl Default for RestConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            pressure_file: "/proc/pressure/cpu".into(),
+            pressure_high: 80.0,
+            pressure_low: 40.0,
+            after_s: 30,
+            step: 0.05,
+            share_min: 0.5,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -243,6 +285,7 @@ impl Default for Config {
             limits: Limits::default(),
             upstream: UpstreamConfig::default(),
             hot: HotConfig::default(),
+            rest: RestConfig::default(),
             report_ms: 1000,
             spool: SpoolConfig::default(),
             drain_s: 30,

@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 use daemon::drain::Drain;
 use daemon::files::{self, Seen};
 use geo::CanonicalName;
+use geo::rest::Rests;
 use popularity_api::Client;
-use popularity_api::wire::{HotRate, Load, StatusReport, Tier};
+use popularity_api::wire::{HotRate, Load, RegionState, StatusReport, Tier};
 
 use crate::config::Certificate;
 use crate::edge::Edge;
 use crate::hot::Passing;
 use crate::hot::turn::Turns;
 use crate::metrics::Outcome;
+use crate::resting::Resting;
 use crate::tickets::Tickets;
 use crate::tls::Certificates;
 
@@ -47,6 +49,7 @@ pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, drain: Drain
     let period = Duration::from_millis(edge.config.report_ms);
     let mut rates = Rates::new(&edge);
     let mut turns = Turns::default();
+    let mut resting = Resting::default();
     let mut away = false;
     loop {
         tokio::select! {
@@ -61,7 +64,7 @@ pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, drain: Drain
         edge.metrics.upstream_requests.set(i64::try_from(running).unwrap_or(i64::MAX));
         edge.metrics.upstream_queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         edge.metrics.ram_bytes.set(i64::try_from(edge.ram.fullness().0).unwrap_or(i64::MAX));
-        let report = status(&edge, &mut rates, &mut turns);
+        let report = status(&edge, &mut rates, &mut turns, &mut resting);
         if let Some(client) = &client {
             match client.report_status(&report).await {
                 Ok(state) => {
@@ -71,11 +74,16 @@ pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, drain: Drain
                         view.hear(&state, now_ms);
                         view
                     });
+                    hear_rests(&edge, resting_of(&state));
                     if std::mem::take(&mut away) {
                         tracing::info!("the popularity API answers again");
                     }
                 }
                 Err(error) => {
+                    if !edge.region.load().recent(edge.now_ms()) {
+                        // Nobody hears of the others: all go by the topology as it is written.
+                        hear_rests(&edge, Rests::new());
+                    }
                     if !std::mem::replace(&mut away, true) {
                         tracing::warn!(%error, "no state of the region: owners are the topology's");
                     }
@@ -87,6 +95,30 @@ pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, drain: Drain
             return;
         }
     }
+}
+
+/// The share of its weight that this sun takes while it rests.
+fn rest(edge: &Edge, resting: &mut Resting, pressure: f64) -> Option<f64> {
+    if edge.held.is_some() {
+        return None;
+    }
+    let share = resting.look(&edge.config.rest, pressure, edge.now_ms());
+    #[expect(clippy::cast_possible_truncation, reason = "at most a hundred")]
+    let percent = (share * 100.0).round() as i64;
+    let before = edge.metrics.rest_percent.get();
+    edge.metrics.rest_percent.set(percent);
+    if before != percent && before != 0 {
+        tracing::info!(percent, pressure, "this sun takes another share of its weight");
+    }
+    (share < 1.0).then_some(share)
+}
+
+fn resting_of(state: &RegionState) -> Rests {
+    state.servers.iter().filter_map(|server| Some((server.name.clone(), server.rest?))).collect()
+}
+
+fn hear_rests(edge: &Edge, heard: Rests) {
+    edge.rests.send_if_modified(|rests| std::mem::replace(rests, heard.clone()) != heard);
 }
 
 /// Hot files, after what the API had to say of them.
@@ -123,7 +155,7 @@ fn kept(edge: &Edge) -> (usize, usize) {
     (kept.len(), kept.len() - kept.iter().filter(owned).count())
 }
 
-fn status(edge: &Edge, rates: &mut Rates, turns: &mut Turns) -> StatusReport {
+fn status(edge: &Edge, rates: &mut Rates, turns: &mut Turns, resting: &mut Resting) -> StatusReport {
     let (ram_bytes, ram_max) = edge.ram.fullness();
     let mut tiers = vec![Tier {
         name: "ram".to_owned(),
@@ -151,6 +183,7 @@ fn status(edge: &Edge, rates: &mut Rates, turns: &mut Turns) -> StatusReport {
         tiers,
         hottest: hottest.iter().map(HotRate::from).collect(),
         holdings_known: edge.region.load().known(),
+        rest: rest(edge, resting, load.cpu_pressure),
     }
 }
 
@@ -180,7 +213,7 @@ impl Rates {
             bits_per_second: (now.bytes - self.bytes) as f64 * 8.0 / seconds,
             requests_per_second: (now.requests - self.requests) as f64 / seconds,
             connections: u64::try_from(edge.metrics.connections.get()).unwrap_or(0),
-            cpu_pressure: cpu_pressure(),
+            cpu_pressure: cpu_pressure(&edge.config.rest.pressure_file),
         };
         *self = now;
         (load, seconds)
@@ -188,8 +221,8 @@ impl Rates {
 }
 
 /// `some avg10` of the kernel's pressure stall information, percent; 0 where there is none.
-fn cpu_pressure() -> f64 {
-    let text = std::fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+fn cpu_pressure(file: &std::path::Path) -> f64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
     let average = |line: &str| line.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok();
     text.lines().find(|line| line.starts_with("some")).and_then(average).unwrap_or(0.0)
 }

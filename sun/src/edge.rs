@@ -5,9 +5,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use geo::rest::Rests;
 use geo::topology::{Class, Watched};
 use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 use popularity_api::signing::Keys;
+use tokio::sync::watch;
 
 use crate::breaker::{Breakers, Leave};
 use crate::caching::vary;
@@ -88,6 +90,8 @@ pub struct Edge {
     /// The drain has begun: nobody is to link here.
     pub draining: AtomicBool,
     topology: Watched,
+    /// Suns of the region that rest, as the API says.
+    pub rests: watch::Sender<Rests>,
     history: ArcSwap<History>,
     suspended: ArcSwap<Suspended>,
     breakers: Breakers,
@@ -99,8 +103,10 @@ pub struct Edge {
 /// What [`Edge::new`] needs beside the config.
 #[derive(Debug)]
 pub struct Pieces {
-    /// The topology.
+    /// The topology in effect.
     pub topology: Watched,
+    /// Where it is told who rests.
+    pub rests: watch::Sender<Rests>,
     /// The resolver.
     pub resolver: Arc<ArcSwap<Resolver>>,
     /// Tokens of other servers.
@@ -149,6 +155,7 @@ impl Edge {
             canary: Canary::default(),
             draining: AtomicBool::new(false),
             topology: pieces.topology,
+            rests: pieces.rests,
             history: ArcSwap::default(),
             suspended: ArcSwap::default(),
             breakers: Breakers::default(),

@@ -26,6 +26,7 @@
 //! - [`serve`], [`body`], [`vault_read`]: the shell that waits. [`pass`]: what is not cached, uploads.
 //! - [`listener`], [`tls`], [`tickets`], [`greeting`], [`farewell`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
 //! - [`hot`]: files that one sun is not enough for.
+//! - [`resting`]: when this sun takes less than its weight.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
 //! - [`canary`]: what tells how this server is. [`selfcheck`]: another daemon, `sun-check`, that watches a sun and has its addresses announced.
@@ -67,6 +68,7 @@ pub mod region;
 pub mod report;
 pub mod request;
 pub mod response;
+pub mod resting;
 pub mod selfcheck;
 pub mod serve;
 pub mod sources;

@@ -61,6 +61,8 @@ pub struct Metrics {
     pub hot_copies: IntGauge,
     /// Files of which requests are being passed on.
     pub hot_passing: IntGauge,
+    /// How much of its weight this sun takes, percent: less than 100 while it rests.
+    pub rest_percent: IntGauge,
     signatures: IntCounterVec,
     /// Signing keys that the topology names and the key file does not have.
     pub keys_lacking: IntGauge,
@@ -190,6 +192,10 @@ impl Metrics {
             hot_files: gauge("edge_hot_files", "Files that several suns keep, this one among them.")?,
             hot_copies: gauge("edge_hot_copies", "Hot files that this sun keeps and does not own.")?,
             hot_passing: gauge("edge_hot_passing", "Hot files of which requests are passed on.")?,
+            rest_percent: gauge(
+                "edge_rest_percent",
+                "How much of its weight this sun takes, less than 100 while it rests.",
+            )?,
             signatures: vector("edge_signatures_total", "Requests that need a signed link, by how it was.", "verdict")?,
             keys_lacking: gauge("edge_signing_keys_lacking", "Signing keys that signing_keys does not have.")?,
             topology_version: gauge("edge_topology_version", "Version of the running topology.")?,

@@ -97,7 +97,9 @@ impl RegionView {
         Some(Load { requests_per_second: expected.requests, bits_per_second: expected.bits, ..Load::default() })
     }
 
-    fn recent(&self, now_ms: u64) -> bool {
+    /// Whether the API said something lately.
+    #[must_use]
+    pub fn recent(&self, now_ms: u64) -> bool {
         self.heard_at.is_some_and(|heard| now_ms.saturating_sub(heard) < WORD_S * 1000)
     }
 
@@ -243,8 +245,13 @@ mod tests {
     }
 
     fn state(alive: &[&str]) -> RegionState {
-        let server =
-            |name: &&str| ServerState { name: (*name).to_owned(), healthy: true, load: Load::default(), busy: 1.0 };
+        let server = |name: &&str| ServerState {
+            name: (*name).to_owned(),
+            healthy: true,
+            load: Load::default(),
+            busy: 1.0,
+            rest: None,
+        };
         RegionState { servers: alive.iter().map(server).collect(), ..RegionState::default() }
     }
 }

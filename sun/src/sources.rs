@@ -266,8 +266,8 @@ impl History {
 
 /// How long a topology that was replaced still counts, milliseconds.
 pub const HISTORY_MS: u64 = 600_000;
-/// Topologies that are remembered; after more changes within ten minutes the oldest is forgotten.
-const HISTORY_MAX: usize = 8;
+/// Topologies that are remembered, a whole ramp of a weight; after more changes within ten minutes the oldest is forgotten.
+const HISTORY_MAX: usize = 24;
 
 #[cfg(test)]
 mod tests {

@@ -10,8 +10,10 @@ use daemon::drain::Drain;
 use daemon::files::Seen;
 use daemon::tokens::{self, Tokens};
 use daemon::upgrade::Stage;
+use geo::rest::Rests;
 use popularity_api::Client;
 use popularity_api::signing::{self, Keys};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
@@ -67,15 +69,14 @@ pub struct Parts {
 ///
 /// What cannot be read or bound.
 pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result<Running> {
-    std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
-    let topology = followed(&config, &parts).await?;
+    let Topologies { written, topology, rests } = followed(&config, &parts).await?;
     let domain = {
         let topology = topology.borrow();
         known_name(&config, &topology)?;
         topology.domain.clone()
     };
     let table = Some(config.data.join("geo.table"));
-    let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table, &parts.registry).await?;
+    let resolver = geo::resolver::follow(config.geo.clone(), written, table, &parts.registry).await?;
     let purges = match parts.purges {
         Some(purges) => purges,
         None => purges(&config, &topology.borrow())?,
@@ -92,6 +93,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     let store = open_store(&config, parts.registry.clone()).await?;
     let pieces = Pieces {
         topology,
+        rests,
         resolver,
         tokens: Tokens::follow(&config.tokens, &drain)?,
         upstream: Upstream::new(&config.upstream, &token, &config.name, &domain)?,
@@ -138,13 +140,29 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     Ok(running)
 }
 
+/// The topology as the operator wrote it, and in effect while suns rest.
+struct Topologies {
+    written: geo::topology::Watched,
+    topology: geo::topology::Watched,
+    rests: watch::Sender<Rests>,
+}
+
 /// The topology as the daemon follows it, or else followed for the edge alone.
-async fn followed(config: &Config, parts: &Parts) -> anyhow::Result<geo::topology::Watched> {
-    if let Some(topology) = &parts.topology {
-        return Ok(topology.clone());
+async fn followed(config: &Config, parts: &Parts) -> anyhow::Result<Topologies> {
+    if let Some(problem) = config.rest.problem() {
+        anyhow::bail!(problem);
     }
-    let metrics = geo::watch::Metrics::register(&parts.registry)?;
-    Ok(geo::watch::follow(&config.topology, Some(config.data.join("topology.toml")), metrics).await?)
+    std::fs::create_dir_all(&config.data).with_context(|| format!("data: {}", config.data.display()))?;
+    let written = match &parts.topology {
+        Some(topology) => topology.clone(),
+        None => {
+            let metrics = geo::watch::Metrics::register(&parts.registry)?;
+            geo::watch::follow(&config.topology, Some(config.data.join("topology.toml")), metrics).await?
+        }
+    };
+    let rests = watch::Sender::default();
+    let topology = geo::rest::follow(written.clone(), rests.subscribe());
+    Ok(Topologies { written, topology, rests })
 }
 
 /// Has the keys of signed links reread when they change.
@@ -262,6 +280,7 @@ pub fn check(config: &Config) -> Vec<String> {
             problems.extend(signing::problems(config.signing_keys.as_deref(), &topology));
         }
     }
+    problems.extend(config.rest.problem());
     problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
     problems.extend(tokens::read_secret(&config.token).err().map(|error| error.to_string()));
     problems.extend(daemon::telemetry::check(&config.log).err().map(|error| error.to_string()));

@@ -28,6 +28,8 @@ pub struct Settings {
     pub geo: Option<SocketAddr>,
     /// How much is logged.
     pub log_level: String,
+    /// When a sun rests: never, since machines that run tests are pressed.
+    pub rest: String,
     /// More keys at the top of the edge's table, `workers = 1`.
     pub more: String,
 }
@@ -64,7 +66,7 @@ impl Settings {
     fn edge(&self, server: &Server, table: &str) -> String {
         let mut text = format!(
             "name = \"{}\"\nhttps = [\"{}\"]\nhttp = [\"{}\"]\ninternal = \"{}\"\nadmin = \"{}\"\n\
-             topology = {:?}\ndata = {:?}\ntokens = {:?}\ntoken = {:?}\nram_bytes = {}\nreport_ms = 200\n{}\n",
+             topology = {:?}\ndata = {:?}\ntokens = {:?}\ntoken = {:?}\nram_bytes = {}\nreport_ms = 200\n{}\n{}\n",
             server.name,
             server.https(),
             server.http(),
@@ -75,6 +77,7 @@ impl Settings {
             self.tokens.join("tokens.toml"),
             token_file(&self.tokens, &server.name),
             self.ram_bytes,
+            if server.is_sun() { self.rest.as_str() } else { "" },
             self.more
         );
         for Files { chain, key } in &self.certificates {

@@ -108,6 +108,7 @@ impl World {
             prefixes: self.path("prefixes.txt"),
             geo: self.uses_geo.then(|| self.geo()),
             log_level: "debug,h2=info,hyper=info,hyper_util=info,rustls=info".to_owned(),
+            rest: "rest.enabled = false".to_owned(),
             more: String::new(),
         };
         change(&mut settings);

@@ -23,6 +23,7 @@ use crate::locate::Question;
 use crate::purge::{self, Order};
 use crate::topology::Compared;
 use crate::topology::change::{Consent, Signature};
+use crate::weight::Told;
 use crate::{backup, check, content, demo, history, hot, locate, ramp, render, sign, token, top, topology, weight};
 
 /// The operator's tool of a Sun CDN.
@@ -173,8 +174,11 @@ impl SignArgs {
 
 #[derive(Debug, Subcommand)]
 enum WeightCommand {
-    /// Show all weights and the shares they give.
+    /// Show all weights and the shares they give; where a popularity API is named, also who rests and what servers hold.
+    #[command(visible_alias = "show")]
     List {
+        #[command(flatten)]
+        api: ApiArgs,
         #[command(flatten)]
         topology: TopologyArgs,
     },
@@ -221,6 +225,8 @@ struct ChangeArgs {
     /// Who, for the history [env: SUDO_USER, USER].
     #[arg(long, value_name = "NAME")]
     author: Option<String>,
+    #[command(flatten)]
+    api: ApiArgs,
 }
 
 impl ChangeArgs {
@@ -240,8 +246,8 @@ impl ChangeArgs {
     }
 
     fn change(&self, topology: &TopologyArgs, server: &str, change: Edit) -> anyhow::Result<Answer> {
-        let (source, by) = (topology.source()?, self.signature()?);
-        waiting(weight::set(&source, server, change, &by, self.consent(&mut asked)))
+        let (source, by, told) = (topology.source()?, self.signature()?, self.api.told(topology, Some(server))?);
+        waiting(weight::set(&source, server, change, &by, self.consent(&mut asked), &told))
     }
 }
 
@@ -434,13 +440,16 @@ fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
         Command::Content(options) => return waiting(content::run(options)).map(|()| None),
         Command::Check { topology, config } => Ok(check::check(&topology.source()?, config)),
         Command::Topology(command) => command.answer(),
-        Command::Weight(WeightCommand::List { topology }) => Ok(weight::list(&topology.read()?)),
+        Command::Weight(WeightCommand::List { topology, api }) => {
+            Ok(weight::list(&topology.read()?, &api.told(topology, None)?))
+        }
         Command::Weight(WeightCommand::Set { server, weight, over: None, change, topology }) => {
             change.change(topology, server, Edit::Weight(*weight))
         }
         Command::Weight(WeightCommand::Set { server, weight, over: Some(over), change, topology }) => {
-            let (source, by) = (topology.source()?, change.signature()?);
-            waiting(ramp::set(&source, (server, *weight), *over, &by, change.consent(&mut asked)))
+            let (source, by, told) =
+                (topology.source()?, change.signature()?, change.api.told(topology, Some(server))?);
+            waiting(ramp::set(&source, (server, *weight), *over, &by, change.consent(&mut asked), &told))
         }
         Command::Drain(ServerArgs { server, change, topology }) => change.change(topology, server, Edit::Drain),
         Command::Resume(ServerArgs { server, change, topology }) => change.change(topology, server, Edit::Resume),
@@ -516,6 +525,17 @@ impl TopologyArgs {
 }
 
 impl ApiArgs {
+    /// What servers tell: those of the region of one server, or all. Nothing where no API is named.
+    fn told(&self, topology: &TopologyArgs, server: Option<&str>) -> anyhow::Result<Told> {
+        if self.api.is_none() && variable("SUN_API").is_none() {
+            return Ok(Told::default());
+        }
+        let (client, topology) = (self.client()?, topology.read()?);
+        let region = server.and_then(|server| topology.server(server)).map(|server| server.region);
+        let regions = topology.regions.iter().map(|known| known.id).filter(|id| region.is_none_or(|only| only == *id));
+        waiting(async { Ok(Told::ask(&client, regions).await) })
+    }
+
     fn client(&self) -> anyhow::Result<Client> {
         let url = self.api.clone().or_else(|| variable("SUN_API"));
         let token_file = self.token_file.clone().or_else(|| variable("SUN_TOKEN_FILE").map(PathBuf::from));

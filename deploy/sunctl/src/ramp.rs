@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::edit::Edit;
 use crate::topology::change::{self, Consent, Draft, Signature, percent};
 use crate::topology::store::{Held, Store};
-use crate::weight;
+use crate::weight::{self, Told};
 
 /// What weight a server gets when.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,10 +85,11 @@ pub async fn set(
     over: Duration,
     by: &Signature,
     consent: Consent<'_>,
+    told: &Told,
 ) -> anyhow::Result<Answer> {
     let store = Store::open(source)?;
     let held = store.read().await?;
-    let whole = weight::draft(&held, server, Edit::Weight(to))?;
+    let whole = weight::draft(&held, server, Edit::Weight(to), told)?;
     let topology = held.topology()?.context("there is no topology yet")?;
     let plan = of(&topology, server, to, over)?;
     let preview = format!("{}{}", whole.preview, plan.text());
@@ -175,7 +176,7 @@ fn step_draft(held: &Held, server: &str, (before, weight): (u16, u16), what: &st
     if now != before {
         bail!("somebody set the weight of {server} to {now} meanwhile: it stays so, and the ramp ends here");
     }
-    Ok(Draft { what: what.to_owned(), ..weight::draft(held, server, Edit::Weight(weight))? })
+    Ok(Draft { what: what.to_owned(), ..weight::draft(held, server, Edit::Weight(weight), &Told::default())? })
 }
 
 fn wanted(topology: &Topology, server: &str) -> anyhow::Result<u16> {

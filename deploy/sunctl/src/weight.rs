@@ -1,9 +1,13 @@
 //! `sunctl weight`, `drain`, `resume`: what share of a region's files each server keeps, and changing it.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
-use geo::answer::{Answer, Table};
+use geo::answer::{Answer, Table, bytes};
 use geo::topology::{Region, Server};
 use geo::{RegionId, Source, Topology, Weight, placement};
+use popularity_api::Client;
+use popularity_api::wire::ServerNow;
 use serde_json::json;
 
 use crate::edit::{Edit, edit};
@@ -11,9 +15,11 @@ use crate::topology::change::{self, Consent, Draft, Signature, percent};
 use crate::topology::store::{Held, Store};
 
 /// `sunctl weight list`: every server with its weight and share.
+///
+/// The share is what the document gives; with what servers tell, also what a server that rests takes, and what it holds.
 #[must_use]
-pub fn list(topology: &Topology) -> Answer {
-    let mut table = Table::new(&["REGION", "SERVER", "WEIGHT", "SHARE", "NIC"]);
+pub fn list(topology: &Topology, told: &Told) -> Answer {
+    let mut table = Table::new(&["REGION", "SERVER", "WEIGHT", "SHARE", "NIC", "NOW", "HOLDS"]);
     let mut servers = Vec::new();
     for region in &topology.regions {
         for kind in [Kind::Sun, Kind::Cache] {
@@ -24,6 +30,8 @@ pub fn list(topology: &Topology) -> Answer {
                     written(server),
                     percent(share),
                     format!("{} Gbit/s", server.nic_gbps),
+                    told.now(&server.name),
+                    told.held(&server.name).map_or_else(String::new, bytes),
                 ]);
                 servers.push(json!({
                     "region": region.id,
@@ -32,11 +40,62 @@ pub fn list(topology: &Topology) -> Answer {
                     "draining": server.draining(),
                     "share": share,
                     "nic_gbps": server.nic_gbps,
+                    "rest": told.rest(&server.name),
+                    "held_bytes": told.held(&server.name),
                 }));
             }
         }
     }
-    Answer::good(table.text(), json!({ "version": topology.version, "servers": servers }))
+    let note = told.silence.as_ref().map_or_else(String::new, |why| format!("\n{why}\n"));
+    Answer::good(table.text() + &note, json!({ "version": topology.version, "servers": servers }))
+}
+
+/// What servers tell of themselves, by the popularity API; empty where none is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    servers: BTreeMap<String, ServerNow>,
+    /// Why there is nothing, where something was to be.
+    silence: Option<String>,
+}
+
+impl Told {
+    /// Asks an API for some regions; that it does not answer is told beside what is known without.
+    pub async fn ask(client: &Client, regions: impl Iterator<Item = RegionId>) -> Self {
+        let mut told = Self::default();
+        for region in regions {
+            match client.servers(region).await {
+                Ok(answer) => told.servers.extend(answer.servers.into_iter().map(|now| (now.state.name.clone(), now))),
+                Err(error) => {
+                    told.silence = Some(format!("What servers hold and who rests is not known: {error}"));
+                    break;
+                }
+            }
+        }
+        told
+    }
+
+    /// Bytes in the tier that is there for good: the store or the vault, or else RAM.
+    fn held(&self, server: &str) -> Option<u64> {
+        let tiers = &self.servers.get(server)?.tiers;
+        let of = |name: &str| tiers.iter().find(|tier| tier.name == name).map(|tier| tier.bytes);
+        of("store").or_else(|| of("vault")).or_else(|| of("ram"))
+    }
+
+    fn rest(&self, server: &str) -> Option<f64> {
+        self.servers.get(server)?.state.rest
+    }
+
+    fn now(&self, server: &str) -> String {
+        match self.servers.get(server) {
+            None if self.servers.is_empty() => String::new(),
+            None => "silent".to_owned(),
+            Some(now) => match now.state.rest {
+                Some(share) => format!("rests, takes {}", percent(share)),
+                None if now.state.healthy => "serves".to_owned(),
+                None => "ill or leaving".to_owned(),
+            },
+        }
+    }
 }
 
 /// `sunctl weight set`, `drain`, `resume`: previews the change and, with consent, writes it.
@@ -51,16 +110,17 @@ pub async fn set(
     change: Edit,
     by: &Signature,
     consent: Consent<'_>,
+    told: &Told,
 ) -> anyhow::Result<Answer> {
-    change::make(&Store::open(source)?, by, consent, |held| draft(held, server, change)).await
+    change::make(&Store::open(source)?, by, consent, |held| draft(held, server, change, told)).await
 }
 
 /// The draft of one server's change.
-pub(crate) fn draft(held: &Held, server: &str, change: Edit) -> anyhow::Result<Draft> {
+pub(crate) fn draft(held: &Held, server: &str, change: Edit, told: &Told) -> anyhow::Result<Draft> {
     let before = held.topology()?.context("there is no topology yet; `sunctl topology put FILE` writes the first")?;
     let text = edit(held.text.as_deref().unwrap_or_default(), server, change)?;
     let after = Topology::parse(&text).context("nothing was written: the changed document does not check")?;
-    let preview = Preview::new(&before, &after, server)?;
+    let preview = Preview::new(&before, &after, server, told)?;
     let what = match change {
         Edit::Weight(weight) => format!("weight set {server} {weight}"),
         Edit::Drain => format!("drain {server}"),
@@ -111,23 +171,30 @@ struct Preview {
     weights: (u16, u16),
     /// Share of the region's files that change their server: the least that any placement could move.
     moved: f64,
+    /// What those who lose files hold of them; none: they did not tell.
+    moved_bytes: Option<u64>,
+    /// Why they did not.
+    silence: Option<String>,
     /// Name, and share of the files before and after.
     shares: Vec<(String, f64, f64)>,
 }
 
 impl Preview {
-    fn new(before: &Topology, after: &Topology, server: &str) -> anyhow::Result<Self> {
+    fn new(before: &Topology, after: &Topology, server: &str, told: &Told) -> anyhow::Result<Self> {
         let (old, new) = before.server(server).zip(after.server(server)).context("the server is gone")?;
         let kind = if before.sun(server).is_some() { Kind::Sun } else { Kind::Cache };
         let (from, to) = before.region(old.region).zip(after.region(old.region)).context("the region is gone")?;
         let shares = kind.shares(from).into_iter().zip(kind.shares(to));
+        let shares: Vec<_> = shares.map(|((name, was), (_, is))| (name.to_owned(), was, is)).collect();
         Ok(Self {
+            moved_bytes: moved_bytes(&shares, told),
+            silence: told.silence.clone(),
             region: old.region,
             server: server.to_owned(),
             written: (written(old), written(new)),
             weights: (old.weight.get(), new.weight.get()),
             moved: kind.moved(from, to),
-            shares: shares.map(|((name, was), (_, is))| (name.to_owned(), was, is)).collect(),
+            shares,
         })
     }
 
@@ -144,6 +211,13 @@ impl Preview {
             table.row([name.clone(), percent(*was), percent(*is)]);
         }
         text.push_str(&table.text());
+        match (self.moved_bytes, &self.silence) {
+            (Some(moved), _) => {
+                text += &format!("\nAbout {} that servers hold now are fetched anew by others.\n", bytes(moved));
+            }
+            (None, Some(why)) => text += &format!("\n{why}\n"),
+            (None, None) => {}
+        }
         if self.shares.iter().all(|(_, _, is)| *is == 0.0) {
             text.push_str("\nNobody of its kind in the region has weight then: its neighbours take over.\n");
         }
@@ -159,9 +233,21 @@ impl Preview {
             "weight_before": self.weights.0,
             "weight": self.weights.1,
             "moved": self.moved,
+            "moved_bytes": self.moved_bytes,
             "shares": shares,
         })
     }
+}
+
+/// Of what servers hold, what they lose with their share.
+fn moved_bytes(shares: &[(String, f64, f64)], told: &Told) -> Option<u64> {
+    let losing = shares.iter().filter(|(_, was, is)| is < was);
+    let lost = losing.map(|(name, was, is)| {
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        told.held(name).map(|held| held as f64 * (1.0 - is / was))
+    });
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a figure for people")]
+    lost.sum::<Option<f64>>().filter(|_| !told.servers.is_empty()).map(|bytes| bytes as u64)
 }
 
 /// The weight as the operator wrote it, and whether it counts.
@@ -173,6 +259,8 @@ fn written(server: &Server) -> String {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use popularity_api::wire::{Load, ServerState, Tier};
 
     use super::*;
 
@@ -212,10 +300,13 @@ weight = 100
     fn a_preview_tells_how_many_files_move() {
         let before = Topology::parse(TOPOLOGY).unwrap();
         let after = Topology::parse(&edit(TOPOLOGY, "sun4-2-1", Edit::Weight(50)).unwrap()).unwrap();
-        let preview = Preview::new(&before, &after, "sun4-2-1").unwrap();
+        let preview = Preview::new(&before, &after, "sun4-2-1", &told()).unwrap();
         // Half becomes a third: a sixth moves.
         assert!((preview.moved - 1.0 / 6.0).abs() < 1e-9, "{}", preview.moved);
         assert!((preview.shares[0].2 - 1.0 / 3.0).abs() < 1e-9, "{:?}", preview.shares);
+        // A third of what it holds.
+        assert_eq!(preview.moved_bytes, Some(3_000_000_000));
+        assert!(preview.text().contains("About 3.0 GB"), "{}", preview.text());
     }
 
     #[tokio::test]
@@ -241,7 +332,7 @@ weight = 100
         let others = TOPOLOGY.replace("version = 7", "version = 9");
         let mut ask = |_: &str| fs::write(&file, &others).map(|()| true).map_err(anyhow::Error::from);
         let source = file.clone().into();
-        let set = set(&source, "sun4-2-1", Edit::Weight(50), &ann(), Consent::Asked(&mut ask)).await;
+        let set = set(&source, "sun4-2-1", Edit::Weight(50), &ann(), Consent::Asked(&mut ask), &Told::default()).await;
         let error = format!("{:#}", set.unwrap_err());
         assert!(error.contains("somebody changed it meanwhile"), "{error}");
         assert_eq!(fs::read_to_string(&file).unwrap(), others);
@@ -251,7 +342,8 @@ weight = 100
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("topology.toml");
         fs::write(&file, TOPOLOGY).unwrap();
-        let answer = set(&file.clone().into(), "sun4-2-1", Edit::Weight(50), &ann(), consent).await.unwrap();
+        let answer =
+            set(&file.clone().into(), "sun4-2-1", Edit::Weight(50), &ann(), consent, &Told::default()).await.unwrap();
         assert_eq!(answer.json["version"], 8);
         assert_eq!(answer.json["written"], written);
         assert!(answer.text.contains(says), "{}", answer.text);
@@ -260,6 +352,28 @@ weight = 100
             after,
             if written { edit(TOPOLOGY, "sun4-2-1", Edit::Weight(50)).unwrap() } else { TOPOLOGY.to_owned() }
         );
+    }
+
+    /// The first sun holds 9 GB in its store.
+    fn told() -> Told {
+        let tier = |name: &str, bytes| Tier { name: name.into(), bytes, bytes_max: 10_000_000_000, hits: 0 };
+        let load = Load::default();
+        let state = ServerState { name: "sun4-2-1".into(), healthy: true, load, busy: 1.0, rest: Some(0.5) };
+        let tiers = vec![tier("ram", 1000), tier("store", 9_000_000_000)];
+        let now = ServerNow { state, tiers, topology_version: 7 };
+        Told { servers: BTreeMap::from([("sun4-2-1".to_owned(), now)]), silence: None }
+    }
+
+    #[test]
+    fn who_rests_and_what_servers_hold_is_listed() {
+        let listed = list(&Topology::parse(TOPOLOGY).unwrap(), &told());
+        let line = |server: &str| listed.text.lines().find(|line| line.contains(server)).unwrap().to_owned();
+        assert!(
+            line("sun4-2-1").contains("rests, takes 50.0%") && line("sun4-2-1").contains("9.0 GB"),
+            "{}",
+            listed.text
+        );
+        assert!(line("sun4-2-2").contains("silent"), "{}", listed.text);
     }
 
     fn ann() -> Signature {

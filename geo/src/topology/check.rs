@@ -11,7 +11,6 @@ use super::document::{self, Document};
 use super::problems::{Problems, Row};
 use super::servers::Servers;
 use super::{Group, Policy, Region, RegionId, Topology, classes, origin, signing, sites};
-use crate::placement::Candidate;
 
 /// The topology, or its problems.
 pub(super) fn check(document: &Document) -> Result<Topology, Vec<String>> {
@@ -119,9 +118,7 @@ fn finish(region: &mut Region, problems: &mut Problems) {
     region.groups.sort_by_key(|group| group.number);
     region.suns.sort_by(|a, b| a.server.name.cmp(&b.server.name));
     region.caches.sort_by(|a, b| a.server.name.cmp(&b.server.name));
-    let candidate = |server: &super::Server| Candidate::new(&server.name, server.weight);
-    region.sun_candidates = region.suns.iter().map(|sun| candidate(&sun.server)).collect();
-    region.cache_candidates = region.caches.iter().map(|cache| candidate(&cache.server)).collect();
+    region.prepare();
 }
 
 fn groups(raw: &[document::Group], ids: &BTreeSet<i64>, problems: &mut Problems) -> Vec<(RegionId, Group)> {

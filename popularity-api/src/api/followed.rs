@@ -53,7 +53,9 @@ impl Api {
             registry.restore(state, &self.topology(), now_ms);
         }
         followed.now_ms.store(now_ms, Ordering::Release);
+        let resting = registry.at(now_ms).all_resting();
         drop(registry);
+        self.rests.send_if_modified(|rests| std::mem::replace(rests, resting.clone()) != resting);
         for server in state.map(|state| state.servers.as_slice()).unwrap_or_default() {
             if let Some(applied) = server.purges {
                 self.purges.acknowledge(&server.name, applied, now_ms);

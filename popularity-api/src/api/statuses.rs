@@ -22,11 +22,15 @@ impl Api {
         let region = find(&topology, server.region)?;
         let known: std::collections::HashMap<String, u64> =
             report.holdings_known.iter().map(|known| (known.cache.clone(), known.generation)).collect();
-        let now_ms = self.now_ms();
+        let (now_ms, server_name) = (self.now_ms(), server.name.as_str());
         self.registry.write().unwrap_or_else(PoisonError::into_inner).report(&topology, report, now_ms);
         let (holdings, registry) = (read(&self.holdings), read(&self.registry));
         self.metrics.diverted.with_label_values(&[region.id.to_string()]).set(registry.diverted(region.id));
         let view = registry.at(now_ms);
+        self.rests.send_if_modified(|rests| {
+            let now = view.resting(rests, server_name);
+            std::mem::replace(rests, now) != *rests
+        });
         let caches = region.caches.iter().map(|cache| cache.server.name.as_str());
         Ok(RegionState {
             servers: view.servers(region),
@@ -34,6 +38,17 @@ impl Api {
             holdings: holdings.deltas(caches, |cache| known.get(cache).copied()),
             topology_version: topology.version,
         })
+    }
+
+    /// `GET /v1/regions/{region}/servers`.
+    ///
+    /// # Errors
+    ///
+    /// 404 for a region that the topology does not have.
+    pub fn servers(&self, region: RegionId) -> Result<Servers, Refusal> {
+        let topology = self.topology();
+        let region = find(&topology, region)?;
+        Ok(Servers { region: region.id, servers: read(&self.registry).at(self.now_ms()).servers_now(region) })
     }
 
     /// `GET /v1/regions/{region}/hot`.
@@ -47,18 +62,6 @@ impl Api {
         let files = read(&self.registry).at(self.now_ms()).hot_now(region, limit);
         Ok(Hot { region: region.id, files })
     }
-
-    /// `GET /v1/regions/{region}/servers`.
-    ///
-    /// # Errors
-    ///
-    /// 404 for a region that the topology does not have.
-    pub fn servers(&self, region: RegionId) -> Result<Servers, Refusal> {
-        let topology = self.topology();
-        let region = find(&topology, region)?;
-        let servers = read(&self.registry).at(self.now_ms()).servers(region);
-        Ok(Servers { region: region.id, servers })
-    }
 }
 
 fn check_status(report: &StatusReport) -> Result<(), Refusal> {
@@ -71,6 +74,9 @@ fn check_status(report: &StatusReport) -> Result<(), Refusal> {
     let canonical = |file: &str| CanonicalName::from_written(file).is_ok();
     if let Some(index) = report.hottest.iter().position(|hot| !canonical(&hot.file)) {
         return Err(Refusal::bad(format!("hottest[{index}].file: it is no canonical name")));
+    }
+    if report.rest.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+        return Err(Refusal::bad("rest: a share is above 0 and at most 1".to_owned()));
     }
     let load = &report.load;
     let rates = report.hottest.iter().flat_map(|hot| [hot.requests_per_second, hot.bits_per_second]);

@@ -23,8 +23,8 @@ fn every_type_has_its_fields_and_no_others() {
         Explanation, FetchAnswer, FetchNote, FetchState, Held, HeldBy, HeldScore, Holder, HoldingsAck, HoldingsDelta,
         HoldingsReport, Hot, HotFile, HotNow, HotRate, HotRegion, Link, LinkState, Links, LinksRequest, Load, Problem,
         Purge, PurgeAck, PurgeAcknowledgements, PurgeLog, PurgeMode, PurgeRequest, PurgeServer, PurgeState, PurgeWhat,
-        Rated, RegionState, ServerSeen, ServerState, Servers, SignedBy, SnapshotFile, StatusReport, Tier, Top, Wanted,
-        WantedRequest,
+        Rated, RegionState, ServerNow, ServerSeen, ServerState, Servers, SignedBy, SnapshotFile, StatusReport, Tier,
+        Top, Wanted, WantedRequest,
     };
     let mut known: BTreeSet<String> = ["RegionId", "FileName"].map(str::to_owned).into();
     macro_rules! check {
@@ -35,8 +35,8 @@ fn every_type_has_its_fields_and_no_others() {
     check!(HoldingsAck, HoldingsDelta, HoldingsReport, Hot, HotFile, HotNow, HotRate, HotRegion);
     check!(Link, LinkState, Links, LinksRequest, Load, Problem, Purge, PurgeAck);
     check!(PurgeAcknowledgements, PurgeLog, PurgeMode, PurgeRequest, PurgeServer, PurgeState, PurgeWhat, Rated);
-    check!(RegionState, ServerSeen, ServerState, Servers, SignedBy, SnapshotFile, StatusReport, Tier, Top);
-    check!(Wanted, WantedRequest);
+    check!(RegionState, ServerSeen, ServerState, SignedBy, SnapshotFile, StatusReport, Tier, Top);
+    check!(ServerNow, Servers, Wanted, WantedRequest);
     check!(geo::Scheme);
     let document = document();
     let documented = document["components"]["schemas"].as_object().unwrap();

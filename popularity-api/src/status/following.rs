@@ -56,12 +56,14 @@ impl Seen {
             requests: self.gauge.requests,
             bits: self.gauge.bits,
             purges: purges(name),
+            rest: self.report.rest,
         }
     }
 
     fn restored(seen: &ServerSeen) -> Self {
         let (healthy, load) = (seen.healthy, seen.load);
-        let report = StatusReport { server: seen.name.clone(), healthy, load, ..StatusReport::default() };
+        let report =
+            StatusReport { server: seen.name.clone(), healthy, load, rest: seen.rest, ..StatusReport::default() };
         let gauge = Gauge { requests: seen.requests, bits: seen.bits };
         Self { at_ms: seen.at_ms, well_ms: seen.well_ms, report, gauge }
     }

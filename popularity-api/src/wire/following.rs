@@ -81,6 +81,9 @@ pub struct ServerSeen {
     pub bits: f64,
     /// The purges that it goes by; none: it has not said.
     pub purges: Option<u64>,
+    /// The share of its weight that it takes while it rests. Left out: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<f64>,
 }
 
 /// The hot files of a region.

@@ -42,16 +42,6 @@ fn hot_files_are_written_like_this() {
 }
 
 #[test]
-fn who_is_alive_is_written_like_this() {
-    let load = Load { bits_per_second: 1e9, requests_per_second: 2.5, connections: 3, cpu_pressure: 0.5 };
-    let server = ServerState { name: "sun4-1-1".to_owned(), healthy: true, load, busy: 1.5 };
-    check(
-        &Servers { region: RegionId(4), servers: vec![server] },
-        r#"{"region":4,"servers":[{"name":"sun4-1-1","healthy":true,"load":{"bits_per_second":1000000000.0,"requests_per_second":2.5,"connections":3,"cpu_pressure":0.5},"busy":1.5}]}"#,
-    );
-}
-
-#[test]
 fn fetches_are_written_like_this() {
     check(
         &FetchNote { file: "c1/a.jpg".to_owned(), size: 2048, state: FetchState::Begins },
@@ -193,12 +183,26 @@ fn status_is_written_like_this() {
             tiers: vec![Tier { name: "ram".to_owned(), bytes: 1, bytes_max: 2, hits: 3 }],
             hottest: vec![HotRate { file: "c1/a.jpg".to_owned(), requests_per_second: 1.5, bits_per_second: 8.0 }],
             holdings_known: vec![CacheGeneration { cache: "cache4-1".to_owned(), generation: 9 }],
+            rest: None,
         },
         r#"{"server":"sun4-1-1","topology_version":3,"healthy":true,"load":{"bits_per_second":1000000000.0,"requests_per_second":2.5,"connections":3,"cpu_pressure":0.5},"tiers":[{"name":"ram","bytes":1,"bytes_max":2,"hits":3}],"hottest":[{"file":"c1/a.jpg","requests_per_second":1.5,"bits_per_second":8.0}],"holdings_known":[{"cache":"cache4-1","generation":9}]}"#,
     );
     check(
+        &StatusReport { rest: Some(0.75), ..StatusReport::default() },
+        r#"{"server":"","topology_version":0,"healthy":false,"load":{"bits_per_second":0.0,"requests_per_second":0.0,"connections":0,"cpu_pressure":0.0},"tiers":[],"hottest":[],"holdings_known":[],"rest":0.75}"#,
+    );
+    let now = ServerNow {
+        state: ServerState { name: "sun4-1-1".to_owned(), healthy: true, load, busy: 1.5, rest: Some(0.5) },
+        tiers: vec![Tier { name: "ram".to_owned(), bytes: 1, bytes_max: 2, hits: 3 }],
+        topology_version: 3,
+    };
+    check(
+        &Servers { region: RegionId(4), servers: vec![now] },
+        r#"{"region":4,"servers":[{"state":{"name":"sun4-1-1","healthy":true,"load":{"bits_per_second":1000000000.0,"requests_per_second":2.5,"connections":3,"cpu_pressure":0.5},"busy":1.5,"rest":0.5},"tiers":[{"name":"ram","bytes":1,"bytes_max":2,"hits":3}],"topology_version":3}]}"#,
+    );
+    check(
         &RegionState {
-            servers: vec![ServerState { name: "sun4-1-1".to_owned(), healthy: true, load, busy: 1.5 }],
+            servers: vec![ServerState { name: "sun4-1-1".to_owned(), healthy: true, load, busy: 1.5, rest: None }],
             hot: vec![HotFile { file: "c1/a.jpg".to_owned(), spread: 2 }],
             holdings: vec![HoldingsDelta {
                 cache: "cache4-1".to_owned(),

@@ -164,7 +164,7 @@ async fn ask_api(name: String, topology: Watched, client: popularity_api::Client
                 }
             }
             if let Ok(answer) = answer {
-                let well = answer.servers.into_iter().filter(|server| server.healthy).map(|server| server.name);
+                let well = answer.servers.into_iter().filter(|now| now.state.healthy).map(|now| now.state.name);
                 witness.send_replace(well.collect());
             }
         }

@@ -29,11 +29,15 @@ async fn a_sun_that_is_killed_is_withdrawn_and_announced_again_when_it_is_back()
     suns[0].kill();
     group.bird.until(0, 0).await;
     until_state(world, SUN, "down").await;
-    let status = status(world, SUN).await;
-    assert!(status["reason"].as_str().is_some_and(|why| why.starts_with("nobody listens at ")), "{status:#}");
+    let told = status(world, SUN).await;
+    assert!(told["reason"].as_str().is_some_and(|why| why.starts_with("nobody listens at ")), "{told:#}");
 
     suns[0].restart().await;
     group.bird.until(2, 0).await;
+    poll::until_true("what is announced is told", || async {
+        status(world, SUN).await["speaker"]["announced"] == "best"
+    })
+    .await;
     let told = run("sun-check", &["status", "--config", group.config(SUN).to_str().unwrap()]);
     for part in
         ["sun1-1-1 is Up for ", "announced  Best by Bird, 2 routes", "Up -> Down (probe)", "other      sun1-1-2 Up"]
@@ -249,11 +253,9 @@ async fn exabgp_announces_what_its_process_says() {
     let log = std::fs::File::create(world.path("exabgp.log")).unwrap();
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     let _exabgp = Ended(command.spawn().expect("exabgp is installed"));
-    let own_address = format!("{own}/32");
-    poll::until_true("the route of a sun that is well", || async {
-        router.ask("show route all").contains(&own_address)
-    })
-    .await;
+    until_state(&world, SUN, "up").await;
+    poll::until_true("the route of a sun that is well", || async { router.ask("show route").contains("192.0.2.1/32") })
+        .await;
     let told = router.ask("show route all");
     assert!(told.contains("BGP.med: 0") && told.contains("BGP.origin: IGP") && told.contains("192.0.2.0/28"), "{told}");
     let config = config.display().to_string();

@@ -51,6 +51,85 @@ async fn a_weight_set_moves_the_theoretical_share_and_everybody_sees_it() {
     assert!((share - (1.0 / 4.0 - 1.0 / 7.0)).abs() < 4.0 * (0.1071_f64 * 0.8929 / FILES as f64).sqrt(), "{share}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sun_that_stays_pressed_rests_and_everybody_goes_by_it_until_it_recovers() {
+    let world = World::with_api(&[SUNS[0], SUNS[1], SUNS[2]]);
+    let pressure = world.path("pressure");
+    let press = |percent: u8| {
+        tests::files::write(&pressure, &format!("some avg10={percent}.00 avg60=0.00 avg300=0.00 total=0\n"));
+    };
+    press(95);
+    let _api = world.start(API).await;
+    let rest = format!("rest.pressure_file = {pressure:?}\nrest.after_s = 1\nrest.step = 0.25");
+    let pressed = world.start_with(SUNS[0], |settings| settings.rest = rest).await;
+    let other = world.start(SUNS[1]).await;
+    let _third = world.start(SUNS[2]).await;
+    let rests = |percent: f64| {
+        let pressed = &pressed;
+        move || async move { pressed.metrics().await.find("rest_percent").contains(&percent) }
+    };
+    poll::until_true("it takes half of its weight", rests(50.0)).await;
+    let written = world.topology.parsed();
+    let rested = written.rested(&[(SUNS[0].to_owned(), 0.5)].into());
+    let files: Vec<String> = (0..200).map(|number| format!("c1/rest/{number}.jpg")).collect();
+    until_links_are_the_owners(&world, &rested, &files).await;
+    // A file that moved from the one that rests is kept by the sun that is linked now.
+    let moved = files.iter().find(|file| owner(&written, 1, file) == SUNS[0] && owner(&rested, 1, file) == SUNS[1]);
+    let moved = moved.expect("some file moves there");
+    world.put(moved, Script::file(1000));
+    let keeps = || async {
+        let answer = world.client().get(&world.https(SUNS[1], moved)).await.unwrap();
+        world.check_whole(moved, 1000, &answer);
+        other.metrics().await.find("topology_version").contains(&1.0) && world.fetches(moved) == 1
+    };
+    poll::until_true("the other sun has it", keeps).await;
+    let (file, token) = (world.topology_file(), tests::settings::token_file(world.folder(), "operator"));
+    let api = format!("http://{}", world.api());
+    let shown = run(
+        "sunctl",
+        &[
+            "weight",
+            "show",
+            "--api",
+            &api,
+            "--token-file",
+            token.to_str().unwrap(),
+            "--topology",
+            file.to_str().unwrap(),
+        ],
+    );
+    assert!(shown.out.contains("rests, takes 50.0%"), "{}{}", shown.out, shown.err);
+    press(1);
+    poll::until_true("it takes all again", rests(100.0)).await;
+    until_links_are_the_owners(&world, &written, &files).await;
+}
+
+#[test]
+fn a_ramp_that_is_interrupted_stays_where_it_is() {
+    let world = World::new(&[SUNS[0], SUNS[1]]);
+    let file = world.topology_file();
+    let binary = tests::process::binary("sunctl");
+    let mut command = std::process::Command::new(binary);
+    command.args(["weight", "set", SUNS[0], "50", "--over", "10m", "--yes", "--topology", file.to_str().unwrap()]);
+    command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let child = command.spawn().unwrap();
+    let weight = || {
+        let topology = geo::Topology::parse(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        topology.sun(SUNS[0]).unwrap().server.weight.get()
+    };
+    let begun = Instant::now();
+    while weight() == 100 {
+        assert!(begun.elapsed() < poll::DEADLINE, "no first step");
+        std::thread::yield_now();
+    }
+    let process = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    let done = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && said.contains("Stopped: sun1-1-1 has weight"), "{said}");
+    assert!((51..100).contains(&weight()), "{}", weight());
+}
+
 /// Asks for links until each names its owner, and returns the servers.
 async fn until_links_are_the_owners(world: &World, topology: &geo::Topology, files: &[String]) -> Vec<String> {
     poll::until("links that name the owners", || async {

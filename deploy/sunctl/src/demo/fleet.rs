@@ -191,6 +191,8 @@ fn edge_config(
         ram_bytes: plan::RAM_BYTES,
         // Six edges share this machine's cores.
         workers: 1,
+        // All of them are as pressed as this machine is: nobody could take over.
+        rest: sun::config::RestConfig { enabled: node.is_cache, ..Default::default() },
         log: LogConfig::default(),
         ..sun::Config::default()
     })

@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
 
+use geo::RegionId;
+
 use super::{Region, SHARDS, Table};
 use crate::engine::batch::{Batch, Entry};
 use crate::engine::files::{FileIndex, Tag};
@@ -16,18 +18,28 @@ impl Table {
     /// they are searched: of known files anywhere in ten million pairs a fifth more are counted by that.
     pub(super) fn count(&mut self, batch: &Batch, counting: &mut Counting<'_>) {
         let mut spots = [Spot::default(); AT_ONCE];
+        let mut places = [None; PLACES];
         for entries in batch.entries.chunks(AT_ONCE) {
             let spots = &mut spots[..entries.len()];
             for (spot, entry) in spots.iter_mut().zip(entries) {
                 let (shard, mark) = shard_of(&entry.file);
                 *spot = Spot { shard, mark, tag: tag(&self.hash, &entry.file), ..Spot::default() };
-                spot.region = self.place(entry.region);
+                spot.region = self.place_near(entry.region, &mut places);
             }
             self.find(spots, entries);
             for (spot, entry) in spots.iter().zip(entries) {
                 self.count_entry(*spot, entry, counting);
             }
         }
+    }
+
+    /// Where a region is in the lists, by a look at where it was a moment ago.
+    fn place_near(&mut self, region: RegionId, places: &mut [Option<(RegionId, u16)>; PLACES]) -> Option<u16> {
+        let near = &mut places[usize::from(region.0) % PLACES];
+        if near.is_none_or(|(known, _)| known != region) {
+            *near = self.place(region).map(|place| (region, place));
+        }
+        near.map(|(_, place)| place)
     }
 
     /// Finds files and slots of what is known.
@@ -156,6 +168,8 @@ pub(super) fn shard_of(name: &str) -> (u8, u32) {
     (mark.to_le_bytes()[0], mark)
 }
 
+/// Regions of a batch whose places are at hand.
+const PLACES: usize = 64;
 /// Entries that are looked for together.
 const AT_ONCE: usize = 64;
 /// An entry with so many downloads was seen more than once.

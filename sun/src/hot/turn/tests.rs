@@ -178,7 +178,7 @@ impl Case<'_> {
             let (requests_per_second, bits_per_second) =
                 if place == self.me { (self.served, self.bits) } else { (self.others, self.others_bits) };
             let load = Load { requests_per_second, bits_per_second, ..Load::default() };
-            ServerState { name: name.clone(), healthy: true, load, busy: 1.0 }
+            ServerState { name: name.clone(), healthy: true, load, busy: 1.0, rest: None }
         };
         RegionState {
             servers: order.iter().enumerate().map(server).collect(),
