@@ -187,14 +187,16 @@ fn bird_config(folder: &Path, own: Speaker, neighbours: &[Speaker]) -> String {
          protocol static v4 {{\nipv4;\ninclude \"{folder}/routes4.conf\";\n}}\n\
          protocol static v6 {{\nipv6;\ninclude \"{folder}/routes6.conf\";\n}}\n"
     );
+    // BIRD tells another AS a metric only if the export filter sets it.
+    let export = "export filter { if defined(bgp_med) then bgp_med = bgp_med; accept; };";
     for (number, neighbour) in neighbours.iter().enumerate() {
         let _ = write!(
             config,
             "protocol bgp to{number} {{\n  local {address} port {BGP_PORT} as {asn};\n  \
              neighbor {} port {BGP_PORT} as {};\n  multihop; strict bind; hold time 9;\n  \
              connect delay time 1; connect retry time 1; error wait time 1, 2;\n  \
-             ipv4 {{ import none; export all; next hop address 198.51.100.1; }};\n  \
-             ipv6 {{ import none; export all; next hop address 2001:db8:ffff::1; }};\n}}\n",
+             ipv4 {{ import none; {export} next hop address 198.51.100.1; }};\n  \
+             ipv6 {{ import none; {export} next hop address 2001:db8:ffff::1; }};\n}}\n",
             neighbour.address, neighbour.asn
         );
     }

@@ -61,8 +61,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "NAME")]
         sun: String,
         /// Connections that are open when their address moves go on where they are: their packets are passed on to the sun
-        /// that has them, over this device, on which the internal addresses of the group are neighbours. Takes nftables and
-        /// connection tracking.
+        /// that has them, over this device, on which the internal addresses of the group are neighbours, and which is not the
+        /// way to the routers. Takes nftables and connection tracking (up to 160 MiB). Its first run is to be before the sun
+        /// serves: connections that are open by then break.
         #[arg(long, value_name = "DEVICE", value_parser = device)]
         pass_on: Option<String>,
         #[command(flatten)]

@@ -1,7 +1,10 @@
-//! The systemd units that are shipped: systemd understands them, and they leave little open.
+//! The systemd units that are shipped: systemd understands them, and they leave little open. They are not run here: what they
+//! start is, and what they must say and must not say is looked at.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tests::poll;
 
 const UNITS: [&str; 6] = [
     "sun.service",
@@ -15,7 +18,7 @@ const UNITS: [&str; 6] = [
 #[test]
 fn systemd_understands_the_units_and_finds_them_hardened() {
     let root = tempfile::tempdir().unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
+    let shipped = shipped();
     let units = root.path().join("etc/systemd/system");
     std::fs::create_dir_all(&units).unwrap();
     let mut found: Vec<String> = std::fs::read_dir(&shipped)
@@ -30,9 +33,12 @@ fn systemd_understands_the_units_and_finds_them_hardened() {
     for unit in UNITS {
         std::fs::copy(shipped.join(unit), units.join(unit)).unwrap();
     }
+    let more = "sun-check.service.d";
+    std::fs::create_dir(units.join(more)).unwrap();
+    std::fs::copy(shipped.join(more).join("bird.conf"), units.join(more).join("bird.conf")).unwrap();
     // What they start has to be there.
     std::fs::create_dir_all(root.path().join("usr/bin")).unwrap();
-    for program in ["sun", "sun-check", "popularity-api", "cache-daemon", "geo"] {
+    for program in ["sun", "sun-check", "popularity-api", "cache-daemon", "geo", "systemctl"] {
         std::fs::copy("/bin/true", root.path().join("usr/bin").join(program)).unwrap();
     }
     std::fs::create_dir_all(root.path().join("bin")).unwrap();
@@ -47,6 +53,101 @@ fn systemd_understands_the_units_and_finds_them_hardened() {
         let (good, said) = analyze(&["security", &root, "--offline=yes", "--no-pager", "--threshold=25", unit]);
         assert!(good, "{said}");
     }
+}
+
+#[test]
+fn a_sun_that_crashes_leaves_its_self_check_alone_and_one_that_is_stopped_stops_it_first() {
+    let sun = settings("sun.service");
+    let check = settings("sun-check.service");
+    // systemd propagates its own restarts through each of these.
+    for key in ["PartOf=", "BindsTo=", "StopPropagatedFrom="] {
+        assert!(!check.iter().any(|line| line.starts_with(key)), "{key}: {check:?}");
+    }
+    assert!(!check.iter().any(|line| line.starts_with("Requires=") && line.contains("sun.service")), "{check:?}");
+    assert!(sun.contains(&"ExecStop=+-/usr/bin/systemctl stop sun-check.service".to_owned()), "{sun:?}");
+    let start = "ExecStartPost=+-/usr/bin/systemctl start --no-block sun-check.service";
+    assert!(sun.contains(&start.to_owned()), "the self-check is ordered after the sun, which must not wait: {sun:?}");
+    assert!(check.contains(&"Requires=sun-addresses.service".to_owned()), "{check:?}");
+    // A group that only BIRD's package makes.
+    assert!(!check.iter().any(|line| line.starts_with("SupplementaryGroups=")), "{check:?}");
+}
+
+#[tokio::test]
+async fn a_sun_whose_self_check_crashed_is_the_last_choice_and_what_was_withdrawn_stays_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let bird = Bird::start(folder.path());
+    poll::until_true("BIRD answers", || async { bird.ask(&["show", "status"]).contains("Daemon is up") }).await;
+    for result in ["signal", "exit-code"] {
+        bird.ends(result);
+        assert_eq!(bird.up(), [false, false], "{result}: nothing was announced");
+    }
+    bird.ask(&["enable", "\"sun_up_*\""]);
+    bird.ends("success");
+    assert_eq!(bird.up(), [true, false], "it was stopped, and did itself what it was to do");
+    bird.ends("signal");
+    assert_eq!(bird.up(), [false, true]);
+    bird.ends("exit-code");
+    assert_eq!(bird.up(), [false, true], "it cannot be started");
+}
+
+/// BIRD with a route as `sunctl render bird` has it, and without a session.
+struct Bird {
+    control: PathBuf,
+    child: Child,
+}
+
+impl Bird {
+    fn start(folder: &Path) -> Self {
+        let (config, control) = (folder.join("bird.conf"), folder.join("bird.ctl"));
+        let text = "router id 192.0.2.1;\nprotocol device {}\n\
+                    protocol static sun_up_1 { disabled; ipv4; route 192.0.2.1/32 blackhole; }\n\
+                    protocol static sun_drain_1 { disabled; ipv4; route 192.0.2.1/32 blackhole; }\n";
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new("/usr/sbin/bird");
+        command.arg("-f").arg("-c").arg(config).arg("-s").arg(&control).arg("-P").arg(folder.join("bird.pid"));
+        let child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("tests/setup installs BIRD");
+        Self { control, child }
+    }
+
+    fn ask(&self, command: &[&str]) -> String {
+        let output = Command::new("/usr/sbin/birdc").arg("-s").arg(&self.control).args(command).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What systemd does when the self-check ended with this result.
+    #[track_caller]
+    fn ends(&self, result: &str) {
+        let mut command = Command::new("sh");
+        command.arg(shipped().join("unwatched")).env("BIRD_SOCKET", &self.control).env("SERVICE_RESULT", result);
+        let output = command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// Whether the route is announced as best, as the last choice.
+    fn up(&self) -> [bool; 2] {
+        let told = self.ask(&["show", "protocols"]);
+        ["sun_up_1", "sun_drain_1"].map(|name| {
+            let row = told.lines().find(|row| row.starts_with(name)).unwrap();
+            row.split_whitespace().nth(3) == Some("up")
+        })
+    }
+}
+
+impl Drop for Bird {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn shipped() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd")
+}
+
+/// A unit's lines, without comments.
+fn settings(unit: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(shipped().join(unit)).unwrap();
+    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
 }
 
 fn analyze(arguments: &[&str]) -> (bool, String) {

@@ -20,8 +20,12 @@
 //!
 //! So a drain, an update or a return of addresses breaks no connection. Between an address's owner and others, the owner is
 //! asked; the owner asks its first backup. What came over DEVICE is never passed on again. The members have to be neighbours
-//! on DEVICE. The price: connection tracking; and clients of a machine that is gone whole wait for their own timeout
-//! instead of being reset.
+//! on DEVICE, and the routers elsewhere: what comes from them over DEVICE would never be passed on.
+//!
+//! The price: connection tracking, with an entry of 320 bytes for each connection and for half a minute after its end, and
+//! new connections dropped where there are more than [`TRACKED_MIN`]; a machine that forwards, though nothing else than
+//! these packets; clients of a machine that is gone whole wait for their own timeout instead of being reset. Connections
+//! that are open at the first run are unknown and are passed on to a member that resets them: it is run before the sun.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -70,11 +74,14 @@ fn next_hops(sun: &str, group: &Group, members: &[&Sun]) -> Vec<(IpAddr, IpAddr)
 }
 
 fn passing(device: &str, local: &BTreeSet<IpNet>, next_hops: &[(IpAddr, IpAddr)]) -> String {
+    // A device's name may have a dot, which is another word for sysctl unless words are parted by slashes. Where there is no
+    // such device, nothing has been changed yet.
     let mut text = format!(
         "\n# Packets of connections that this machine does not know go to the member that had the address, over {device},\n\
-         # once. Nothing else is forwarded.\n\
-         sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n\
-         sysctl -q -w net.ipv4.conf.{device}.rp_filter=0 net.ipv4.conf.all.rp_filter=0\n\
+         # once. Nothing else is forwarded: that is settled before anything is forwarded at all. {device} must not be the way\n\
+         # to the routers: what comes over it stays here. Connections that were opened before the first run are not known:\n\
+         # run it before the sun.\n\
+         sysctl -q -w net/ipv4/conf/{device}/rp_filter=0 net/ipv4/conf/all/rp_filter=0\n\
          nft -f - <<'RULES'\n\
          table inet sun_pass_on\ndelete table inet sun_pass_on\n\
          table inet sun_pass_on {{\n  \
@@ -89,10 +96,9 @@ fn passing(device: &str, local: &BTreeSet<IpNet>, next_hops: &[(IpAddr, IpAddr)]
     let _ = write!(
         text,
         "  }}\n  chain others {{\n    type filter hook forward priority filter; policy drop;\n    \
-         meta mark {MARK} oifname \"{device}\" accept\n  }}\n}}\nRULES\n\
-         # A packet in the middle of a connection begins none; and one that is late is not taken for one.\n\
-         sysctl -q -w net.netfilter.nf_conntrack_tcp_loose=0 net.netfilter.nf_conntrack_tcp_be_liberal=1\n"
+         meta mark {MARK} oifname \"{device}\" accept\n  }}\n}}\nRULES\n"
     );
+    text += &tracking();
     for family in ["", "-6 "] {
         let _ = write!(
             text,
@@ -107,8 +113,42 @@ fn passing(device: &str, local: &BTreeSet<IpNet>, next_hops: &[(IpAddr, IpAddr)]
         let _ =
             writeln!(text, "ip {family}route replace {} via {hop} dev {device} table {TABLE}", IpNet::from(*address));
     }
-    text
+    text + FORWARDING
 }
+
+/// How connections are tracked. A machine that is a namespace may not change the table's size: it has that of its host.
+fn tracking() -> String {
+    format!(
+        "# A packet in the middle of a connection begins none; and one that is late is not taken for one.\n\
+         sysctl -q -w net.netfilter.nf_conntrack_tcp_loose=0 net.netfilter.nf_conntrack_tcp_be_liberal=1\n\
+         # A full table drops new connections. Those that are over leave it soon; one that is silent for longer than any\n\
+         # that a sun keeps is over.\n\
+         sysctl -q -w net.netfilter.nf_conntrack_tcp_timeout_time_wait={TIME_WAIT_S}\n\
+         sysctl -q -w net.netfilter.nf_conntrack_tcp_timeout_established={ESTABLISHED_S}\n\
+         tracked() {{ [ \"$(sysctl -n net.netfilter.nf_conntrack_max)\" -ge {TRACKED_MIN} ]; }}\n\
+         tracked || sysctl -q -w net.netfilter.nf_conntrack_max={TRACKED_MIN} 2>/dev/null || true\n\
+         tracked || echo \"fewer than {TRACKED_MIN} connections are tracked: raise net.netfilter.nf_conntrack_max\" >&2\n"
+    )
+}
+
+/// Last, when what may be forwarded is settled.
+const FORWARDING: &str = "\
+# A machine that forwards takes no routes from router advertisements, unless it is told to go on.
+for file in /proc/sys/net/ipv6/conf/*/accept_ra; do
+    if [ -e \"$file\" ] && [ \"$(cat \"$file\")\" = 1 ]; then echo 2 >\"$file\"; fi
+done
+sysctl -q -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+";
+
+/// Connections that are tracked at least: those of a sun that is full (32,768 clients), and those that ended within
+/// [`TIME_WAIT_S`], 15,000 a second. Too small: new connections are dropped. Too large: 320 bytes each, 160 MiB at worst.
+const TRACKED_MIN: u32 = 1 << 19;
+
+/// The kernel's own is 120 s: four times the entries.
+const TIME_WAIT_S: u32 = 30;
+
+/// The kernel's own is five days, in which clients that vanished add up.
+const ESTABLISHED_S: u32 = 7_200;
 
 const fn family(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "" } else { "-6 " }

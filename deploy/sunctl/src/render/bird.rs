@@ -9,6 +9,8 @@
 //!
 //! Why one protocol a route: `birdc enable` and `disable` know protocols only. Why blackhole: nothing is forwarded here, the
 //! addresses are local by `ip route add local`; no kernel protocol is there, so BIRD touches no table of the machine.
+//! Why `up_is_disabled`: `birdc configure` takes what is disabled in the file down, whoever enabled it since. With a copy that
+//! says 0 a BIRD that announces takes a new file without a gap.
 
 use std::fmt::Write as _;
 
@@ -32,6 +34,13 @@ pub(super) fn config(speaker: &Speaker<'_>, rank: RankBy) -> anyhow::Result<Stri
     let mut text = format!(
         "# The announcements of {sun} in {group}, by `sunctl render bird`. sun-check enables and disables them; by hand:\n\
          #   birdc disable '\"sun_*\"'     nothing is announced\n\
+         #\n\
+         # A plain `birdc configure` withdraws every route until sun-check has looked again, up to a second later. While the\n\
+         # sun is announced (`sun-check status`), a copy in which the routes begin enabled changes only what differs; the file\n\
+         # itself stays as it is, so that a BIRD that is restarted announces nothing unchecked. One member after the other:\n\
+         #   sed 's/^define up_is_disabled = 1;/define up_is_disabled = 0;/' /etc/bird/bird.conf > /run/bird/announced.conf\n\
+         #   birdc configure '\"/run/bird/announced.conf\"'\n\
+         define up_is_disabled = 1;\n\
          log stderr {{ info, remote, warning, error, auth, fatal, bug }};\n\
          router id {router_id};\n\
          protocol device {{ scan time 1; }}\n"
@@ -83,6 +92,7 @@ fn route_blocks(asn: u32, number: usize, route: &Announcement, rank: RankBy) -> 
     let mut text = format!("\n# {} {whose}\n", route.prefix);
     for (state, preference) in [("up", 200), ("drain", 100)] {
         let drains = state == "drain";
+        let disabled = if drains { "disabled" } else { "disabled up_is_disabled" };
         // BIRD's default for what has none differs by version; unequal ones would keep routers from sharing load.
         let mut attributes = "bgp_origin = ORIGIN_IGP; ".to_owned();
         match rank {
@@ -100,7 +110,7 @@ fn route_blocks(asn: u32, number: usize, route: &Announcement, rank: RankBy) -> 
         }
         let _ = write!(
             text,
-            "protocol static sun_{state}_{number} {{\n  disabled;\n  {family} {{ preference {preference}; }};\n  \
+            "protocol static sun_{state}_{number} {{\n  {disabled};\n  {family} {{ preference {preference}; }};\n  \
              route {} blackhole {{ {attributes}}};\n}}\n",
             route.prefix
         );

@@ -1,7 +1,7 @@
 //! A config of ExaBGP 4 that starts sun-check as its process: what is announced comes from there, line by line.
 //!
-//! ExaBGP announces nothing by itself, and withdraws everything when the process that announced it ends: the session
-//! goes with it.
+//! ExaBGP announces nothing by itself. When sun-check dies, ExaBGP starts it again and keeps the session and what was announced;
+//! what ends everything is the end of ExaBGP.
 
 use std::fmt::Write as _;
 
@@ -22,6 +22,8 @@ pub(super) fn config(speaker: &Speaker<'_>, run: &str) -> anyhow::Result<String>
     let Speaker { sun, group, asn, router_id, hold_s, .. } = speaker;
     let mut text = format!(
         "# The sessions of {sun} in {group}, by `sunctl render exabgp`. sun-check says what is announced.\n\
+         # It runs as ExaBGP's user, who has to be the sun's: it reads the sun's token (mode 600) and writes its own `data`.\n\
+         #   exabgp.daemon.user=sun exabgp FILE\n\
          process sun-check {{\n    run {run};\n    encoder text;\n}}\n"
     );
     for session in &speaker.sessions {

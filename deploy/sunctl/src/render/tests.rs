@@ -13,6 +13,10 @@ fn bird_takes_what_is_rendered_for_it() {
     }
     let text = rendered(&["bird", "--sun", "sun4-3-1", "--hold-s", "9"], &BOTH);
     checked("bird.conf", &text, |file| Process::new(in_sbin("bird")).arg("-p").arg("-c").arg(file).output());
+    // The copy that is reloaded without a gap.
+    let announced = text.replace("\ndefine up_is_disabled = 1;\n", "\ndefine up_is_disabled = 0;\n");
+    assert_ne!(announced, text);
+    checked("bird.conf", &announced, |file| Process::new(in_sbin("bird")).arg("-p").arg("-c").arg(file).output());
     assert!(text.contains("hold time 9;\n  keepalive time 3;"), "{text}");
     assert!(text.contains("local 2001:db8::f0 as 64512;\n  neighbor 2001:db8::fe as 64500;"), "{text}");
 }
@@ -21,10 +25,15 @@ fn bird_takes_what_is_rendered_for_it() {
 fn every_route_is_there_twice_and_disabled() {
     let text = rendered(&["bird", "--sun", "sun4-2-1"], &V4);
     // Three suns with one address each, and the subnet.
-    for (name, count) in [("protocol static sun_up_", 4), ("protocol static sun_drain_", 4), ("  disabled;\n", 8)] {
+    for (name, count) in [
+        ("protocol static sun_up_", 4),
+        ("protocol static sun_drain_", 4),
+        ("  disabled;\n", 4),
+        ("  disabled up_is_disabled;\n", 4),
+    ] {
         assert_eq!(text.matches(name).count(), count, "{name}: {text}");
     }
-    let own = "# 192.0.2.1/32 its own\nprotocol static sun_up_1 {\n  disabled;\n  ipv4 { preference 200; };\n  \
+    let own = "# 192.0.2.1/32 its own\nprotocol static sun_up_1 {\n  disabled up_is_disabled;\n  ipv4 { preference 200; };\n  \
                route 192.0.2.1/32 blackhole { bgp_origin = ORIGIN_IGP; bgp_med = 0; };\n}\n\
                protocol static sun_drain_1 {\n  disabled;\n  ipv4 { preference 100; };\n  \
                route 192.0.2.1/32 blackhole { bgp_origin = ORIGIN_IGP; bgp_med = 100000; bgp_community.add((65535, 0)); };\n}\n";
@@ -64,6 +73,18 @@ fn what_a_sun_does_not_know_goes_to_the_one_that_had_the_address() {
     for hop in ["192.0.2.1/32 via 10.4.2.2", "192.0.2.2/32 via 10.4.2.2", "192.0.2.3/32 via 10.4.2.3"] {
         assert!(text.contains(&format!("\nip route replace {hop} dev eth1 table ")), "{hop}: {text}");
     }
+    let order = [
+        "net/ipv4/conf/eth1/rp_filter=0",
+        "policy drop;",
+        "nf_conntrack_tcp_loose=0",
+        "dev eth1 table",
+        "accept_ra",
+        "ip_forward=1",
+    ];
+    let places = order.map(|part| text.find(part).unwrap_or_else(|| panic!("{part}: {text}")));
+    assert!(places.is_sorted() && text.trim_end().ends_with("forwarding=1"), "forwarding is last: {text}");
+    let dotted = rendered(&["addresses", "--sun", "sun4-2-1", "--pass-on", "bond0.7"], &[]);
+    assert!(dotted.contains("net/ipv4/conf/bond0.7/rp_filter=0"), "{dotted}");
     let rules = text.split("<<'RULES'\n").nth(1).unwrap().split("RULES\n").next().unwrap();
     checked("rules", rules, |file| Process::new(in_sbin("nft")).arg("--check").arg("--file").arg(file).output());
 }
