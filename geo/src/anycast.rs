@@ -89,11 +89,15 @@ impl Assignment {
         }
         let members: Vec<String> = members.into_keys().map(str::to_owned).collect();
         let mut assignment = Self { subnet, members, addresses };
-        for rank in 1..assignment.members.len() {
+        for _rank in 1..assignment.members.len().min(RANKS_DESIGNED + 1) {
             for index in 0..assignment.addresses.len() {
-                let backup = assignment.next_backup(index, rank);
+                let backup = assignment.next_backup(index);
                 assignment.addresses[index].backups.push(backup);
             }
+        }
+        for index in 0..assignment.addresses.len() {
+            let rest = assignment.rest(index);
+            assignment.addresses[index].backups.extend(rest);
         }
         assignment
     }
@@ -127,12 +131,20 @@ impl Assignment {
 
     /// The next backup of an address: who would have least while the owner and all better backups are down, and of those
     /// the one that the hash prefers.
-    fn next_backup(&self, index: usize, rank: usize) -> usize {
+    fn next_backup(&self, index: usize) -> usize {
         let address = &self.addresses[index];
-        let load = if rank <= RANKS_DESIGNED { self.load_without(address) } else { vec![0; self.members.len()] };
+        let load = self.load_without(address);
         let candidates = (0..self.members.len()).filter(|&member| address.takes(member));
         let best = candidates.min_by_key(|&member| (load[member], score(address.address, &self.members[member])));
         best.expect("there are as many ranks as other members")
+    }
+
+    /// The backups past [`RANKS_DESIGNED`], in the order of the hash.
+    fn rest(&self, index: usize) -> Vec<usize> {
+        let address = &self.addresses[index];
+        let mut rest: Vec<usize> = (0..self.members.len()).filter(|&member| address.takes(member)).collect();
+        rest.sort_by_cached_key(|&member| score(address.address, &self.members[member]));
+        rest
     }
 
     /// How many addresses of the same family each member has taken over, as far as is decided, while those are down that

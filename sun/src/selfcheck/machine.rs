@@ -17,7 +17,7 @@
 //! |---|---|
 //! | Up, Falling | as best |
 //! | Draining | as best for `drain_wait`, then with a lower preference |
-//! | Rising, Down, Held | nothing; as if it were Up while too few others are well ("the last of its group") |
+//! | Rising, Down, Held | nothing; with a lower preference while too few others are well ("the last of its group") |
 //! | Init, Rising before the first verdict; ill from the start while too few others are well | what a self-check before this one left |
 //! | Disabled, stopping | nothing |
 //!
@@ -27,6 +27,8 @@
 //! - **Guard**: an announced sun is withdrawn only while `up_min` others are known to be Up, each by a view that is not
 //!   too old; and an ill one that is withdrawn is announced again when fewer than that many others stand. What is not known is
 //!   not well.
+//! - **An ill sun is never announced as best**: the view may be wrong (a broken internal network, an old answer), and whoever
+//!   is well is to win wherever routers hear both.
 //! - "Stand" is wider than "Up": it counts Falling and Draining members, which serve. Else one lost probe of a
 //!   healthy member would bring a dead one's addresses back.
 //! - A state changes only by an event that is a cause, and says which.
@@ -439,10 +441,8 @@ impl Machine {
                 Some(since) if now_ms.saturating_sub(since) >= self.rules.drain_wait_ms => Announce::Drain,
                 _ => Announce::Best,
             },
-            _ if self.last => match self.draining {
-                Some(_) => Announce::Drain,
-                None => Announce::Best,
-            },
+            // Whoever is well wins, be it that only this sun cannot see it.
+            _ if self.last => Announce::Drain,
             Health::Init { .. } | Health::Rising { .. } if !self.judged => Announce::Unchanged,
             // Perhaps a self-check before this one left it announced as the last of its group.
             _ if self.announced == Announce::Unchanged && self.is_needed(now_ms) => Announce::Unchanged,

@@ -76,8 +76,8 @@ async fn the_last_of_a_group_goes_on_being_announced() {
     suns[0].kill();
     until_state(world, SUN, "down").await;
     poll::until_true("the last one", || async { status(world, SUN).await["last"] == true }).await;
-    assert_eq!(status(world, SUN).await["announce"], "best");
-    group.bird.until(2, 0).await;
+    assert_eq!(status(world, SUN).await["announce"], "drain", "whoever is well is to win");
+    group.bird.until(0, 2).await;
     suns[1].restart().await;
     group.bird.until(0, 0).await;
     assert_eq!(status(world, SUN).await["last"], false);
