@@ -16,6 +16,7 @@
 //!   Pure.
 //! - [`worth`], [`copies`], [`turnover`], [`claims`]: what is worth carrying, how often, for how long, and who fetches it
 //!   now. Pure.
+//! - [`names`]: which of the reported names are a file's. Pure.
 //! - [`wanted`], [`links`]: what follows for caches and clients. Pure. [`signing`]: links that are good for a while.
 //! - [`purge`]: what must no longer be handed out; the log that servers follow.
 //! - [`pressure`]: what the API asks of reporters when it is too much. [`spool`], [`pace`]: what reporters do until it
@@ -44,6 +45,7 @@ pub mod history;
 pub mod holdings;
 pub mod hot;
 pub mod links;
+pub mod names;
 pub mod openapi;
 pub mod pace;
 pub mod pressure;

@@ -54,9 +54,12 @@ pub struct Download {
 /// The batch is durable.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct DownloadsAck {
-    /// False when it had been counted before.
+    /// False when a batch with this or a larger number of the same boot had been counted before: nothing of this one
+    /// was. Numbers may be left out; one that comes after a larger one is lost, so a batch that failed (429, 503) is
+    /// repeated before the next is sent.
     pub counted: bool,
-    /// Entries that name no file of the topology's content servers or an unknown region: dropped.
+    /// Entries whose name is not canonical or not of the topology's content servers, of an unknown region, or with numbers
+    /// that cannot be: dropped.
     pub refused: usize,
     /// Share of its responses that the server is to count from now on, above 0 and at most 1: each one with this
     /// probability, and `1 / sample` times. Below 1 while the API is pressed ([`crate::pressure`]).

@@ -12,6 +12,7 @@ use crate::claims::Claims;
 use crate::copies::smallest_nic_bits;
 use crate::engine::files::RatedFile;
 use crate::holdings::{Checked, Held};
+use crate::names;
 use crate::ratings::{AskError, Carry, HeldNote};
 use crate::turnover::Turnover;
 use crate::wanted::{self, Asker};
@@ -86,7 +87,9 @@ impl Api {
             let known = rules.zip(topology.region(region)).zip(asker.as_ref());
             known.is_some_and(|((rules, region), asker)| {
                 let holds = |prefix| read(&api.holdings).holds(&asker.cache, prefix);
+                // Ratings outlive topologies: a name that was a site's may be nobody's now.
                 rules.acceptable(file, rating, (region, asker), &api.purges, holds)
+                    && names::reported(&topology, file.name).is_ok()
             })
         };
         let exponent = self.config.ratings.size_exponent;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use daemon::problem::Refusal;
-use geo::{CanonicalName, RegionId, Topology};
+use geo::{RegionId, Topology};
 
 use super::{Api, find, find_server, unasked, unix_ms};
 use crate::engine::CountError;
 use crate::engine::batch::{Batch, Entry};
 use crate::engine::table::Mark;
+use crate::names;
 use crate::pressure::Pressure;
 use crate::ratings::RankedFile;
 use crate::wanted;
@@ -128,8 +129,8 @@ fn is_log(source: &str) -> bool {
 
 /// A reported download as the engine takes it; nothing when it names no file or region of ours, or what is told of it cannot be.
 fn entry(download: Download, topology: &Topology) -> Option<Entry> {
-    let name = CanonicalName::from_written(&download.file).ok()?;
-    let known = topology.content_servers.allows(name.content_server()) && topology.region(download.region).is_some();
+    names::reported(topology, &download.file).ok()?;
+    let known = topology.region(download.region).is_some();
     let sound = (0.0..=DOWNLOADS_MAX).contains(&download.downloads) && download.size <= SIZE_MAX;
     (known && sound).then(|| Entry {
         region: download.region,
@@ -147,3 +148,21 @@ const LOGS_MAX: u16 = 1000;
 const DOWNLOADS_MAX: f64 = 1e9;
 /// Bytes of a file: 1 PiB, as at the edge.
 const SIZE_MAX: u64 = 1 << 50;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn a_name_that_is_not_canonical_is_never_counted() {
+        let topology = testing::topology();
+        let download =
+            |file: &str| Download { region: RegionId(4), file: file.to_owned(), size: 1, downloads: 1.0, bytes: 1 };
+        assert!(entry(download("c5/a.jpg"), &topology).is_some());
+        for file in ["c5/../secret", "c5//y", "c5/q?a=1", "c5/a%2fb", "c5/", "c5/%7Ex"] {
+            assert!(entry(download(file), &topology).is_none(), "{file}");
+        }
+        assert!(entry(Download { region: RegionId(77), ..download("c5/a.jpg") }, &topology).is_none());
+    }
+}
