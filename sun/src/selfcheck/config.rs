@@ -307,6 +307,10 @@ impl Config {
                 "speaker.asn: is missing; rank = \"prepend\" needs it",
             ),
             (self.speaker.timeout_ms == 0, "speaker.timeout_ms: is 0"),
+            (
+                self.speaker.timeout_ms > SPEAKER_TIMEOUT_MS_MAX,
+                "speaker.timeout_ms: is above 1600: the withdrawal on a stop could be cut off",
+            ),
             (self.history_entries_max == 0, "history_entries_max: is 0"),
         ];
         let percents = [
@@ -331,6 +335,9 @@ fn not_negative(value: f64) -> bool {
     value.is_finite() && value >= 0.0
 }
 
+/// An order that is under way, the last one, and the routers' time to hear of it fit into [`super::start::DRAIN_S`].
+const SPEAKER_TIMEOUT_MS_MAX: u64 = 1600;
+
 /// Listeners of one sun that are asked.
 const ADDRESSES_MAX: usize = 64;
 
@@ -347,6 +354,16 @@ mod tests {
         let shipped: Config = daemon::config::parse(text, "sun-check.toml").unwrap();
         assert_eq!(shipped, Config::default());
         assert_eq!(shipped.problems(), ["name: is missing; say which sun of the topology this is"]);
+    }
+
+    #[test]
+    fn a_speaker_may_not_take_longer_than_a_stop_leaves() {
+        let problems = |timeout_ms| {
+            let speaker = SpeakerConfig { timeout_ms, ..SpeakerConfig::default() };
+            Config { name: "sun1-1-1".into(), speaker, ..Config::default() }.problems()
+        };
+        assert_eq!(problems(SPEAKER_TIMEOUT_MS_MAX), [""; 0]);
+        assert!(problems(SPEAKER_TIMEOUT_MS_MAX + 1)[0].starts_with("speaker.timeout_ms: is above 1600"));
     }
 
     #[test]

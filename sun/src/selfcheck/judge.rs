@@ -23,6 +23,12 @@ pub fn judge(answers: &[Answer], pressure: &Pressure, checks: &Checks, now: i64)
     let mut warnings: Vec<String> = answers.iter().filter_map(|answer| warning(answer, checks, now)).collect();
     // One that is refused says most, and a failure more than what a report says.
     let refused = answers.iter().find(|answer| matches!(answer.result, Err(Failure::Refused(_))));
+    let expired = answers.iter().find(|answer| answer.expires.is_some_and(|expires| expires < now));
+    // A handshake fails by an expired certificate as by any other: the certificate says which it was.
+    if let (None, Some(answer)) = (refused, expired) {
+        let reason = format!("{}: the certificate has expired", answer.address);
+        return Judged { verdict: Verdict::Bad { reason, certain: false }, cause: "certificate", warnings };
+    }
     let failed = refused.or_else(|| answers.iter().find(|answer| answer.result.is_err()));
     if let Some(Err(failure)) = failed.map(|answer| &answer.result) {
         let certain = matches!(failure, Failure::Refused(_));
@@ -31,11 +37,7 @@ pub fn judge(answers: &[Answer], pressure: &Pressure, checks: &Checks, now: i64)
     }
     let reports = || answers.iter().filter_map(|answer| answer.result.as_ref().ok());
     warnings.extend(reports().next().into_iter().flat_map(devices));
-    let expired = answers.iter().find(|answer| answer.expires.is_some_and(|expires| expires < now));
-    let ill = match expired {
-        Some(answer) => Some(("certificate", format!("{}: the certificate has expired", answer.address))),
-        None => reports().find_map(|report| wrong(report, checks)),
-    };
+    let ill = reports().find_map(|report| wrong(report, checks));
     let ill = ill.or_else(|| pressure.beyond(checks).map(|why| ("pressure", why)));
     match ill {
         Some((cause, reason)) => Judged { verdict: Verdict::Bad { reason, certain: false }, cause, warnings },
@@ -127,6 +129,10 @@ mod tests {
         );
         check(&[with(|report| report.descriptors = Some(95))], "");
         check(&[expiring(NOW - 1)], "certificate 127.0.0.1:443: the certificate has expired");
+        let handshake = Failure::Other { address: address(), why: "TLS: invalid peer certificate".into() };
+        let expired = || Answer { expires: Some(NOW - 1), ..answer(Err(handshake.clone())) };
+        check(&[good(), expired()], "certificate 127.0.0.1:443: the certificate has expired");
+        check(&[expired(), refused()], "refused! nobody listens at 127.0.0.1:443");
     }
 
     #[test]

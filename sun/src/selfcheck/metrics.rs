@@ -105,7 +105,10 @@ impl Metrics {
         self.others_up.set(level(status.view.map_or(0, |view| view.up)));
         self.penalty.set(status.penalty);
         if let Some(probe) = &status.probe {
-            self.certificate_expires.set(probe.certificate_expires.unwrap_or(0));
+            // A probe that ends before a certificate is shown says nothing of it: the last one stays.
+            if let Some(expires) = probe.certificate_expires {
+                self.certificate_expires.set(expires);
+            }
             self.descriptors_percent.set(probe.descriptors_percent.unwrap_or(0.0));
         }
     }

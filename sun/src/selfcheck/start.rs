@@ -217,14 +217,17 @@ async fn ask_others(config: Config, topology: Watched, asked: Asked, heard: mpsc
 async fn probe_on(config: Config, topology: Watched, prober: Prober, now: Arc<Notify>, heard: mpsc::Sender<Heard>) {
     let every = Duration::from_millis(config.probe.every_ms);
     let mut next = tokio::time::Instant::now();
+    let mut known = None;
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
             () = now.notified() => {}
         }
         next = tokio::time::Instant::now() + every;
-        let name = server_name(&config, &topology.borrow());
-        let Ok(name) = name.inspect_err(|error| tracing::warn!(%error, "the sun cannot be asked")) else { continue };
+        // A sun that the topology has lost is asked on: it may serve, and may be the last that does. The WARN of the loss is
+        // that of `follow_topology`.
+        known = server_name(&config, &topology.borrow()).ok().or(known);
+        let Some(name) = known.clone() else { continue };
         let mut asking = JoinSet::new();
         for address in config.probe.addresses.iter().copied() {
             let (prober, name) = (prober.clone(), name.clone());

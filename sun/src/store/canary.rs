@@ -36,7 +36,15 @@ pub enum Found {
 
 /// What was written to the devices and is to come back.
 #[derive(Debug, Default)]
-pub struct Canaries(Mutex<Vec<Option<Written>>>);
+pub struct Canaries(Mutex<Vec<Ongoing>>);
+
+/// What is known of one device between two rounds.
+#[derive(Clone, Debug, Default)]
+struct Ongoing {
+    written: Option<Written>,
+    /// Since when nothing more can be offered to it.
+    full: Option<Instant>,
+}
 
 /// A record that was offered.
 #[derive(Clone, Debug)]
@@ -72,11 +80,15 @@ impl Store {
             },
         };
         let written = Written::next();
-        if self.offer_canary(slot, at, &written) != Offered::Stored {
-            return Found::Failed("too much waits to be written".to_owned());
+        if self.offer_canary(slot, at, &written) == Offered::Stored {
+            canaries.keep(at, written);
+            return found;
         }
-        canaries.keep(at, written);
-        found
+        // A queue that is full for a moment is a busy device, not a broken one.
+        match canaries.full(at, Instant::now()) {
+            waited if waited <= WRITE_MAX => found,
+            waited => Found::Failed(format!("too much waits to be written for {:.1} s", waited.as_secs_f64())),
+        }
     }
 
     fn offer_canary(&self, slot: &Slot, at: usize, written: &Written) -> Offered {
@@ -116,15 +128,24 @@ impl Store {
 
 impl Canaries {
     fn of(&self, at: usize) -> Option<Written> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(at).cloned().flatten()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(at)?.written.clone()
+    }
+
+    /// Its queue is full; for how long it is so.
+    fn full(&self, at: usize, now: Instant) -> Duration {
+        self.with(at, |device| now.saturating_duration_since(*device.full.get_or_insert(now)))
     }
 
     fn keep(&self, at: usize, written: Written) {
+        self.with(at, |device| *device = Ongoing { written: Some(written), full: None });
+    }
+
+    fn with<T>(&self, at: usize, change: impl FnOnce(&mut Ongoing) -> T) -> T {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() <= at {
-            all.resize(at + 1, None);
+            all.resize_with(at + 1, Ongoing::default);
         }
-        all[at] = Some(written);
+        change(&mut all[at])
     }
 }
 
@@ -189,6 +210,15 @@ mod tests {
         );
         until(&store, &canaries, 1, |found| *found == Found::Well);
         store.close();
+    }
+
+    #[test]
+    fn a_full_queue_is_waited_for_and_the_wait_ends_with_what_is_taken() {
+        let (canaries, start) = (Canaries::default(), Instant::now());
+        let full = |ms| canaries.full(1, start + Duration::from_millis(ms)).as_millis();
+        assert_eq!([0, 1000, 3001].map(full), [0, 1000, 3001]);
+        canaries.keep(1, Written::next());
+        assert_eq!([4000, 4500].map(full), [0, 500]);
     }
 
     #[test]
