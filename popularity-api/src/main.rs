@@ -1,5 +1,6 @@
 //! The daemon `popularity-api`.
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use daemon::process::{self, Args, Process};
@@ -14,8 +15,12 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<ExitCode> {
     if std::env::args().nth(1).as_deref() == Some("--openapi") {
-        print!("{}", popularity_api::openapi::DOCUMENT);
-        return Ok(ExitCode::SUCCESS);
+        // Who reads only the beginning closes the pipe: that is no trouble.
+        let written = std::io::stdout().write_all(popularity_api::openapi::DOCUMENT.as_bytes());
+        return match written {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(ExitCode::SUCCESS),
+        };
     }
     let about = "Rates files per region, knows what caches hold and who is alive, and makes links; --openapi prints its description.";
     let args = Args::read("popularity-api", env!("CARGO_PKG_VERSION"), about);
