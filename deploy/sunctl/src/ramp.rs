@@ -103,8 +103,9 @@ pub async fn set(
         }
     }
     let mut now = wanted(&topology, server)?;
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
+    // Heard from here on: one that comes while a step is written ends the ramp after it.
+    let interrupt = tokio::signal::unix::SignalKind::interrupt();
+    let mut interrupted = tokio::signal::unix::signal(interrupt).context("signals cannot be listened to")?;
     for (step, &weight) in (1..).zip(&plan.weights) {
         let what = format!("weight set {server} {to} --over: step {step} of {} is {weight}", plan.weights.len());
         let before = now;
@@ -114,7 +115,7 @@ pub async fn set(
         tell(&format!("{server}: weight {weight}, step {step} of {}\n", plan.weights.len()));
         tokio::select! {
             () = tokio::time::sleep(plan.every) => {}
-            _ = &mut interrupted => {
+            _ = interrupted.recv() => {
                 if now == to {
                     break;
                 }
