@@ -84,9 +84,3 @@ pub mod vault_read;
 pub use config::{Certificate, Config};
 pub use held::{HeldFile, HeldFiles};
 pub use start::{Parts, Running, check, purges, start};
-
-/// Seconds since 1970: the clock of `Age` and freshness.
-#[must_use]
-pub fn unix_now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}

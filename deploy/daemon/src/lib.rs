@@ -20,7 +20,7 @@
 //! - [`config`]: a TOML file into a checked value, or an error with line, column and key.
 //! - [`files`]: those that are read again when they change.
 //! - [`telemetry`]: one log line an event.
-//! - [`drain`]: one signal that everything listens to, and everything that the end waits for.
+//! - [`drain`]: one signal that everything listens to, and everything that the end waits for. [`clock`]: the time of day.
 //! - [`upgrade`], [`sockets`]: a new process takes over from a running one.
 //! - [`admin`]: the private port that operators and Prometheus ask.
 //! - [`http`]: serving axum's routes with bounds on connections and time. [`problem`]: how a call is refused.
@@ -32,6 +32,7 @@
 //! serves nothing that clients ask for.
 
 pub mod admin;
+pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod files;

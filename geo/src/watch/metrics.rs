@@ -1,7 +1,5 @@
 //! What a daemon tells of the topology's source.
 
-use std::time::SystemTime;
-
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 
 use super::News;
@@ -56,8 +54,7 @@ impl Metrics {
             return;
         }
         self.up.set(1);
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.confirmed.set(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+        self.confirmed.set(i64::try_from(daemon::clock::unix_s()).unwrap_or(i64::MAX));
         if let News::Document { revision: Some(revision), .. } = news {
             self.revision.set(i64::try_from(*revision).unwrap_or(i64::MAX));
         }

@@ -3,8 +3,9 @@
 //! blocking threads lock it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use daemon::clock;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
@@ -37,7 +38,7 @@ impl Sender {
         let mut ticks = tokio::time::interval(flush);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
-        let mut buffer = Buffer::new(since_1970().as_secs(), rows_max);
+        let mut buffer = Buffer::new(clock::unix_s(), rows_max);
         loop {
             let full = tokio::select! {
                 taken = noted.recv() => match taken {
@@ -47,7 +48,7 @@ impl Sender {
                 _ = ticks.tick() => true,
             };
             if full {
-                let next = Buffer::new(since_1970().as_secs(), rows_max);
+                let next = Buffer::new(clock::unix_s(), rows_max);
                 self.seal(std::mem::replace(&mut buffer, next)).await;
             }
         }
@@ -69,7 +70,7 @@ impl Sender {
     fn keep(&self, buffer: Buffer) {
         let rows = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
         let mut spool = self.spool();
-        let number = spool.number(u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX));
+        let number = spool.number(clock::unix_us());
         let lines = buffer.seal(number);
         match spool.push(number, rows, &lines) {
             Ok(0) => {}
@@ -220,10 +221,6 @@ impl Refusals {
 /// How often a batch is refused before the next one is tried. Too small: a table that is being changed costs batches; too
 /// large: one batch holds the others up.
 const REFUSALS_MAX: u32 = 5;
-
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
 
 #[cfg(test)]
 mod tests {

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use daemon::admin::Readiness;
+use daemon::clock::unix_ms;
 use daemon::drain::Drain;
 
 use super::Metrics;
 use super::kept::{Kept, KeptLinks};
-use crate::api::{Api, unix_ms};
+use crate::api::Api;
 use crate::client::{Client, ClientError, StateAnswer};
 use crate::wire::{CacheHoldings, LinkState};
 
