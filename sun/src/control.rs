@@ -19,6 +19,7 @@ use crate::edge::Edge;
 use crate::hot::Passing;
 use crate::hot::turn::Turns;
 use crate::metrics::Outcome;
+use crate::pressure;
 use crate::resting::Resting;
 use crate::tickets::Tickets;
 use crate::tls::Certificates;
@@ -213,18 +214,11 @@ impl Rates {
             bits_per_second: (now.bytes - self.bytes) as f64 * 8.0 / seconds,
             requests_per_second: (now.requests - self.requests) as f64 / seconds,
             connections: u64::try_from(edge.metrics.connections.get()).unwrap_or(0),
-            cpu_pressure: cpu_pressure(&edge.config.rest.pressure_file),
+            cpu_pressure: pressure::last_ten_seconds(&edge.config.rest.pressure_file, "some").unwrap_or(0.0),
         };
         *self = now;
         (load, seconds)
     }
-}
-
-/// `some avg10` of the kernel's pressure stall information, percent; 0 where there is none.
-fn cpu_pressure(file: &std::path::Path) -> f64 {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let average = |line: &str| line.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok();
-    text.lines().find(|line| line.starts_with("some")).and_then(average).unwrap_or(0.0)
 }
 
 /// Rereads the certificates when one of their files changes; `seen` are [those files](certificate_files) from before they were loaded.
