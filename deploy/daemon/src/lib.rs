@@ -22,7 +22,7 @@
 //! - [`telemetry`]: one log line an event.
 //! - [`drain`]: one signal that everything listens to, and everything that the end waits for. [`clock`]: the time of day.
 //! - [`upgrade`], [`sockets`]: a new process takes over from a running one.
-//! - [`admin`]: the private port that operators and Prometheus ask.
+//! - [`admin`]: the private port that operators and Prometheus ask. [`metrics`]: what Prometheus gets, made and registered.
 //! - [`http`]: serving axum's routes with bounds on connections and time. [`problem`]: how a call is refused.
 //! - [`tokens`]: bearer tokens, and whose they are. [`folder`]: a data folder is one process's.
 //!
@@ -38,6 +38,7 @@ pub mod drain;
 pub mod files;
 pub mod folder;
 pub mod http;
+pub mod metrics;
 pub mod problem;
 pub mod process;
 pub mod sockets;

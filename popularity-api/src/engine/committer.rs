@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use daemon::clock::unix_ms;
+use daemon::metrics::level;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::batch::{Batch, Group};
@@ -198,7 +199,7 @@ impl Committer {
         self.end.send_replace(self.journal.end());
         // It walks the table: readers need not wait for that.
         self.metrics.table(&self.table.read().unwrap_or_else(PoisonError::into_inner));
-        self.metrics.unsnapshot_bytes.set(i64::try_from(self.journal.since_snapshot_bytes()).unwrap_or(i64::MAX));
+        self.metrics.unsnapshot_bytes.set(level(self.journal.since_snapshot_bytes()));
         let batches = || groups.iter().flat_map(|group| &group.batches);
         self.metrics.counted_pairs.inc_by(batches().map(|batch| batch.entries.len() as u64).sum());
         self.metrics.counted_batches.inc_by(batches().count() as u64);
@@ -283,7 +284,7 @@ impl Committer {
                 tracing::warn!(%error, offset, "the snapshot failed; the binlog grows until one succeeds");
             }
         }
-        self.metrics.unsnapshot_bytes.set(i64::try_from(self.journal.since_snapshot_bytes()).unwrap_or(i64::MAX));
+        self.metrics.unsnapshot_bytes.set(level(self.journal.since_snapshot_bytes()));
     }
 
     fn table(&self) -> std::sync::RwLockReadGuard<'_, Table> {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use daemon::clock;
+use daemon::metrics::level;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
@@ -173,10 +174,10 @@ impl Sender {
 
     fn tell(&self, spool: &Spool) {
         let (batches, bytes) = spool.waiting();
-        self.metrics.spool_batches.set(i64::try_from(batches).unwrap_or(i64::MAX));
-        self.metrics.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.metrics.spool_batches.set(level(batches));
+        self.metrics.spool_bytes.set(level(bytes));
         let oldest_s = spool.oldest().map_or(0, |batch| batch.number / 1_000_000);
-        self.metrics.oldest.set(i64::try_from(oldest_s).unwrap_or(i64::MAX));
+        self.metrics.oldest.set(level(oldest_s));
     }
 
     fn spool(&self) -> MutexGuard<'_, Spool> {

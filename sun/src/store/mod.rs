@@ -145,6 +145,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
+use daemon::metrics::level;
 use geo::ContentId;
 
 use crate::store::device::{Device, FileDevice};
@@ -463,14 +464,13 @@ impl Store {
     /// Sets the gauges of `edge_store_*`; called before they are looked at.
     pub fn publish(&self) {
         let (metrics, index) = (&self.0.metrics, &self.0.shared.index);
-        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        metrics.entries.set(gauge(index.entries()));
-        metrics.index_bytes.set(gauge(index.ram_bytes()));
+        metrics.entries.set(level(index.entries()));
+        metrics.index_bytes.set(level(index.ram_bytes()));
         for (at, slot) in self.0.slots.iter().enumerate() {
             let name = [slot.name.as_str()];
-            let count = |value: &AtomicU64| gauge(value.load(Ordering::Relaxed));
-            metrics.bytes.with_label_values(&name).set(gauge(index.bytes(at)));
-            metrics.capacity.with_label_values(&name).set(gauge(slot.bytes));
+            let count = |value: &AtomicU64| level(value.load(Ordering::Relaxed));
+            metrics.bytes.with_label_values(&name).set(level(index.bytes(at)));
+            metrics.capacity.with_label_values(&name).set(level(slot.bytes));
             metrics.written.with_label_values(&name).set(count(&slot.counts.written_bytes));
             metrics.kept.with_label_values(&name).set(count(&slot.counts.kept_bytes));
             metrics.errors.with_label_values(&name).set(count(&slot.counts.errors));
