@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use daemon::admin::Readiness;
+use daemon::clock::unix_ms;
 use daemon::drain::Drain;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -281,13 +282,6 @@ fn is_new(warning: &str, before: &[String]) -> bool {
     let words =
         |text: &str| text.chars().filter(|letter| !letter.is_ascii_digit() && *letter != '.').collect::<String>();
     !before.iter().any(|other| words(other) == words(warning))
-}
-
-/// Milliseconds since 1970.
-#[must_use]
-pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where the history is, for people.
