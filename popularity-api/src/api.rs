@@ -227,16 +227,4 @@ const RANKING_WAIT: Duration = Duration::from_secs(2);
 const ROOM_UNIT_BYTES: usize = 1024;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn who_finds_no_turn_in_time_is_told_to_come_again() {
-        let turns = Arc::new(Semaphore::new(2));
-        let (first, _second) =
-            (turn(&turns, Duration::ZERO).await.unwrap(), turn(&turns, Duration::ZERO).await.unwrap());
-        assert_eq!(turn(&turns, Duration::ZERO).await.unwrap_err().status(), StatusCode::TOO_MANY_REQUESTS);
-        drop(first);
-        drop(turn(&turns, Duration::ZERO).await.unwrap());
-    }
-}
+mod tests;

@@ -58,7 +58,7 @@ use feed::{Asked, Feed};
 use folder::Folder;
 use journal::{Journal, Recovered, RecoveryError};
 use lineage::Lineage;
-use table::{Standing, Table};
+use table::{Standing, Table, Takes};
 
 /// How an engine works; the config explains each.
 #[derive(Clone, Debug)]
@@ -151,7 +151,22 @@ impl Engine {
         settings: &Settings,
         metrics: Metrics,
     ) -> Result<(Self, Recovered), RecoveryError> {
-        Self::start(folder, settings, metrics, |folder, recovered| {
+        Self::open_taking(folder, settings, metrics, None)
+    }
+
+    /// The same, without files whose names are not taken: what a release before this one counted, or a topology before
+    /// this one had, is left out of the ratings, and gone for good with the next snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`RecoveryError`].
+    pub fn open_taking(
+        folder: Arc<dyn Folder>,
+        settings: &Settings,
+        metrics: Metrics,
+        takes: Option<Takes>,
+    ) -> Result<(Self, Recovered), RecoveryError> {
+        Self::start(folder, settings, metrics, takes, |folder, recovered| {
             Lineage::own(folder, recovered.damaged_bytes == 0 && recovered.torn_bytes == 0).map_err(of_lineage)
         })
     }
@@ -167,7 +182,7 @@ impl Engine {
         settings: &Settings,
         metrics: Metrics,
     ) -> Result<(Self, Recovered), RecoveryError> {
-        Self::start(folder, settings, metrics, |folder, recovered| {
+        Self::start(folder, settings, metrics, None, |folder, recovered| {
             if recovered.damaged_bytes > 0 {
                 return Err(RecoveryError::Damaged { bytes: recovered.damaged_bytes });
             }
@@ -191,10 +206,15 @@ impl Engine {
         folder: Arc<dyn Folder>,
         settings: &Settings,
         metrics: Metrics,
+        takes: Option<Takes>,
         lineage: impl FnOnce(&dyn Folder, &Recovered) -> Result<(Lineage, bool), RecoveryError>,
     ) -> Result<(Self, Recovered), RecoveryError> {
-        let empty = || Table::new(settings.decay, settings.pairs_max);
-        let (mut journal, table, recovered) = Journal::open(Arc::clone(&folder), empty)?;
+        let empty = || Table::new(settings.decay, settings.pairs_max).taking(takes.clone());
+        let (mut journal, mut table, recovered) = Journal::open(Arc::clone(&folder), empty)?;
+        let left_out = table.takes_all();
+        if left_out > 0 {
+            tracing::info!(left_out, "ratings of names that are no longer taken are left out");
+        }
         let (lineage, kept) = lineage(&*folder, &recovered)?;
         if !kept {
             journal.keep_first(lineage.clone());

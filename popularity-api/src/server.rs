@@ -19,10 +19,12 @@ use crate::cluster::{self, Cluster};
 pub use crate::config::Config;
 use crate::engine::feed::Feed;
 use crate::engine::folder::Disk;
+use crate::engine::table::Takes;
 use crate::engine::{self, Engine};
 use crate::history::sender::Sender;
 use crate::history::spool::Spool;
 use crate::history::{self, History};
+use crate::names;
 use crate::purge::Ledger;
 use crate::purge::log::{self, Log};
 use crate::ratings::{Embedded, Ratings};
@@ -75,7 +77,9 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let log = tokio::task::spawn_blocking(move || Log::open(&purges, api::unix_ms(), log::KEPT)).await?;
     let purges = Ledger::new(log.with_context(|| format!("data: {}: purges", config.data.display()))?);
     metrics.purge_sequence.set(i64::try_from(purges.latest()).unwrap_or(i64::MAX));
-    let (ratings, feed, copy) = kind.open(&config.data).await?;
+    let known = topology.borrow().clone();
+    let takes = Takes::new(move |file| names::spelled(&known, file).is_ok());
+    let (ratings, feed, copy) = kind.open(&config.data, takes).await?;
 
     let limits = http::Limits {
         connections_max: config.limits.connections_max,
@@ -183,11 +187,11 @@ impl Kind {
         Ok(Self::Copy(Beginning::new(replica, settings, metrics, registry, readiness.clone())?))
     }
 
-    async fn open(self, data: &Path) -> anyhow::Result<Opened> {
+    async fn open(self, data: &Path, takes: Takes) -> anyhow::Result<Opened> {
         match self {
             Self::Embedded(settings, metrics) => {
                 let folder = data.join("ratings");
-                let opened = tokio::task::spawn_blocking(move || open(&folder, &settings, metrics)).await??;
+                let opened = tokio::task::spawn_blocking(move || open(&folder, &settings, metrics, takes)).await??;
                 let feed = opened.feed().clone();
                 Ok((Arc::new(Embedded::new(Arc::new(opened))), Some(feed), None))
             }
@@ -200,10 +204,15 @@ impl Kind {
     }
 }
 
-fn open(ratings: &Path, settings: &engine::Settings, metrics: engine::Metrics) -> anyhow::Result<Engine> {
+fn open(
+    ratings: &Path,
+    settings: &engine::Settings,
+    metrics: engine::Metrics,
+    takes: Takes,
+) -> anyhow::Result<Engine> {
     settle(ratings)?;
     let folder = Disk::open(ratings).with_context(|| format!("data: {}", ratings.display()))?;
-    let (engine, recovered) = Engine::open(Arc::new(folder), settings, metrics)?;
+    let (engine, recovered) = Engine::open_taking(Arc::new(folder), settings, metrics, Some(takes))?;
     tracing::info!(?recovered, "ratings recovered");
     Ok(engine)
 }

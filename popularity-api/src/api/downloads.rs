@@ -81,10 +81,23 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// 404 for a region that the topology does not have, 503 when the ratings cannot be asked.
+    /// 404 for a region that the topology does not have, 503 when the ratings cannot be asked. Names that would be refused
+    /// today are left out.
     pub async fn top(&self, region: RegionId, limit: usize) -> Result<Top, Refusal> {
-        let region = find(&self.topology(), region)?.id;
-        let ranked = self.ratings.top(region, limit.min(wanted::CANDIDATES_MAX)).await.map_err(unasked)?;
+        let topology = self.topology();
+        let (region, limit) = (find(&topology, region)?.id, limit.min(wanted::CANDIDATES_MAX));
+        let mut asked = limit;
+        let ranked = loop {
+            let found = self.ratings.top(region, asked).await.map_err(unasked)?;
+            let there_is_more = found.len() >= asked && asked < TOP_ASKED_MAX;
+            // Ratings outlive topologies, and releases that took any name.
+            let good = |ranked: &RankedFile| names::reported(&topology, &ranked.name).is_ok();
+            let good: Vec<RankedFile> = found.into_iter().filter(good).take(limit).collect();
+            if good.len() >= limit || !there_is_more {
+                break good;
+            }
+            asked = asked.saturating_mul(4).clamp(TOP_ASKED_AGAIN_MIN, TOP_ASKED_MAX);
+        };
         let rated = |ranked: RankedFile| Rated {
             file: ranked.name.into(),
             size: ranked.size,
@@ -140,6 +153,9 @@ fn entry(download: Download, topology: &Topology) -> Option<Entry> {
     })
 }
 
+/// Files that the ratings are asked for when names among the first are left out: at least, and at most.
+const TOP_ASKED_AGAIN_MIN: usize = 100;
+const TOP_ASKED_MAX: usize = 4 * wanted::CANDIDATES_MAX;
 /// Longest name of a source; a host name's own bound.
 const SOURCE_BYTES_MAX: usize = 255;
 /// Sources that operators have for logs, each remembered for good.

@@ -310,3 +310,33 @@ async fn a_full_disk_with_a_torn_end_is_started_from_and_counts_once_there_is_ro
     let engine = open(&Arc::new(disk.crash(0)));
     assert_eq!((engine.feed().lineage(), engine.table().mark("sun4-1-1").sequence), (&kept, 2));
 }
+
+#[tokio::test]
+async fn names_that_are_no_longer_taken_are_left_out_at_a_start() {
+    // From the binlog, and from a snapshot that was written at the end.
+    for closed in [false, true] {
+        let disk = Arc::new(Simulated::default());
+        let engine = open(&disk);
+        for (sequence, file) in [(1, "c1//a"), (2, "c1/b"), (3, "c1/b"), (4, "c1/../c")] {
+            let mut batch = batch("sun4-1-1", sequence);
+            batch.entries[0].file = file.into();
+            engine.count(batch).await.unwrap();
+        }
+        if closed {
+            engine.close();
+        }
+        let found: Arc<dyn Folder> = Arc::new(disk.crash(0));
+        let takes = Takes::new(|file| geo::CanonicalName::parse(file).is_ok());
+        let engine = Engine::open_taking(found, &settings(), metrics(), Some(takes)).unwrap().0;
+        let names = |engine: &Engine| {
+            engine.table().top(RegionId(4), 9).iter().map(|ranked| ranked.file.name.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&engine), ["c1/b"], "closed: {closed}");
+        assert_eq!(engine.table().mark("sun4-1-1"), Mark { boot: 1, sequence: 4 }, "all of them stay counted");
+        // Who is to be counted now is decided before.
+        let mut batch = batch("sun4-1-1", 5);
+        batch.entries[0].file = "c1//a".into();
+        engine.count(batch).await.unwrap();
+        assert_eq!(names(&engine).len(), 2);
+    }
+}
