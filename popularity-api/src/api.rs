@@ -8,6 +8,7 @@ mod following;
 mod linking;
 mod metrics;
 mod purging;
+mod refusals;
 mod statuses;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

@@ -16,7 +16,7 @@
 //! - [`decay`]: what downloads are worth as time passes; the score.
 //! - [`table`] and its parts: `packed` (a rating in eight bytes), `pairs` (a region's ratings and their order), [`files`]
 //!   (the names), `newcomers` (who is let into a full region).
-//! - [`batch`], [`binlog`], [`snapshot`]: what is written, byte by byte.
+//! - [`marks`]: which batch may follow which. [`batch`], [`binlog`], [`snapshot`]: what is written, byte by byte.
 //! - [`folder`], [`journal`]: where it is written, and what a start finds there.
 //! - [`lineage`], [`feed`], [`inspect`]: copies: which binlog it is, what replicas and backups read of it, whether what they have
 //!   is whole.
@@ -36,6 +36,7 @@ pub mod folder;
 pub mod inspect;
 pub mod journal;
 pub mod lineage;
+pub mod marks;
 mod newcomers;
 mod packed;
 mod pairs;
@@ -58,6 +59,7 @@ use feed::{Asked, Feed};
 use folder::Folder;
 use journal::{Journal, Recovered, RecoveryError};
 use lineage::Lineage;
+use marks::{BadMark, Gaps};
 use table::{Standing, Table, Takes};
 
 /// How an engine works; the config explains each.
@@ -118,6 +120,9 @@ pub enum CountError {
         /// The source's latest.
         known: u64,
     },
+    /// Nothing of its source could be counted after it: 409.
+    #[error(transparent)]
+    Mark(#[from] BadMark),
     /// The disk refused it: 503.
     #[error("the batch could not be made durable and is not counted: {0}; send it again")]
     Disk(String),
@@ -374,6 +379,9 @@ pub(crate) fn log2_size(size: u64) -> f64 {
     pairs::kept_log2_size(size)
 }
 
+/// What `popularity_commits_failing` says, of both kinds of ratings.
+pub(crate) const COMMITS_FAILING: &str = "1 while batches cannot be made durable and are answered 503";
+
 /// What an engine tells about itself.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -387,6 +395,8 @@ pub struct Metrics {
     duplicate_batches: IntCounter,
     commit_seconds: Histogram,
     commit_failures: IntCounter,
+    commits_failing: IntGauge,
+    gaps: Gaps,
     snapshot_seconds: Histogram,
     snapshot_failures: IntCounter,
     unsnapshot_bytes: IntGauge,
@@ -431,6 +441,8 @@ impl Metrics {
             duplicate_batches: counter("batches_duplicate_total", "Batches that had been counted before")?,
             commit_seconds: histogram("commit_seconds", "Write and fdatasync of one group of batches")?,
             commit_failures: counter("commit_failures_total", "Groups that the disk refused")?,
+            commits_failing: gauge("commits_failing", COMMITS_FAILING)?,
+            gaps: Gaps::register(registry)?,
             snapshot_seconds: histogram("snapshot_seconds", "Writing one snapshot")?,
             snapshot_failures: counter("snapshot_failures_total", "Snapshots that the disk refused")?,
             unsnapshot_bytes: gauge("binlog_replay_bytes", "Binlog that a start would have to replay")?,

@@ -40,11 +40,7 @@ impl BadName {
 pub fn reported(topology: &Topology, file: &str) -> Result<CanonicalName, BadName> {
     let name = spelled(topology, file)?;
     let content_server = name.content_server();
-    if topology.content_servers.allows(content_server) {
-        Ok(name)
-    } else {
-        Err(BadName::ContentServer(content_server))
-    }
+    if topology.content_servers.allows(content_server) { Ok(name) } else { Err(BadName::ContentServer(content_server)) }
 }
 
 /// A name that is canonical, or as a URL of a site when its content server has one. What is kept for long goes by this: a

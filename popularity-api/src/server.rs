@@ -204,12 +204,7 @@ impl Kind {
     }
 }
 
-fn open(
-    ratings: &Path,
-    settings: &engine::Settings,
-    metrics: engine::Metrics,
-    takes: Takes,
-) -> anyhow::Result<Engine> {
+fn open(ratings: &Path, settings: &engine::Settings, metrics: engine::Metrics, takes: Takes) -> anyhow::Result<Engine> {
     settle(ratings)?;
     let folder = Disk::open(ratings).with_context(|| format!("data: {}", ratings.display()))?;
     let (engine, recovered) = Engine::open_taking(Arc::new(folder), settings, metrics, Some(takes))?;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use axum::http::StatusCode;
 use daemon::problem::Refusal;
 use geo::topology::Region;
 use geo::{CanonicalName, RegionId, Topology};
@@ -127,13 +128,17 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// 404 for a region or cache that the topology does not have, 400 for a name that is not canonical.
+    /// 404 for a region or cache that the topology does not have, 400 for what is no name, 422 for one that is not canonical or
+    /// of a content server that the topology does not have.
     pub fn note_fetch(&self, region: RegionId, cache: &str, note: &FetchNote) -> Result<FetchAnswer, Refusal> {
         let topology = self.topology();
         find_cache(&topology, region, cache)?;
         let name = names::reported(&topology, &note.file).map_err(|why| {
             self.metrics.refused.with_label_values(&["fetches", why.reason()]).inc();
-            Refusal::bad(format!("file: {:?} is not taken: {why}", note.file))
+            // What no server could write, or what only this topology does not have.
+            let written = CanonicalName::from_written(&note.file).is_ok();
+            let status = if written { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
+            Refusal::new(status, format!("file: {:?} is not taken: {why}", note.file))
         })?;
         let prefix = name.content_id().prefix();
         let (now_ms, registry) = (self.now_ms(), read(&self.registry));

@@ -17,7 +17,7 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// 400 for what names nothing and for a content server that the topology does not have, 404 for a region that the topology does not have, 409 for the id of another purge,
+    /// 400 for what names nothing, 422 for files of a content server that the topology does not have, 404 for a region that the topology does not have, 409 for the id of another purge,
     /// 503 when it cannot be made durable.
     pub fn purge(&self, request: PurgeRequest) -> Result<PurgeAck, Refusal> {
         target::check_id(&request.id).map_err(|error| Refusal::bad(error.to_string()))?;
@@ -27,7 +27,7 @@ impl Api {
             let detail = format!(
                 "value: the topology has no content server {number}, so no server has files of it: nothing is purged"
             );
-            return Err(Refusal::bad(detail));
+            return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
         }
         if let Some(region) = request.region {
             find(&topology, region)?;

@@ -7,8 +7,8 @@ use crate::engine::batch::{Batch, Entry};
 use crate::engine::table::Mark;
 use crate::testing;
 use crate::wire::{
-    FetchNote, FetchState, Held, HoldingsReport, HotRate, Load, PurgeMode, PurgeRequest, PurgeWhat, StatusReport,
-    WantedRequest,
+    Download, DownloadsBatch, FetchNote, FetchState, Held, HoldingsReport, HotRate, Load, PurgeMode, PurgeRequest,
+    PurgeWhat, StatusReport, WantedRequest,
 };
 
 #[tokio::test]
@@ -81,6 +81,43 @@ async fn what_was_counted_by_a_name_that_is_none_is_not_told_again() {
 }
 
 #[tokio::test]
+async fn a_reporter_is_told_which_entries_are_left_out_and_why() {
+    let api = testing::api();
+    let files = ["c1/a", "c1//b", "c1/c", "c1/%7Ed"];
+    let ack = api.downloads(batch(1, &files)).await.unwrap();
+    let told: Vec<(usize, &str, &str)> =
+        ack.refusals.iter().map(|one| (one.index, one.file.as_str(), one.why.as_str())).collect();
+    assert_eq!((ack.counted, ack.refused), (true, 2));
+    assert_eq!(
+        told,
+        [
+            (1, "c1//b", "file: the path has an empty segment"),
+            (3, "c1/%7Ed", "file: it is not canonical: that is c1/~d")
+        ]
+    );
+    let refused = |reason: &str| api.metrics.refused.with_label_values(&["downloads", reason]).get();
+    assert_eq!((refused("name"), refused("spelling")), (1, 1));
+    assert_eq!(api.top(RegionId(4), 9).await.unwrap().files.len(), 2);
+}
+
+#[tokio::test]
+async fn numbers_that_nothing_could_follow_are_refused() {
+    let api = testing::api();
+    assert!(api.downloads(batch(1, &["c1/a"])).await.unwrap().counted);
+    for (boot, sequence, status, says) in [
+        (7, 0, 400, "sequence: is 1 or more"),
+        (7, u64::MAX, 409, "above the last one of this boot, 1: number the batches of a boot 1, 2, 3, ..."),
+        (u64::MAX, 1, 409, "boot 18446744073709551615 is more than a day ahead"),
+        (6, 1, 409, "known boot 7"),
+    ] {
+        let refusal = api.downloads(DownloadsBatch { boot, ..batch(sequence, &["c1/a"]) }).await.unwrap_err();
+        assert_eq!(refusal.status().as_u16(), status, "{boot} {sequence}");
+        assert!(refusal.detail().contains(says), "{}", refusal.detail());
+    }
+    assert!(api.downloads(batch(2, &["c1/a"])).await.unwrap().counted, "nothing is spoilt");
+}
+
+#[tokio::test]
 async fn a_purge_of_a_content_server_that_there_is_not_is_refused() {
     let api = testing::api();
     let purge = |id: &str, what, value: &str| {
@@ -89,8 +126,8 @@ async fn a_purge_of_a_content_server_that_there_is_not_is_refused() {
         api.purge(request).map_err(|refusal| (refusal.status().as_u16(), refusal.detail().to_owned()))
     };
     let none = "value: the topology has no content server 99, so no server has files of it: nothing is purged";
-    assert_eq!(purge("a", PurgeWhat::File, "c99/a"), Err((400, none.to_owned())));
-    assert_eq!(purge("b", PurgeWhat::Prefix, "/c99/"), Err((400, none.to_owned())));
+    assert_eq!(purge("a", PurgeWhat::File, "c99/a"), Err((422, none.to_owned())));
+    assert_eq!(purge("b", PurgeWhat::Prefix, "/c99/"), Err((422, none.to_owned())));
     for (id, what, value) in [
         ("c", PurgeWhat::File, "c1/a"),
         ("d", PurgeWhat::Prefix, "c1/a"),
@@ -108,6 +145,18 @@ async fn who_finds_no_turn_in_time_is_told_to_come_again() {
     assert_eq!(turn(&turns, Duration::ZERO).await.unwrap_err().status(), StatusCode::TOO_MANY_REQUESTS);
     drop(first);
     drop(turn(&turns, Duration::ZERO).await.unwrap());
+}
+
+fn batch(sequence: u64, files: &[&str]) -> DownloadsBatch {
+    let download = |file: &&str| Download {
+        region: RegionId(4),
+        file: (*file).to_owned(),
+        size: 1000,
+        downloads: 3.0,
+        bytes: 3000,
+    };
+    let downloads = files.iter().map(download).collect();
+    DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 7, sequence, age_ms: 0, downloads }
 }
 
 fn names_held(api: &Api) -> Vec<String> {

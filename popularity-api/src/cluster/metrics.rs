@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::places::Place;
 use super::scripts::Counted;
+use crate::engine::COMMITS_FAILING;
+use crate::engine::marks::Gaps;
 use crate::engine::table::Standing;
 
 /// The counters.
@@ -18,9 +20,14 @@ pub struct Metrics {
     evicted: IntCounter,
     turned_away: IntCounter,
     pub(super) counted_pairs: IntCounter,
-    /// Batches, by outcome: `counted`, `duplicate`, `stale`, `unconfirmed`, `busy`.
+    /// Batches, by outcome: `counted`, `duplicate`, `stale`, `misnumbered`, `unconfirmed`, `busy`.
     pub(super) batches: IntCounterVec,
     pub(super) commit_seconds: Histogram,
+    /// 1 while the cluster can be used.
+    pub(super) up: IntGauge,
+    /// 1 while batches are not confirmed.
+    pub(super) commits_failing: IntGauge,
+    pub(super) gaps: Gaps,
     parts: IntCounterVec,
     pub(super) retries: IntCounter,
     pub(super) short: IntCounter,
@@ -51,7 +58,14 @@ impl Metrics {
         let commit_seconds = HistogramOpts::new("popularity_commit_seconds", help).buckets(buckets);
         let commit_seconds = Histogram::with_opts(commit_seconds)?;
         registry.register(Box::new(commit_seconds.clone()))?;
+        let up = IntGauge::new("popularity_cluster_up", "1 while the cluster of the ratings can be used")?;
+        registry.register(Box::new(up.clone()))?;
+        let commits_failing = IntGauge::new("popularity_commits_failing", COMMITS_FAILING)?;
+        registry.register(Box::new(commits_failing.clone()))?;
         Ok(Self {
+            up,
+            commits_failing,
+            gaps: Gaps::register(registry)?,
             pairs,
             shards: Arc::default(),
             evicted: counter("pairs_evicted_total", "Lowest-rated pairs dropped to keep a shard's bound")?,

@@ -106,14 +106,31 @@ async fn batches_that_come_together_are_committed_together_and_counted_once() {
 
 #[tokio::test]
 async fn a_full_disk_refuses_batches_and_answers_reads() {
-    let disk = Arc::new(Simulated::default());
-    let engine = open(&disk);
+    let (disk, metrics) = (Arc::new(Simulated::default()), metrics());
+    let (engine, _) = Engine::open(Arc::clone(&disk) as _, &settings(), metrics.clone()).unwrap();
     engine.count(batch("sun4-1-1", 1)).await.unwrap();
+    assert_eq!(metrics.commits_failing.get(), 0);
     disk.fill_up(Some(0));
     assert!(matches!(engine.count(batch("sun4-1-1", 2)).await, Err(CountError::Disk(_))));
     assert_eq!(engine.table().top(RegionId(4), 9).len(), 1);
+    assert_eq!(metrics.commits_failing.get(), 1);
     disk.fill_up(None);
     assert!(engine.count(batch("sun4-1-1", 2)).await.unwrap());
+    assert_eq!(metrics.commits_failing.get(), 0);
+}
+
+#[tokio::test]
+async fn numbers_that_nothing_could_follow_are_refused_and_gaps_are_counted() {
+    let (disk, registry) = (Arc::new(Simulated::default()), Registry::new());
+    let engine = Engine::open(disk, &settings(), Metrics::register(&registry).unwrap()).unwrap().0;
+    let of = |boot, sequence| engine.count(Batch { mark: Mark { boot, sequence }, ..batch("log:1", 1) });
+    assert!(of(1, 1).await.unwrap());
+    assert!(matches!(of(1, u64::MAX).await, Err(CountError::Mark(BadMark::Sequence { known: 1, .. }))));
+    assert!(matches!(of(u64::MAX, 2).await, Err(CountError::Mark(BadMark::Boot { .. }))));
+    assert!(of(1, 5).await.unwrap(), "2 to 4 are missing");
+    assert!(!of(1, 3).await.unwrap(), "and lost");
+    let missing = registry.gather().into_iter().find(|family| family.name() == "popularity_batches_missing_total");
+    assert_eq!(missing.unwrap().get_metric()[0].get_counter().get_value(), 3.0);
 }
 
 #[tokio::test]
