@@ -195,7 +195,8 @@ fn find(topology: &Topology, region: RegionId) -> Result<&Region, Refusal> {
 }
 
 fn find_server<'a>(topology: &'a Topology, field: &str, name: &str) -> Result<&'a Server, Refusal> {
-    let missing = || Refusal::missing(format!("{field}: no sun or cache of the topology is called {name:?}"));
+    let hint = if name.starts_with("log:") { "; a log is log:1 to log:1000" } else { "" };
+    let missing = || Refusal::missing(format!("{field}: no sun or cache of the topology is called {name:?}{hint}"));
     topology.server(name).ok_or_else(missing)
 }
 

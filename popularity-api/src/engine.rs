@@ -62,6 +62,8 @@ use lineage::Lineage;
 use marks::{BadMark, Gaps};
 use table::{Standing, Table, Takes};
 
+use crate::wire::RatingsSettings;
+
 /// How an engine works; the config explains each.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -79,6 +81,20 @@ pub struct Settings {
     pub snapshot_binlog_bytes: u64,
     /// Binlog that is kept for those who copy it, beyond what a start needs.
     pub copies_binlog_bytes: u64,
+}
+
+impl Settings {
+    /// What a copy of these ratings has to have alike.
+    #[must_use]
+    pub fn told(&self) -> RatingsSettings {
+        let (hour_ms, days_ms) = self.decay.half_lives_ms();
+        RatingsSettings {
+            half_life_hour_s: hour_ms / 1000.0,
+            half_life_days_s: days_ms / 1000.0,
+            hour_share: self.decay.hour_share(),
+            pairs_max: self.pairs_max,
+        }
+    }
 }
 
 /// A running engine.

@@ -43,6 +43,7 @@ pub struct Metrics {
     behind_bytes: IntGauge,
     behind_seconds: Gauge,
     restarts: IntCounter,
+    settings_differ: IntGauge,
     state_age_seconds: Gauge,
     degraded: IntGauge,
 }
@@ -58,12 +59,17 @@ impl Metrics {
             behind_bytes: IntGauge::new("popularity_replica_behind_bytes", "Binlog that is not counted here yet")?,
             behind_seconds: Gauge::new("popularity_replica_behind_seconds", "How old the ratings are")?,
             restarts: IntCounter::new("popularity_replica_restarts_total", "Whole copies made, each from a snapshot")?,
+            settings_differ: IntGauge::new(
+                "popularity_replica_settings_differ",
+                "1 while the primary keeps its ratings otherwise",
+            )?,
             state_age_seconds: Gauge::new("popularity_replica_state_age_seconds", "How old the state of links is")?,
             degraded: IntGauge::new("popularity_replica_links_degraded", "1 while links go by the topology alone")?,
         };
         registry.register(Box::new(metrics.behind_bytes.clone()))?;
         registry.register(Box::new(metrics.behind_seconds.clone()))?;
         registry.register(Box::new(metrics.restarts.clone()))?;
+        registry.register(Box::new(metrics.settings_differ.clone()))?;
         registry.register(Box::new(metrics.state_age_seconds.clone()))?;
         registry.register(Box::new(metrics.degraded.clone()))?;
         Ok(metrics)

@@ -64,7 +64,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
 
     let rests = tokio::sync::watch::Sender::default();
     let topology = geo::rest::follow(topology, rests.subscribe());
-    readiness.expect("recovery");
+    readiness.expect(RECOVERY);
     let metrics = api::Metrics::register(&registry)?;
     let kind = Kind::chosen(&config, &registry, &readiness)?;
     let history = history(&config, &registry, &drain).await?;
@@ -100,7 +100,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     if let (Some(copy), Some(replica)) = (copy, &api.config.replica) {
         copy.begin(&api, &api.config, replica, &drain).await?;
     }
-    readiness.hold("recovery");
+    readiness.hold(RECOVERY);
     tracing::info!(%listen, %admin, "the popularity API listens");
     drain.spawn(tell_topology(Arc::clone(&api), drain.clone()));
     drain.spawn(tell_failure(api.ratings.failed(), readiness, drain.clone()));
@@ -160,7 +160,7 @@ async fn tell_failure(failed: impl Future<Output = ()>, readiness: Readiness, dr
     tokio::select! {
         () = failed => {
             tracing::error!("the committer thread panicked: downloads are answered 503 until a restart; see above why");
-            readiness.expect("committer");
+            readiness.expect(COMMITTER);
         }
         () = drain.wait() => {}
     }
@@ -218,6 +218,7 @@ pub fn check(config: &Config) -> Vec<String> {
     let mut problems = config.problems();
     problems.extend(daemon::telemetry::check(&config.log).err().map(|error| error.to_string()));
     problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
+    problems.extend(daemon::folder::check(&config.data).err().map(|error| error.to_string()));
     problems.extend(config.cluster().err());
     if let Some(replica) = &config.replica {
         problems.extend(crate::replica::start::client(replica).err().map(|error| error.to_string()));
@@ -232,6 +233,11 @@ pub fn check(config: &Config) -> Vec<String> {
     problems
 }
 
+/// What is waited for before the API is ready.
+const RECOVERY: &str = "the ratings are being recovered";
+/// What it is never ready again for.
+pub(crate) const COMMITTER: &str = "the committer thread has ended: restart this API";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,7 +246,7 @@ mod tests {
     async fn an_api_whose_committer_failed_is_not_ready() {
         let (readiness, drain) = (Readiness::default(), Drain::new());
         tell_failure(async {}, readiness.clone(), drain.clone()).await;
-        assert_eq!(readiness.missing(), ["committer"]);
+        assert_eq!(readiness.missing(), [COMMITTER]);
         drain.start();
         let ready = Readiness::default();
         tell_failure(std::future::pending(), ready.clone(), drain).await;

@@ -322,4 +322,4 @@ fn addresses(config: &Config) -> Vec<(Kind, SocketAddr)> {
 const GHOST_BYTES: u64 = 512 << 10;
 
 /// Readiness waits for the purges that came while this server was down.
-const PURGES: &str = "purges";
+const PURGES: &str = "purges of its downtime are being caught up with";

@@ -23,8 +23,8 @@ fn every_type_has_its_fields_and_no_others() {
         Explanation, FetchAnswer, FetchNote, FetchState, Held, HeldBy, HeldScore, Holder, HoldingsAck, HoldingsDelta,
         HoldingsReport, Hot, HotFile, HotNow, HotRate, HotRegion, Link, LinkState, Links, LinksRequest, Load, Problem,
         Purge, PurgeAck, PurgeAcknowledgements, PurgeLog, PurgeMode, PurgeRequest, PurgeServer, PurgeState, PurgeWhat,
-        Rated, RefusedEntry, RegionState, ServerNow, ServerSeen, ServerState, Servers, SignedBy, SnapshotFile,
-        StatusReport, Tier, Top, Wanted, WantedRequest,
+        Rated, RatingsSettings, RefusedEntry, RegionState, ServerNow, ServerSeen, ServerState, Servers, SignedBy,
+        SnapshotFile, StatusReport, Tier, Top, Wanted, WantedRequest,
     };
     let mut known: BTreeSet<String> = ["RegionId", "FileName"].map(str::to_owned).into();
     macro_rules! check {
@@ -36,7 +36,7 @@ fn every_type_has_its_fields_and_no_others() {
     check!(Link, LinkState, Links, LinksRequest, Load, Problem, Purge, PurgeAck);
     check!(PurgeAcknowledgements, PurgeLog, PurgeMode, PurgeRequest, PurgeServer, PurgeState, PurgeWhat, Rated);
     check!(RegionState, ServerSeen, ServerState, SignedBy, SnapshotFile, StatusReport, Tier, Top);
-    check!(RefusedEntry, ServerNow, Servers, Wanted, WantedRequest);
+    check!(RatingsSettings, RefusedEntry, ServerNow, Servers, Wanted, WantedRequest);
     check!(geo::Scheme);
     let document = document();
     let documented = document["components"]["schemas"].as_object().unwrap();
