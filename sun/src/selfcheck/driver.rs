@@ -1,4 +1,5 @@
-//! Between the machine and the world: events come in one by one, actions go out. It waits for nothing but the next event.
+//! Between the machine and the world: events come in one by one, actions go out. It waits for nothing but the next event, not
+//! for a disk either; and what is to be announced goes out first.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -107,9 +108,8 @@ impl Driver {
         machine: Machine,
         status: Arc<Mutex<Status>>,
         (metrics, readiness): (Metrics, Readiness),
-        (links, clock): (Links, Instant),
+        (links, clock, history): (Links, Instant, History),
     ) -> Self {
-        let history = History::open(&config.data, config.history_entries_max);
         Self { config, machine, history, status, metrics, readiness, links, clock }
     }
 
@@ -130,6 +130,12 @@ impl Driver {
             self.event(Event::Stop);
         }
         // The speaker ends when its orders do, after it has carried out the last one.
+        drop(self.links);
+        if let Some(thread) = self.history.close() {
+            let written = tokio::task::spawn_blocking(move || thread.join());
+            // A disk that hangs is not waited for.
+            let _ = tokio::time::timeout(HISTORY_MAX, written).await;
+        }
     }
 
     fn hear(&mut self, heard: Heard) {
@@ -213,16 +219,19 @@ impl Driver {
 
     fn event(&mut self, event: Event) {
         let now_ms = self.now_ms();
-        for action in self.machine.on(event, now_ms) {
+        let actions = self.machine.on(event, now_ms);
+        for action in &actions {
+            if let Action::Announce(announce) = action {
+                self.links.wanted.send_replace(*announce);
+            }
+        }
+        for action in actions {
             match action {
                 Action::Probe => self.links.probe.notify_one(),
                 Action::Look => self.links.look.notify_one(),
                 Action::Moved(transition) => self.moved(transition),
                 Action::Last(last) => self.stays(last),
-                Action::Announce(announce) => {
-                    tracing::info!(?announce, "to be announced");
-                    self.links.wanted.send_replace(announce);
-                }
+                Action::Announce(announce) => tracing::info!(?announce, "to be announced"),
             }
         }
         self.show();
@@ -240,7 +249,9 @@ impl Driver {
         let mut status = self.status();
         (status.since_ms, status.reason) = (entry.at_ms, entry.reason.clone());
         drop(status);
-        self.history.add(entry);
+        if !self.history.add(entry) {
+            self.metrics.history_dropped.inc();
+        }
     }
 
     fn stays(&self, last: bool) {
@@ -301,6 +312,9 @@ pub const FIRST_PROBE: &str = "first probe";
 
 /// Time passes for the machine so often.
 const TICK: Duration = Duration::from_millis(250);
+
+/// The end waits for the disk for so long.
+const HISTORY_MAX: Duration = Duration::from_secs(1);
 
 /// Changes in `GET /status`.
 const HISTORY_SHOWN: usize = 50;

@@ -28,7 +28,7 @@ use super::config::{Config, SpeakerKind};
 pub use super::driver::Heard;
 use super::driver::{Driver, FIRST_PROBE, Links, Round, unix_ms};
 use super::exabgp::Exabgp;
-use super::history;
+use super::history::{self, History};
 use super::judge::judge;
 use super::machine::{Machine, Rules, State};
 use super::metrics::Metrics;
@@ -95,7 +95,8 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let (probe, look) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let links = Links { wanted, speaking: speaker.shared(), pid, probe: Arc::clone(&probe), look: Arc::clone(&look) };
     drain.spawn(speaker.run(orders));
-    let driver = Driver::new(config.clone(), machine, status, (metrics, readiness), (links, clock));
+    let history = History::open(&config.data, config.history_entries_max).context("the history in `data`")?;
+    let driver = Driver::new(config.clone(), machine, status, (metrics, readiness), (links, clock, history));
     drain.spawn(driver.run(receiver, drain.clone()));
     // None of these holds anything that must be finished: they end with the process.
     tokio::spawn(process::watch(pids, sender.clone()));
