@@ -110,7 +110,7 @@ impl Metrics {
         self.sessions.set(level(speaker.sessions.map_or(0, |(up, _)| up)));
         self.speaker_up.set(i64::from(speaker.problem.is_none()));
         self.last.set(i64::from(status.last));
-        self.others_up.set(level(status.view.map_or(0, |view| view.up)));
+        self.others_up.set(level(status.view.up));
         self.penalty.set(status.penalty);
         if let Some(probe) = &status.probe {
             // A probe that ends before a certificate is shown says nothing of it: the last one stays.
