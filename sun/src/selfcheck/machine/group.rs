@@ -24,6 +24,23 @@ proptest! {
     }
 }
 
+#[test]
+fn of_two_that_are_to_be_disabled_at_once_neither_goes_by_the_word_of_the_other() {
+    for second in [Step::Order, Step::Probe(false, true)] {
+        let mut group = Group::new(2);
+        for (member, step) in [(0, Step::Order), (1, second), (0, Step::Ask), (1, Step::Ask)] {
+            group.step(member, step);
+        }
+        for step in [Step::Answer(1), Step::Hear] {
+            group.step(0, step);
+            group.step(1, step);
+        }
+        let states = group.members.iter().map(|member| member.machine.state()).collect::<Vec<_>>();
+        assert!(!states.contains(&State::Disabled), "{states:?}");
+        assert_eq!(group.announced(), 2);
+    }
+}
+
 /// What one of them does, or what happens to it.
 #[derive(Clone, Copy, Debug)]
 enum Step {
