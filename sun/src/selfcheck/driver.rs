@@ -237,6 +237,7 @@ impl Driver {
         let report = answers.iter().find_map(|answer| answer.result.as_ref().ok());
         let problem = match &judged.verdict {
             super::machine::Verdict::Good => None,
+            super::machine::Verdict::Again => Some("as before, and not looked at again since".to_owned()),
             super::machine::Verdict::Bad { reason, .. } => Some(reason.clone()),
         };
         let probed = Probed {

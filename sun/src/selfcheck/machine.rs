@@ -88,6 +88,8 @@ pub enum Announce {
 pub enum Verdict {
     /// Everything is well.
     Good,
+    /// What is wrong is what has counted already: nothing new is known.
+    Again,
     /// Something is not.
     Bad {
         /// What, for people.
@@ -384,7 +386,11 @@ impl Machine {
     }
 
     fn probed(&mut self, verdict: Verdict, now_ms: u64) -> (&'static str, String) {
-        let Verdict::Bad { reason, certain } = verdict else { return ("probe", self.good(now_ms)) };
+        let (reason, certain) = match verdict {
+            Verdict::Good => return ("probe", self.good(now_ms)),
+            Verdict::Again => return ("probe", String::new()),
+            Verdict::Bad { reason, certain } => (reason, certain),
+        };
         let fall = self.rules.thresholds.fall;
         let enough = |bad: u32| certain || bad >= fall;
         self.health = match self.health {

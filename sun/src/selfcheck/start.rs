@@ -29,7 +29,7 @@ pub use super::driver::Heard;
 use super::driver::{Driver, FIRST_PROBE, Links, Others, Pulse, Round, elapsed_ms, unix_ms};
 use super::exabgp::Exabgp;
 use super::history::{self, History};
-use super::judge::judge;
+use super::judge::Judge;
 use super::machine::{Machine, Rules, State};
 use super::metrics::Metrics;
 use super::peers::{self, Asked, Asker};
@@ -244,7 +244,7 @@ async fn ask_others(
 async fn probe_on(config: Config, topology: Watched, prober: Prober, now: Arc<Notify>, heard: mpsc::Sender<Heard>) {
     let every = Duration::from_millis(config.probe.every_ms);
     let mut next = tokio::time::Instant::now();
-    let mut known = None;
+    let (mut known, mut judge) = (None, Judge::default());
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
@@ -264,7 +264,7 @@ async fn probe_on(config: Config, topology: Watched, prober: Prober, now: Arc<No
         answers.sort_by_key(|answer| answer.address);
         let pressure = Pressure::now();
         let now_s = i64::try_from(crate::unix_now()).unwrap_or(i64::MAX);
-        let judged = judge(&answers, &pressure, &config.checks, now_s);
+        let judged = judge.judge(&answers, &pressure, &config.checks, now_s);
         if heard.send(Heard::Probed(Box::new(Round { answers, judged, pressure }))).await.is_err() {
             return;
         }

@@ -26,6 +26,17 @@ fn two_bad_probes_withdraw_a_sun_and_one_does_not() {
 }
 
 #[test]
+fn what_has_counted_neither_counts_again_nor_is_it_well() {
+    let mut run = Run::up();
+    run.tell("a", "");
+    run.tell("b", "Look Up>Falling(probe)");
+    run.others(1, 1);
+    run.tell("a a", "");
+    run.tell("b", "Falling>Down(probe) Nothing");
+    run.tell("g a g g", "Down>Rising(probe) Rising>Up(probe) Best");
+}
+
+#[test]
 fn where_nobody_listens_one_probe_is_enough() {
     let mut run = Run::up();
     run.tell("e", "Probe");
@@ -238,7 +249,7 @@ impl Model {
             Event::Disable(_) => self.disabled = true,
             Event::Enable(_) => self.disabled = false,
             Event::Stop => self.stopped = true,
-            Event::Ended | Event::Draining(_) | Event::Leaving(_) | Event::Tick => {}
+            Event::Probe(Verdict::Again) | Event::Ended | Event::Draining(_) | Event::Leaving(_) | Event::Tick => {}
         }
     }
 
@@ -302,6 +313,7 @@ fn any_event() -> impl Strategy<Value = (u64, Event)> {
         8 => Just(Event::Probe(Verdict::Good)),
         5 => Just(Event::Probe(Verdict::Bad { reason: String::new(), certain: false })),
         1 => Just(Event::Probe(Verdict::Bad { reason: String::new(), certain: true })),
+        1 => Just(Event::Probe(Verdict::Again)),
         6 => view,
         1 => Just(Event::Ended),
         1 => Just(Event::Disable(String::new())),
@@ -369,7 +381,7 @@ impl Run {
         check(&actions, expected);
     }
 
-    /// g: a good probe; b: a bad one; x: nobody listens; e: the process ended; t: a tick.
+    /// g: a good probe; b: a bad one; a: one that tells nothing new; x: nobody listens; e: the process ended; t: a tick.
     #[track_caller]
     fn tell(&mut self, events: &str, expected: &str) {
         let bad = |certain| Event::Probe(Verdict::Bad { reason: "why".into(), certain });
@@ -379,6 +391,7 @@ impl Run {
                 "g" => Event::Probe(Verdict::Good),
                 "b" => bad(false),
                 "x" => bad(true),
+                "a" => Event::Probe(Verdict::Again),
                 "e" => Event::Ended,
                 _ => Event::Tick,
             };
