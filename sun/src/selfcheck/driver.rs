@@ -11,7 +11,7 @@ use daemon::drain::Drain;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::config::{Config, OnStop};
-use super::history::{self, Disabled, Entry, History};
+use super::history::{self, Disabled, Entry, History, Penalty};
 use super::judge::{Judged, descriptors_percent};
 use super::machine::{Action, Announce, Event, Machine, State, Transition};
 use super::metrics::Metrics;
@@ -176,6 +176,7 @@ impl Driver {
 
     /// Runs until the drain.
     pub async fn run(mut self, mut heard: mpsc::Receiver<Heard>, drain: Drain) {
+        let rounds_ms_max = self.config.probe.every_ms.saturating_mul(peers::ROUNDS_MISSED_MAX);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.status().history = self.history.last(HISTORY_SHOWN);
@@ -185,7 +186,13 @@ impl Driver {
                 biased;
                 () = drain.wait() => break,
                 Some(heard) = heard.recv() => self.hear(heard),
-                _ = tick.tick() => self.event(Event::Tick),
+                _ = tick.tick() => {
+                    self.event(Event::Tick);
+                    // Whoever watches this daemon is told that it lives while it hears of its sun.
+                    if self.pulse.age_ms() <= rounds_ms_max {
+                        daemon::upgrade::alive();
+                    }
+                }
             }
         }
         if self.config.on_stop == OnStop::Withdraw {
@@ -354,7 +361,8 @@ impl Driver {
     }
 
     fn act(&mut self, event: Event) {
-        let actions = self.machine.on(event, self.now_ms());
+        let (now_ms, flaps, kept) = (self.now_ms(), self.machine.flaps().clone(), self.machine.is_kept());
+        let actions = self.machine.on(event, now_ms);
         for action in &actions {
             if let Action::Announce(announce) = action {
                 self.links.wanted.send_replace(*announce);
@@ -370,6 +378,15 @@ impl Driver {
                 Action::Last(last) => self.stays(last),
                 Action::Announce(announce) => tracing::info!(?announce, "to be announced"),
             }
+        }
+        if *self.machine.flaps() != flaps {
+            let penalty = Penalty { points: self.machine.penalty(now_ms), at_ms: unix_ms() };
+            if !self.history.keep_penalty(penalty) {
+                tracing::warn!("the penalty for falls does not outlive a restart: the disk hangs");
+            }
+        }
+        if self.machine.is_kept() && !kept {
+            tracing::warn!("the sun is slow and is announced as before: too few others of its group are Up");
         }
     }
 
@@ -407,6 +424,7 @@ impl Driver {
         status.state = self.machine.state();
         status.announce = self.machine.announced();
         status.last = self.machine.is_last();
+        status.kept = self.machine.is_kept();
         status.leaving = self.machine.is_leaving();
         status.needed = self.machine.is_needed();
         status.penalty = self.machine.penalty(now_ms);

@@ -41,11 +41,27 @@ pub struct Disabled {
     pub reason: String,
 }
 
+/// The penalty for falls, as it was once; it halves with time, also while nothing runs.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Penalty {
+    /// How much.
+    pub points: f64,
+    /// When, milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// What is to be written.
+#[derive(Clone, Debug)]
+enum Record {
+    Changed(Entry),
+    Penalty(Penalty),
+}
+
 /// See the module's doc.
 #[derive(Debug)]
 pub struct History {
     entries: Entries,
-    journal: SyncSender<Entry>,
+    journal: SyncSender<Record>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -63,7 +79,7 @@ impl History {
         Ok(history)
     }
 
-    fn of(entries: Entries) -> (Self, Receiver<Entry>) {
+    fn of(entries: Entries) -> (Self, Receiver<Record>) {
         let (journal, waiting) = sync_channel(WAITING_MAX);
         (Self { entries, journal, thread: None }, waiting)
     }
@@ -72,7 +88,13 @@ impl History {
     #[must_use]
     pub fn add(&mut self, entry: Entry) -> bool {
         self.entries.push(entry.clone());
-        self.journal.try_send(entry).is_ok()
+        self.journal.try_send(Record::Changed(entry)).is_ok()
+    }
+
+    /// Has the penalty kept over a restart; waits for nothing. False: it will not be.
+    #[must_use]
+    pub fn keep_penalty(&self, penalty: Penalty) -> bool {
+        self.journal.try_send(Record::Penalty(penalty)).is_ok()
     }
 
     /// The last ones, oldest first.
@@ -88,10 +110,34 @@ impl History {
     }
 }
 
-fn write_all(mut journal: Journal, waiting: &Receiver<Entry>) {
-    for entry in waiting {
-        journal.add(entry);
+fn write_all(mut journal: Journal, waiting: &Receiver<Record>) {
+    for record in waiting {
+        match record {
+            Record::Changed(entry) => journal.add(entry),
+            Record::Penalty(penalty) => {
+                let file = journal.file.with_file_name(PENALTY);
+                if let Err(error) = write_penalty(&file, penalty) {
+                    tracing::warn!(file = %file.display(), %error, "the penalty for falls does not outlive a restart");
+                }
+            }
+        }
     }
+}
+
+fn write_penalty(file: &Path, penalty: Penalty) -> io::Result<()> {
+    let beside = file.with_extension("new");
+    fs::write(&beside, serde_json::to_vec(&penalty)?)?;
+    fs::rename(&beside, file)
+}
+
+/// What is left of the penalty for the falls before a restart, at `now_ms` since 1970. What cannot be read is none.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of some years")]
+pub fn penalty(folder: &Path, half_life_s: f64, now_ms: u64) -> f64 {
+    let read = || -> Option<Penalty> { serde_json::from_slice(&fs::read(folder.join(PENALTY)).ok()?).ok() };
+    read().map_or(0.0, |Penalty { points, at_ms }| {
+        points * (-(now_ms.saturating_sub(at_ms) as f64) / (half_life_s * 1000.0)).exp2()
+    })
 }
 
 /// The last changes, oldest first.
@@ -209,6 +255,7 @@ pub fn keep_order(folder: &Path, order: Option<&Disabled>) -> io::Result<()> {
 }
 
 const ORDER: &str = "disabled.json";
+const PENALTY: &str = "penalty.json";
 
 /// Changes that may wait for the disk: a sun that flaps as fast as it can makes some ten a second.
 const WAITING_MAX: usize = 256;
@@ -247,6 +294,23 @@ mod tests {
         assert_eq!(history.last(1), [entry(WAITING_MAX as u64 + 1)], "in memory they are");
         drop(waiting);
         assert!(!history.add(entry(0)));
+    }
+
+    #[test]
+    fn the_penalty_outlives_a_restart_and_halves_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = |now_ms| penalty(folder.path(), 300.0, now_ms);
+        assert_eq!(left(0).to_bits(), 0.0_f64.to_bits());
+        let history = History::open(folder.path(), 3).unwrap();
+        assert!(history.keep_penalty(Penalty { points: 1000.0, at_ms: 5000 }));
+        assert!(history.keep_penalty(Penalty { points: 2000.0, at_ms: 5000 }));
+        history.close().unwrap().join().unwrap();
+        let near = |value: f64, expected: f64| assert!((value - expected).abs() < 1e-9, "{value}");
+        near(left(5000), 2000.0);
+        near(left(305_000), 1000.0);
+        near(left(0), 2000.0);
+        fs::write(folder.path().join(PENALTY), "odd").unwrap();
+        near(left(5000), 0.0);
     }
 
     #[test]

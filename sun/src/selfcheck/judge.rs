@@ -38,7 +38,7 @@ impl Judge {
         let reports = || answers.iter().filter_map(|answer| answer.result.as_ref().ok());
         warnings.extend(reports().next().into_iter().flat_map(|report| devices(report, |_| true)));
         let ill = reports().find_map(|report| self.wrong(report, checks));
-        let ill = ill.or_else(|| pressure.beyond(checks).map(|why| ("pressure", bad(why))));
+        let ill = ill.or_else(|| pressure.beyond(checks).map(|why| ("pressure", overloaded(why))));
         let (cause, verdict) = ill.unwrap_or(("", Verdict::Good));
         Judged { verdict, cause, warnings }
     }
@@ -64,8 +64,9 @@ impl Judge {
             return Some(("disk", bad(failed.join("; "))));
         }
         let percent = descriptors_percent(report)?;
-        (percent > checks.descriptors_percent_max)
-            .then(|| ("descriptors", bad(format!("{percent:.0} % of the descriptors that it may have are open"))))
+        (percent > checks.descriptors_percent_max).then(|| {
+            ("descriptors", overloaded(format!("{percent:.0} % of the descriptors that it may have are open")))
+        })
     }
 }
 
@@ -78,20 +79,34 @@ fn failed(answers: &[Answer], now: i64) -> Option<(Verdict, &'static str)> {
     if let (None, Some(answer)) = (refused, expired) {
         return Some((bad(format!("{}: the certificate has expired", answer.address)), "certificate"));
     }
-    let failed = refused.or_else(|| answers.iter().find(|answer| answer.result.is_err()))?;
+    // One that is only slow says least.
+    let broken = answers.iter().find(|answer| answer.result.is_err() && !is_slow(answer));
+    let failed = refused.or(broken).or_else(|| answers.iter().find(|answer| answer.result.is_err()))?;
     let failure = failed.result.as_ref().err()?;
-    let certain = matches!(failure, Failure::Refused(_));
-    Some((Verdict::Bad { reason: failure.to_string(), certain }, cause(failure)))
+    let (certain, slow) = (matches!(failure, Failure::Refused(_)), is_slow(failed));
+    let reason = if slow { format!("{failure}; it answers late") } else { failure.to_string() };
+    Some((Verdict::Bad { reason, certain, slow }, cause(failure)))
+}
+
+/// Whether it has too much to do, rather than hangs.
+const fn is_slow(answer: &Answer) -> bool {
+    matches!(answer.result, Err(Failure::TimedOut { .. })) && answer.answers
 }
 
 const fn bad(reason: String) -> Verdict {
-    Verdict::Bad { reason, certain: false }
+    Verdict::Bad { reason, certain: false, slow: false }
+}
+
+/// It has too much to do.
+const fn overloaded(reason: String) -> Verdict {
+    Verdict::Bad { reason, certain: false, slow: true }
 }
 
 const fn cause(failure: &Failure) -> &'static str {
     match failure {
         Failure::Refused(_) => "refused",
         Failure::TimedOut { .. } => "timeout",
+        Failure::NotLocal(_) => "address",
         Failure::Other { .. } => "answer",
     }
 }
@@ -145,13 +160,22 @@ mod tests {
         let refused = || answer(Err(Failure::Refused(address())));
         let silent = Failure::TimedOut { address: address(), timeout_ms: 400, stage: "waiting for the canary" };
         check(&[good(), refused()], "refused! nobody listens at 127.0.0.1:443");
-        check(&[answer(Err(silent)), refused()], "refused! nobody listens at 127.0.0.1:443");
+        check(&[answer(Err(silent.clone())), refused()], "refused! nobody listens at 127.0.0.1:443");
         let odd = Failure::Other { address: address(), why: "TLS: odd".into() };
-        check(&[good(), answer(Err(odd))], "answer 127.0.0.1:443: TLS: odd");
+        check(&[good(), answer(Err(odd.clone()))], "answer 127.0.0.1:443: TLS: odd");
+        let late = || Answer { answers: true, ..answer(Err(silent.clone())) };
+        let why = "127.0.0.1:443: no answer within 400 ms, waiting for the canary";
+        check(&[good(), answer(Err(silent.clone()))], &format!("timeout {why}"));
+        check(&[good(), late()], &format!("timeout~ {why}; it answers late"));
+        check(&[late(), answer(Err(odd))], "answer 127.0.0.1:443: TLS: odd");
+        check(
+            &[good(), answer(Err(Failure::NotLocal(address())))],
+            "address 127.0.0.1:443: this machine does not answer for it any more: see `sunctl render addresses`",
+        );
         check(&[with(|report| report.ram = Some("odd".into()))], "ram RAM: odd");
         check(
             &[with(|report| report.descriptors = Some(96))],
-            "descriptors 96 % of the descriptors that it may have are open",
+            "descriptors~ 96 % of the descriptors that it may have are open",
         );
         check(&[with(|report| report.descriptors = Some(95))], "");
         check(&[expiring(NOW - 1)], "certificate 127.0.0.1:443: the certificate has expired");
@@ -207,7 +231,9 @@ mod tests {
         let said = match judged.verdict {
             Verdict::Good => String::new(),
             Verdict::Again => "again".to_owned(),
-            Verdict::Bad { reason, certain } => format!("{}{} {reason}", judged.cause, if certain { "!" } else { "" }),
+            Verdict::Bad { reason, certain, slow } => {
+                format!("{}{}{} {reason}", judged.cause, if certain { "!" } else { "" }, if slow { "~" } else { "" })
+            }
         };
         assert_eq!(said, expected);
     }
@@ -239,6 +265,12 @@ mod tests {
     }
 
     fn answer(result: Result<Report, Failure>) -> Answer {
-        Answer { address: address(), result, expires: Some(NOW + 365 * 86_400), took: Duration::from_millis(1) }
+        Answer {
+            address: address(),
+            result,
+            expires: Some(NOW + 365 * 86_400),
+            took: Duration::from_millis(1),
+            answers: false,
+        }
     }
 }

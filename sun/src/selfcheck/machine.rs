@@ -34,6 +34,9 @@
 //!   answer), and whoever is well is to win wherever routers hear both.
 //! - "Stand" is wider than "Up": it counts Falling and Draining members, which serve. Else one lost probe of a
 //!   healthy member would bring a dead one's addresses back.
+//! - **Too much to do is no reason to give it to others who have as much**: a sun that is only slow goes Down while most of its
+//!   group is Up ([`Rules::slow_percent_max`]), and is Falling, announced as before, while not. A group that is slow as a whole
+//!   stays as it is, and what one that recovers gets is its own share.
 //! - A state changes only by an event that is a cause, and says which.
 
 mod flaps;
@@ -96,6 +99,8 @@ pub enum Verdict {
         reason: String,
         /// Nobody listens: no second look is needed.
         certain: bool,
+        /// It serves, and has too much to do.
+        slow: bool,
     },
 }
 
@@ -172,6 +177,8 @@ pub struct Rules {
     pub thresholds: Thresholds,
     /// Others that must be Up.
     pub up_min: usize,
+    /// See [`super::config::GuardConfig::slow_percent_max`].
+    pub slow_percent_max: usize,
     /// The others are waited for this long before a withdrawal, milliseconds.
     pub look_ms_max: u64,
     /// See [`super::config::GuardConfig::start_wait_s`], milliseconds.
@@ -187,6 +194,7 @@ impl Rules {
         Self {
             thresholds: config.thresholds.clone(),
             up_min: config.guard.up_min,
+            slow_percent_max: config.guard.slow_percent_max,
             look_ms_max: config.guard.timeout_ms.saturating_mul(2),
             start_wait_ms: config.guard.start_wait_s.saturating_mul(1000),
             drain_wait_ms: config.speaker.drain_wait_s.saturating_mul(1000),
@@ -232,11 +240,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Nothing is known yet. An operator's order outlives a restart.
+    /// Nothing is known yet. An operator's order and the penalty for falls outlive a restart.
     #[must_use]
-    pub fn new(rules: Rules, disabled: bool, now_ms: u64) -> Self {
+    pub fn new(rules: Rules, disabled: bool, penalty: f64, now_ms: u64) -> Self {
         let announced = if disabled { Announce::Nothing } else { Announce::Unchanged };
-        let flaps = Flaps::new(&rules.thresholds, now_ms);
+        let flaps = Flaps::new(&rules.thresholds, penalty, now_ms);
         Self {
             rules,
             health: Health::Init { bad: 0 },
@@ -289,6 +297,18 @@ impl Machine {
     #[must_use]
     pub fn penalty(&self, now_ms: u64) -> f64 {
         self.flaps.penalty(now_ms)
+    }
+
+    /// The penalty, as it was when it last changed.
+    #[must_use]
+    pub const fn flaps(&self) -> &Flaps {
+        &self.flaps
+    }
+
+    /// Whether it is slow for long enough to go Down, and stays because most of its group is.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        matches!(self.health, Health::Falling { bad } if bad >= self.rules.thresholds.fall)
     }
 
     /// What is known of the others.
@@ -386,24 +406,39 @@ impl Machine {
     }
 
     fn probed(&mut self, verdict: Verdict, now_ms: u64) -> (&'static str, String) {
-        let (reason, certain) = match verdict {
+        let (reason, certain, slow) = match verdict {
             Verdict::Good => return ("probe", self.good(now_ms)),
             Verdict::Again => return ("probe", String::new()),
-            Verdict::Bad { reason, certain } => (reason, certain),
+            Verdict::Bad { reason, certain, slow } => (reason, certain, slow),
         };
         let fall = self.rules.thresholds.fall;
         let enough = |bad: u32| certain || bad >= fall;
+        // Those who count on an Up sun are not asked yet.
+        let kept = slow && (self.health == Health::Up || !self.most_are_up());
         self.health = match self.health {
             Health::Init { bad } if enough(bad + 1) => Health::Down,
             Health::Init { bad } => Health::Init { bad: bad + 1 },
-            Health::Up if enough(1) => self.fall(now_ms),
+            Health::Up if enough(1) && !kept => self.fall(now_ms),
             Health::Up => Health::Falling { bad: 1 },
-            Health::Falling { bad } if enough(bad + 1) => self.fall(now_ms),
-            Health::Falling { bad } => Health::Falling { bad: bad + 1 },
+            Health::Falling { bad } if enough(bad.saturating_add(1)) && !kept => self.fall(now_ms),
+            Health::Falling { bad } => Health::Falling { bad: bad.saturating_add(1) },
             Health::Rising { .. } | Health::Down | Health::Held => Health::Down,
         };
         self.judged |= self.health == Health::Down;
         ("probe", reason)
+    }
+
+    /// Whether so many of the others are Up that a slow one may leave.
+    const fn most_are_up(&self) -> bool {
+        let group = self.view.others + 1;
+        let out = match self.rules.slow_percent_max {
+            0 => 0,
+            percent => group * percent / 100,
+        };
+        // One may always be spared, unless none may.
+        let out = if out == 0 && self.rules.slow_percent_max > 0 { 1 } else { out };
+        let confirmed = self.view.confirmed;
+        confirmed + out >= group && confirmed >= self.rules.up_min
     }
 
     fn fall(&mut self, now_ms: u64) -> Health {

@@ -234,8 +234,8 @@ impl Asker {
     }
 }
 
-/// A round and its answer may take two; one more is slack.
-const ROUNDS_MISSED_MAX: u64 = 3;
+/// Rounds without which a self-check is stuck: a round and its answer may take two, one more is slack.
+pub const ROUNDS_MISSED_MAX: u64 = 3;
 
 /// The popularity API's word counts for so long.
 const WITNESS_MS_MAX: u64 = 3000;

@@ -32,9 +32,10 @@ use super::history::{self, History};
 use super::judge::Judge;
 use super::machine::{Machine, Rules, State};
 use super::metrics::Metrics;
+use super::own::{self, Found, Own};
 use super::peers::{self, Asked, Asker};
 use super::pressure::Pressure;
-use super::probe::Prober;
+use super::probe::{Answer, Prober};
 use super::process;
 use super::routes::{self, Desk};
 use super::speaker::{Speaker, Speaking};
@@ -75,7 +76,8 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     readiness.expect(FIRST_PROBE);
 
     let clock = Instant::now();
-    let machine = Machine::new(Rules::of(&config), order.is_some(), 0);
+    let penalty = history::penalty(&config.data, config.thresholds.flap_half_life_s, unix_ms());
+    let machine = Machine::new(Rules::of(&config), order.is_some(), penalty, 0);
     let announced = machine.announced();
     let mut status = Status::new(&config.name, machine.state(), Speaking::new(config.speaker.kind), unix_ms());
     if let Some(order) = &order {
@@ -244,7 +246,7 @@ async fn ask_others(
 async fn probe_on(config: Config, topology: Watched, prober: Prober, now: Arc<Notify>, heard: mpsc::Sender<Heard>) {
     let every = Duration::from_millis(config.probe.every_ms);
     let mut next = tokio::time::Instant::now();
-    let (mut known, mut judge) = (None, Judge::default());
+    let (mut known, mut judge, mut own) = (None, Judge::default(), Own::new(config.probe.own_address));
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
@@ -255,16 +257,22 @@ async fn probe_on(config: Config, topology: Watched, prober: Prober, now: Arc<No
         // that of `follow_topology`.
         known = server_name(&config, &topology.borrow()).ok().or(known);
         let Some(name) = known.clone() else { continue };
+        let Found { ask, lost, warnings } = own.look(&topology.borrow(), &config.name, own::is_local);
+        let mut addresses: Vec<SocketAddr> = config.probe.addresses.iter().copied().chain(ask).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
         let mut asking = JoinSet::new();
-        for address in config.probe.addresses.iter().copied() {
+        for address in addresses {
             let (prober, name) = (prober.clone(), name.clone());
             asking.spawn(async move { prober.ask(address, name).await });
         }
         let mut answers = asking.join_all().await;
+        answers.extend(lost.into_iter().map(Answer::of_lost));
         answers.sort_by_key(|answer| answer.address);
         let pressure = Pressure::now();
         let now_s = i64::try_from(crate::unix_now()).unwrap_or(i64::MAX);
-        let judged = judge.judge(&answers, &pressure, &config.checks, now_s);
+        let mut judged = judge.judge(&answers, &pressure, &config.checks, now_s);
+        judged.warnings.extend(warnings);
         if heard.send(Heard::Probed(Box::new(Round { answers, judged, pressure }))).await.is_err() {
             return;
         }

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
+use super::config::SpeakerKind;
 use super::history::{Disabled, Entry};
 use super::machine::{Announce, State, View};
 use super::peers::{Member, Peer};
 use super::pressure::Pressure;
-use super::speaker::Speaking;
+use super::speaker::{Count, Sessions, Speaking};
 
 /// Everything; the body of `GET /status`.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -23,6 +24,8 @@ pub struct Status {
     pub announce: Announce,
     /// It is ill, and announced because too few others are well.
     pub last: bool,
+    /// It is slow, and announced as before because most of its group is.
+    pub kept: bool,
     /// Too few others are known to be Up: it would not be withdrawn now.
     pub needed: bool,
     /// The operator wants it out, and the others are being asked.
@@ -77,6 +80,7 @@ impl Status {
             since_ms: now_ms,
             announce: Announce::Unchanged,
             last: false,
+            kept: false,
             needed: true,
             leaving: false,
             draining: false,
@@ -114,6 +118,9 @@ impl Status {
         if self.last {
             text += "  it is ill and announced all the same: too few others are well\n";
         }
+        if self.kept {
+            text += "  it is slow and announced as before: too many others are not Up, and have as much to do\n";
+        }
         if let Some(order) = &self.order {
             let _ = writeln!(text, "  disabled for {}: {}", ago(order.since_ms), order.reason);
         }
@@ -148,19 +155,36 @@ impl Status {
     }
 
     fn announced(&self) -> String {
-        let Speaking { kind, announced, routes: (up, drain), sessions, problem, .. } = &self.speaker;
-        let mut text = format!("{announced:?} by {kind:?}, {up} routes");
-        if *drain > 0 {
+        let Speaking { kind, announced, routes, sessions, problem, .. } = &self.speaker;
+        let mut text = match (announced, routes) {
+            (Some(announced), Some((up, _))) => format!("{announced:?} by {kind:?}, {up} routes"),
+            _ => format!("not known of {kind:?}"),
+        };
+        if let Some((_, drain @ 1..)) = routes {
             let _ = write!(text, ", {drain} with lower preference");
         }
-        if let Some((up, all)) = sessions {
-            let _ = write!(text, ", {up} of {all} BGP sessions");
+        match sessions {
+            Some(Sessions { ipv4, ipv6 }) => {
+                for (family, Count { up, all }) in [("IPv4", ipv4), ("IPv6", ipv6)] {
+                    if *all > 0 {
+                        let _ = write!(text, ", {up} of {all} sessions of {family}");
+                    }
+                }
+            }
+            None if *kind == SpeakerKind::Exabgp => text += ", which does not tell of its sessions",
+            None => {}
         }
-        if announced != &self.announce && self.announce != Announce::Unchanged {
+        if *announced != Some(self.announce) && self.announce != Announce::Unchanged {
             let _ = write!(text, "; wanted is {:?}", self.announce);
+        }
+        if self.speaker.carried == Some(false) {
+            text += "; no session carries all of its routes: the others do not count on it";
         }
         if let Some(problem) = problem {
             let _ = write!(text, "; {problem}");
+            if announced.is_none() {
+                text += "; until then nothing can be announced and nothing withdrawn";
+            }
         }
         text
     }
@@ -227,7 +251,6 @@ const HISTORY_LINES: usize = 10;
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::SpeakerKind;
     use super::*;
 
     #[test]
@@ -258,7 +281,7 @@ mod tests {
         for part in [
             "sun4-2-1 is Down for 1 min: nobody listens at 127.0.0.1:443\n",
             "it is ill and announced all the same: too few others are well\n",
-            "Unchanged by Bird, 0 routes; wanted is Best; BIRD is away\n",
+            "announced  not known of Bird; wanted is Best; BIRD is away; until then nothing can be announced and nothing withdrawn\n",
             "sun4-2-2 Falling, 1 s ago, not announced, has not looked at its sun for 1 s; no answer within 250 ms (10.0.0.2:8084)\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");

@@ -41,6 +41,25 @@ fn of_two_that_are_to_be_disabled_at_once_neither_goes_by_the_word_of_the_other(
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_overload_of_a_group_takes_no_more_than_a_quarter_of_it_away(
+        members in 2usize..10,
+        steps in proptest::collection::vec(any_load(), 1..600),
+    ) {
+        let mut group = Group::new(members);
+        for (pause_ms, member, step) in steps {
+            group.now_ms += pause_ms;
+            group.step(member % members, step);
+            let best = |member: &&Member| member.machine.announced() == Announce::Best;
+            let away = members - group.members.iter().filter(best).count();
+            prop_assert!(away <= (members / 4).max(1), "{away} of {members} are not announced as before");
+        }
+    }
+}
+
 /// What one of them does, or what happens to it.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -52,6 +71,8 @@ enum Step {
     Hear,
     /// A probe.
     Probe(bool, bool),
+    /// A probe of a sun that has too much to do.
+    Slow,
     /// The operator wants it out.
     Order,
     /// The operator lets it back in.
@@ -67,12 +88,25 @@ fn any_step() -> impl Strategy<Value = (u64, usize, Step)> {
         4 => Just(Step::Hear),
         8 => Just(Step::Probe(true, false)),
         3 => Just(Step::Probe(false, false)),
+        3 => Just(Step::Slow),
         1 => Just(Step::Probe(false, true)),
         3 => Just(Step::Order),
         2 => Just(Step::Enable),
         2 => Just(Step::Tick),
     ];
     (0u64..20, 0usize..4, step)
+}
+
+/// As [`any_step`], and nothing but too much to do is wrong.
+fn any_load() -> impl Strategy<Value = (u64, usize, Step)> {
+    let step = prop_oneof![
+        4 => Just(Step::Ask),
+        24 => (1usize..10).prop_map(Step::Answer),
+        4 => Just(Step::Hear),
+        4 => Just(Step::Probe(true, false)),
+        4 => Just(Step::Slow),
+    ];
+    (0u64..5, 0usize..9, step)
 }
 
 struct Group {
@@ -92,7 +126,7 @@ impl Group {
     /// All are Up and know nothing of each other.
     fn new(members: usize) -> Self {
         let new = || {
-            let mut machine = Machine::new(tests::rules(), false, 0);
+            let mut machine = Machine::new(tests::rules(), false, 0.0, 0);
             for _ in 0..3 {
                 machine.on(Event::Probe(Verdict::Good), 0);
             }
@@ -117,7 +151,10 @@ impl Group {
             Step::Hear => self.hear(at),
             Step::Probe(true, _) => self.tell(at, Event::Probe(Verdict::Good)),
             Step::Probe(false, certain) => {
-                self.tell(at, Event::Probe(Verdict::Bad { reason: String::new(), certain }));
+                self.tell(at, Event::Probe(Verdict::Bad { reason: String::new(), certain, slow: false }));
+            }
+            Step::Slow => {
+                self.tell(at, Event::Probe(Verdict::Bad { reason: String::new(), certain: false, slow: true }));
             }
             Step::Order => self.tell(at, Event::Leaving(true)),
             Step::Enable => self.tell(at, Event::Enable(String::new())),
