@@ -90,7 +90,7 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     let last_good = Some(config.data.join("topology.toml"));
     let topology =
         crate::watch::follow(&config.topology, last_good, crate::watch::Metrics::register(&registry)?).await?;
-    readiness.expect("table");
+    readiness.expect(TABLE);
     let metrics = Metrics::register(&registry)?;
     let admin = admin::serve(config.admin, registry.clone(), readiness.clone(), &drain, axum::Router::new()).await?;
     let listener = bind(&drain, "listen", config.listen)?;
@@ -220,6 +220,9 @@ pub fn check(config: &Config) -> Answer {
     let json = serde_json::json!({ "ok": good, "problems": problems, "left_out": left_out });
     Answer { text: told.chain([end]).collect(), json, good }
 }
+
+/// What is waited for before the server is ready.
+const TABLE: &str = "there is no table of addresses yet";
 
 fn lines(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()

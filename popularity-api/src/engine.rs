@@ -16,7 +16,7 @@
 //! - [`decay`]: what downloads are worth as time passes; the score.
 //! - [`table`] and its parts: `packed` (a rating in eight bytes), `pairs` (a region's ratings and their order), [`files`]
 //!   (the names), `newcomers` (who is let into a full region).
-//! - [`batch`], [`binlog`], [`snapshot`]: what is written, byte by byte.
+//! - [`marks`]: which batch may follow which. [`batch`], [`binlog`], [`snapshot`]: what is written, byte by byte.
 //! - [`folder`], [`journal`]: where it is written, and what a start finds there.
 //! - [`lineage`], [`feed`], [`inspect`]: copies: which binlog it is, what replicas and backups read of it, whether what they have
 //!   is whole.
@@ -36,6 +36,7 @@ pub mod folder;
 pub mod inspect;
 pub mod journal;
 pub mod lineage;
+pub mod marks;
 mod newcomers;
 mod packed;
 mod pairs;
@@ -59,7 +60,10 @@ use feed::{Asked, Feed};
 use folder::Folder;
 use journal::{Journal, Recovered, RecoveryError};
 use lineage::Lineage;
-use table::{Standing, Table};
+use marks::{BadMark, Gaps};
+use table::{Standing, Table, Takes};
+
+use crate::wire::RatingsSettings;
 
 /// How an engine works; the config explains each.
 #[derive(Clone, Debug)]
@@ -78,6 +82,20 @@ pub struct Settings {
     pub snapshot_binlog_bytes: u64,
     /// Binlog that is kept for those who copy it, beyond what a start needs.
     pub copies_binlog_bytes: u64,
+}
+
+impl Settings {
+    /// What a copy of these ratings has to have alike.
+    #[must_use]
+    pub fn told(&self) -> RatingsSettings {
+        let (hour_ms, days_ms) = self.decay.half_lives_ms();
+        RatingsSettings {
+            half_life_hour_s: hour_ms / 1000.0,
+            half_life_days_s: days_ms / 1000.0,
+            hour_share: self.decay.hour_share(),
+            pairs_max: self.pairs_max,
+        }
+    }
 }
 
 /// A running engine.
@@ -119,6 +137,9 @@ pub enum CountError {
         /// The source's latest.
         known: u64,
     },
+    /// Nothing of its source could be counted after it: 409.
+    #[error(transparent)]
+    Mark(#[from] BadMark),
     /// The disk refused it: 503.
     #[error("the batch could not be made durable and is not counted: {0}; send it again")]
     Disk(String),
@@ -152,7 +173,22 @@ impl Engine {
         settings: &Settings,
         metrics: Metrics,
     ) -> Result<(Self, Recovered), RecoveryError> {
-        Self::start(folder, settings, metrics, |folder, recovered| {
+        Self::open_taking(folder, settings, metrics, None)
+    }
+
+    /// The same, without files whose names are not taken: what a release before this one counted, or a topology before
+    /// this one had, is left out of the ratings, and gone for good with the next snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`RecoveryError`].
+    pub fn open_taking(
+        folder: Arc<dyn Folder>,
+        settings: &Settings,
+        metrics: Metrics,
+        takes: Option<Takes>,
+    ) -> Result<(Self, Recovered), RecoveryError> {
+        Self::start(folder, settings, metrics, takes, |folder, recovered| {
             Lineage::own(folder, recovered.damaged_bytes == 0 && recovered.torn_bytes == 0).map_err(of_lineage)
         })
     }
@@ -168,7 +204,7 @@ impl Engine {
         settings: &Settings,
         metrics: Metrics,
     ) -> Result<(Self, Recovered), RecoveryError> {
-        Self::start(folder, settings, metrics, |folder, recovered| {
+        Self::start(folder, settings, metrics, None, |folder, recovered| {
             if recovered.damaged_bytes > 0 {
                 return Err(RecoveryError::Damaged { bytes: recovered.damaged_bytes });
             }
@@ -192,10 +228,15 @@ impl Engine {
         folder: Arc<dyn Folder>,
         settings: &Settings,
         metrics: Metrics,
+        takes: Option<Takes>,
         lineage: impl FnOnce(&dyn Folder, &Recovered) -> Result<(Lineage, bool), RecoveryError>,
     ) -> Result<(Self, Recovered), RecoveryError> {
-        let empty = || Table::new(settings.decay, settings.pairs_max);
-        let (mut journal, table, recovered) = Journal::open(Arc::clone(&folder), empty)?;
+        let empty = || Table::new(settings.decay, settings.pairs_max).taking(takes.clone());
+        let (mut journal, mut table, recovered) = Journal::open(Arc::clone(&folder), empty)?;
+        let left_out = table.takes_all();
+        if left_out > 0 {
+            tracing::info!(left_out, "ratings of names that are no longer taken are left out");
+        }
         let (lineage, kept) = lineage(&*folder, &recovered)?;
         if !kept {
             journal.keep_first(lineage.clone());
@@ -355,6 +396,9 @@ pub(crate) fn log2_size(size: u64) -> f64 {
     pairs::kept_log2_size(size)
 }
 
+/// What `popularity_commits_failing` says, of both kinds of ratings.
+pub(crate) const COMMITS_FAILING: &str = "1 while batches cannot be made durable and are answered 503";
+
 /// What an engine tells about itself.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -368,6 +412,8 @@ pub struct Metrics {
     duplicate_batches: IntCounter,
     commit_seconds: Histogram,
     commit_failures: IntCounter,
+    commits_failing: IntGauge,
+    gaps: Gaps,
     snapshot_seconds: Histogram,
     snapshot_failures: IntCounter,
     unsnapshot_bytes: IntGauge,
@@ -399,6 +445,8 @@ impl Metrics {
                 &SECONDS,
             )?,
             commit_failures: meters.counter("commit_failures_total", "Groups that the disk refused")?,
+            commits_failing: meters.gauge("commits_failing", COMMITS_FAILING)?,
+            gaps: Gaps::register(registry)?,
             snapshot_seconds: meters.histogram("snapshot_seconds", "Writing one snapshot", &SECONDS)?,
             snapshot_failures: meters.counter("snapshot_failures_total", "Snapshots that the disk refused")?,
             unsnapshot_bytes: meters.gauge("binlog_replay_bytes", "Binlog that a start would have to replay")?,

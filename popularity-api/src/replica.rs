@@ -44,6 +44,7 @@ pub struct Metrics {
     behind_bytes: IntGauge,
     behind_seconds: Gauge,
     restarts: IntCounter,
+    settings_differ: IntGauge,
     state_age_seconds: Gauge,
     degraded: IntGauge,
 }
@@ -60,6 +61,7 @@ impl Metrics {
             behind_bytes: meters.gauge("behind_bytes", "Binlog that is not counted here yet")?,
             behind_seconds: meters.fraction("behind_seconds", "How old the ratings are")?,
             restarts: meters.counter("restarts_total", "Whole copies made, each from a snapshot")?,
+            settings_differ: meters.gauge("settings_differ", "1 while the primary keeps its ratings otherwise")?,
             state_age_seconds: meters.fraction("state_age_seconds", "How old the state of links is")?,
             degraded: meters.gauge("links_degraded", "1 while links go by the topology alone")?,
         })

@@ -125,6 +125,8 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     edge.metrics.purges(&purges);
     listener::start(&shared, listeners, workers)?;
     parts.readiness.hold(PURGES);
+    let Running { https, http, internal, admin, .. } = &running;
+    tracing::info!(name = edge.config.name, ?https, ?http, %internal, %admin, "the edge listens");
     if let Some(client) = client.clone() {
         drain.spawn(follower::follow(Arc::clone(&edge), client, !caught_up, drain.clone()));
     }
@@ -298,6 +300,10 @@ pub fn check(config: &Config) -> Vec<String> {
 
 fn known_name(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {
     anyhow::ensure!(
+        !config.name.is_empty(),
+        "name: is missing: it is what the topology calls this server, \"sun4-2-1\""
+    );
+    anyhow::ensure!(
         topology.server(&config.name).is_some(),
         "name = {:?}: no sun or cache of {} has this name",
         config.name,
@@ -316,4 +322,4 @@ fn addresses(config: &Config) -> Vec<(Kind, SocketAddr)> {
 const GHOST_BYTES: u64 = 512 << 10;
 
 /// Readiness waits for the purges that came while this server was down.
-const PURGES: &str = "purges";
+const PURGES: &str = "purges of its downtime are being caught up with";

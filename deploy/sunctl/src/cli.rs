@@ -16,7 +16,7 @@ use geo::{CanonicalName, RegionId, Scheme, Source, Topology};
 use popularity_api::purge::Target;
 use popularity_api::signing::{self, Keys};
 use popularity_api::wire::{PurgeMode, PurgeWhat};
-use popularity_api::{Client, ClientConfig};
+use popularity_api::{Client, ClientConfig, ClientError};
 
 use crate::edit::Edit;
 use crate::locate::Question;
@@ -101,7 +101,7 @@ enum Command {
     /// A snapshot and the binlog after it, with what they come to. The folder gets its name when everything in it is
     /// checked and durable, so what has the name is whole.
     Backup {
-        /// A new folder.
+        /// A new folder, in one that there is.
         folder: PathBuf,
         #[command(flatten)]
         api: ApiArgs,
@@ -114,7 +114,7 @@ enum Command {
         /// The backup.
         folder: PathBuf,
         /// The API's folder: `data` of its config.
-        #[arg(long, value_name = "FOLDER", required_unless_present = "verify")]
+        #[arg(long, value_name = "FOLDER")]
         to: Option<PathBuf>,
         /// Verify it and put it nowhere.
         #[arg(long, conflicts_with = "to")]
@@ -399,12 +399,12 @@ struct WhereArgs {
     api: ApiArgs,
     #[command(flatten)]
     topology: TopologyArgs,
-    /// Without the API: lists of prefixes and their regions.
-    #[arg(long, value_name = "FILE")]
+    /// By the topology alone: lists of prefixes and their regions.
+    #[arg(long, value_name = "FILE", conflicts_with = "api")]
     prefixes: Vec<PathBuf>,
-    /// Without the API: a city or country file in MaxMind's format; may be given several times, and IPv4 and IPv6 are each
-    /// taken from the first that has it.
-    #[arg(long, value_name = "FILE")]
+    /// By the topology alone: a city or country file in MaxMind's format; may be given several times, and IPv4 and IPv6
+    /// are each taken from the first that has it.
+    #[arg(long, value_name = "FILE", conflicts_with = "api")]
     geoip: Vec<PathBuf>,
 }
 
@@ -472,7 +472,10 @@ fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
             waiting(backup::take(&client, folder))
         }
         Command::Restore { folder, to: Some(to), .. } => backup::restore(folder, to),
-        Command::Restore { folder, to: None, .. } => backup::verify(folder),
+        Command::Restore { folder, to: None, verify: true } => backup::verify(folder),
+        Command::Restore { to: None, verify: false, .. } => {
+            Err(anyhow::anyhow!("where to? Say --to FOLDER, the API's data, or --verify to put it nowhere"))
+        }
         Command::Sign(args) => args.answer(),
         Command::Keys(KeysCommand::New { id }) => sign::new_key(id, &mut rand::rng()),
         Command::Render(command) => render::render(command),
@@ -552,19 +555,21 @@ impl WhereArgs {
         let question = Question { file: file_name(&self.file)?, client: self.client, scheme: self.scheme.into() };
         if self.asks_the_api(|name| variable(name).is_some()) {
             let client = self.api.client()?;
-            return waiting(locate::ask(&client, &question));
+            return waiting(locate::ask(&client, &question)).map_err(|error| match error.downcast_ref() {
+                Some(ClientError::Unreachable { .. }) => error.context(API_AWAY),
+                _ => error,
+            });
         }
         let sources = Sources { prefixes: self.prefixes.clone(), geoip: self.geoip.clone(), ..Sources::default() };
         let topology = self.topology.read().context("neither an API (--api) nor a topology can be asked")?;
         locate::work_out(&topology, &sources, &question)
     }
 
-    /// What was said comes before what is set, and the API, which knows more, before the topology.
+    /// What was said comes before what is set, and the API, which knows more, before the topology. Evidence of one's own
+    /// is for the topology: the API goes by its own.
     fn asks_the_api(&self, is_set: impl Fn(&str) -> bool) -> bool {
-        if self.api.api.is_some() || self.topology.topology.is_some() {
-            return self.api.api.is_some();
-        }
-        is_set("SUN_API")
+        let works_it_out = self.topology.topology.is_some() || !self.prefixes.is_empty() || !self.geoip.is_empty();
+        self.api.api.is_some() || (!works_it_out && is_set("SUN_API"))
     }
 }
 
@@ -668,6 +673,8 @@ Environment:
 
 Exit status: 0 all is well, 1 something is wrong, 2 a mistake on the command line.";
 
+/// What helps who asked an API that is away.
+const API_AWAY: &str = "the API cannot be asked; by the topology alone: --topology FILE, with --prefixes or --geoip";
 /// Deadline of one call, milliseconds: an operator waits longer than a daemon, but not for ever.
 const API_TIMEOUT_MS: u64 = 5000;
 
@@ -697,9 +704,23 @@ mod tests {
         check_source(&["--api", "http://a"], &[], "api");
         check_source(&["--topology", "t"], &["SUN_API"], "topology");
         check_source(&["--topology", "t", "--api", "http://a"], &[], "api");
+        check_source(&["--prefixes", "p"], &["SUN_API", "SUN_TOPOLOGY"], "topology");
+        check_source(&["--geoip", "g"], &["SUN_API", "SUN_TOPOLOGY"], "topology");
+        for both in [["--prefixes", "p"], ["--geoip", "g"]] {
+            let line =
+                ["sunctl", "where", "c1/a", "--client", "127.0.0.1", "--api", "http://a"].into_iter().chain(both);
+            assert!(Cli::try_parse_from(line).is_err(), "the API goes by its own evidence: {both:?}");
+        }
         check_source(&[], &["SUN_API", "SUN_TOPOLOGY"], "api");
         check_source(&[], &["SUN_TOPOLOGY"], "topology");
         check_source(&[], &[], "topology");
+    }
+
+    #[test]
+    fn a_restore_says_that_there_is_verify() {
+        let cli = Cli::try_parse_from(["sunctl", "restore", "/backup"]).unwrap();
+        let refused = run(&cli).unwrap_err().to_string();
+        assert_eq!(refused, "where to? Say --to FOLDER, the API's data, or --verify to put it nowhere");
     }
 
     #[test]

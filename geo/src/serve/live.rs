@@ -169,7 +169,7 @@ pub(super) async fn step(
             }
         }
         if live.is_published() {
-            readiness.hold("table");
+            readiness.hold(super::TABLE);
         }
     }
 }

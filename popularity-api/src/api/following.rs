@@ -25,6 +25,7 @@ impl Api {
             end: there.end,
             binlog_start: there.binlog_start,
             snapshots: there.snapshots.into_iter().map(|(offset, bytes)| SnapshotFile { offset, bytes }).collect(),
+            settings: self.config.engine().map(|engine| engine.told()),
         })
     }
 

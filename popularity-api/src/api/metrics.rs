@@ -11,6 +11,8 @@ pub struct Metrics {
     pub calls: IntCounterVec,
     /// Seconds from a call's head to its answer's, by route.
     pub seconds: HistogramVec,
+    /// Entries that were left out of what was sent, by call and reason.
+    pub refused: IntCounterVec,
     /// Files that caches say they hold, by cache.
     pub held: IntGaugeVec,
     /// Share of their responses that reporters are asked to count.
@@ -46,6 +48,11 @@ impl Metrics {
             &["route"],
         )?;
         registry.register(Box::new(seconds.clone()))?;
+        let refused = IntCounterVec::new(
+            Opts::new("popularity_entries_refused_total", "Entries left out of what was sent, by call and reason."),
+            &["call", "reason"],
+        )?;
+        registry.register(Box::new(refused.clone()))?;
         let held =
             IntGaugeVec::new(Opts::new("popularity_held_files", "Files that a cache says it holds."), &["cache"])?;
         let links =
@@ -79,6 +86,7 @@ impl Metrics {
             sample,
             calls,
             seconds,
+            refused,
             held,
             links,
             diverted,

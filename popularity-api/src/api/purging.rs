@@ -18,13 +18,20 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// 400 for what names nothing, 404 for a region that the topology does not have, 409 for the id of another purge,
+    /// 400 for what names nothing, 422 for files of a content server that the topology does not have, 404 for a region that the topology does not have, 409 for the id of another purge,
     /// 503 when it cannot be made durable.
     pub fn purge(&self, request: PurgeRequest) -> Result<PurgeAck, Refusal> {
         target::check_id(&request.id).map_err(|error| Refusal::bad(error.to_string()))?;
         let target = Target::parse(request.what, &request.value).map_err(|error| Refusal::bad(error.to_string()))?;
+        let topology = self.topology();
+        if let Some(number) = target.content_server().filter(|&number| !topology.content_servers.allows(number)) {
+            let detail = format!(
+                "value: the topology has no content server {number}, so no server has files of it: nothing is purged"
+            );
+            return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+        }
         if let Some(region) = request.region {
-            find(&self.topology(), region)?;
+            find(&topology, region)?;
         }
         let request = PurgeRequest { value: target.value().to_owned(), ..request };
         let (purge, new) = self.purges.post(request, unix_ms()).map_err(|error| match error {

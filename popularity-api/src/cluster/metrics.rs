@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use daemon::metrics::{Meters, level};
-use prometheus::{Histogram, IntCounter, IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::places::Place;
 use super::scripts::Counted;
-use crate::engine::SECONDS;
+use crate::engine::marks::Gaps;
+use crate::engine::{COMMITS_FAILING, SECONDS};
 use crate::engine::table::Standing;
 
 /// The counters.
@@ -20,9 +21,14 @@ pub struct Metrics {
     evicted: IntCounter,
     turned_away: IntCounter,
     pub(super) counted_pairs: IntCounter,
-    /// Batches, by outcome: `counted`, `duplicate`, `stale`, `unconfirmed`, `busy`.
+    /// Batches, by outcome: `counted`, `duplicate`, `stale`, `misnumbered`, `unconfirmed`, `busy`.
     pub(super) batches: IntCounterVec,
     pub(super) commit_seconds: Histogram,
+    /// 1 while the cluster can be used.
+    pub(super) up: IntGauge,
+    /// 1 while batches are not confirmed.
+    pub(super) commits_failing: IntGauge,
+    pub(super) gaps: Gaps,
     parts: IntCounterVec,
     pub(super) retries: IntCounter,
     pub(super) short: IntCounter,
@@ -39,6 +45,9 @@ impl Metrics {
         let meters = Meters::new(registry, "popularity_");
         let outcomes = |name: &str, help: &str| meters.counters(name, help, &["outcome"]);
         Ok(Self {
+            up: meters.gauge("cluster_up", "1 while the cluster of the ratings can be used")?,
+            commits_failing: meters.gauge("commits_failing", COMMITS_FAILING)?,
+            gaps: Gaps::register(registry)?,
             pairs: meters.gauges("pairs", "Rated files of each region", &["region"])?,
             shards: Arc::default(),
             evicted: meters.counter("pairs_evicted_total", "Lowest-rated pairs dropped to keep a shard's bound")?,

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use daemon::clock::unix_ms;
+use daemon::clock::{unix_ms, unix_us};
 use daemon::metrics::level;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
@@ -13,9 +13,8 @@ use super::batch::{Batch, Group};
 use super::feed::Asked;
 use super::folder::Folder;
 use super::journal::Journal;
-use super::snapshot;
 use super::table::{Mark, Standing, Table};
-use super::{CountError, Metrics, Settings};
+use super::{CountError, Metrics, Settings, marks, snapshot};
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -126,7 +125,7 @@ impl Committer {
             match commands.recv_timeout(self.snapshot_due.saturating_duration_since(Instant::now())) {
                 Ok(Command::Count(first)) => {
                     let mut pending = Pending::default();
-                    pending.add(first, &self.table());
+                    pending.add(first, &self.table(), unix_us());
                     open = self.gather(commands, &mut pending);
                     self.commit(pending);
                 }
@@ -145,7 +144,7 @@ impl Committer {
         let deadline = Instant::now() + self.commit;
         while pending.bytes < GROUP_BYTES_MAX {
             match commands.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Command::Count(submission)) => pending.add(submission, &self.table()),
+                Ok(Command::Count(submission)) => pending.add(submission, &self.table(), unix_us()),
                 Ok(Command::Follow(followed)) => self.follow(followed),
                 Ok(Command::Snapshot(written)) => self.snapshot_written(written),
                 Ok(Command::Close) => return false,
@@ -163,6 +162,9 @@ impl Committer {
             Ok(()) => {
                 self.committed(std::slice::from_ref(&pending.group), began);
                 self.metrics.duplicate_batches.inc_by(pending.duplicates());
+                for (batch, known) in pending.group.batches.iter().zip(&pending.known) {
+                    self.metrics.gaps.note(&batch.source, batch.mark, *known);
+                }
                 pending.answer(None);
             }
             Err(error) => {
@@ -204,12 +206,14 @@ impl Committer {
         self.metrics.counted_pairs.inc_by(batches().map(|batch| batch.entries.len() as u64).sum());
         self.metrics.counted_batches.inc_by(batches().count() as u64);
         if std::mem::take(&mut self.commits_fail) {
+            self.metrics.commits_failing.set(0);
             tracing::info!("batches are durable again");
         }
     }
 
     fn failed(&mut self, error: &std::io::Error) {
         self.metrics.commit_failures.inc();
+        self.metrics.commits_failing.set(1);
         if !std::mem::replace(&mut self.commits_fail, true) {
             tracing::warn!(%error, "batches cannot be made durable and are answered 503 until that ends");
         }
@@ -296,6 +300,8 @@ impl Committer {
 #[derive(Debug, Default)]
 struct Pending {
     group: Group,
+    /// Of each batch of the group, the last mark of its source before it.
+    known: Vec<Mark>,
     bytes: usize,
     /// Marks of the sources in it, on top of the table's.
     marks: HashMap<String, Mark>,
@@ -311,18 +317,19 @@ struct Waiting {
 }
 
 impl Pending {
-    fn add(&mut self, submission: Submission, table: &Table) {
+    fn add(&mut self, submission: Submission, table: &Table, now_us: u64) {
         let Submission { batch, reply, _room } = submission;
         let mark = self.marks.get(&batch.source).copied().unwrap_or_else(|| table.mark(&batch.source));
         // A batch that is twice in one group is acknowledged twice, but only once the group is durable.
-        let standing = batch.mark.standing(mark);
-        let answer = match standing {
-            Standing::New => Ok(true),
+        let answer = match batch.mark.standing(mark) {
+            Standing::New => marks::check(batch.mark, mark, now_us).map(|()| true).map_err(CountError::from),
             Standing::Counted => Ok(false),
             Standing::Stale => Err(CountError::Stale { boot: batch.mark.boot, known: mark.boot }),
         };
+        let is_new = matches!(answer, Ok(true));
         self.replies.push(Waiting { reply, answer, _room });
-        if standing == Standing::New {
+        if is_new {
+            self.known.push(mark);
             self.bytes += batch.bytes();
             self.marks.insert(batch.source.clone(), batch.mark);
             self.group.batches.push(batch);

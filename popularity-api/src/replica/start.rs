@@ -18,6 +18,7 @@ use crate::client::{Client, ClientConfig};
 use crate::config::{Config, Replica};
 use crate::engine;
 use crate::engine::batch::Group;
+use crate::server::COMMITTER;
 
 /// A copy before it runs.
 #[derive(Debug)]
@@ -105,7 +106,7 @@ impl Beginning {
         drain.spawn(async move {
             if !follower.run(&draining).await {
                 tracing::error!("the committer thread ended: nothing is followed until a restart; see above why");
-                readiness.expect("committer");
+                readiness.expect(COMMITTER);
             }
         });
         Ok(())
@@ -163,6 +164,6 @@ async fn tell(
 }
 
 /// What is waited for before the API is ready.
-const CONDITION: &str = "ratings near to the primary's";
+const CONDITION: &str = "the ratings are further behind the primary's than replica.lag_max_s";
 /// Deadline of a call that gives little, milliseconds.
 const CALL_TIMEOUT_MS: u64 = 5000;

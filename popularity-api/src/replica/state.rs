@@ -250,7 +250,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// What is waited for before the API is ready.
-const CONDITION: &str = "state of links";
+const CONDITION: &str = "the state of links has not been heard of";
 /// How often the primary is asked.
 const EVERY: Duration = Duration::from_secs(1);
 /// How often the state is kept on disk.

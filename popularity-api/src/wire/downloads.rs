@@ -13,9 +13,10 @@ pub struct DownloadsBatch {
     /// `log:1000`, for each reporting program one.
     pub source: String,
     /// When the reporter started, microseconds since 1970; a larger one begins a new sequence, a smaller one
-    /// is refused: 409, with `known boot N` in its detail.
+    /// is refused: 409, with `known boot N` in its detail. 409 without that: it is more than a day ahead.
     pub boot: u64,
-    /// 1, 2, 3, ... within a boot. A batch that was counted before is acknowledged and not counted again.
+    /// 1, 2, 3, ... within a boot. A batch that was counted before is acknowledged and not counted again. One that failed (429,
+    /// 503) is repeated before the next is sent: what comes after a larger number is lost.
     pub sequence: u64,
     /// How long it has waited since its last download was counted, milliseconds, by the reporter's clock; absent is 0. Downloads
     /// of a file that was purged hard since then are not counted: they say nothing of what is there now.
@@ -52,11 +53,28 @@ pub struct DownloadsAck {
     /// Entries whose name is not canonical or not of the topology's content servers, of an unknown region, or with numbers
     /// that cannot be: dropped.
     pub refused: usize,
+    /// The first of those, at most [`REFUSALS_PER_ANSWER_MAX`]; left out when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<RefusedEntry>,
     /// Share of its responses that the server is to count from now on, above 0 and at most 1: each one with this
     /// probability, and `1 / sample` times. Below 1 while the API is pressed ([`crate::pressure`]).
     #[serde(default = "all_of_them")]
     pub sample: f64,
 }
+
+/// An entry of a batch that was dropped, and why.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RefusedEntry {
+    /// Its place in the batch, from 0.
+    pub index: usize,
+    /// Its name; of a long one the beginning.
+    pub file: String,
+    /// What is wrong, behind the name of the field: "file: the path has an empty segment".
+    pub why: String,
+}
+
+/// Entries of one [`DownloadsAck::refusals`].
+pub const REFUSALS_PER_ANSWER_MAX: usize = 5;
 
 const fn all_of_them() -> f64 {
     1.0

@@ -52,7 +52,8 @@ pub struct Link {
 /// Why a link names its server.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Explanation {
-    /// What told the region, "prefix 127.1.0.0/16".
+    /// What told the region, "prefix 127.1.0.0/16". When another region comes first and has nobody to name, that too:
+    /// "...; region 5 comes first, and no server of it can be linked".
     pub evidence: String,
     /// Region whose server the link names.
     pub region: RegionId,

@@ -222,7 +222,8 @@ async fn links_of_a_copy_are_the_primarys_and_go_on_while_it_is_away() {
     })
     .await;
     let refused = client.top(RegionId(4), 1).await.unwrap_err();
-    assert!(refused.to_string().contains("this API makes links only"), "{refused}");
+    assert!(refused.to_string().contains("a copy without ratings (replica.ratings = false)"), "{refused}");
+    assert!(matches!(&refused, ClientError::Refused(problem) if problem.status == 421), "{refused}");
 
     primary.kill();
     let shorts = world.client(&short, "backend");

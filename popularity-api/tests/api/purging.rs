@@ -24,8 +24,9 @@ async fn a_purge_reaches_who_waits_and_is_acknowledged_by_the_next_question() {
         mode: PurgeMode::Hard,
         region: Some(RegionId(4)),
     };
-    let sequence = backend.purge(&request).await.unwrap().sequence;
-    assert_eq!(backend.purge(&request).await.unwrap().sequence, sequence, "one id, one purge");
+    let operator = world.client("operator");
+    let sequence = operator.purge(&request).await.unwrap().sequence;
+    assert_eq!(operator.purge(&request).await.unwrap().sequence, sequence, "one id, one purge");
     let heard = waits.await.unwrap();
     assert_eq!((heard.latest, heard.purges.len(), heard.purges[0].value.as_str()), (sequence, 1, "c1/a/"));
     let states = async || {

@@ -27,7 +27,7 @@ async fn every_call_is_for_those_it_is_meant_for() {
         ("GET", "/v1/regions/4/top", "", [401, 200, 403, 403, 403, 403, 403, 200]),
         ("GET", "/v1/regions/4/hot", "", [401, 403, 403, 403, 403, 403, 403, 200]),
         ("GET", "/v1/regions/4/servers", "", [401, 403, 200, 200, 200, 200, 403, 200]),
-        ("POST", "/v1/purge", purge, [401, 200, 403, 403, 403, 403, 403, 200]),
+        ("POST", "/v1/purge", purge, [401, 403, 403, 403, 403, 403, 403, 200]),
         ("GET", "/v1/purge", "", [401, 403, 200, 200, 200, 200, 200, 200]),
         ("GET", "/v1/purge/1/acknowledgements", "", [401, 404, 403, 403, 403, 403, 403, 404]),
         ("GET", "/v1/snapshot", "", [401, 403, 403, 403, 403, 403, 200, 200]),
@@ -94,7 +94,7 @@ async fn an_operator_reports_logs_under_names_of_their_own() {
     }
     // Its later boot is none of a server's business.
     let operator = world.client("operator");
-    let log = DownloadsBatch { source: "log:2".to_owned(), boot: u64::MAX >> 1, ..batch(1, &[("c1/film", 3.0)]) };
+    let log = DownloadsBatch { source: "log:2".to_owned(), boot: 1 << 50, ..batch(1, &[("c1/film", 3.0)]) };
     assert!(operator.report_downloads(&log).await.unwrap().counted);
     assert!(!operator.report_downloads(&log).await.unwrap().counted, "it is counted once");
     assert!(world.client("sun4-1-1").report_downloads(&batch(1, &[("c1/film", 1.0)])).await.unwrap().counted);

@@ -184,6 +184,7 @@ impl Sender<'_> {
             if let Ok(ack) = &answer {
                 self.edge.downloads.sample(ack.sample);
                 self.edge.metrics.report.sample.set(ack.sample);
+                self.edge.metrics.report.refused.inc_by(ack.refused as u64);
                 self.complained = None;
                 self.pace.succeeded();
             }

@@ -291,7 +291,7 @@ pub fn history_file(config: &Config) -> PathBuf {
 }
 
 /// Readiness waits for the first probe, whatever it says.
-pub const FIRST_PROBE: &str = "first probe";
+pub const FIRST_PROBE: &str = "no probe has ended yet";
 
 /// Time passes for the machine so often.
 const TICK: Duration = Duration::from_millis(250);
