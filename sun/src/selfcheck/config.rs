@@ -139,6 +139,9 @@ pub struct GuardConfig {
     pub up_min: usize,
     /// How often the others are asked, milliseconds. Default 250; too small: it is load, too large: what is known is old.
     pub every_ms: u64,
+    /// They may take so long to answer, milliseconds; so long, twice at most, a withdrawal waits for them. Default 250; too
+    /// small: a busy one does not count, too large: an ill sun is announced for longer when one of them is away.
+    pub timeout_ms: u64,
     /// Until when their answers count, milliseconds. Default 1000; too small: one lost answer keeps an ill sun announced,
     /// too large: two that fail together withdraw together.
     pub age_ms_max: u64,
@@ -261,7 +264,15 @@ impl Default for Checks {
 
 impl Default for GuardConfig {
     fn default() -> Self {
-        Self { up_min: 1, every_ms: 250, age_ms_max: 1000, start_wait_s: 10, port: 8084, peers: BTreeMap::new() }
+        Self {
+            up_min: 1,
+            every_ms: 250,
+            timeout_ms: 250,
+            age_ms_max: 1000,
+            start_wait_s: 10,
+            port: 8084,
+            peers: BTreeMap::new(),
+        }
     }
 }
 
@@ -301,7 +312,11 @@ impl Config {
                 "thresholds.flap_release_below: is above thresholds.flap_hold_above",
             ),
             (guard.every_ms < EVERY_MS_MIN, "guard.every_ms: is below 50"),
-            (guard.age_ms_max < guard.every_ms, "guard.age_ms_max: is below guard.every_ms"),
+            (guard.timeout_ms == 0, "guard.timeout_ms: is 0"),
+            (
+                guard.age_ms_max < guard.every_ms.saturating_add(guard.timeout_ms),
+                "guard.age_ms_max: is below guard.every_ms and guard.timeout_ms together",
+            ),
             (
                 self.speaker.asn == 0 && self.speaker.rank == Rank::Prepend,
                 "speaker.asn: is missing; rank = \"prepend\" needs it",
@@ -393,7 +408,11 @@ mod tests {
             "name = 'a'\nchecks.disk = 'any'\nchecks.cpu_some_percent_max = 101",
             &["checks.cpu_some_percent_max = 101: is no percentage"],
         );
-        check("name = 'a'\nguard.age_ms_max = 10", &["guard.age_ms_max: is below guard.every_ms"]);
+        check(
+            "name = 'a'\nguard.age_ms_max = 10",
+            &["guard.age_ms_max: is below guard.every_ms and guard.timeout_ms together"],
+        );
+        check("name = 'a'\nguard.timeout_ms = 0", &["guard.timeout_ms: is 0"]);
     }
 
     #[track_caller]

@@ -1,12 +1,19 @@
 //! What became of the sun: its last changes of state, in memory and as lines of JSON in a file; and the operator's order.
 //!
+//! ```text
+//!   driver --> History (memory) --channel, bounded--> thread: Journal --> history.jsonl
+//! ```
+//!
 //! The file has at most twice as many lines as are kept; then it is written anew with the last ones, beside and renamed. A
-//! history that cannot be written is one WARN and no reason to stop.
+//! history that cannot be written is one WARN and no reason to stop. A disk that hangs holds up the thread and nobody else: what
+//! does not fit into the channel is missing in the file, and counted.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use super::machine::State;
 
@@ -37,34 +44,104 @@ pub struct Disabled {
 /// See the module's doc.
 #[derive(Debug)]
 pub struct History {
+    entries: Entries,
+    journal: SyncSender<Entry>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl History {
+    /// Reads what there is, and starts the thread that writes.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be made.
+    pub fn open(folder: &Path, entries_max: usize) -> io::Result<Self> {
+        let journal = Journal::open(folder, entries_max);
+        let (mut history, waiting) = Self::of(journal.entries.clone());
+        let write = move || write_all(journal, &waiting);
+        history.thread = Some(std::thread::Builder::new().name("history".to_owned()).spawn(write)?);
+        Ok(history)
+    }
+
+    fn of(entries: Entries) -> (Self, Receiver<Entry>) {
+        let (journal, waiting) = sync_channel(WAITING_MAX);
+        (Self { entries, journal, thread: None }, waiting)
+    }
+
+    /// Keeps one more; waits for nothing. False: the file will not have it.
+    #[must_use]
+    pub fn add(&mut self, entry: Entry) -> bool {
+        self.entries.push(entry.clone());
+        self.journal.try_send(entry).is_ok()
+    }
+
+    /// The last ones, oldest first.
+    #[must_use]
+    pub fn last(&self, count: usize) -> Vec<Entry> {
+        self.entries.last(count)
+    }
+
+    /// What ends when everything is written; for somebody who may wait.
+    #[must_use]
+    pub fn close(self) -> Option<JoinHandle<()>> {
+        self.thread
+    }
+}
+
+fn write_all(mut journal: Journal, waiting: &Receiver<Entry>) {
+    for entry in waiting {
+        journal.add(entry);
+    }
+}
+
+/// The last changes, oldest first.
+#[derive(Clone, Debug)]
+struct Entries {
+    all: VecDeque<Entry>,
+    count_max: usize,
+}
+
+impl Entries {
+    fn push(&mut self, entry: Entry) {
+        self.all.push_back(entry);
+        while self.all.len() > self.count_max {
+            self.all.pop_front();
+        }
+    }
+
+    fn last(&self, count: usize) -> Vec<Entry> {
+        self.all.iter().skip(self.all.len().saturating_sub(count)).cloned().collect()
+    }
+}
+
+/// The file, and what is to be in it.
+#[derive(Debug)]
+struct Journal {
     file: PathBuf,
-    entries: VecDeque<Entry>,
-    entries_max: usize,
+    entries: Entries,
     lines: usize,
     failed: bool,
 }
 
-impl History {
-    /// Reads what there is; lines that are no entry (cut off by a crash) are left out.
-    #[must_use]
-    pub fn open(folder: &Path, entries_max: usize) -> Self {
+impl Journal {
+    /// Lines that are no entry (cut off by a crash) are left out.
+    fn open(folder: &Path, count_max: usize) -> Self {
         let file = folder.join("history.jsonl");
-        let mut entries = VecDeque::new();
-        let mut lines = 0;
-        if let Ok(text) = File::open(&file) {
-            for line in BufReader::new(text).lines().map_while(Result::ok) {
-                lines += 1;
-                if let Ok(entry) = serde_json::from_str(&line) {
-                    push(&mut entries, entry, entries_max);
-                }
+        let mut entries = Entries { all: VecDeque::new(), count_max };
+        let text = fs::read(&file).unwrap_or_default();
+        for line in text.split(|byte| *byte == b'\n') {
+            if let Ok(entry) = serde_json::from_slice(line) {
+                entries.push(entry);
             }
         }
-        Self { file, entries, entries_max, lines, failed: false }
+        let lines = text.iter().filter(|byte| **byte == b'\n').count();
+        // The next line would continue one that was cut off: the file is written anew.
+        let failed = text.last().is_some_and(|byte| *byte != b'\n');
+        Self { file, entries, lines, failed }
     }
 
-    /// Keeps one more. Blocks on the disk for a line.
-    pub fn add(&mut self, entry: Entry) {
-        push(&mut self.entries, entry, self.entries_max);
+    fn add(&mut self, entry: Entry) {
+        self.entries.push(entry);
         let written = self.write();
         match (&written, self.failed) {
             (Err(error), false) => {
@@ -76,37 +153,25 @@ impl History {
         self.failed = written.is_err();
     }
 
-    /// The last ones, oldest first.
-    #[must_use]
-    pub fn last(&self, count: usize) -> Vec<Entry> {
-        self.entries.iter().skip(self.entries.len().saturating_sub(count)).cloned().collect()
-    }
-
     fn write(&mut self) -> io::Result<()> {
-        if self.failed || self.lines >= self.entries_max.saturating_mul(2) {
+        let entries = &self.entries.all;
+        if self.failed || self.lines >= self.entries.count_max.saturating_mul(2) {
             let beside = self.file.with_extension("new");
             let mut file = File::create(&beside)?;
-            for entry in &self.entries {
+            for entry in entries {
                 writeln!(file, "{}", serde_json::to_string(entry)?)?;
             }
             file.sync_all()?;
             fs::rename(&beside, &self.file)?;
-            self.lines = self.entries.len();
+            self.lines = entries.len();
             return Ok(());
         }
-        let Some(entry) = self.entries.back() else { return Ok(()) };
+        let Some(entry) = entries.back() else { return Ok(()) };
         let line = serde_json::to_string(entry)? + "\n";
         let mut file = File::options().create(true).append(true).open(&self.file)?;
         file.write_all(line.as_bytes())?;
         self.lines += 1;
         Ok(())
-    }
-}
-
-fn push(entries: &mut VecDeque<Entry>, entry: Entry, entries_max: usize) {
-    entries.push_back(entry);
-    while entries.len() > entries_max {
-        entries.pop_front();
     }
 }
 
@@ -145,6 +210,9 @@ pub fn keep_order(folder: &Path, order: Option<&Disabled>) -> io::Result<()> {
 
 const ORDER: &str = "disabled.json";
 
+/// Changes that may wait for the disk: a sun that flaps as fast as it can makes some ten a second.
+const WAITING_MAX: usize = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,19 +220,33 @@ mod tests {
     #[test]
     fn the_last_changes_outlive_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let mut history = History::open(folder.path(), 3);
+        let mut journal = Journal::open(folder.path(), 3);
         for at_ms in 0..20 {
-            history.add(entry(at_ms));
+            journal.add(entry(at_ms));
             let lines = fs::read_to_string(folder.path().join("history.jsonl")).unwrap().lines().count();
             assert!(lines <= 6, "{lines}");
         }
-        let times = |history: &History| history.last(10).iter().map(|entry| entry.at_ms).collect::<Vec<_>>();
-        assert_eq!(times(&history), [17, 18, 19]);
+        let times = |entries: Vec<Entry>| entries.iter().map(|entry| entry.at_ms).collect::<Vec<_>>();
+        assert_eq!(times(journal.entries.last(10)), [17, 18, 19]);
         let mut file = File::options().append(true).open(folder.path().join("history.jsonl")).unwrap();
         file.write_all(b"{\"at_ms\": 20, \"fr").unwrap();
-        let again = History::open(folder.path(), 3);
-        assert_eq!(times(&again), [17, 18, 19]);
+        let mut again = History::open(folder.path(), 3).unwrap();
+        assert_eq!(times(again.last(10)), [17, 18, 19]);
         assert_eq!(again.last(1), [entry(19)]);
+        assert!(again.add(entry(21)));
+        again.close().unwrap().join().unwrap();
+        let written = Journal::open(folder.path(), 3);
+        assert_eq!(times(written.entries.last(10)), [18, 19, 21]);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_holds_nobody_up() {
+        let (mut history, waiting) = History::of(Entries { all: VecDeque::new(), count_max: 3 });
+        let taken = (0..WAITING_MAX as u64 + 2).filter(|at_ms| history.add(entry(*at_ms))).count();
+        assert_eq!(taken, WAITING_MAX, "nobody writes them");
+        assert_eq!(history.last(1), [entry(WAITING_MAX as u64 + 1)], "in memory they are");
+        drop(waiting);
+        assert!(!history.add(entry(0)));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! From answers to a verdict, and what a person should look at although the sun is well. Pure.
+//!
+//! The sun looks at its devices less often than it is asked: what one look at a device found counts once
+//! ([`Verdict::Again`] after that).
 
 use super::config::{Checks, DiskRule};
 use super::machine::Verdict;
 use super::pressure::Pressure;
 use super::probe::{Answer, Failure};
-use crate::canary::Report;
+use crate::canary::{Device, Report};
 
 /// What a round of probes is worth.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,32 +20,72 @@ pub struct Judged {
     pub warnings: Vec<String>,
 }
 
-/// Judges the answers of all addresses at `now`, seconds since 1970.
-#[must_use]
-pub fn judge(answers: &[Answer], pressure: &Pressure, checks: &Checks, now: i64) -> Judged {
-    let mut warnings: Vec<String> = answers.iter().filter_map(|answer| warning(answer, checks, now)).collect();
+/// Judges one round after the other.
+#[derive(Debug, Default)]
+pub struct Judge {
+    /// The looks at devices that have counted: (process, device, number).
+    counted: Vec<(u32, String, u64)>,
+}
+
+impl Judge {
+    /// Judges the answers of all addresses at `now`, seconds since 1970.
+    #[must_use]
+    pub fn judge(&mut self, answers: &[Answer], pressure: &Pressure, checks: &Checks, now: i64) -> Judged {
+        let mut warnings: Vec<String> = answers.iter().filter_map(|answer| warning(answer, checks, now)).collect();
+        if let Some((verdict, cause)) = failed(answers, now) {
+            return Judged { verdict, cause, warnings };
+        }
+        let reports = || answers.iter().filter_map(|answer| answer.result.as_ref().ok());
+        warnings.extend(reports().next().into_iter().flat_map(|report| devices(report, |_| true)));
+        let ill = reports().find_map(|report| self.wrong(report, checks));
+        let ill = ill.or_else(|| pressure.beyond(checks).map(|why| ("pressure", bad(why))));
+        let (cause, verdict) = ill.unwrap_or(("", Verdict::Good));
+        Judged { verdict, cause, warnings }
+    }
+
+    /// What is wrong by the sun's own report.
+    fn wrong(&mut self, report: &Report, checks: &Checks) -> Option<(&'static str, Verdict)> {
+        if let Some(why) = &report.ram {
+            return Some(("ram", bad(format!("RAM: {why}"))));
+        }
+        let ill = |failed: &[String]| match checks.disk {
+            DiskRule::Never => false,
+            DiskRule::Any => !failed.is_empty(),
+            DiskRule::All => !failed.is_empty() && failed.len() == report.devices.len(),
+        };
+        let failed = devices(report, |_| true);
+        if ill(&failed) {
+            let look = |device: &Device| (report.pid, device.name.clone(), device.round);
+            let new = devices(report, |device| device.round == 0 || !self.counted.contains(&look(device)));
+            if !ill(&new) {
+                return Some(("disk", Verdict::Again));
+            }
+            self.counted = report.devices.iter().map(look).collect();
+            return Some(("disk", bad(failed.join("; "))));
+        }
+        let percent = descriptors_percent(report)?;
+        (percent > checks.descriptors_percent_max)
+            .then(|| ("descriptors", bad(format!("{percent:.0} % of the descriptors that it may have are open"))))
+    }
+}
+
+/// What is wrong by answers that are none, or are not to be believed.
+fn failed(answers: &[Answer], now: i64) -> Option<(Verdict, &'static str)> {
     // One that is refused says most, and a failure more than what a report says.
     let refused = answers.iter().find(|answer| matches!(answer.result, Err(Failure::Refused(_))));
     let expired = answers.iter().find(|answer| answer.expires.is_some_and(|expires| expires < now));
     // A handshake fails by an expired certificate as by any other: the certificate says which it was.
     if let (None, Some(answer)) = (refused, expired) {
-        let reason = format!("{}: the certificate has expired", answer.address);
-        return Judged { verdict: Verdict::Bad { reason, certain: false }, cause: "certificate", warnings };
+        return Some((bad(format!("{}: the certificate has expired", answer.address)), "certificate"));
     }
-    let failed = refused.or_else(|| answers.iter().find(|answer| answer.result.is_err()));
-    if let Some(Err(failure)) = failed.map(|answer| &answer.result) {
-        let certain = matches!(failure, Failure::Refused(_));
-        let verdict = Verdict::Bad { reason: failure.to_string(), certain };
-        return Judged { verdict, cause: cause(failure), warnings };
-    }
-    let reports = || answers.iter().filter_map(|answer| answer.result.as_ref().ok());
-    warnings.extend(reports().next().into_iter().flat_map(devices));
-    let ill = reports().find_map(|report| wrong(report, checks));
-    let ill = ill.or_else(|| pressure.beyond(checks).map(|why| ("pressure", why)));
-    match ill {
-        Some((cause, reason)) => Judged { verdict: Verdict::Bad { reason, certain: false }, cause, warnings },
-        None => Judged { verdict: Verdict::Good, cause: "", warnings },
-    }
+    let failed = refused.or_else(|| answers.iter().find(|answer| answer.result.is_err()))?;
+    let failure = failed.result.as_ref().err()?;
+    let certain = matches!(failure, Failure::Refused(_));
+    Some((Verdict::Bad { reason: failure.to_string(), certain }, cause(failure)))
+}
+
+const fn bad(reason: String) -> Verdict {
+    Verdict::Bad { reason, certain: false }
 }
 
 const fn cause(failure: &Failure) -> &'static str {
@@ -53,25 +96,6 @@ const fn cause(failure: &Failure) -> &'static str {
     }
 }
 
-/// What is wrong by the sun's own report.
-fn wrong(report: &Report, checks: &Checks) -> Option<(&'static str, String)> {
-    if let Some(why) = &report.ram {
-        return Some(("ram", format!("RAM: {why}")));
-    }
-    let failed = devices(report);
-    let ill = match checks.disk {
-        DiskRule::Never => false,
-        DiskRule::Any => !failed.is_empty(),
-        DiskRule::All => !failed.is_empty() && failed.len() == report.devices.len(),
-    };
-    if ill {
-        return Some(("disk", failed.join("; ")));
-    }
-    let percent = descriptors_percent(report)?;
-    (percent > checks.descriptors_percent_max)
-        .then(|| ("descriptors", format!("{percent:.0} % of the descriptors that it may have are open")))
-}
-
 /// Open descriptors in percent of what the sun may have.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a count of descriptors")]
@@ -80,8 +104,10 @@ pub fn descriptors_percent(report: &Report) -> Option<f64> {
     Some(100.0 * open as f64 / most as f64)
 }
 
-fn devices(report: &Report) -> Vec<String> {
-    let failed = report.devices.iter().filter_map(|device| Some((&device.name, device.failed.as_ref()?)));
+/// Those of the devices that `counts` that failed, and how.
+fn devices(report: &Report, counts: impl Fn(&Device) -> bool) -> Vec<String> {
+    let counted = report.devices.iter().filter(|device| counts(device));
+    let failed = counted.filter_map(|device| Some((&device.name, device.failed.as_ref()?)));
     failed.map(|(name, why)| format!("{name}: {why}")).collect()
 }
 
@@ -102,7 +128,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::canary::Device;
 
     const NOW: i64 = 1_800_000_000;
 
@@ -110,7 +135,8 @@ mod tests {
     fn a_sun_is_well_when_nothing_is_wrong() {
         check(&[good()], "");
         check(&[good(), good()], "");
-        let recovering = Device { name: "a".into(), failed: None, unknown: Some("its index is being read".into()) };
+        let recovering =
+            Device { name: "a".into(), failed: None, unknown: Some("its index is being read".into()), round: 1 };
         check(&[with(|report| report.devices = vec![recovering.clone()])], "");
     }
 
@@ -137,8 +163,8 @@ mod tests {
 
     #[test]
     fn devices_count_as_configured() {
-        let failed = |name: &str| Device { name: name.into(), failed: Some("odd".into()), unknown: None };
-        let well = |name: &str| Device { name: name.into(), failed: None, unknown: None };
+        let failed = |name: &str| failed(name, 1);
+        let well = |name: &str| Device { name: name.into(), failed: None, unknown: None, round: 1 };
         let both = [with(|report| report.devices = vec![failed("a"), failed("b")])];
         let one = [with(|report| report.devices = vec![well("a"), failed("b")])];
         check(&both, "disk a: odd; b: odd");
@@ -146,6 +172,26 @@ mod tests {
         assert_eq!(judged(&one, DiskRule::All).warnings, ["b: odd"]);
         assert!(matches!(judged(&one, DiskRule::Any).verdict, Verdict::Bad { .. }));
         assert_eq!(judged(&both, DiskRule::Never).verdict, Verdict::Good);
+    }
+
+    #[test]
+    fn what_one_look_at_a_device_found_counts_once() {
+        let mut judge = Judge::default();
+        let mut told = |pid, a, b, disk| {
+            let devices = vec![failed("a", a), failed("b", b)];
+            let answers = [with(|report| (report.pid, report.devices) = (pid, devices))];
+            let judged = judge.judge(&answers, &Pressure::default(), &Checks { disk, ..Checks::default() }, NOW);
+            assert_eq!(judged.cause, "disk");
+            judged.verdict != Verdict::Again
+        };
+        assert!(told(1, 1, 1, DiskRule::All));
+        assert!(!told(1, 1, 1, DiskRule::All));
+        assert!(!told(1, 2, 1, DiskRule::All), "one of them was looked at again");
+        assert!(told(1, 2, 2, DiskRule::All));
+        assert!(told(1, 3, 2, DiskRule::Any));
+        assert!(!told(1, 3, 2, DiskRule::Any));
+        assert!(told(2, 3, 2, DiskRule::All), "another process counts anew");
+        assert!(told(2, 0, 0, DiskRule::All) && told(2, 0, 0, DiskRule::All), "one that does not say");
     }
 
     #[test]
@@ -160,17 +206,22 @@ mod tests {
         let judged = judged(answers, DiskRule::All);
         let said = match judged.verdict {
             Verdict::Good => String::new(),
+            Verdict::Again => "again".to_owned(),
             Verdict::Bad { reason, certain } => format!("{}{} {reason}", judged.cause, if certain { "!" } else { "" }),
         };
         assert_eq!(said, expected);
     }
 
     fn judged(answers: &[Answer], disk: DiskRule) -> Judged {
-        judge(answers, &Pressure::default(), &Checks { disk, ..Checks::default() }, NOW)
+        Judge::default().judge(answers, &Pressure::default(), &Checks { disk, ..Checks::default() }, NOW)
     }
 
     fn address() -> std::net::SocketAddr {
         ([127, 0, 0, 1], 443).into()
+    }
+
+    fn failed(name: &str, round: u64) -> Device {
+        Device { name: name.into(), failed: Some("odd".into()), unknown: None, round }
     }
 
     fn good() -> Answer {

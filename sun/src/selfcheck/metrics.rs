@@ -19,6 +19,8 @@ pub struct Metrics {
     last: IntGauge,
     /// Times that an ill sun was announced because too few others were well.
     pub guard_holds: IntCounter,
+    /// Changes of state that the file of the history lacks.
+    pub history_dropped: IntCounter,
     others_up: IntGauge,
     penalty: Gauge,
     certificate_expires: IntGauge,
@@ -56,9 +58,11 @@ impl Metrics {
         let seconds = HistogramOpts::new("sun_check_probe_seconds", "How long the slowest address of a probe took.");
         let probe_seconds = Histogram::with_opts(seconds.buckets(buckets))?;
         registry.register(Box::new(probe_seconds.clone()))?;
-        let guard_holds =
-            IntCounter::new("sun_check_guard_holds_total", "Times that an ill sun was announced as the last.")?;
-        registry.register(Box::new(guard_holds.clone()))?;
+        let counter = |name: &str, text: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(name, text)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
         Ok(Self {
             state: gauges("sun_check_state", "1 for the state that the sun is in.", &["state"])?,
             transitions: counters("sun_check_transitions_total", "Changes of state.", &["from", "to", "cause"])?,
@@ -68,7 +72,11 @@ impl Metrics {
             sessions: gauge("sun_check_bgp_sessions", "BGP sessions that are up.")?,
             speaker_up: gauge("sun_check_speaker_up", "Whether the speaker does what it is told.")?,
             last: gauge("sun_check_last", "Whether the sun is ill and announced as the last of its group.")?,
-            guard_holds,
+            guard_holds: counter("sun_check_guard_holds_total", "Times that an ill sun was announced as the last.")?,
+            history_dropped: counter(
+                "sun_check_history_dropped_total",
+                "Changes of state that history.jsonl lacks: the disk hung.",
+            )?,
             others_up: gauge("sun_check_others_up", "Other members of the group that are known to be Up.")?,
             penalty: float("sun_check_penalty", "The penalty for falls.")?,
             certificate_expires: gauge(
@@ -102,7 +110,7 @@ impl Metrics {
         self.sessions.set(level(speaker.sessions.map_or(0, |(up, _)| up)));
         self.speaker_up.set(i64::from(speaker.problem.is_none()));
         self.last.set(i64::from(status.last));
-        self.others_up.set(level(status.view.map_or(0, |view| view.up)));
+        self.others_up.set(level(status.view.up));
         self.penalty.set(status.penalty);
         if let Some(probe) = &status.probe {
             // A probe that ends before a certificate is shown says nothing of it: the last one stays.

@@ -25,6 +25,8 @@ pub struct Status {
     pub last: bool,
     /// Too few others are known to be Up: it would not be withdrawn now.
     pub needed: bool,
+    /// The operator wants it out, and the others are being asked.
+    pub leaving: bool,
     /// The topology drains it.
     pub draining: bool,
     /// The operator took it out.
@@ -40,7 +42,7 @@ pub struct Status {
     /// The speaker.
     pub speaker: Speaking,
     /// What counts of the others.
-    pub view: Option<View>,
+    pub view: View,
     /// The others.
     pub members: Vec<Member>,
     /// The last changes, oldest first.
@@ -76,6 +78,7 @@ impl Status {
             announce: Announce::Unchanged,
             last: false,
             needed: true,
+            leaving: false,
             draining: false,
             order: None,
             penalty: 0.0,
@@ -83,16 +86,24 @@ impl Status {
             warnings: Vec::new(),
             pressure: Pressure::default(),
             speaker,
-            view: None,
+            view: View::default(),
             members: Vec::new(),
             history: Vec::new(),
         }
     }
 
-    /// What the others are told.
+    /// What the others are told, with the age of the last round of probes and their pause, milliseconds.
     #[must_use]
-    pub fn peer(&self) -> Peer {
-        Peer { name: self.name.clone(), state: self.state, reachable: self.speaker.reaches_clients(), last: self.last }
+    pub fn peer(&self, round_age_ms: u64, every_ms: u64) -> Peer {
+        Peer {
+            name: self.name.clone(),
+            state: self.state,
+            reachable: self.speaker.reaches_clients(),
+            last: self.last,
+            leaving: self.leaving,
+            round_age_ms,
+            every_ms,
+        }
     }
 
     /// For people; `now_ms` in milliseconds since 1970.
@@ -105,6 +116,9 @@ impl Status {
         }
         if let Some(order) = &self.order {
             let _ = writeln!(text, "  disabled for {}: {}", ago(order.since_ms), order.reason);
+        }
+        if self.leaving {
+            text += "  it is to be disabled if others of its group are Up: they are asked, or the disk is waited for\n";
         }
         if self.draining {
             text += "  the topology drains it\n";
@@ -175,6 +189,12 @@ impl Member {
                 if !said.reachable {
                     text += ", not announced";
                 }
+                if said.leaving {
+                    text += ", about to be disabled";
+                }
+                if said.is_stuck() {
+                    let _ = write!(text, ", has not looked at its sun for {}", span(said.round_age_ms));
+                }
                 if said.last {
                     text += ", ill and announced as the last";
                 }
@@ -217,7 +237,15 @@ mod tests {
         status.last = true;
         status.announce = Announce::Best;
         status.speaker.problem = Some("BIRD is away".to_owned());
-        let said = Peer { name: "sun4-2-2".into(), state: State::Falling, reachable: false, last: false };
+        let said = Peer {
+            name: "sun4-2-2".into(),
+            state: State::Falling,
+            reachable: false,
+            last: false,
+            leaving: false,
+            round_age_ms: 1600,
+            every_ms: 500,
+        };
         status.members = vec![Member {
             name: "sun4-2-2".into(),
             address: ([10, 0, 0, 2], 8084).into(),
@@ -231,7 +259,7 @@ mod tests {
             "sun4-2-1 is Down for 1 min: nobody listens at 127.0.0.1:443\n",
             "it is ill and announced all the same: too few others are well\n",
             "Unchanged by Bird, 0 routes; wanted is Best; BIRD is away\n",
-            "sun4-2-2 Falling, 1 s ago, not announced; no answer within 250 ms (10.0.0.2:8084)\n",
+            "sun4-2-2 Falling, 1 s ago, not announced, has not looked at its sun for 1 s; no answer within 250 ms (10.0.0.2:8084)\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
