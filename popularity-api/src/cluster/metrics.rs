@@ -9,8 +9,8 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Re
 use super::places::Place;
 use super::scripts::Counted;
 use crate::engine::marks::Gaps;
-use crate::engine::{COMMITS_FAILING, SECONDS};
 use crate::engine::table::Standing;
+use crate::engine::{COMMITS_FAILING, SECONDS};
 
 /// The counters.
 #[derive(Clone, Debug)]
