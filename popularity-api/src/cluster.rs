@@ -135,13 +135,7 @@ impl Secret {
     ///
     /// What is wrong with the file.
     pub fn load(file: &Path) -> Result<Self, String> {
-        use std::os::unix::fs::PermissionsExt;
-        let say = |error: std::io::Error| format!("{}: {error}", file.display());
-        let mode = std::fs::metadata(file).map_err(say)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(format!("{}: others may read it (mode {:o}): chmod 600", file.display(), mode & 0o777));
-        }
-        let text = std::fs::read_to_string(file).map_err(say)?;
+        let text = daemon::config::read_private(file).map_err(|error| error.to_string())?;
         let password = text.lines().next().unwrap_or_default().trim();
         if password.is_empty() {
             return Err(format!("{}: there is no password in its first line", file.display()));

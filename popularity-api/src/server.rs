@@ -12,6 +12,7 @@ use daemon::drain::Drain;
 use daemon::files::Seen;
 use daemon::folder::DataFolder;
 use daemon::http;
+use daemon::metrics::level;
 use daemon::tokens::Tokens;
 
 use crate::api::{self, Api};
@@ -76,7 +77,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let purges = config.data.join("purges");
     let log = tokio::task::spawn_blocking(move || Log::open(&purges, daemon::clock::unix_ms(), log::KEPT)).await?;
     let purges = Ledger::new(log.with_context(|| format!("data: {}: purges", config.data.display()))?);
-    metrics.purge_sequence.set(i64::try_from(purges.latest()).unwrap_or(i64::MAX));
+    metrics.purge_sequence.set(level(purges.latest()));
     let known = topology.borrow().clone();
     let takes = Takes::new(move |file| names::spelled(&known, file).is_ok());
     let (ratings, feed, copy) = kind.open(&config.data, takes).await?;
@@ -146,8 +147,8 @@ async fn tell_topology(api: Arc<Api>, drain: Drain) {
             (topology.version, api.keys.load().lacking(&topology).len())
         };
         // Whoever sees the version sees which of its keys are missing.
-        api.metrics.keys_lacking.set(i64::try_from(lacking).unwrap_or(i64::MAX));
-        api.metrics.topology_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+        api.metrics.keys_lacking.set(level(lacking));
+        api.metrics.topology_version.set(level(version));
         tokio::select! {
             changed = topology.changed() => if changed.is_err() { return },
             () = drain.wait() => return,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
+use daemon::metrics::level;
 use daemon::problem::Refusal;
 use geo::topology::Region;
 use geo::{CanonicalName, RegionId, Topology};
@@ -211,7 +212,7 @@ impl Api {
         let generation = holdings.report(&cache, checked);
         let files = holdings.of(&cache).map_or(0, Held::len);
         drop(holdings);
-        self.metrics.held.with_label_values(&[&cache]).set(i64::try_from(files).unwrap_or(i64::MAX));
+        self.metrics.held.with_label_values(&[&cache]).set(level(files));
         let mut carrying = self.carrying();
         fetched.into_iter().for_each(|file| carrying.claims.ended(&cache, file));
         if report.since.is_none() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use daemon::clock::unix_ms;
+use daemon::metrics::level;
 use daemon::problem::Refusal;
 use geo::CanonicalName;
 
@@ -45,7 +46,7 @@ impl Api {
             tracing::info!(sequence = purge.sequence, what = ?purge.what, value = purge.value, mode = ?purge.mode,
                 region = ?purge.region.map(|region| region.0), "purged");
             self.metrics.purges.inc();
-            self.metrics.purge_sequence.set(i64::try_from(purge.sequence).unwrap_or(i64::MAX));
+            self.metrics.purge_sequence.set(level(purge.sequence));
         }
         if new && purge.mode == PurgeMode::Hard {
             let named = |file: &str| {

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use daemon::clock::unix_ms;
+use daemon::clock::{unix_ms, unix_us};
 use daemon::metrics::level;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
@@ -125,7 +125,7 @@ impl Committer {
             match commands.recv_timeout(self.snapshot_due.saturating_duration_since(Instant::now())) {
                 Ok(Command::Count(first)) => {
                     let mut pending = Pending::default();
-                    pending.add(first, &self.table(), now_us());
+                    pending.add(first, &self.table(), unix_us());
                     open = self.gather(commands, &mut pending);
                     self.commit(pending);
                 }
@@ -144,7 +144,7 @@ impl Committer {
         let deadline = Instant::now() + self.commit;
         while pending.bytes < GROUP_BYTES_MAX {
             match commands.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Command::Count(submission)) => pending.add(submission, &self.table(), now_us()),
+                Ok(Command::Count(submission)) => pending.add(submission, &self.table(), unix_us()),
                 Ok(Command::Follow(followed)) => self.follow(followed),
                 Ok(Command::Snapshot(written)) => self.snapshot_written(written),
                 Ok(Command::Close) => return false,
@@ -354,8 +354,3 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 
 /// Between two snapshots for the size of the binlog, so that a full disk is not written to all the time.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(10);
-
-/// Microseconds since 1970.
-fn now_us() -> u64 {
-    unix_ms().saturating_mul(1000)
-}

@@ -13,6 +13,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use daemon::metrics::Meters;
 use prometheus::IntCounter;
 
 use super::table::{Mark, Standing};
@@ -91,8 +92,7 @@ impl Gaps {
     pub fn register(registry: &prometheus::Registry) -> prometheus::Result<Self> {
         let help =
             "Batches whose numbers a later batch of their source passed over; what they had is lost if they come now";
-        let missing = IntCounter::new("popularity_batches_missing_total", help)?;
-        registry.register(Box::new(missing.clone()))?;
+        let missing = Meters::new(registry, "popularity_").counter("batches_missing_total", help)?;
         Ok(Self { missing, said: Arc::default() })
     }
 
