@@ -25,7 +25,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use daemon::admin::{self, Readiness};
@@ -191,8 +191,7 @@ fn begin(
 
 /// Another number in each life of a server: milliseconds since 1970.
 pub(crate) fn epoch() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    daemon::clock::unix_ms()
 }
 
 /// Everything that is wrong with a config and the files it names, and what of them does not count; binds nothing.
@@ -224,11 +223,6 @@ pub fn check(config: &Config) -> Answer {
 
 /// What is waited for before the server is ready.
 const TABLE: &str = "there is no table of addresses yet";
-
-/// Seconds since 1970.
-pub(crate) fn unix_s() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
 
 fn lines(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()

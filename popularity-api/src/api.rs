@@ -213,12 +213,6 @@ fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Milliseconds since 1970.
-pub(crate) fn unix_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Bodies unpacked at a time: each takes a core for a while, and up to 8 MiB beside its room ([`crate::encoding`]).
 const UNPACKERS_MAX: usize = 8;
 /// Rankings at a time: each takes a core for a while, and commits wait for those that have begun.

@@ -39,11 +39,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use daemon::clock::unix_ms;
 use geo::RegionId;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::api::unix_ms;
 use crate::engine::batch::Batch;
 use crate::engine::decay::{Decay, Pulse};
 use crate::engine::marks::{self, BadMark};

@@ -48,8 +48,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use daemon::metrics::{Meters, level};
 use geo::RegionId;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec, Registry};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use batch::{Batch, Group};
@@ -427,62 +428,53 @@ impl Metrics {
     ///
     /// When the registry has one of these names already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let counter = IntCounter::new(format!("popularity_{name}"), help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let gauge = IntGauge::new(format!("popularity_{name}"), help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let histogram = |name: &str, help: &str| -> Result<Histogram, prometheus::Error> {
-            let buckets = vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
-            let histogram =
-                Histogram::with_opts(HistogramOpts::new(format!("popularity_{name}"), help).buckets(buckets))?;
-            registry.register(Box::new(histogram.clone()))?;
-            Ok(histogram)
-        };
-        let pairs = IntGaugeVec::new(Opts::new("popularity_pairs", "Rated files of each region"), &["region"])?;
-        registry.register(Box::new(pairs.clone()))?;
+        let meters = Meters::new(registry, "popularity_");
         Ok(Self {
-            pairs,
-            files: gauge("files", "Files that at least one region rates")?,
-            evicted: counter("pairs_evicted_total", "Lowest-rated pairs dropped to keep a region's bound")?,
-            turned_away: counter("pairs_turned_away_total", "Reports of files that a full region did not let in")?,
-            table_bytes: gauge("table_bytes", "RAM of the ratings and names")?,
-            counted_pairs: counter("pair_updates_total", "Downloads entries counted")?,
-            counted_batches: counter("batches_counted_total", "Batches counted")?,
-            duplicate_batches: counter("batches_duplicate_total", "Batches that had been counted before")?,
-            commit_seconds: histogram("commit_seconds", "Write and fdatasync of one group of batches")?,
-            commit_failures: counter("commit_failures_total", "Groups that the disk refused")?,
-            commits_failing: gauge("commits_failing", COMMITS_FAILING)?,
+            pairs: meters.gauges("pairs", "Rated files of each region", &["region"])?,
+            files: meters.gauge("files", "Files that at least one region rates")?,
+            evicted: meters.counter("pairs_evicted_total", "Lowest-rated pairs dropped to keep a region's bound")?,
+            turned_away: meters
+                .counter("pairs_turned_away_total", "Reports of files that a full region did not let in")?,
+            table_bytes: meters.gauge("table_bytes", "RAM of the ratings and names")?,
+            counted_pairs: meters.counter("pair_updates_total", "Downloads entries counted")?,
+            counted_batches: meters.counter("batches_counted_total", "Batches counted")?,
+            duplicate_batches: meters.counter("batches_duplicate_total", "Batches that had been counted before")?,
+            commit_seconds: meters.histogram(
+                "commit_seconds",
+                "Write and fdatasync of one group of batches",
+                &SECONDS,
+            )?,
+            commit_failures: meters.counter("commit_failures_total", "Groups that the disk refused")?,
+            commits_failing: meters.gauge("commits_failing", COMMITS_FAILING)?,
             gaps: Gaps::register(registry)?,
-            snapshot_seconds: histogram("snapshot_seconds", "Writing one snapshot")?,
-            snapshot_failures: counter("snapshot_failures_total", "Snapshots that the disk refused")?,
-            unsnapshot_bytes: gauge("binlog_replay_bytes", "Binlog that a start would have to replay")?,
-            damaged_bytes: gauge("binlog_damaged_bytes", "Acknowledged bytes that the last start could not read")?,
-            torn_bytes: gauge("binlog_torn_bytes", "Unacknowledged bytes that the last start cut off")?,
+            snapshot_seconds: meters.histogram("snapshot_seconds", "Writing one snapshot", &SECONDS)?,
+            snapshot_failures: meters.counter("snapshot_failures_total", "Snapshots that the disk refused")?,
+            unsnapshot_bytes: meters.gauge("binlog_replay_bytes", "Binlog that a start would have to replay")?,
+            damaged_bytes: meters
+                .gauge("binlog_damaged_bytes", "Acknowledged bytes that the last start could not read")?,
+            torn_bytes: meters.gauge("binlog_torn_bytes", "Unacknowledged bytes that the last start cut off")?,
         })
     }
 
     fn recovered(&self, recovered: &Recovered) {
-        self.damaged_bytes.set(i64::try_from(recovered.damaged_bytes).unwrap_or(i64::MAX));
-        self.torn_bytes.set(i64::try_from(recovered.torn_bytes).unwrap_or(i64::MAX));
+        self.damaged_bytes.set(level(recovered.damaged_bytes));
+        self.torn_bytes.set(level(recovered.torn_bytes));
     }
 
     fn table(&self, table: &Table) {
         for (region, pairs) in table.pairs() {
-            self.pairs.with_label_values(&[&region.to_string()]).set(i64::try_from(pairs).unwrap_or(i64::MAX));
+            self.pairs.with_label_values(&[&region.to_string()]).set(level(pairs));
         }
-        self.files.set(i64::try_from(table.file_count()).unwrap_or(i64::MAX));
+        self.files.set(level(table.file_count()));
         self.evicted.inc_by(table.evicted().saturating_sub(self.evicted.get()));
         self.turned_away.inc_by(table.turned_away().saturating_sub(self.turned_away.get()));
         let table::Bytes { pairs, names, index } = table.bytes();
-        self.table_bytes.set(i64::try_from(pairs + names + index).unwrap_or(i64::MAX));
+        self.table_bytes.set(level(pairs + names + index));
     }
 }
+
+/// Bounds of the buckets of what the disk takes part in, and clusters.
+pub(crate) const SECONDS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 
 #[cfg(test)]
 mod tests;

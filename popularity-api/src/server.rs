@@ -74,7 +74,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let listen = listener.local_addr()?;
 
     let purges = config.data.join("purges");
-    let log = tokio::task::spawn_blocking(move || Log::open(&purges, api::unix_ms(), log::KEPT)).await?;
+    let log = tokio::task::spawn_blocking(move || Log::open(&purges, daemon::clock::unix_ms(), log::KEPT)).await?;
     let purges = Ledger::new(log.with_context(|| format!("data: {}: purges", config.data.display()))?);
     metrics.purge_sequence.set(i64::try_from(purges.latest()).unwrap_or(i64::MAX));
     let known = topology.borrow().clone();

@@ -58,6 +58,10 @@ pub struct Device {
     pub failed: Option<String>,
     /// Why nothing can be said of it; null: it was written and read.
     pub unknown: Option<String>,
+    /// Which look at it this is of, from 1; a report with the number of one before says nothing new of it. 0: this sun does
+    /// not say. A read that hangs is a look each second.
+    #[serde(default)]
+    pub round: u64,
 }
 
 /// What is known between two answers.
@@ -80,6 +84,8 @@ struct Seen {
     found: Found,
     /// Since when a round of it is under way.
     busy: Option<Instant>,
+    /// Looks so far.
+    round: u64,
 }
 
 /// Whether somebody may ask: this machine, or a server or operator with a token.
@@ -126,7 +132,7 @@ fn look(edge: &Arc<Edge>) {
             let edge = Arc::clone(edge);
             tokio::task::spawn_blocking(move || {
                 let found = edge.store.canary_round(at, &edge.canary.canaries);
-                edge.canary.end_device(at, found);
+                edge.canary.end_device(at, found, Instant::now());
             });
         }
     }
@@ -146,7 +152,7 @@ impl Canary {
     fn begin_device(&self, at: usize, now: Instant) -> bool {
         let mut known = self.lock();
         while known.devices.len() <= at {
-            known.devices.push(Seen { found: Found::Unknown("it was not looked at yet"), busy: None });
+            known.devices.push(Seen { found: Found::Unknown("it was not looked at yet"), busy: None, round: 0 });
         }
         let device = &mut known.devices[at];
         let free = device.busy.is_none();
@@ -156,14 +162,14 @@ impl Canary {
         free
     }
 
-    fn end_device(&self, at: usize, found: Found) {
+    fn end_device(&self, at: usize, found: Found, now: Instant) {
         if let Some(device) = self.lock().devices.get_mut(at) {
             if let Found::Failed(why) = &found
                 && !matches!(device.found, Found::Failed(_))
             {
                 tracing::warn!(device = at, why, "the canary of a device");
             }
-            *device = Seen { found, busy: None };
+            *device = Seen { found, busy: None, round: device.told(now).1 + 1 };
         }
     }
 
@@ -171,13 +177,13 @@ impl Canary {
         let known = self.lock();
         let seen = |at: usize| known.devices.get(at).map(|seen| seen.told(now));
         let devices = names.iter().enumerate().map(|(at, name)| {
-            let (failed, unknown) = match seen(at) {
-                Some(Found::Well) => (None, None),
-                Some(Found::Failed(why)) => (Some(why), None),
-                Some(Found::Unknown(why)) => (None, Some(why.to_owned())),
-                None => (None, Some("it was not looked at yet".to_owned())),
+            let (found, round) = seen(at).unwrap_or((Found::Unknown("it was not looked at yet"), 0));
+            let (failed, unknown) = match found {
+                Found::Well => (None, None),
+                Found::Failed(why) => (Some(why), None),
+                Found::Unknown(why) => (None, Some(why.to_owned())),
             };
-            Device { name: name.clone(), failed, unknown }
+            Device { name: name.clone(), failed, unknown, round }
         });
         (known.descriptors, devices.collect())
     }
@@ -189,11 +195,15 @@ impl Canary {
 }
 
 impl Seen {
-    fn told(&self, now: Instant) -> Found {
+    /// What is known, and which look it is of.
+    fn told(&self, now: Instant) -> (Found, u64) {
         let waited = self.busy.map(|since| now.saturating_duration_since(since)).filter(|waited| *waited > ROUND_MAX);
         match waited {
-            Some(waited) => Found::Failed(format!("a read takes longer than {:.1} s", waited.as_secs_f64())),
-            None => self.found.clone(),
+            Some(waited) => {
+                let why = format!("a read takes longer than {:.1} s", waited.as_secs_f64());
+                (Found::Failed(why), self.round + waited.as_secs() / EVERY.as_secs())
+            }
+            None => (self.found.clone(), self.round),
         }
     }
 }
@@ -246,12 +256,26 @@ mod tests {
         let told = |ms| canary.known(&names, start + Duration::from_millis(ms)).1.remove(0);
         assert!(told(0).unknown.is_some());
         assert!(canary.begin_device(0, start));
-        canary.end_device(0, Found::Well);
-        assert_eq!(told(0), Device { name: "disk".to_owned(), failed: None, unknown: None });
+        canary.end_device(0, Found::Well, start);
+        assert_eq!(told(0), Device { name: "disk".to_owned(), failed: None, unknown: None, round: 1 });
         assert!(canary.begin_device(0, start));
         assert!(!canary.begin_device(0, start), "no second thread hangs");
-        assert_eq!(told(2000).failed, None);
+        assert_eq!((told(2000).failed, told(2000).round), (None, 1));
         assert_eq!(told(2001).failed.as_deref(), Some("a read takes longer than 2.0 s"));
+    }
+
+    #[test]
+    fn every_look_has_a_number_and_a_read_that_hangs_is_one_each_second() {
+        let (canary, start) = (Canary::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        let round = |ms| canary.known(&["disk".to_owned()], at(ms)).1.remove(0).round;
+        assert_eq!(round(0), 0);
+        assert!(canary.begin_device(0, start));
+        canary.end_device(0, Found::Well, start);
+        assert!(canary.begin_device(0, start));
+        assert_eq!([1, 2000, 2001, 2999, 3000].map(round), [1, 1, 3, 3, 4]);
+        canary.end_device(0, Found::Well, at(3500));
+        assert_eq!(round(3500), 5);
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Default for SpoolConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Open connections of clients, and as many of other servers; more are closed at once. Default 16384; too small: clients are turned away, too
-    /// large: descriptors run out (each costs one, and about 20 KiB).
+    /// large: descriptors run out (each costs one, and about 20 KiB). This machine itself may have 16 more: its self-check.
     pub connections_max: usize,
     /// From the first byte waited for to the whole head of a request, seconds; also how long an idle
     /// HTTP/1.1 connection is kept (one of HTTP/2 is kept while the client answers pings). Default 30; too small: slow clients are cut off, too large: idle ones pile up.

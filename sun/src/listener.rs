@@ -184,7 +184,9 @@ async fn accept(shared: Shared, protocols: Arc<Protocols>, kind: Kind, listener:
         };
         match accepted {
             Ok((stream, peer)) => {
-                let Some(open) = Open::enter(&shared.edge, kind) else { continue };
+                // Who connects from one of this machine's own addresses has it on both ends.
+                let own = peer.ip().is_loopback() || stream.local_addr().is_ok_and(|local| local.ip() == peer.ip());
+                let Some(open) = Open::enter(&shared.edge, kind, own) else { continue };
                 let connection = connection(shared.clone(), Arc::clone(&protocols), kind, stream, peer, open);
                 drop(shared.connections.spawn(connection));
             }
@@ -198,11 +200,12 @@ async fn accept(shared: Shared, protocols: Arc<Protocols>, kind: Kind, listener:
 }
 
 /// One open connection, counted. Those of servers have a bound of their own: a flood of clients must not keep the
-/// region's other servers out.
+/// region's other servers out; nor this machine's self-check, which would withdraw the sun for it.
 struct Open(IntGauge);
 
 impl Open {
-    fn enter(edge: &Edge, kind: Kind) -> Option<Self> {
+    /// `own`: from this machine.
+    fn enter(edge: &Edge, kind: Kind, own: bool) -> Option<Self> {
         let metrics = &edge.metrics;
         let gauge = match kind {
             Kind::Https | Kind::Http => &metrics.connections,
@@ -210,12 +213,18 @@ impl Open {
         };
         gauge.inc();
         let open = Self(gauge.clone());
-        let within = usize::try_from(gauge.get()).is_ok_and(|open| open <= edge.config.limits.connections_max);
+        let within = admits(gauge.get(), edge.config.limits.connections_max, own);
         if !within {
             metrics.refused_connections.inc();
         }
         within.then_some(open)
     }
+}
+
+/// Whether one more may stay, which is counted in `open` already.
+fn admits(open: i64, connections_max: usize, own: bool) -> bool {
+    let reserved = if own { OWN_CONNECTIONS } else { 0 };
+    usize::try_from(open).is_ok_and(|open| open <= connections_max.saturating_add(reserved))
 }
 
 impl Drop for Open {
@@ -344,3 +353,17 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 /// Connections that wait to be accepted, per socket; the kernel's own limit (net.core.somaxconn) counts too.
 const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections from this machine itself beyond `limits.connections_max`: those of a self-check, a few at once and twice.
+const OWN_CONNECTIONS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_connections_leaves_some_for_this_machine() {
+        assert_eq!([999, 1000, 1001].map(|open| admits(open, 1000, false)), [true, true, false]);
+        assert_eq!([1001, 1016, 1017].map(|open| admits(open, 1000, true)), [true, true, false]);
+    }
+}

@@ -63,6 +63,13 @@ pub struct Parts {
     pub purges: Option<Arc<Purges>>,
 }
 
+impl Running {
+    fn say(&self, name: &str) {
+        let Self { https, http, internal, admin, .. } = self;
+        tracing::info!(name, ?https, ?http, %internal, %admin, "the edge listens");
+    }
+}
+
 /// Starts an edge; it runs until its drain.
 ///
 /// # Errors
@@ -125,8 +132,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     edge.metrics.purges(&purges);
     listener::start(&shared, listeners, workers)?;
     parts.readiness.hold(PURGES);
-    let Running { https, http, internal, admin, .. } = &running;
-    tracing::info!(name = edge.config.name, ?https, ?http, %internal, %admin, "the edge listens");
+    running.say(&edge.config.name);
     if let Some(client) = client.clone() {
         drain.spawn(follower::follow(Arc::clone(&edge), client, !caught_up, drain.clone()));
     }

@@ -148,6 +148,9 @@ impl Process {
             }
             tracing::info!("started");
             let successor = until_drain(&drain, &mut upgrades, upgradable).await;
+            if successor.is_none() {
+                upgrade::notify("STOPPING=1");
+            }
             let limit = Duration::from_secs(drain_s);
             if drain.finished(limit).await {
                 tracing::info!("drained");

@@ -249,6 +249,14 @@ pub fn notify(state: &str) {
     }
 }
 
+/// Tells systemd that this process lives (`WatchdogSec=`). To be called often: what cannot be told now is not waited for.
+pub fn alive() {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    if let Err(error) = notify_at(&path, "WATCHDOG=1") {
+        tracing::debug!(%error, "systemd is not told that this process lives");
+    }
+}
+
 fn notify_at(path: &OsString, state: &str) -> io::Result<()> {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::ffi::OsStrExt;
@@ -258,7 +266,10 @@ fn notify_at(path: &OsString, state: &str) -> io::Result<()> {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(path)?,
     };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address)?;
+    let socket = UnixDatagram::unbound()?;
+    // A systemd that does not read holds nobody up.
+    socket.set_nonblocking(true)?;
+    socket.send_to_addr(state.as_bytes(), &address)?;
     Ok(())
 }
 

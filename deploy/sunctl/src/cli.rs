@@ -167,8 +167,7 @@ impl SignArgs {
         let topology = self.topology.source().is_ok().then(|| self.topology.read()).transpose()?;
         let Self { link, key, ttl_s, folder, .. } = self;
         let order = sign::Order { link: link.clone(), key: key.clone(), ttl_s: *ttl_s, folder: *folder };
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        sign::sign(&order, &keys, topology.as_ref(), since.as_secs())
+        sign::sign(&order, &keys, topology.as_ref(), daemon::clock::unix_s())
     }
 }
 

@@ -108,7 +108,7 @@ impl Oracle for Live {
     }
 
     fn encode(&self) -> (Position, Vec<u8>) {
-        self.engine().encode(super::unix_s())
+        self.engine().encode(daemon::clock::unix_s())
     }
 }
 

@@ -4,11 +4,12 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use daemon::clock::unix_ms;
 use daemon::problem::Refusal;
 use geo::RegionId;
 
 use super::refusals::{self, Refusals};
-use super::{Api, find, find_server, unasked, unix_ms};
+use super::{Api, find, find_server, unasked};
 use crate::engine::CountError;
 use crate::engine::batch::{Batch, Entry};
 use crate::engine::table::Mark;

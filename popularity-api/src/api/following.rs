@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use daemon::clock::unix_ms;
 use daemon::problem::Refusal;
 
-use super::{Api, read, unix_ms};
+use super::{Api, read};
 use crate::client::Frames;
 use crate::engine::feed::{Feed, FeedError};
 use crate::wire::{COPY_BYTES_MAX, CacheHoldings, Copies, LinkState, SnapshotFile};

@@ -1,9 +1,10 @@
 //! Links.
 
+use daemon::clock::unix_ms;
 use daemon::problem::Refusal;
 use geo::CanonicalName;
 
-use super::{Api, read, unix_ms};
+use super::{Api, read};
 use crate::links::bulk::{self, Question};
 use crate::links::{self, Knowledge, Maker, Visitor};
 use crate::wire::HeldBy;

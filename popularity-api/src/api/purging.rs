@@ -4,10 +4,11 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use daemon::clock::unix_ms;
 use daemon::problem::Refusal;
 use geo::CanonicalName;
 
-use super::{Api, find, unix_ms};
+use super::{Api, find};
 use crate::purge::log::PostError;
 use crate::purge::{Target, target};
 use crate::wire::{PurgeAck, PurgeAcknowledgements, PurgeLog, PurgeMode, PurgeRequest};

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use daemon::clock::unix_ms;
+use daemon::metrics::level;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::batch::{Batch, Group};
@@ -153,7 +155,7 @@ impl Committer {
     }
 
     fn commit(&mut self, mut pending: Pending) {
-        pending.group.time_ms = now_ms();
+        pending.group.time_ms = unix_ms();
         let began = Instant::now();
         let committed = if pending.group.batches.is_empty() { Ok(()) } else { self.journal.commit(&pending.group) };
         match committed {
@@ -199,7 +201,7 @@ impl Committer {
         self.end.send_replace(self.journal.end());
         // It walks the table: readers need not wait for that.
         self.metrics.table(&self.table.read().unwrap_or_else(PoisonError::into_inner));
-        self.metrics.unsnapshot_bytes.set(i64::try_from(self.journal.since_snapshot_bytes()).unwrap_or(i64::MAX));
+        self.metrics.unsnapshot_bytes.set(level(self.journal.since_snapshot_bytes()));
         let batches = || groups.iter().flat_map(|group| &group.batches);
         self.metrics.counted_pairs.inc_by(batches().map(|batch| batch.entries.len() as u64).sum());
         self.metrics.counted_batches.inc_by(batches().count() as u64);
@@ -270,7 +272,7 @@ impl Committer {
 
     fn begin_snapshot(&mut self) -> Begun {
         let offset = self.journal.begin_snapshot();
-        Begun { offset, header: snapshot::header(&self.table(), offset, now_ms()) }
+        Begun { offset, header: snapshot::header(&self.table(), offset, unix_ms()) }
     }
 
     fn snapshot_written(&mut self, written: Written) {
@@ -286,7 +288,7 @@ impl Committer {
                 tracing::warn!(%error, offset, "the snapshot failed; the binlog grows until one succeeds");
             }
         }
-        self.metrics.unsnapshot_bytes.set(i64::try_from(self.journal.since_snapshot_bytes()).unwrap_or(i64::MAX));
+        self.metrics.unsnapshot_bytes.set(level(self.journal.since_snapshot_bytes()));
     }
 
     fn table(&self) -> std::sync::RwLockReadGuard<'_, Table> {
@@ -355,10 +357,5 @@ const SNAPSHOT_PAUSE: Duration = Duration::from_secs(10);
 
 /// Microseconds since 1970.
 fn now_us() -> u64 {
-    now_ms().saturating_mul(1000)
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    unix_ms().saturating_mul(1000)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use daemon::admin::Readiness;
 use daemon::drain::Drain;
+use daemon::metrics::level;
 
 use super::Metrics;
 use super::kept::Kept;
@@ -146,7 +147,7 @@ async fn tell(
         let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let lag = *lag.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(behind) = lag.behind(now_ms) {
-            metrics.behind_bytes.set(i64::try_from(behind.bytes).unwrap_or(i64::MAX));
+            metrics.behind_bytes.set(level(behind.bytes));
             metrics.behind_seconds.set(behind.seconds);
         }
         let within = lag.is_within(now_ms, lag_max_s);

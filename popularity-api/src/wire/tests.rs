@@ -1,7 +1,10 @@
 //! Every body as it goes over the wire. Servers of two versions talk to each other: a change here needs a reason.
 
 use std::fmt::Debug;
+use std::net::IpAddr;
 
+use geo::{RegionId, Scheme};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::*;

@@ -13,6 +13,9 @@
 //!                                      < 0000
 //! ```
 //!
+//! Sessions are those that `sunctl render bird` calls `routerN`; `show protocols all "router*"` says which family each carries
+//! (`Channel ipv4`, and below it its `State:`). Any other session is not this daemon's.
+//!
 //! Every line of a reply has a code and `-`, or begins with a space and continues the code before; the last has a code and a
 //! space. Codes from 8000 on are errors. Make before break: what is to be announced is enabled before anything is disabled.
 
@@ -32,10 +35,30 @@ pub struct Protocol {
     pub name: String,
     /// Its kind: `Static`, `BGP`.
     pub kind: String,
+    /// Its table: `master4` or `master6` of a static one, unless the operator named another.
+    pub table: String,
     /// `up`, `down`, `start`, `stop`.
     pub state: String,
     /// The rest of the line: `Established` of a BGP session.
     pub info: String,
+}
+
+/// What one round saw.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Seen {
+    /// All protocols.
+    pub protocols: Vec<Protocol>,
+    /// What the sessions to routers carry.
+    pub channels: Vec<Channel>,
+}
+
+/// One family of addresses of one session to a router.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Channel {
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Routes are exchanged.
+    pub up: bool,
 }
 
 /// Why BIRD did not do what it was told.
@@ -70,7 +93,7 @@ pub enum BirdError {
 /// # Errors
 ///
 /// What keeps BIRD from announcing it; the next round tries again.
-pub async fn round(socket: &Path, announce: Announce, timeout: Duration) -> Result<Vec<Protocol>, BirdError> {
+pub async fn round(socket: &Path, announce: Announce, timeout: Duration) -> Result<Seen, BirdError> {
     let exchange = async {
         let mut bird = Bird::connect(socket).await?;
         let before = bird.protocols().await?;
@@ -83,7 +106,8 @@ pub async fn round(socket: &Path, announce: Announce, timeout: Duration) -> Resu
                 return Ok(Err(BirdError::Refused(format!("{order}: {refusal}"))));
             }
         }
-        Ok::<_, io::Error>(Ok(if orders.is_empty() { before } else { bird.protocols().await? }))
+        let protocols = if orders.is_empty() { before } else { bird.protocols().await? };
+        Ok::<_, io::Error>(Ok(Seen { protocols, channels: bird.channels().await? }))
     };
     let timeout_ms = timeout.as_millis();
     match tokio::time::timeout(timeout, exchange).await {
@@ -100,9 +124,27 @@ pub fn count(protocols: &[Protocol], family: &str) -> (usize, usize) {
     (of().filter(|protocol| protocol.is_up()).count(), of().count())
 }
 
-/// The BGP sessions.
-pub fn sessions(protocols: &[Protocol]) -> impl Iterator<Item = &Protocol> {
-    protocols.iter().filter(|protocol| protocol.kind == "BGP")
+/// The channels in what `show protocols all` says.
+fn channels(rows: &[(u16, String)]) -> Vec<Channel> {
+    let (mut channels, mut ours) = (Vec::<Channel>::new(), false);
+    for (code, text) in rows {
+        if *code == PROTOCOL {
+            ours = text.split_whitespace().next().is_some_and(is_router);
+        }
+        let text = text.trim();
+        if let (true, Some(family)) = (ours, text.strip_prefix("Channel ")) {
+            channels.push(Channel { family: family.to_owned(), up: false });
+        }
+        if let (true, Some(state), Some(channel)) = (ours, text.strip_prefix("State:"), channels.last_mut()) {
+            channel.up = state.trim() == "UP";
+        }
+    }
+    channels
+}
+
+/// Whether a protocol is a session as `sunctl render bird` makes them: `router1`.
+fn is_router(name: &str) -> bool {
+    name.strip_prefix(ROUTER).is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// What is to be ordered so that `announce` is announced.
@@ -127,6 +169,9 @@ fn orders(protocols: &[Protocol], announce: Announce) -> Vec<String> {
 /// The family that announces a sun that is well.
 pub const UP: &str = "sun_up_";
 
+/// What sessions to routers are called, before their numbers.
+const ROUTER: &str = "router";
+
 /// The family that announces a sun that drains.
 pub const DRAIN: &str = "sun_drain_";
 
@@ -141,10 +186,11 @@ impl Protocol {
     fn parse(row: &str) -> Option<Self> {
         let mut fields = row.split_whitespace();
         let (name, kind) = (fields.next()?, fields.next()?);
-        let (_table, state) = (fields.next()?, fields.next()?);
+        let (table, state) = (fields.next()?, fields.next()?);
         let _since = fields.next();
         let info: Vec<&str> = fields.collect();
-        Some(Self { name: name.to_owned(), kind: kind.to_owned(), state: state.to_owned(), info: info.join(" ") })
+        let [name, kind, table, state] = [name, kind, table, state].map(str::to_owned);
+        Some(Self { name, kind, table, state, info: info.join(" ") })
     }
 }
 
@@ -168,6 +214,12 @@ impl Bird {
     async fn protocols(&mut self) -> io::Result<Vec<Protocol>> {
         let rows = self.ask("show protocols").await?.map_err(io::Error::other)?;
         Ok(rows.iter().filter(|(code, _)| *code == PROTOCOL).filter_map(|(_, row)| Protocol::parse(row)).collect())
+    }
+
+    async fn channels(&mut self) -> io::Result<Vec<Channel>> {
+        // Refused: there is no such protocol.
+        let rows = self.ask(&format!("show protocols all \"{ROUTER}*\"")).await?.unwrap_or_default();
+        Ok(channels(&rows))
     }
 
     async fn ask(&mut self, command: &str) -> io::Result<Reply> {
@@ -258,6 +310,26 @@ mod tests {
         let idle = Protocol::parse("r BGP --- start 23:55:08.123 Active        Socket: Connection refused").unwrap();
         assert_eq!(idle.info, "Active Socket: Connection refused");
         assert_eq!(Protocol::parse("too few fields"), None);
+    }
+
+    #[test]
+    fn sessions_are_those_to_routers_by_family() {
+        let text = "1002-router1    BGP        ---        up     03:18:55.003  Established   \n\
+                    1006-  BGP state:          Established\n     Neighbor AS:      65000\n   Channel ipv4\n     \
+                    State:          UP\n     Table:          master4\n \n\
+                    1002-router22   BGP        ---        up     03:18:55.003  Established   \n\
+                    1006-  BGP state:          Established\n   Channel ipv4\n     State:          DOWN\n   \
+                    Channel ipv6\n     State:          UP\n \n\
+                    1002-router_x   BGP        ---        up     03:18:55.003  Established   \n\
+                    1006-  BGP state:          Established\n   Channel ipv6\n     State:          UP\n \n0000 ";
+        let mut rows: Vec<(u16, String)> = Vec::new();
+        for line in text.split('\n') {
+            let line = Line::parse(line, rows.last().map(|(code, _)| *code)).unwrap();
+            rows.push((line.code, line.text.to_owned()));
+        }
+        let channel = |family: &str, up| Channel { family: family.to_owned(), up };
+        assert_eq!(channels(&rows), [channel("ipv4", true), channel("ipv4", false), channel("ipv6", true)]);
+        assert_eq!(["router", "router1", "router1x", "arouter1"].map(is_router), [false, true, false, false]);
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub enum OnStop {
 pub struct ProbeConfig {
     /// TLS listeners of the sun; all of them must answer. Default 127.0.0.1:443.
     pub addresses: Vec<SocketAddr>,
+    /// Whether one of the sun's own addresses of each family is asked as well, at its port of the topology. Default "auto".
+    pub own_address: OwnRule,
     /// The name that the certificate is asked for and checked by. Default: `NAME.DOMAIN` of the topology.
     pub server_name: Option<String>,
     /// PEM file of the authorities that certificates may be from, or of the sun's own certificate; reread when it changes.
@@ -71,6 +73,19 @@ pub struct ProbeConfig {
     /// A probe that takes longer has failed, milliseconds; at most `every_ms`. Default 400; too small: a busy sun looks
     /// dead, too large: a hung one is noticed late.
     pub timeout_ms: u64,
+}
+
+/// When the sun's own addresses are asked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OwnRule {
+    /// From when on this machine answers for them.
+    #[default]
+    Auto,
+    /// Always: one for which it does not answer makes the sun ill.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// From probes to states.
@@ -137,8 +152,16 @@ pub struct GuardConfig {
     /// Other members of the group that must be known to be Up before this sun withdraws. Default 1; 0: it withdraws
     /// whatever the others do. Too large: one ill sun of a small group is never withdrawn.
     pub up_min: usize,
+    /// Percent of the group that may be anything else than Up, one at least, when a sun leaves that serves and has too much to
+    /// do: it answers late, its machine stalls, its descriptors run out. Beyond that it is announced as before. Default 25;
+    /// too small (0): a slow sun is never withdrawn, too large (100: only `up_min` counts): an overload goes from one member to
+    /// the next.
+    pub slow_percent_max: usize,
     /// How often the others are asked, milliseconds. Default 250; too small: it is load, too large: what is known is old.
     pub every_ms: u64,
+    /// They may take so long to answer, milliseconds; so long, twice at most, a withdrawal waits for them. Default 250; too
+    /// small: a busy one does not count, too large: an ill sun is announced for longer when one of them is away.
+    pub timeout_ms: u64,
     /// Until when their answers count, milliseconds. Default 1000; too small: one lost answer keeps an ill sun announced,
     /// too large: two that fail together withdraw together.
     pub age_ms_max: u64,
@@ -225,6 +248,7 @@ impl Default for ProbeConfig {
     fn default() -> Self {
         Self {
             addresses: vec![([127, 0, 0, 1], 443).into()],
+            own_address: OwnRule::Auto,
             server_name: None,
             trust: "/etc/ssl/certs/ca-certificates.crt".into(),
             every_ms: 500,
@@ -261,7 +285,16 @@ impl Default for Checks {
 
 impl Default for GuardConfig {
     fn default() -> Self {
-        Self { up_min: 1, every_ms: 250, age_ms_max: 1000, start_wait_s: 10, port: 8084, peers: BTreeMap::new() }
+        Self {
+            up_min: 1,
+            slow_percent_max: 25,
+            every_ms: 250,
+            timeout_ms: 250,
+            age_ms_max: 1000,
+            start_wait_s: 10,
+            port: 8084,
+            peers: BTreeMap::new(),
+        }
     }
 }
 
@@ -301,7 +334,12 @@ impl Config {
                 "thresholds.flap_release_below: is above thresholds.flap_hold_above",
             ),
             (guard.every_ms < EVERY_MS_MIN, "guard.every_ms: is below 50"),
-            (guard.age_ms_max < guard.every_ms, "guard.age_ms_max: is below guard.every_ms"),
+            (guard.slow_percent_max > 100, "guard.slow_percent_max: is above 100"),
+            (guard.timeout_ms == 0, "guard.timeout_ms: is 0"),
+            (
+                guard.age_ms_max < guard.every_ms.saturating_add(guard.timeout_ms),
+                "guard.age_ms_max: is below guard.every_ms and guard.timeout_ms together",
+            ),
             (
                 self.speaker.asn == 0 && self.speaker.rank == Rank::Prepend,
                 "speaker.asn: is missing; rank = \"prepend\" needs it",
@@ -393,7 +431,11 @@ mod tests {
             "name = 'a'\nchecks.disk = 'any'\nchecks.cpu_some_percent_max = 101",
             &["checks.cpu_some_percent_max = 101: is no percentage"],
         );
-        check("name = 'a'\nguard.age_ms_max = 10", &["guard.age_ms_max: is below guard.every_ms"]);
+        check(
+            "name = 'a'\nguard.age_ms_max = 10",
+            &["guard.age_ms_max: is below guard.every_ms and guard.timeout_ms together"],
+        );
+        check("name = 'a'\nguard.timeout_ms = 0", &["guard.timeout_ms: is 0"]);
     }
 
     #[track_caller]

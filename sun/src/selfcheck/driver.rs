@@ -1,19 +1,22 @@
-//! Between the machine and the world: events come in one by one, actions go out. It waits for nothing but the next event.
+//! Between the machine and the world: events come in one by one, actions go out. It waits for nothing but the next event, not
+//! for a disk either; and what is to be announced goes out first.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use daemon::admin::Readiness;
+use daemon::clock::unix_ms;
 use daemon::drain::Drain;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::config::{Config, OnStop};
-use super::history::{self, Disabled, Entry, History};
+use super::history::{self, Disabled, Entry, History, Penalty};
 use super::judge::{Judged, descriptors_percent};
 use super::machine::{Action, Announce, Event, Machine, State, Transition};
 use super::metrics::Metrics;
-use super::peers::{self, Member};
+use super::peers::{self, Asked, Book, Peer};
 use super::pressure::Pressure;
 use super::probe::Answer;
 use super::speaker;
@@ -26,8 +29,12 @@ pub enum Heard {
     Probed(Box<Round>),
     /// The sun's process ended.
     Ended,
-    /// The others were asked.
-    Members(Vec<Member>),
+    /// Some of the others were asked.
+    Others(Box<Others>),
+    /// The popularity API says that these are alive and well.
+    Witnessed(Vec<String>, Asked),
+    /// The order that is under way is written to the disk, or cannot be.
+    Kept(std::io::Result<()>),
     /// Whether the topology drains the sun.
     Draining(bool),
     /// The operator orders something.
@@ -43,6 +50,17 @@ pub struct Round {
     pub judged: Judged,
     /// How much is lost waiting.
     pub pressure: Pressure,
+}
+
+/// What the others answered.
+#[derive(Debug)]
+pub struct Others {
+    /// Who they are.
+    pub group: Arc<peers::Group>,
+    /// Who answered, what, and when they were asked.
+    pub answers: Vec<(String, Result<Peer, String>, Asked)>,
+    /// With these, all were asked with this look.
+    pub whole: Option<u64>,
 }
 
 /// What an operator may order.
@@ -69,6 +87,17 @@ pub enum Refused {
     Needed(String),
     /// It cannot be kept over a restart.
     Disk(String),
+    /// Another one is under way.
+    Busy,
+}
+
+/// An order that is under way.
+#[derive(Debug)]
+struct Pending {
+    order: Order,
+    answer: oneshot::Sender<Result<String, Refused>>,
+    /// It may be carried out, and is being written to the disk.
+    keeping: bool,
 }
 
 /// See the module's doc.
@@ -82,6 +111,36 @@ pub struct Driver {
     readiness: Readiness,
     links: Links,
     clock: Instant,
+    book: Book,
+    group: Arc<peers::Group>,
+    pending: Option<Pending>,
+    pulse: Pulse,
+}
+
+/// When the last round of probes reached the driver; shared with whoever tells others.
+#[derive(Clone, Debug)]
+pub struct Pulse {
+    clock: Instant,
+    round_ms: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    /// The first round is due. Time is that of `clock`.
+    #[must_use]
+    pub fn new(clock: Instant) -> Self {
+        Self { clock, round_ms: Arc::default() }
+    }
+
+    /// A round.
+    fn beat(&self) {
+        self.round_ms.store(elapsed_ms(self.clock), Ordering::Relaxed);
+    }
+
+    /// How long ago that was, milliseconds.
+    #[must_use]
+    pub fn age_ms(&self) -> u64 {
+        elapsed_ms(self.clock).saturating_sub(self.round_ms.load(Ordering::Relaxed))
+    }
 }
 
 /// To the tasks around it.
@@ -95,8 +154,10 @@ pub struct Links {
     pub pid: watch::Sender<u32>,
     /// Probe at once.
     pub probe: Arc<Notify>,
-    /// Ask the others at once.
-    pub look: Arc<Notify>,
+    /// Ask the others at once: the number of the look.
+    pub look: watch::Sender<u64>,
+    /// Its own ears.
+    pub heard: mpsc::Sender<Heard>,
 }
 
 impl Driver {
@@ -107,29 +168,44 @@ impl Driver {
         machine: Machine,
         status: Arc<Mutex<Status>>,
         (metrics, readiness): (Metrics, Readiness),
-        (links, clock): (Links, Instant),
+        (links, pulse, history): (Links, Pulse, History),
     ) -> Self {
-        let history = History::open(&config.data, config.history_entries_max);
-        Self { config, machine, history, status, metrics, readiness, links, clock }
+        let (clock, book, group) = (pulse.clock, Book::default(), Arc::from(Vec::new()));
+        let pending = None;
+        Self { config, machine, history, status, metrics, readiness, links, clock, book, group, pending, pulse }
     }
 
     /// Runs until the drain.
     pub async fn run(mut self, mut heard: mpsc::Receiver<Heard>, drain: Drain) {
+        let rounds_ms_max = self.config.probe.every_ms.saturating_mul(peers::ROUNDS_MISSED_MAX);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.status().history = self.history.last(HISTORY_SHOWN);
         self.show();
         loop {
             tokio::select! {
                 biased;
                 () = drain.wait() => break,
                 Some(heard) = heard.recv() => self.hear(heard),
-                _ = tick.tick() => self.event(Event::Tick),
+                _ = tick.tick() => {
+                    self.event(Event::Tick);
+                    // Whoever watches this daemon is told that it lives while it hears of its sun.
+                    if self.pulse.age_ms() <= rounds_ms_max {
+                        daemon::upgrade::alive();
+                    }
+                }
             }
         }
         if self.config.on_stop == OnStop::Withdraw {
             self.event(Event::Stop);
         }
         // The speaker ends when its orders do, after it has carried out the last one.
+        drop(self.links);
+        if let Some(thread) = self.history.close() {
+            let written = tokio::task::spawn_blocking(move || thread.join());
+            // A disk that hangs is not waited for.
+            let _ = tokio::time::timeout(HISTORY_MAX, written).await;
+        }
     }
 
     fn hear(&mut self, heard: Heard) {
@@ -140,17 +216,25 @@ impl Driver {
                 self.status().draining = draining;
                 self.event(Event::Draining(draining));
             }
-            Heard::Members(members) => {
-                let view = peers::view(&members, self.config.guard.age_ms_max);
-                self.status().members = members;
-                self.event(Event::View(view));
-            }
-            Heard::Order(order, answer) => {
-                let result = self.ordered(order);
-                // Who does not wait for the answer any more sees it in the status.
-                let _ = answer.send(result);
-            }
+            Heard::Others(others) => self.answered(*others),
+            Heard::Witnessed(names, asked) => self.book.witness(names, asked),
+            Heard::Order(order, answer) => self.ordered(order, answer),
+            Heard::Kept(written) => self.kept(written),
         }
+    }
+
+    fn answered(&mut self, others: Others) {
+        let Others { group, answers, whole } = others;
+        self.group = group;
+        for (name, answer, asked) in answers {
+            self.book.hear(&name, answer, asked);
+        }
+        if let Some(look) = whole {
+            self.book.whole(look);
+        }
+        self.look_around();
+        self.show();
+        self.decide();
     }
 
     fn probed(&mut self, round: Round) {
@@ -161,6 +245,7 @@ impl Driver {
         let report = answers.iter().find_map(|answer| answer.result.as_ref().ok());
         let problem = match &judged.verdict {
             super::machine::Verdict::Good => None,
+            super::machine::Verdict::Again => Some("as before, and not looked at again since".to_owned()),
             super::machine::Verdict::Bad { reason, .. } => Some(reason.clone()),
         };
         let probed = Probed {
@@ -185,47 +270,125 @@ impl Driver {
         }
         self.readiness.hold(FIRST_PROBE);
         self.event(Event::Probe(judged.verdict));
+        self.pulse.beat();
     }
 
-    fn ordered(&mut self, order: Order) -> Result<String, Refused> {
-        let now_ms = self.now_ms();
-        let disk = |error: std::io::Error| Refused::Disk(format!("the order cannot be kept: {error}"));
+    /// An order is decided when the others were asked, and carried out when it is on the disk: one after the other.
+    fn ordered(&mut self, order: Order, answer: oneshot::Sender<Result<String, Refused>>) {
+        if self.pending.is_some() {
+            // Who does not wait for the answer any more sees in the status what became of it.
+            let _ = answer.send(Err(Refused::Busy));
+            return;
+        }
+        let asks = matches!(order, Order::Disable { force: false, .. });
+        self.pending = Some(Pending { order, answer, keeping: false });
+        if asks {
+            self.event(Event::Leaving(true));
+        } else {
+            self.keep();
+        }
+    }
+
+    /// What becomes of an order for which others were asked.
+    fn decide(&mut self) {
+        if self.pending.as_ref().is_none_or(|pending| pending.keeping) {
+            return;
+        }
+        match self.machine.may_leave(self.now_ms()) {
+            None => {}
+            Some(true) => self.keep(),
+            Some(false) => {
+                let why = "too few others of its group are known to be Up; with force it is withdrawn all the same";
+                self.refuse(Refused::Needed(why.to_owned()));
+            }
+        }
+    }
+
+    /// Has the order written by somebody who may wait.
+    fn keep(&mut self) {
+        let Some(pending) = &mut self.pending else { return };
+        pending.keeping = true;
+        let order = match &pending.order {
+            Order::Disable { reason, .. } => Some(Disabled { since_ms: unix_ms(), reason: reason.clone() }),
+            Order::Enable { .. } => None,
+        };
+        let (folder, heard) = (self.config.data.clone(), self.links.heard.clone());
+        tokio::task::spawn_blocking(move || {
+            let written = history::keep_order(&folder, order.as_ref());
+            // Nobody hears it when this daemon ends.
+            let _ = heard.blocking_send(Heard::Kept(written));
+        });
+    }
+
+    fn kept(&mut self, written: std::io::Result<()>) {
+        if let Err(error) = written {
+            return self.refuse(Refused::Disk(format!("the order cannot be kept: {error}")));
+        }
+        let Some(Pending { order, answer, .. }) = self.pending.take() else { return };
         match order {
-            Order::Disable { reason, force } => {
-                let announced = matches!(self.machine.announced(), Announce::Best | Announce::Drain);
-                if !force && announced && self.machine.is_needed(now_ms) {
-                    let why = "too few others of its group are known to be Up; with force it is withdrawn all the same";
-                    return Err(Refused::Needed(why.to_owned()));
-                }
-                let order = Disabled { since_ms: unix_ms(), reason: reason.clone() };
-                history::keep_order(&self.config.data, Some(&order)).map_err(disk)?;
-                self.status().order = Some(order);
+            Order::Disable { reason, .. } => {
+                self.status().order = Some(Disabled { since_ms: unix_ms(), reason: reason.clone() });
                 self.event(Event::Disable(reason));
             }
             Order::Enable { reason } => {
-                history::keep_order(&self.config.data, None).map_err(disk)?;
                 self.status().order = None;
                 self.event(Event::Enable(reason));
             }
         }
-        Ok(format!("{} is {:?} now", self.config.name, self.machine.state()))
+        let _ = answer.send(Ok(format!("{} is {:?} now", self.config.name, self.machine.state())));
+    }
+
+    fn refuse(&mut self, why: Refused) {
+        let Some(pending) = self.pending.take() else { return };
+        if self.machine.is_leaving() {
+            self.event(Event::Leaving(false));
+        }
+        let _ = pending.answer.send(Err(why));
     }
 
     fn event(&mut self, event: Event) {
-        let now_ms = self.now_ms();
-        for action in self.machine.on(event, now_ms) {
-            match action {
-                Action::Probe => self.links.probe.notify_one(),
-                Action::Look => self.links.look.notify_one(),
-                Action::Moved(transition) => self.moved(transition),
-                Action::Last(last) => self.stays(last),
-                Action::Announce(announce) => {
-                    tracing::info!(?announce, "to be announced");
-                    self.links.wanted.send_replace(announce);
-                }
+        self.look_around();
+        self.act(event);
+        self.decide();
+    }
+
+    /// What is known of the others gets old by itself.
+    fn look_around(&mut self) {
+        let age_ms_max = self.config.guard.age_ms_max;
+        let view = self.book.view(&self.group, age_ms_max, self.machine.looks(), self.now_ms());
+        if view != self.machine.view() {
+            self.act(Event::View(view));
+        }
+    }
+
+    fn act(&mut self, event: Event) {
+        let (now_ms, flaps, kept) = (self.now_ms(), self.machine.flaps().clone(), self.machine.is_kept());
+        let actions = self.machine.on(event, now_ms);
+        for action in &actions {
+            if let Action::Announce(announce) = action {
+                self.links.wanted.send_replace(*announce);
             }
         }
+        // Whoever is asked from here on can see it.
         self.show();
+        for action in actions {
+            match action {
+                Action::Probe => self.links.probe.notify_one(),
+                Action::Look => drop(self.links.look.send_replace(self.machine.looks())),
+                Action::Moved(transition) => self.moved(transition),
+                Action::Last(last) => self.stays(last),
+                Action::Announce(announce) => tracing::info!(?announce, "to be announced"),
+            }
+        }
+        if *self.machine.flaps() != flaps {
+            let penalty = Penalty { points: self.machine.penalty(now_ms), at_ms: unix_ms() };
+            if !self.history.keep_penalty(penalty) {
+                tracing::warn!("the penalty for falls does not outlive a restart: the disk hangs");
+            }
+        }
+        if self.machine.is_kept() && !kept {
+            tracing::warn!("the sun is slow and is announced as before: too few others of its group are Up");
+        }
     }
 
     fn moved(&mut self, transition: Transition) {
@@ -240,7 +403,10 @@ impl Driver {
         let mut status = self.status();
         (status.since_ms, status.reason) = (entry.at_ms, entry.reason.clone());
         drop(status);
-        self.history.add(entry);
+        if !self.history.add(entry) {
+            self.metrics.history_dropped.inc();
+        }
+        self.status().history = self.history.last(HISTORY_SHOWN);
     }
 
     fn stays(&self, last: bool) {
@@ -259,11 +425,13 @@ impl Driver {
         status.state = self.machine.state();
         status.announce = self.machine.announced();
         status.last = self.machine.is_last();
-        status.needed = self.machine.is_needed(now_ms);
+        status.kept = self.machine.is_kept();
+        status.leaving = self.machine.is_leaving();
+        status.needed = self.machine.is_needed();
         status.penalty = self.machine.penalty(now_ms);
-        status.view = self.machine.view(now_ms);
+        status.view = self.machine.view();
+        status.members = self.book.members(&self.group, now_ms);
         status.speaker = self.links.speaking.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        status.history = self.history.last(HISTORY_SHOWN);
         self.metrics.show(&status);
     }
 
@@ -272,8 +440,14 @@ impl Driver {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+        elapsed_ms(self.clock)
     }
+}
+
+/// Milliseconds since `clock`.
+#[must_use]
+pub fn elapsed_ms(clock: Instant) -> u64 {
+    u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a warning differs from those before by more than its figures.
@@ -281,13 +455,6 @@ fn is_new(warning: &str, before: &[String]) -> bool {
     let words =
         |text: &str| text.chars().filter(|letter| !letter.is_ascii_digit() && *letter != '.').collect::<String>();
     !before.iter().any(|other| words(other) == words(warning))
-}
-
-/// Milliseconds since 1970.
-#[must_use]
-pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where the history is, for people.
@@ -301,6 +468,9 @@ pub const FIRST_PROBE: &str = "no probe has ended yet";
 
 /// Time passes for the machine so often.
 const TICK: Duration = Duration::from_millis(250);
+
+/// The end waits for the disk for so long.
+const HISTORY_MAX: Duration = Duration::from_secs(1);
 
 /// Changes in `GET /status`.
 const HISTORY_SHOWN: usize = 50;

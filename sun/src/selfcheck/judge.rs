@@ -1,10 +1,13 @@
 //! From answers to a verdict, and what a person should look at although the sun is well. Pure.
+//!
+//! The sun looks at its devices less often than it is asked: what one look at a device found counts once
+//! ([`Verdict::Again`] after that).
 
 use super::config::{Checks, DiskRule};
 use super::machine::Verdict;
 use super::pressure::Pressure;
 use super::probe::{Answer, Failure};
-use crate::canary::Report;
+use crate::canary::{Device, Report};
 
 /// What a round of probes is worth.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,59 +20,95 @@ pub struct Judged {
     pub warnings: Vec<String>,
 }
 
-/// Judges the answers of all addresses at `now`, seconds since 1970.
-#[must_use]
-pub fn judge(answers: &[Answer], pressure: &Pressure, checks: &Checks, now: i64) -> Judged {
-    let mut warnings: Vec<String> = answers.iter().filter_map(|answer| warning(answer, checks, now)).collect();
+/// Judges one round after the other.
+#[derive(Debug, Default)]
+pub struct Judge {
+    /// The looks at devices that have counted: (process, device, number).
+    counted: Vec<(u32, String, u64)>,
+}
+
+impl Judge {
+    /// Judges the answers of all addresses at `now`, seconds since 1970.
+    #[must_use]
+    pub fn judge(&mut self, answers: &[Answer], pressure: &Pressure, checks: &Checks, now: i64) -> Judged {
+        let mut warnings: Vec<String> = answers.iter().filter_map(|answer| warning(answer, checks, now)).collect();
+        if let Some((verdict, cause)) = failed(answers, now) {
+            return Judged { verdict, cause, warnings };
+        }
+        let reports = || answers.iter().filter_map(|answer| answer.result.as_ref().ok());
+        warnings.extend(reports().next().into_iter().flat_map(|report| devices(report, |_| true)));
+        let ill = reports().find_map(|report| self.wrong(report, checks));
+        let ill = ill.or_else(|| pressure.beyond(checks).map(|why| ("pressure", overloaded(why))));
+        let (cause, verdict) = ill.unwrap_or(("", Verdict::Good));
+        Judged { verdict, cause, warnings }
+    }
+
+    /// What is wrong by the sun's own report.
+    fn wrong(&mut self, report: &Report, checks: &Checks) -> Option<(&'static str, Verdict)> {
+        if let Some(why) = &report.ram {
+            return Some(("ram", bad(format!("RAM: {why}"))));
+        }
+        let ill = |failed: &[String]| match checks.disk {
+            DiskRule::Never => false,
+            DiskRule::Any => !failed.is_empty(),
+            DiskRule::All => !failed.is_empty() && failed.len() == report.devices.len(),
+        };
+        let failed = devices(report, |_| true);
+        if ill(&failed) {
+            let look = |device: &Device| (report.pid, device.name.clone(), device.round);
+            let new = devices(report, |device| device.round == 0 || !self.counted.contains(&look(device)));
+            if !ill(&new) {
+                return Some(("disk", Verdict::Again));
+            }
+            self.counted = report.devices.iter().map(look).collect();
+            return Some(("disk", bad(failed.join("; "))));
+        }
+        let percent = descriptors_percent(report)?;
+        (percent > checks.descriptors_percent_max).then(|| {
+            ("descriptors", overloaded(format!("{percent:.0} % of the descriptors that it may have are open")))
+        })
+    }
+}
+
+/// What is wrong by answers that are none, or are not to be believed.
+fn failed(answers: &[Answer], now: i64) -> Option<(Verdict, &'static str)> {
     // One that is refused says most, and a failure more than what a report says.
     let refused = answers.iter().find(|answer| matches!(answer.result, Err(Failure::Refused(_))));
     let expired = answers.iter().find(|answer| answer.expires.is_some_and(|expires| expires < now));
     // A handshake fails by an expired certificate as by any other: the certificate says which it was.
     if let (None, Some(answer)) = (refused, expired) {
-        let reason = format!("{}: the certificate has expired", answer.address);
-        return Judged { verdict: Verdict::Bad { reason, certain: false }, cause: "certificate", warnings };
+        return Some((bad(format!("{}: the certificate has expired", answer.address)), "certificate"));
     }
-    let failed = refused.or_else(|| answers.iter().find(|answer| answer.result.is_err()));
-    if let Some(Err(failure)) = failed.map(|answer| &answer.result) {
-        let certain = matches!(failure, Failure::Refused(_));
-        let verdict = Verdict::Bad { reason: failure.to_string(), certain };
-        return Judged { verdict, cause: cause(failure), warnings };
-    }
-    let reports = || answers.iter().filter_map(|answer| answer.result.as_ref().ok());
-    warnings.extend(reports().next().into_iter().flat_map(devices));
-    let ill = reports().find_map(|report| wrong(report, checks));
-    let ill = ill.or_else(|| pressure.beyond(checks).map(|why| ("pressure", why)));
-    match ill {
-        Some((cause, reason)) => Judged { verdict: Verdict::Bad { reason, certain: false }, cause, warnings },
-        None => Judged { verdict: Verdict::Good, cause: "", warnings },
-    }
+    // One that is only slow says least.
+    let broken = answers.iter().find(|answer| answer.result.is_err() && !is_slow(answer));
+    let failed = refused.or(broken).or_else(|| answers.iter().find(|answer| answer.result.is_err()))?;
+    let failure = failed.result.as_ref().err()?;
+    let (certain, slow) = (matches!(failure, Failure::Refused(_)), is_slow(failed));
+    let reason = if slow { format!("{failure}; it answers late") } else { failure.to_string() };
+    Some((Verdict::Bad { reason, certain, slow }, cause(failure)))
+}
+
+/// Whether it has too much to do, rather than hangs.
+const fn is_slow(answer: &Answer) -> bool {
+    matches!(answer.result, Err(Failure::TimedOut { .. })) && answer.answers
+}
+
+const fn bad(reason: String) -> Verdict {
+    Verdict::Bad { reason, certain: false, slow: false }
+}
+
+/// It has too much to do.
+const fn overloaded(reason: String) -> Verdict {
+    Verdict::Bad { reason, certain: false, slow: true }
 }
 
 const fn cause(failure: &Failure) -> &'static str {
     match failure {
         Failure::Refused(_) => "refused",
         Failure::TimedOut { .. } => "timeout",
+        Failure::NotLocal(_) => "address",
         Failure::Other { .. } => "answer",
     }
-}
-
-/// What is wrong by the sun's own report.
-fn wrong(report: &Report, checks: &Checks) -> Option<(&'static str, String)> {
-    if let Some(why) = &report.ram {
-        return Some(("ram", format!("RAM: {why}")));
-    }
-    let failed = devices(report);
-    let ill = match checks.disk {
-        DiskRule::Never => false,
-        DiskRule::Any => !failed.is_empty(),
-        DiskRule::All => !failed.is_empty() && failed.len() == report.devices.len(),
-    };
-    if ill {
-        return Some(("disk", failed.join("; ")));
-    }
-    let percent = descriptors_percent(report)?;
-    (percent > checks.descriptors_percent_max)
-        .then(|| ("descriptors", format!("{percent:.0} % of the descriptors that it may have are open")))
 }
 
 /// Open descriptors in percent of what the sun may have.
@@ -80,8 +119,10 @@ pub fn descriptors_percent(report: &Report) -> Option<f64> {
     Some(100.0 * open as f64 / most as f64)
 }
 
-fn devices(report: &Report) -> Vec<String> {
-    let failed = report.devices.iter().filter_map(|device| Some((&device.name, device.failed.as_ref()?)));
+/// Those of the devices that `counts` that failed, and how.
+fn devices(report: &Report, counts: impl Fn(&Device) -> bool) -> Vec<String> {
+    let counted = report.devices.iter().filter(|device| counts(device));
+    let failed = counted.filter_map(|device| Some((&device.name, device.failed.as_ref()?)));
     failed.map(|(name, why)| format!("{name}: {why}")).collect()
 }
 
@@ -102,7 +143,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::canary::Device;
 
     const NOW: i64 = 1_800_000_000;
 
@@ -110,7 +150,8 @@ mod tests {
     fn a_sun_is_well_when_nothing_is_wrong() {
         check(&[good()], "");
         check(&[good(), good()], "");
-        let recovering = Device { name: "a".into(), failed: None, unknown: Some("its index is being read".into()) };
+        let recovering =
+            Device { name: "a".into(), failed: None, unknown: Some("its index is being read".into()), round: 1 };
         check(&[with(|report| report.devices = vec![recovering.clone()])], "");
     }
 
@@ -119,13 +160,22 @@ mod tests {
         let refused = || answer(Err(Failure::Refused(address())));
         let silent = Failure::TimedOut { address: address(), timeout_ms: 400, stage: "waiting for the canary" };
         check(&[good(), refused()], "refused! nobody listens at 127.0.0.1:443");
-        check(&[answer(Err(silent)), refused()], "refused! nobody listens at 127.0.0.1:443");
+        check(&[answer(Err(silent.clone())), refused()], "refused! nobody listens at 127.0.0.1:443");
         let odd = Failure::Other { address: address(), why: "TLS: odd".into() };
-        check(&[good(), answer(Err(odd))], "answer 127.0.0.1:443: TLS: odd");
+        check(&[good(), answer(Err(odd.clone()))], "answer 127.0.0.1:443: TLS: odd");
+        let late = || Answer { answers: true, ..answer(Err(silent.clone())) };
+        let why = "127.0.0.1:443: no answer within 400 ms, waiting for the canary";
+        check(&[good(), answer(Err(silent.clone()))], &format!("timeout {why}"));
+        check(&[good(), late()], &format!("timeout~ {why}; it answers late"));
+        check(&[late(), answer(Err(odd))], "answer 127.0.0.1:443: TLS: odd");
+        check(
+            &[good(), answer(Err(Failure::NotLocal(address())))],
+            "address 127.0.0.1:443: this machine does not answer for it any more: see `sunctl render addresses`",
+        );
         check(&[with(|report| report.ram = Some("odd".into()))], "ram RAM: odd");
         check(
             &[with(|report| report.descriptors = Some(96))],
-            "descriptors 96 % of the descriptors that it may have are open",
+            "descriptors~ 96 % of the descriptors that it may have are open",
         );
         check(&[with(|report| report.descriptors = Some(95))], "");
         check(&[expiring(NOW - 1)], "certificate 127.0.0.1:443: the certificate has expired");
@@ -137,8 +187,8 @@ mod tests {
 
     #[test]
     fn devices_count_as_configured() {
-        let failed = |name: &str| Device { name: name.into(), failed: Some("odd".into()), unknown: None };
-        let well = |name: &str| Device { name: name.into(), failed: None, unknown: None };
+        let failed = |name: &str| failed(name, 1);
+        let well = |name: &str| Device { name: name.into(), failed: None, unknown: None, round: 1 };
         let both = [with(|report| report.devices = vec![failed("a"), failed("b")])];
         let one = [with(|report| report.devices = vec![well("a"), failed("b")])];
         check(&both, "disk a: odd; b: odd");
@@ -146,6 +196,26 @@ mod tests {
         assert_eq!(judged(&one, DiskRule::All).warnings, ["b: odd"]);
         assert!(matches!(judged(&one, DiskRule::Any).verdict, Verdict::Bad { .. }));
         assert_eq!(judged(&both, DiskRule::Never).verdict, Verdict::Good);
+    }
+
+    #[test]
+    fn what_one_look_at_a_device_found_counts_once() {
+        let mut judge = Judge::default();
+        let mut told = |pid, a, b, disk| {
+            let devices = vec![failed("a", a), failed("b", b)];
+            let answers = [with(|report| (report.pid, report.devices) = (pid, devices))];
+            let judged = judge.judge(&answers, &Pressure::default(), &Checks { disk, ..Checks::default() }, NOW);
+            assert_eq!(judged.cause, "disk");
+            judged.verdict != Verdict::Again
+        };
+        assert!(told(1, 1, 1, DiskRule::All));
+        assert!(!told(1, 1, 1, DiskRule::All));
+        assert!(!told(1, 2, 1, DiskRule::All), "one of them was looked at again");
+        assert!(told(1, 2, 2, DiskRule::All));
+        assert!(told(1, 3, 2, DiskRule::Any));
+        assert!(!told(1, 3, 2, DiskRule::Any));
+        assert!(told(2, 3, 2, DiskRule::All), "another process counts anew");
+        assert!(told(2, 0, 0, DiskRule::All) && told(2, 0, 0, DiskRule::All), "one that does not say");
     }
 
     #[test]
@@ -160,17 +230,24 @@ mod tests {
         let judged = judged(answers, DiskRule::All);
         let said = match judged.verdict {
             Verdict::Good => String::new(),
-            Verdict::Bad { reason, certain } => format!("{}{} {reason}", judged.cause, if certain { "!" } else { "" }),
+            Verdict::Again => "again".to_owned(),
+            Verdict::Bad { reason, certain, slow } => {
+                format!("{}{}{} {reason}", judged.cause, if certain { "!" } else { "" }, if slow { "~" } else { "" })
+            }
         };
         assert_eq!(said, expected);
     }
 
     fn judged(answers: &[Answer], disk: DiskRule) -> Judged {
-        judge(answers, &Pressure::default(), &Checks { disk, ..Checks::default() }, NOW)
+        Judge::default().judge(answers, &Pressure::default(), &Checks { disk, ..Checks::default() }, NOW)
     }
 
     fn address() -> std::net::SocketAddr {
         ([127, 0, 0, 1], 443).into()
+    }
+
+    fn failed(name: &str, round: u64) -> Device {
+        Device { name: name.into(), failed: Some("odd".into()), unknown: None, round }
     }
 
     fn good() -> Answer {
@@ -188,6 +265,12 @@ mod tests {
     }
 
     fn answer(result: Result<Report, Failure>) -> Answer {
-        Answer { address: address(), result, expires: Some(NOW + 365 * 86_400), took: Duration::from_millis(1) }
+        Answer {
+            address: address(),
+            result,
+            expires: Some(NOW + 365 * 86_400),
+            took: Duration::from_millis(1),
+            answers: false,
+        }
     }
 }

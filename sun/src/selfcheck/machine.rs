@@ -24,17 +24,25 @@
 //! # Invariants
 //!
 //! - Nothing is announced while Disabled or stopping.
-//! - **Guard**: an announced sun is withdrawn only while `up_min` others are known to be Up, each by a view that is not
-//!   too old; and an ill one that is withdrawn is announced again when fewer than that many others stand. What is not known is
-//!   not well.
-//! - **An ill sun is never announced as best**: the view may be wrong (a broken internal network, an old answer), and whoever
-//!   is well is to win wherever routers hear both.
+//! - **Guard**: an announced sun is withdrawn only while `up_min` others are known to be Up; and an ill one that is withdrawn
+//!   is announced again when fewer than that many others stand. What is not known is not well.
+//! - **Look before leaving**: for a withdrawal only those count who said that they are Up when they were asked after this sun was
+//!   shown as Up for the last time ([`View::confirmed`]). Of two members that leave at once, at least one asks after the other
+//!   is seen to leave: they never go by the word of each other. What was announced stays while they are asked, for
+//!   `look_ms_max` at most.
+//! - **An ill sun is announced as best only for that long**: the view may be wrong (a broken internal network, an old
+//!   answer), and whoever is well is to win wherever routers hear both.
 //! - "Stand" is wider than "Up": it counts Falling and Draining members, which serve. Else one lost probe of a
 //!   healthy member would bring a dead one's addresses back.
+//! - **Too much to do is no reason to give it to others who have as much**: a sun that is only slow goes Down while most of its
+//!   group is Up ([`Rules::slow_percent_max`]), and is Falling, announced as before, while not. A group that is slow as a whole
+//!   stays as it is, and what one that recovers gets is its own share.
 //! - A state changes only by an event that is a cause, and says which.
 
 mod flaps;
 
+#[cfg(test)]
+mod group;
 #[cfg(test)]
 mod tests;
 
@@ -83,12 +91,16 @@ pub enum Announce {
 pub enum Verdict {
     /// Everything is well.
     Good,
+    /// What is wrong is what has counted already: nothing new is known.
+    Again,
     /// Something is not.
     Bad {
         /// What, for people.
         reason: String,
         /// Nobody listens: no second look is needed.
         certain: bool,
+        /// It serves, and has too much to do.
+        slow: bool,
     },
 }
 
@@ -101,6 +113,10 @@ pub struct View {
     pub up: usize,
     /// Known to serve: Up, Falling or Draining.
     pub standing: usize,
+    /// Of those that are Up, who said so to a question that was asked since [`Machine::looks`] is what it is.
+    pub confirmed: usize,
+    /// All were asked since then; who has not answered will not.
+    pub looked: bool,
 }
 
 /// What happens.
@@ -112,6 +128,8 @@ pub enum Event {
     Ended,
     /// The others were looked at.
     View(View),
+    /// The operator wants the sun out if others stand ([`Machine::may_leave`]), or not any more.
+    Leaving(bool),
     /// The operator takes the sun out.
     Disable(String),
     /// The operator lets it back in, and forgives its falls.
@@ -129,7 +147,7 @@ pub enum Event {
 pub enum Action {
     /// Probe at once.
     Probe,
-    /// Look at the others at once.
+    /// Look at the others at once, after they can see what this sun is now.
     Look,
     /// The state changed.
     Moved(Transition),
@@ -159,8 +177,10 @@ pub struct Rules {
     pub thresholds: Thresholds,
     /// Others that must be Up.
     pub up_min: usize,
-    /// A view counts for so long, milliseconds.
-    pub view_ms_max: u64,
+    /// See [`super::config::GuardConfig::slow_percent_max`].
+    pub slow_percent_max: usize,
+    /// The others are waited for this long before a withdrawal, milliseconds.
+    pub look_ms_max: u64,
     /// See [`super::config::GuardConfig::start_wait_s`], milliseconds.
     pub start_wait_ms: u64,
     /// See [`super::config::SpeakerConfig::drain_wait_s`], milliseconds.
@@ -174,7 +194,8 @@ impl Rules {
         Self {
             thresholds: config.thresholds.clone(),
             up_min: config.guard.up_min,
-            view_ms_max: config.guard.age_ms_max,
+            slow_percent_max: config.guard.slow_percent_max,
+            look_ms_max: config.guard.timeout_ms.saturating_mul(2),
             start_wait_ms: config.guard.start_wait_s.saturating_mul(1000),
             drain_wait_ms: config.speaker.drain_wait_s.saturating_mul(1000),
         }
@@ -201,8 +222,13 @@ pub struct Machine {
     /// Since when, milliseconds.
     draining: Option<u64>,
     stopping: bool,
+    /// The operator wants it out, and the others are asked.
+    leaving: bool,
     flaps: Flaps,
-    view: Option<(View, u64)>,
+    view: View,
+    /// How often it was shown as Up and then no longer, and when it was so last, milliseconds.
+    looks: u64,
+    look_ms: u64,
     /// It is ill, and announced because too few others are well.
     last: bool,
     /// It was found well or ill since the start.
@@ -214,19 +240,22 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Nothing is known yet. An operator's order outlives a restart.
+    /// Nothing is known yet. An operator's order and the penalty for falls outlive a restart.
     #[must_use]
-    pub fn new(rules: Rules, disabled: bool, now_ms: u64) -> Self {
+    pub fn new(rules: Rules, disabled: bool, penalty: f64, now_ms: u64) -> Self {
         let announced = if disabled { Announce::Nothing } else { Announce::Unchanged };
-        let flaps = Flaps::new(&rules.thresholds, now_ms);
+        let flaps = Flaps::new(&rules.thresholds, penalty, now_ms);
         Self {
             rules,
             health: Health::Init { bad: 0 },
             disabled,
             draining: None,
             stopping: false,
+            leaving: false,
             flaps,
-            view: None,
+            view: View::default(),
+            looks: 0,
+            look_ms: now_ms,
             last: false,
             judged: false,
             was_up: false,
@@ -270,23 +299,59 @@ impl Machine {
         self.flaps.penalty(now_ms)
     }
 
-    /// What is known of the others, if it is not too old.
+    /// The penalty, as it was when it last changed.
     #[must_use]
-    pub fn view(&self, now_ms: u64) -> Option<View> {
-        let (view, at_ms) = self.view?;
-        (now_ms.saturating_sub(at_ms) <= self.rules.view_ms_max).then_some(view)
+    pub const fn flaps(&self) -> &Flaps {
+        &self.flaps
+    }
+
+    /// Whether it is slow for long enough to go Down, and stays because most of its group is.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        matches!(self.health, Health::Falling { bad } if bad >= self.rules.thresholds.fall)
+    }
+
+    /// What is known of the others.
+    #[must_use]
+    pub const fn view(&self) -> View {
+        self.view
+    }
+
+    /// How often it was shown as Up and then no longer: whoever is asked from then on counts for a withdrawal.
+    #[must_use]
+    pub const fn looks(&self) -> u64 {
+        self.looks
+    }
+
+    /// The operator wants it out, and it is not decided yet: the others are not to count on it.
+    #[must_use]
+    pub const fn is_leaving(&self) -> bool {
+        self.leaving
     }
 
     /// Whether a sun that is announced now would be missed: too few others are known to be Up.
     #[must_use]
-    pub fn is_needed(&self, now_ms: u64) -> bool {
-        self.view(now_ms).unwrap_or_default().up < self.rules.up_min
+    pub const fn is_needed(&self) -> bool {
+        self.view.up < self.rules.up_min
+    }
+
+    /// Whether the operator may take it out; none: the others are being asked.
+    #[must_use]
+    pub fn may_leave(&self, now_ms: u64) -> Option<bool> {
+        if self.announced == Announce::Nothing {
+            return Some(true);
+        }
+        match self.guard(now_ms) {
+            Guard::Spared => Some(true),
+            Guard::Asking => None,
+            Guard::Needed => Some(false),
+        }
     }
 
     /// Takes an event in.
     pub fn on(&mut self, event: Event, now_ms: u64) -> Vec<Action> {
         let mut actions = Vec::new();
-        let before = self.state();
+        let (before, shown) = (self.state(), self.is_shown_up());
         let (cause, reason) = match event {
             Event::Probe(verdict) => self.probed(verdict, now_ms),
             Event::Ended => {
@@ -294,14 +359,19 @@ impl Machine {
                 ("process", "the sun's process ended".to_owned())
             }
             Event::View(view) => {
-                self.view = Some((view, now_ms));
+                self.view = view;
                 ("view", String::new())
             }
+            Event::Leaving(leaving) => {
+                self.leaving = leaving;
+                ("operator", String::new())
+            }
             Event::Disable(why) => {
-                self.disabled = true;
+                (self.disabled, self.leaving) = (true, false);
                 ("operator", why)
             }
             Event::Enable(why) => {
+                self.leaving = false;
                 self.enable(now_ms);
                 ("operator", why)
             }
@@ -312,32 +382,63 @@ impl Machine {
             }
             Event::Tick => self.passed(now_ms),
         };
+        if shown && !self.is_shown_up() {
+            self.look(now_ms);
+            actions.push(Action::Look);
+        }
         let to = self.state();
         if before != to {
-            if to == State::Falling {
-                actions.push(Action::Look);
-            }
             actions.push(Action::Moved(Transition { from: before, to, reason, cause }));
         }
         self.settle(now_ms, &mut actions);
         actions
     }
 
+    /// Whether others may count on it.
+    fn is_shown_up(&self) -> bool {
+        self.state() == State::Up && !self.leaving
+    }
+
+    /// Whoever counted on it is to be asked again.
+    const fn look(&mut self, now_ms: u64) {
+        (self.looks, self.look_ms) = (self.looks + 1, now_ms);
+        (self.view.confirmed, self.view.looked) = (0, false);
+    }
+
     fn probed(&mut self, verdict: Verdict, now_ms: u64) -> (&'static str, String) {
-        let Verdict::Bad { reason, certain } = verdict else { return ("probe", self.good(now_ms)) };
+        let (reason, certain, slow) = match verdict {
+            Verdict::Good => return ("probe", self.good(now_ms)),
+            Verdict::Again => return ("probe", String::new()),
+            Verdict::Bad { reason, certain, slow } => (reason, certain, slow),
+        };
         let fall = self.rules.thresholds.fall;
         let enough = |bad: u32| certain || bad >= fall;
+        // Those who count on an Up sun are not asked yet.
+        let kept = slow && (self.health == Health::Up || !self.most_are_up());
         self.health = match self.health {
             Health::Init { bad } if enough(bad + 1) => Health::Down,
             Health::Init { bad } => Health::Init { bad: bad + 1 },
-            Health::Up if enough(1) => self.fall(now_ms),
+            Health::Up if enough(1) && !kept => self.fall(now_ms),
             Health::Up => Health::Falling { bad: 1 },
-            Health::Falling { bad } if enough(bad + 1) => self.fall(now_ms),
-            Health::Falling { bad } => Health::Falling { bad: bad + 1 },
+            Health::Falling { bad } if enough(bad.saturating_add(1)) && !kept => self.fall(now_ms),
+            Health::Falling { bad } => Health::Falling { bad: bad.saturating_add(1) },
             Health::Rising { .. } | Health::Down | Health::Held => Health::Down,
         };
         self.judged |= self.health == Health::Down;
         ("probe", reason)
+    }
+
+    /// Whether so many of the others are Up that a slow one may leave.
+    const fn most_are_up(&self) -> bool {
+        let group = self.view.others + 1;
+        let out = match self.rules.slow_percent_max {
+            0 => 0,
+            percent => group * percent / 100,
+        };
+        // One may always be spared, unless none may.
+        let out = if out == 0 && self.rules.slow_percent_max > 0 { 1 } else { out };
+        let confirmed = self.view.confirmed;
+        confirmed + out >= group && confirmed >= self.rules.up_min
     }
 
     fn fall(&mut self, now_ms: u64) -> Health {
@@ -422,14 +523,25 @@ impl Machine {
         if !ill || self.disabled || self.stopping || !self.judged {
             return false;
         }
-        let view = self.view(now_ms).unwrap_or_default();
-        let up_min = self.rules.up_min;
         // What is announced stays until enough are Up; what is not comes back when not even that many stand.
         if self.last || self.announced == Announce::Best || self.announced == Announce::Drain {
-            return view.up < up_min;
+            return match self.guard(now_ms) {
+                Guard::Spared => false,
+                Guard::Asking => self.last,
+                Guard::Needed => true,
+            };
         }
         let waited = self.was_up || now_ms.saturating_sub(self.started_ms) >= self.rules.start_wait_ms;
-        waited && view.standing < up_min
+        waited && self.view.standing < self.rules.up_min
+    }
+
+    /// Whether the others can spare it.
+    const fn guard(&self, now_ms: u64) -> Guard {
+        if self.view.confirmed >= self.rules.up_min {
+            return Guard::Spared;
+        }
+        let waited = now_ms.saturating_sub(self.look_ms) >= self.rules.look_ms_max;
+        if self.view.looked || waited { Guard::Needed } else { Guard::Asking }
     }
 
     fn choose(&self, now_ms: u64) -> Announce {
@@ -444,9 +556,23 @@ impl Machine {
             // Whoever is well wins, be it that only this sun cannot see it.
             _ if self.last => Announce::Drain,
             Health::Init { .. } | Health::Rising { .. } if !self.judged => Announce::Unchanged,
-            // Perhaps a self-check before this one left it announced as the last of its group.
-            _ if self.announced == Announce::Unchanged && self.is_needed(now_ms) => Announce::Unchanged,
-            _ => Announce::Nothing,
+            _ => match (self.announced, self.guard(now_ms)) {
+                // Perhaps a self-check before this one left it announced as the last of its group.
+                (Announce::Unchanged, Guard::Asking | Guard::Needed) => Announce::Unchanged,
+                (announced, Guard::Asking) => announced,
+                _ => Announce::Nothing,
+            },
         }
     }
+}
+
+/// What the others say to a withdrawal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Guard {
+    /// Enough of them are Up.
+    Spared,
+    /// They are being asked.
+    Asking,
+    /// Too few are.
+    Needed,
 }

@@ -14,11 +14,14 @@ pub struct Metrics {
     /// How long a round of probes takes.
     pub probe_seconds: Histogram,
     routes: IntGaugeVec,
-    sessions: IntGauge,
+    sessions: IntGaugeVec,
     speaker_up: IntGauge,
     last: IntGauge,
+    kept: IntGauge,
     /// Times that an ill sun was announced because too few others were well.
     pub guard_holds: IntCounter,
+    /// Changes of state that the file of the history lacks.
+    pub history_dropped: IntCounter,
     others_up: IntGauge,
     penalty: Gauge,
     certificate_expires: IntGauge,
@@ -56,19 +59,30 @@ impl Metrics {
         let seconds = HistogramOpts::new("sun_check_probe_seconds", "How long the slowest address of a probe took.");
         let probe_seconds = Histogram::with_opts(seconds.buckets(buckets))?;
         registry.register(Box::new(probe_seconds.clone()))?;
-        let guard_holds =
-            IntCounter::new("sun_check_guard_holds_total", "Times that an ill sun was announced as the last.")?;
-        registry.register(Box::new(guard_holds.clone()))?;
+        let counter = |name: &str, text: &str| -> prometheus::Result<IntCounter> {
+            let counter = IntCounter::new(name, text)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
         Ok(Self {
             state: gauges("sun_check_state", "1 for the state that the sun is in.", &["state"])?,
             transitions: counters("sun_check_transitions_total", "Changes of state.", &["from", "to", "cause"])?,
             probes: counters("sun_check_probes_total", "Probes by what was wrong, or good.", &["result"])?,
             probe_seconds,
-            routes: gauges("sun_check_routes", "Prefixes that are announced.", &["as"])?,
-            sessions: gauge("sun_check_bgp_sessions", "BGP sessions that are up.")?,
+            routes: gauges("sun_check_routes", "Prefixes that are announced; absent: not known.", &["as"])?,
+            sessions: gauges(
+                "sun_check_bgp_sessions",
+                "BGP sessions to routers that are up; absent: not known.",
+                &["family"],
+            )?,
             speaker_up: gauge("sun_check_speaker_up", "Whether the speaker does what it is told.")?,
+            kept: gauge("sun_check_slow", "Whether the sun is slow and announced as before, as most of its group is.")?,
             last: gauge("sun_check_last", "Whether the sun is ill and announced as the last of its group.")?,
-            guard_holds,
+            guard_holds: counter("sun_check_guard_holds_total", "Times that an ill sun was announced as the last.")?,
+            history_dropped: counter(
+                "sun_check_history_dropped_total",
+                "Changes of state that history.jsonl lacks: the disk hung.",
+            )?,
             others_up: gauge("sun_check_others_up", "Other members of the group that are known to be Up.")?,
             penalty: float("sun_check_penalty", "The penalty for falls.")?,
             certificate_expires: gauge(
@@ -97,12 +111,17 @@ impl Metrics {
             self.state.with_label_values(&[name(state)]).set(i64::from(state == status.state));
         }
         let speaker = &status.speaker;
-        self.routes.with_label_values(&["best"]).set(level(speaker.routes.0));
-        self.routes.with_label_values(&["drain"]).set(level(speaker.routes.1));
-        self.sessions.set(level(speaker.sessions.map_or(0, |(up, _)| up)));
+        for (of, count) in [("best", speaker.routes.map(|routes| routes.0)), ("drain", speaker.routes.map(|of| of.1))] {
+            set_or_remove(&self.routes, of, count.map(level));
+        }
+        let sessions = speaker.sessions;
+        for (of, count) in [("ipv4", sessions.map(|of| of.ipv4.up)), ("ipv6", sessions.map(|of| of.ipv6.up))] {
+            set_or_remove(&self.sessions, of, count.map(level));
+        }
         self.speaker_up.set(i64::from(speaker.problem.is_none()));
+        self.kept.set(i64::from(status.kept));
         self.last.set(i64::from(status.last));
-        self.others_up.set(level(status.view.map_or(0, |view| view.up)));
+        self.others_up.set(level(status.view.up));
         self.penalty.set(status.penalty);
         if let Some(probe) = &status.probe {
             // A probe that ends before a certificate is shown says nothing of it: the last one stays.
@@ -111,6 +130,15 @@ impl Metrics {
             }
             self.descriptors_percent.set(probe.descriptors_percent.unwrap_or(0.0));
         }
+    }
+}
+
+/// What is not known is absent: an old level would look like a new one.
+fn set_or_remove(gauges: &IntGaugeVec, label: &str, level: Option<i64>) {
+    match level {
+        Some(level) => gauges.with_label_values(&[label]).set(level),
+        // It may be absent already.
+        None => drop(gauges.remove_label_values(&[label])),
     }
 }
 
@@ -129,3 +157,37 @@ const fn name(state: State) -> &'static str {
 
 const STATES: [State; 8] =
     [State::Init, State::Rising, State::Up, State::Falling, State::Down, State::Draining, State::Disabled, State::Held];
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::SpeakerKind;
+    use super::super::machine::Announce;
+    use super::super::speaker::{Count, Sessions, Speaking};
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_of_a_speaker_is_absent() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let mut status = Status::new("sun4-2-1", State::Up, Speaking::new(SpeakerKind::Bird), 0);
+        let shown = |status: &Status| {
+            metrics.show(status);
+            let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+            let of = |line: &&str| line.starts_with("sun_check_routes") || line.starts_with("sun_check_bgp");
+            text.lines().filter(of).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&status), [""; 0]);
+        status.speaker.announced = Some(Announce::Best);
+        status.speaker.routes = Some((2, 0));
+        status.speaker.sessions = Some(Sessions { ipv4: Count { up: 1, all: 2 }, ipv6: Count::default() });
+        let expected = [
+            "sun_check_bgp_sessions{family=\"ipv4\"} 1",
+            "sun_check_bgp_sessions{family=\"ipv6\"} 0",
+            "sun_check_routes{as=\"best\"} 2",
+            "sun_check_routes{as=\"drain\"} 0",
+        ];
+        assert_eq!(shown(&status), expected);
+        status.speaker = Speaking::new(SpeakerKind::Bird);
+        assert_eq!(shown(&status), [""; 0]);
+    }
+}

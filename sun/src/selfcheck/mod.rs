@@ -8,7 +8,7 @@
 //! ```
 //!
 //! In reading order: [`machine`] (what follows from what; pure), [`judge`] (what an answer is worth; pure), [`probe`] with
-//! [`trust`] and [`expiry`], [`pressure`], [`process`], [`peers`], [`speaker`] with [`bird`] and [`exabgp`]; around them [`driver`],
+//! [`trust`] and [`expiry`] and [`own`], [`pressure`], [`process`], [`peers`], [`speaker`] with [`bird`] and [`exabgp`]; around them [`driver`],
 //! [`start`], [`routes`], [`status`], [`history`], [`metrics`], [`config`], [`cli`].
 //!
 //! # What it is not
@@ -26,6 +26,7 @@ pub mod history;
 pub mod judge;
 pub mod machine;
 pub mod metrics;
+pub mod own;
 pub mod peers;
 pub mod pressure;
 pub mod probe;

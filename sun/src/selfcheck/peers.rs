@@ -30,6 +30,23 @@ pub struct Peer {
     pub reachable: bool,
     /// It is ill, and announced because too few others are well.
     pub last: bool,
+    /// Its operator wants it out, and it asks whether others stand: nobody is to count on it.
+    #[serde(default)]
+    pub leaving: bool,
+    /// How long ago it last had an answer of its sun, or none in time, milliseconds.
+    #[serde(default)]
+    pub round_age_ms: u64,
+    /// How often it asks its sun, milliseconds. 0: it does not say.
+    #[serde(default)]
+    pub every_ms: u64,
+}
+
+impl Peer {
+    /// It answers, and has not looked at its sun for long: nobody knows what its state is worth.
+    #[must_use]
+    pub const fn is_stuck(&self) -> bool {
+        self.round_age_ms > self.every_ms.saturating_mul(ROUNDS_MISSED_MAX) && self.every_ms > 0
+    }
 }
 
 /// A member of the group as it is shown.
@@ -49,21 +66,36 @@ pub struct Member {
     pub witnessed: bool,
 }
 
-/// What was heard of the members. Time is milliseconds that only rise.
+/// The other members of a group: who, and where its self-check is.
+pub type Group = [(String, SocketAddr)];
+
+/// What was heard of the members. Time is milliseconds that only rise; a look is the number of
+/// [`super::machine::Machine::looks`] when a question was asked.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    heard: BTreeMap<String, (Peer, u64)>,
+    heard: BTreeMap<String, (Peer, Asked)>,
     problems: BTreeMap<String, String>,
-    witnessed: BTreeMap<String, u64>,
+    witnessed: BTreeMap<String, Asked>,
+    /// The look with which all were last asked; none: never yet.
+    whole: Option<u64>,
+}
+
+/// When somebody answered, and with which look they were asked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Asked {
+    /// When the answer came, milliseconds.
+    pub at_ms: u64,
+    /// See [`Book`].
+    pub look: u64,
 }
 
 impl Book {
     /// A member answered, or did not.
-    pub fn hear(&mut self, name: &str, answer: Result<Peer, String>, now_ms: u64) {
+    pub fn hear(&mut self, name: &str, answer: Result<Peer, String>, asked: Asked) {
         match answer {
             Ok(peer) if peer.name == name => {
                 self.problems.remove(name);
-                self.heard.insert(name.to_owned(), (peer, now_ms));
+                self.heard.insert(name.to_owned(), (peer, asked));
             }
             Ok(peer) => {
                 self.problems.insert(name.to_owned(), format!("it is {}: is its address right?", peer.name));
@@ -74,47 +106,57 @@ impl Book {
         }
     }
 
+    /// All were asked.
+    pub const fn whole(&mut self, look: u64) {
+        self.whole = Some(look);
+    }
+
     /// The popularity API says that these are alive and well.
-    pub fn witness(&mut self, names: impl IntoIterator<Item = String>, now_ms: u64) {
-        self.witnessed = names.into_iter().map(|name| (name, now_ms)).collect();
+    pub fn witness(&mut self, names: impl IntoIterator<Item = String>, asked: Asked) {
+        self.witnessed = names.into_iter().map(|name| (name, asked)).collect();
+    }
+
+    /// What counts of them: an answer up to `age_ms_max` old, else the popularity API's word.
+    #[must_use]
+    pub fn view(&self, group: &Group, age_ms_max: u64, look: u64, now_ms: u64) -> View {
+        let age_ms = |asked: &Asked| now_ms.saturating_sub(asked.at_ms);
+        let mut view = View { others: group.len(), looked: self.whole == Some(look), ..View::default() };
+        for (name, _) in group {
+            let heard = self.heard.get(name).filter(|(_, asked)| age_ms(asked) <= age_ms_max);
+            let witnessed = self.witnessed.get(name).filter(|asked| age_ms(asked) <= WITNESS_MS_MAX);
+            let (up, standing, asked) = match (heard, witnessed) {
+                (Some((peer, asked)), _) => {
+                    let counts = peer.reachable && !peer.is_stuck();
+                    let stands = matches!(peer.state, State::Up | State::Falling | State::Draining);
+                    (counts && peer.state == State::Up && !peer.leaving, counts && stands, asked)
+                }
+                (None, Some(asked)) => (true, true, asked),
+                (None, None) => continue,
+            };
+            view.up += usize::from(up);
+            view.standing += usize::from(standing);
+            view.confirmed += usize::from(up && asked.look == look);
+        }
+        view
     }
 
     /// The members, as they are known now.
     #[must_use]
-    pub fn members(&self, group: &[(String, SocketAddr)], now_ms: u64) -> Vec<Member> {
+    pub fn members(&self, group: &Group, now_ms: u64) -> Vec<Member> {
         let member = |(name, address): &(String, SocketAddr)| {
+            let age_ms = |asked: &Asked| now_ms.saturating_sub(asked.at_ms);
             let heard = self.heard.get(name);
-            let witnessed = self.witnessed.get(name);
             Member {
                 name: name.clone(),
                 address: *address,
                 said: heard.map(|(peer, _)| peer.clone()),
-                age_ms: heard.map(|(_, at_ms)| now_ms.saturating_sub(*at_ms)),
+                age_ms: heard.map(|(_, asked)| age_ms(asked)),
                 problem: self.problems.get(name).cloned(),
-                witnessed: witnessed.is_some_and(|at_ms| now_ms.saturating_sub(*at_ms) <= WITNESS_MS_MAX),
+                witnessed: self.witnessed.get(name).is_some_and(|asked| age_ms(asked) <= WITNESS_MS_MAX),
             }
         };
         group.iter().map(member).collect()
     }
-}
-
-/// What counts of them: an answer up to `age_ms_max` old, else the popularity API's word.
-#[must_use]
-pub fn view(members: &[Member], age_ms_max: u64) -> View {
-    let mut view = View { others: members.len(), ..View::default() };
-    for member in members {
-        let fresh = member.age_ms.is_some_and(|age_ms| age_ms <= age_ms_max);
-        let (up, standing) = match member.said.as_ref().filter(|_| fresh) {
-            Some(peer) => {
-                let stands = matches!(peer.state, State::Up | State::Falling | State::Draining);
-                (peer.reachable && peer.state == State::Up, peer.reachable && stands)
-            }
-            None => (member.witnessed, member.witnessed),
-        };
-        view.up += usize::from(up);
-        view.standing += usize::from(standing);
-    }
-    view
 }
 
 /// The other members of a sun's group, by name, and where their self-checks are.
@@ -192,6 +234,9 @@ impl Asker {
     }
 }
 
+/// Rounds without which a self-check is stuck: a round and its answer may take two, one more is slack.
+pub const ROUNDS_MISSED_MAX: u64 = 3;
+
 /// The popularity API's word counts for so long.
 const WITNESS_MS_MAX: u64 = 3000;
 
@@ -211,25 +256,68 @@ mod tests {
     }
 
     #[test]
-    fn answers_get_old_and_the_api_counts_second() {
-        let group = [("a".to_owned(), ([127, 0, 0, 1], 1).into())];
-        let mut book = Book::default();
-        let told = |book: &Book, now_ms| {
-            let view = view(&book.members(&group, now_ms), 1000);
-            (view.up, view.standing)
+    fn a_self_check_that_answers_and_does_not_look_at_its_sun_counts_for_nothing() {
+        let told = |round_age_ms, every_ms| {
+            let mut book = Book::default();
+            book.hear("a", Ok(Peer { round_age_ms, every_ms, ..peer("a", State::Up, true) }), NOW);
+            counted(&book, 0)
         };
-        assert_eq!(told(&book, 0), (0, 0));
-        book.hear("a", Ok(peer("a", State::Up, true)), 0);
-        assert_eq!((told(&book, 1000), told(&book, 1001)), ((1, 1), (0, 0)));
-        book.witness(["a".to_owned()], 500);
-        assert_eq!((told(&book, 3500), told(&book, 3501)), ((1, 1), (0, 0)));
-        book.hear("a", Ok(peer("a", State::Down, true)), 3000);
-        book.witness(["a".to_owned()], 3000);
-        assert_eq!(told(&book, 3000), (0, 0), "what it says itself comes first");
-        book.hear("a", Err("silent".into()), 3200);
-        assert_eq!(book.members(&group, 3200)[0].problem.as_deref(), Some("silent"));
-        book.hear("a", Ok(peer("b", State::Up, true)), 3300);
-        assert_eq!(told(&book, 3300), (0, 0), "another one answers there");
+        assert_eq!((told(1500, 500), told(1501, 500)), ((1, 1), (0, 0)));
+        assert_eq!(told(5000, 0), (1, 1), "one that does not say");
+    }
+
+    #[test]
+    fn who_leaves_stands_and_is_not_counted_on() {
+        let mut book = Book::default();
+        book.hear("a", Ok(Peer { leaving: true, ..peer("a", State::Up, true) }), NOW);
+        assert_eq!(counted(&book, 0), (0, 1));
+    }
+
+    #[test]
+    fn only_who_is_asked_after_the_last_look_confirms() {
+        let mut book = Book::default();
+        let told = |book: &Book, look| {
+            let view = book.view(&group(), 1000, look, 0);
+            (view.up, view.confirmed, view.looked)
+        };
+        book.hear("a", Ok(peer("a", State::Up, true)), NOW);
+        assert_eq!((told(&book, 0), told(&book, 1)), ((1, 1, false), (1, 0, false)));
+        book.hear("a", Ok(peer("a", State::Up, true)), Asked { at_ms: 0, look: 1 });
+        book.whole(1);
+        assert_eq!((told(&book, 1), told(&book, 2)), ((1, 1, true), (1, 0, false)));
+        book.hear("a", Err("silent".into()), Asked { at_ms: 0, look: 2 });
+        book.whole(2);
+        assert_eq!(told(&book, 2), (1, 0, true), "what it said before is no answer to this");
+    }
+
+    #[test]
+    fn answers_get_old_and_the_api_counts_second() {
+        let mut book = Book::default();
+        let at = |at_ms| Asked { at_ms, look: 0 };
+        assert_eq!(counted(&book, 0), (0, 0));
+        book.hear("a", Ok(peer("a", State::Up, true)), at(0));
+        assert_eq!((counted(&book, 1000), counted(&book, 1001)), ((1, 1), (0, 0)));
+        book.witness(["a".to_owned()], at(500));
+        assert_eq!((counted(&book, 3500), counted(&book, 3501)), ((1, 1), (0, 0)));
+        book.hear("a", Ok(peer("a", State::Down, true)), at(3000));
+        book.witness(["a".to_owned()], at(3000));
+        assert_eq!(counted(&book, 3000), (0, 0), "what it says itself comes first");
+        book.hear("a", Err("silent".into()), at(3200));
+        assert_eq!(book.members(&group(), 3200)[0].problem.as_deref(), Some("silent"));
+        book.hear("a", Ok(peer("b", State::Up, true)), at(3300));
+        assert_eq!(counted(&book, 3300), (0, 0), "another one answers there");
+    }
+
+    const NOW: Asked = Asked { at_ms: 0, look: 0 };
+
+    fn group() -> [(String, SocketAddr); 1] {
+        [("a".to_owned(), ([127, 0, 0, 1], 1).into())]
+    }
+
+    /// How many are Up and stand.
+    fn counted(book: &Book, now_ms: u64) -> (usize, usize) {
+        let view = book.view(&group(), 1000, 0, now_ms);
+        (view.up, view.standing)
     }
 
     #[track_caller]
@@ -239,14 +327,14 @@ mod tests {
             let name = format!("sun{at}");
             let state_name = serde_json::Value::from(state.trim_end_matches('~'));
             let state_of: State = serde_json::from_value(state_name).unwrap();
-            book.hear(&name, Ok(peer(&name, state_of, !state.ends_with('~'))), 0);
+            book.hear(&name, Ok(peer(&name, state_of, !state.ends_with('~'))), NOW);
             group.push((name, ([127, 0, 0, 1], 1).into()));
         }
-        let view = view(&book.members(&group, 0), 1000);
+        let view = book.view(&group, 1000, 0, 0);
         assert_eq!((view.up, view.standing), expected, "{states}");
     }
 
     fn peer(name: &str, state: State, reachable: bool) -> Peer {
-        Peer { name: name.to_owned(), state, reachable, last: false }
+        Peer { name: name.to_owned(), state, reachable, last: false, leaving: false, round_age_ms: 0, every_ms: 500 }
     }
 }

@@ -9,11 +9,15 @@
 //! ```
 //!
 //! Why no connection is kept: what is to be known is whether a client that comes now is served.
+//!
+//! A question that takes too long has failed, and is listened to for some time more: an answer that comes late tells a sun that
+//! has too much to do from one that hangs.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -36,6 +40,8 @@ pub struct Prober {
     authorization: HeaderValue,
     trust: Arc<ArcSwap<Trust>>,
     timeout: Duration,
+    /// When each address last answered, in time or late.
+    heard: Arc<Mutex<BTreeMap<SocketAddr, Instant>>>,
 }
 
 /// What came of asking one address.
@@ -49,6 +55,8 @@ pub struct Answer {
     pub expires: Option<i64>,
     /// How long it took.
     pub took: Duration,
+    /// It answered within the last [`LATE_MAX`], if late.
+    pub answers: bool,
 }
 
 /// Why there is no answer.
@@ -67,6 +75,9 @@ pub enum Failure {
         /// What was waited for.
         stage: &'static str,
     },
+    /// This machine does not answer for an address of its sun.
+    #[error("{0}: this machine does not answer for it any more: see `sunctl render addresses`")]
+    NotLocal(SocketAddr),
     /// Anything else.
     #[error("{address}: {why}")]
     Other {
@@ -75,6 +86,15 @@ pub enum Failure {
         /// What.
         why: String,
     },
+}
+
+impl Answer {
+    /// Of an address for which this machine does not answer.
+    #[must_use]
+    pub const fn of_lost(address: SocketAddr) -> Self {
+        let (result, took) = (Err(Failure::NotLocal(address)), Duration::ZERO);
+        Self { address, result, expires: None, took, answers: false }
+    }
 }
 
 impl Prober {
@@ -88,7 +108,7 @@ impl Prober {
         authorization.set_sensitive(true);
         let trust = Trust::load(trust).map_err(anyhow::Error::msg)?;
         let trust = Arc::new(ArcSwap::from_pointee(trust));
-        Ok(Self { authorization, trust, timeout: Duration::from_millis(timeout_ms) })
+        Ok(Self { authorization, trust, timeout: Duration::from_millis(timeout_ms), heard: Arc::default() })
     }
 
     /// Reads the file of certificates again; one that is not usable changes nothing.
@@ -102,18 +122,34 @@ impl Prober {
     /// Asks one address, as a client of `name`.
     pub async fn ask(&self, address: SocketAddr, name: ServerName<'static>) -> Answer {
         let begun = Instant::now();
-        let mut course = Course { stage: "connecting", shown: Shown::default() };
-        let asked = tokio::time::timeout(self.timeout, self.converse(address, name, &mut course)).await;
+        let course = Arc::new(Mutex::new(Course { stage: "connecting", shown: Shown::default() }));
+        let (prober, on_course) = (self.clone(), Arc::clone(&course));
+        // It goes on when this does not wait any more, and ends by itself.
+        let conversing = tokio::spawn(async move {
+            let answer = tokio::time::timeout(LATE_MAX, prober.converse(address, name, &on_course)).await;
+            if let Ok(Ok(_)) = answer {
+                lock(&prober.heard).insert(address, Instant::now());
+            }
+            answer
+        });
+        let asked = tokio::time::timeout(self.timeout, conversing).await;
         let timeout_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
-        let result = asked.unwrap_or(Err(Failure::TimedOut { address, timeout_ms, stage: course.stage }));
-        Answer { address, result, expires: course.shown.not_after(), took: begun.elapsed() }
+        let Course { stage, shown } = lock(&course).clone();
+        let late = Failure::TimedOut { address, timeout_ms, stage };
+        let result = match asked {
+            Ok(Ok(Ok(result))) => result,
+            Ok(Err(error)) => Err(Failure::Other { address, why: error.to_string() }),
+            Ok(Ok(Err(_))) | Err(_) => Err(late),
+        };
+        let answers = lock(&self.heard).get(&address).is_some_and(|heard| heard.elapsed() <= LATE_MAX);
+        Answer { address, result, expires: shown.not_after(), took: begun.elapsed(), answers }
     }
 
     async fn converse(
         &self,
         address: SocketAddr,
         name: ServerName<'static>,
-        course: &mut Course,
+        course: &Mutex<Course>,
     ) -> Result<Report, Failure> {
         let other = |why: String| Failure::Other { address, why };
         let stream = match TcpStream::connect(address).await {
@@ -121,17 +157,16 @@ impl Prober {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(Failure::Refused(address)),
             Err(error) => return Err(other(format!("no connection: {error}"))),
         };
-        course.stage = "in the TLS handshake";
         let (config, shown) = self.trust.load().client().map_err(|error| other(error.to_string()))?;
-        course.shown = shown;
+        *lock(course) = Course { stage: "in the TLS handshake", shown };
         let stream = TlsConnector::from(config).connect(name.clone(), stream).await;
         let stream = stream.map_err(|error| other(format!("TLS: {error}")))?;
-        course.stage = "waiting for the canary";
+        lock(course).stage = "waiting for the canary";
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|error| other(causes(&error)))?;
-        let connection = tokio::spawn(connection);
+        let connection = Aborted(tokio::spawn(connection));
         let result = self.exchange(&mut sender, &name).await;
-        connection.abort();
+        drop(connection);
         result.map_err(other)
     }
 
@@ -157,11 +192,74 @@ impl Prober {
     }
 }
 
+/// A connection that ends with the question.
+struct Aborted(tokio::task::JoinHandle<hyper::Result<()>>);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is kept is whole after every step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// How far a question came.
+#[derive(Clone, Debug)]
 struct Course {
     stage: &'static str,
     shown: Shown,
 }
 
+/// An answer is listened for so long, and counts for so long.
+pub const LATE_MAX: Duration = Duration::from_secs(3);
+
 /// A report of 64 devices with long names fits in.
 const REPORT_BYTES_MAX: usize = 256 << 10;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sun_that_answers_late_is_told_from_one_that_hangs() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let key = rcgen::generate_simple_self_signed(["sun".to_owned()]).unwrap();
+        let trust = folder.path().join("trust.pem");
+        std::fs::write(&trust, key.cert.pem()).unwrap();
+        let prober = Prober::new("token", &trust, 50).unwrap();
+        let ask = || prober.ask(address, ServerName::try_from("sun").unwrap());
+        let answer = ask().await;
+        assert!(matches!(answer.result, Err(Failure::TimedOut { stage: "in the TLS handshake", .. })), "{answer:?}");
+        assert!(!answer.answers, "it hangs");
+
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let certificate = rustls::pki_types::CertificateDer::from(key.cert);
+        let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![certificate], private).unwrap();
+        let mut tls = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(&mut stream).await.unwrap();
+        let mut question = [0; 16];
+        tls.read_exact(&mut question).await.unwrap();
+        let body = serde_json::to_string(&Report::default()).unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        tokio::io::AsyncWriteExt::write_all(&mut tls, (head + &body).as_bytes()).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !lock(&prober.heard).contains_key(&address) {
+            assert!(Instant::now() < deadline, "it answered late and nobody listened");
+            tokio::task::yield_now().await;
+        }
+        let answer = ask().await;
+        assert!(matches!(answer.result, Err(Failure::TimedOut { .. })), "{answer:?}");
+        assert!(answer.answers, "late");
+    }
+}

@@ -8,6 +8,7 @@
 //! | admin | `POST /enable` `{"reason": "..."}` | the same | 200 |
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -19,7 +20,7 @@ use daemon::problem::{Refusal, from_json};
 use daemon::tokens::{Role, Tokens};
 use tokio::sync::{mpsc, oneshot};
 
-use super::driver::{Heard, Order, Refused};
+use super::driver::{Heard, Order, Pulse, Refused};
 use super::peers;
 use super::status::Status;
 
@@ -34,6 +35,8 @@ pub struct Desk {
     pub name: String,
     /// Where orders go.
     pub orders: mpsc::Sender<Heard>,
+    /// When the driver last heard of the sun, and how often it is to, milliseconds.
+    pub pulse: (Pulse, u64),
 }
 
 /// The body of an order.
@@ -64,7 +67,7 @@ pub fn admin(desk: Desk) -> Router {
 
 async fn selfcheck(State(desk): State<Desk>, fields: HeaderMap) -> Response {
     match desk.admit(&fields, false) {
-        Ok(_) => Json(desk.status().peer()).into_response(),
+        Ok(_) => Json(desk.peer()).into_response(),
         Err(refusal) => refusal.into_response(),
     }
 }
@@ -87,6 +90,11 @@ async fn enable(State(desk): State<Desk>, fields: HeaderMap, body: Bytes) -> Res
 impl Desk {
     fn status(&self) -> Status {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn peer(&self) -> peers::Peer {
+        let (pulse, every_ms) = &self.pulse;
+        self.status().peer(pulse.age_ms(), *every_ms)
     }
 
     /// Who asks. Orders are the operator's, and this machine's.
@@ -116,10 +124,14 @@ impl Desk {
         let ends = || Refusal::unavailable("this self-check is ending".to_owned());
         let (answer, answered) = oneshot::channel();
         self.orders.send(Heard::Order(order, answer)).await.map_err(|_| ends())?;
-        match answered.await.map_err(|_| ends())? {
+        let late =
+            || Refusal::unavailable("the order waits for the disk: it is carried out when `data` answers".to_owned());
+        let answered = tokio::time::timeout(ORDER_MAX, answered).await.map_err(|_| late())?;
+        match answered.map_err(|_| ends())? {
             Ok(said) => Ok(said + "\n"),
             Err(Refused::Needed(why)) => Err(Refusal::new(StatusCode::CONFLICT, why)),
             Err(Refused::Disk(why)) => Err(Refusal::unavailable(why)),
+            Err(Refused::Busy) => Err(Refusal::new(StatusCode::CONFLICT, "another order is under way".to_owned())),
         }
     }
 }
@@ -127,6 +139,9 @@ impl Desk {
 fn said_by(who: &str, reason: &str) -> String {
     if reason.is_empty() { format!("ordered by {who}") } else { format!("{reason} (ordered by {who})") }
 }
+
+/// An order is answered after so long, below what `sun-check disable` waits.
+const ORDER_MAX: Duration = Duration::from_secs(4);
 
 /// Longest reason.
 const REASON_CHARACTERS_MAX: usize = 500;

@@ -2,13 +2,16 @@
 //!
 //! A speaker is told again every round, not only when something changes: one that was restarted, or that an operator changed by
 //! hand, is set right within a second. One that is away is a reason that is shown, and none to do anything else.
+//!
+//! What a speaker announces is known as long as it answers. One round in which it is slow is tolerated; where its control socket
+//! is gone, or after a second one, nothing is known: not what it announced before, either.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::bird::{self, Protocol};
+use super::bird::{self, BirdError, Seen};
 use super::config::{SpeakerConfig, SpeakerKind};
 use super::exabgp::Exabgp;
 use super::machine::Announce;
@@ -20,14 +23,36 @@ pub struct Speaking {
     pub kind: SpeakerKind,
     /// What was last asked of it.
     pub wanted: Announce,
-    /// What it announces, as far as it is known.
-    pub announced: Announce,
-    /// Prefixes that it announces as best or backup, and with a lower preference.
-    pub routes: (usize, usize),
-    /// BGP sessions that are up, of how many; null: it does not tell.
-    pub sessions: Option<(usize, usize)>,
+    /// What it announces; null: it is not known.
+    pub announced: Option<Announce>,
+    /// Prefixes that it announces as best or backup, and with a lower preference; null: it is not known.
+    pub routes: Option<(usize, usize)>,
+    /// BGP sessions to routers; null: it does not tell.
+    pub sessions: Option<Sessions>,
+    /// Every family of addresses that has routes has a session that is up; null: it is not known, or there are no sessions.
+    pub carried: Option<bool>,
+    /// Rounds in a row in which it did not do what it was told.
+    pub missed: u32,
     /// What is wrong; null: nothing.
     pub problem: Option<String>,
+}
+
+/// BGP sessions to routers, by the family that they carry.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Sessions {
+    /// IPv4.
+    pub ipv4: Count,
+    /// IPv6.
+    pub ipv6: Count,
+}
+
+/// Sessions of one family.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Count {
+    /// That are up.
+    pub up: usize,
+    /// That there are.
+    pub all: usize,
 }
 
 /// Shared with whoever shows it.
@@ -45,29 +70,49 @@ impl Speaking {
     /// Nothing was looked at yet.
     #[must_use]
     pub const fn new(kind: SpeakerKind) -> Self {
-        let (wanted, announced) = (Announce::Unchanged, Announce::Unchanged);
-        Self { kind, wanted, announced, routes: (0, 0), sessions: None, problem: None }
+        let wanted = Announce::Unchanged;
+        Self { kind, wanted, announced: None, routes: None, sessions: None, carried: None, missed: 0, problem: None }
     }
 
-    /// Whether clients are sent here by it: the routes are there and a session carries them. Without a speaker nobody knows
-    /// better than the state.
+    /// Whether clients are sent here by it: the routes are there, and as far as it is known sessions carry them. Without a
+    /// speaker nobody knows better than the state.
     #[must_use]
     pub fn reaches_clients(&self) -> bool {
-        let carried = self.sessions.is_none_or(|(up, all)| up > 0 || all == 0);
-        self.kind == SpeakerKind::None
-            || (self.problem.is_none() && carried && matches!(self.announced, Announce::Best | Announce::Drain))
+        let announces = matches!(self.announced, Some(Announce::Best | Announce::Drain));
+        self.kind == SpeakerKind::None || (announces && self.carried != Some(false))
     }
 
-    fn of_bird(wanted: Announce, protocols: &[Protocol]) -> Self {
+    fn of_bird(wanted: Announce, seen: &Seen) -> Self {
+        let Seen { protocols, channels } = seen;
         let ((up, _), (drain, _)) = (bird::count(protocols, bird::UP), bird::count(protocols, bird::DRAIN));
         let announced = match (up, drain) {
             (0, 0) => Announce::Nothing,
             (0, _) => Announce::Drain,
             _ => Announce::Best,
         };
-        let sessions = bird::sessions(protocols).filter(|session| session.is_up()).count();
-        let sessions = Some((sessions, bird::sessions(protocols).count()));
-        Self { kind: SpeakerKind::Bird, wanted, announced, routes: (up, drain), sessions, problem: None }
+        let count = |family: &str| {
+            let of = || channels.iter().filter(|channel| channel.family == family);
+            Count { up: of().filter(|channel| channel.up).count(), all: of().count() }
+        };
+        let sessions = Sessions { ipv4: count("ipv4"), ipv6: count("ipv6") };
+        let has_routes = |table: &str| {
+            let announces = |name: &str| name.starts_with(bird::UP) || name.starts_with(bird::DRAIN);
+            protocols.iter().any(|protocol| protocol.table == table && protocol.is_up() && announces(&protocol.name))
+        };
+        let carries = |table: &str, count: Count| count.up > 0 || !has_routes(table);
+        let carried =
+            (!channels.is_empty()).then(|| carries("master4", sessions.ipv4) && carries("master6", sessions.ipv6));
+        let (announced, routes, sessions) = (Some(announced), Some((up, drain)), Some(sessions));
+        Self { kind: SpeakerKind::Bird, wanted, announced, routes, sessions, carried, missed: 0, problem: None }
+    }
+
+    /// It did not do what it was told. `gone`: it cannot have been slow only.
+    fn failed(&self, wanted: Announce, problem: String, gone: bool) -> Self {
+        let (missed, problem) = (self.missed.saturating_add(1), Some(problem));
+        if gone || missed > MISSED_MAX {
+            return Self { wanted, missed, problem, ..Self::new(self.kind) };
+        }
+        Self { wanted, missed, problem, ..self.clone() }
     }
 }
 
@@ -90,11 +135,12 @@ impl Speaker {
         let mut ended = false;
         loop {
             let announce = *wanted.borrow_and_update();
-            let before = self.known().routes;
+            // What is not known may be announced.
+            let announced = self.known().routes != Some((0, 0));
             self.round(announce).await;
             if ended {
                 // Whoever stops this daemon stops the sun next: routers are to have heard before.
-                if before != (0, 0) && announce == Announce::Nothing {
+                if announced && announce == Announce::Nothing {
                     tokio::time::sleep(HEARD).await;
                 }
                 return;
@@ -112,22 +158,20 @@ impl Speaker {
             (SpeakerKind::Bird, _) => {
                 let timeout = Duration::from_millis(self.config.timeout_ms);
                 match bird::round(&self.config.socket, announce, timeout).await {
-                    Ok(protocols) => Speaking::of_bird(announce, &protocols),
-                    Err(error) => Speaking {
-                        wanted: announce,
-                        sessions: None,
-                        problem: Some(error.to_string()),
-                        ..before.clone()
-                    },
+                    Ok(seen) => Speaking::of_bird(announce, &seen),
+                    Err(error) => before.failed(announce, error.to_string(), matches!(error, BirdError::Away { .. })),
                 }
             }
-            (SpeakerKind::Exabgp, Some(exabgp)) => {
-                let problem = exabgp.say(announce).err();
-                let (announced, routes) = exabgp.said();
-                Speaking { wanted: announce, announced, routes, problem, ..before.clone() }
-            }
+            (SpeakerKind::Exabgp, Some(exabgp)) => match exabgp.say(announce) {
+                Ok(()) => {
+                    let (announced, routes) = exabgp.said();
+                    let (announced, routes) = (Some(announced), Some(routes));
+                    Speaking { wanted: announce, announced, routes, ..Speaking::new(before.kind) }
+                }
+                Err(problem) => before.failed(announce, problem, true),
+            },
             (SpeakerKind::None | SpeakerKind::Exabgp, _) => {
-                Speaking { wanted: announce, announced: announce, ..before.clone() }
+                Speaking { wanted: announce, announced: Some(announce), routes: Some((0, 0)), ..before.clone() }
             }
         };
         say(&before, &now);
@@ -147,16 +191,74 @@ fn say(before: &Speaking, now: &Speaking) {
         _ => {}
     }
     if now.problem.is_none() && before.announced != now.announced {
-        tracing::info!(announced = ?now.announced, routes = now.routes.0 + now.routes.1, "announced");
+        let routes = now.routes.map_or(0, |(best, drain)| best + drain);
+        tracing::info!(announced = ?now.announced.unwrap_or(Announce::Unchanged), routes, "announced");
     }
-    if before.sessions.is_some() && now.sessions.is_some() && before.sessions != now.sessions {
-        let (up, all) = now.sessions.unwrap_or_default();
-        tracing::info!(up, all, "BGP sessions");
+    if let (Some(before), Some(Sessions { ipv4, ipv6 })) = (before.sessions, now.sessions)
+        && before != (Sessions { ipv4, ipv6 })
+    {
+        tracing::info!(?ipv4, ?ipv6, "BGP sessions");
     }
 }
 
 /// A router has a withdrawal within 30 ms (BIRD) to 70 ms (FRR).
 const HEARD: Duration = Duration::from_millis(300);
 
+/// Rounds in a row in which a speaker may be slow.
+const MISSED_MAX: u32 = 1;
+
 /// From one look to the next.
 const EVERY: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::super::bird::{Channel, Protocol};
+    use super::*;
+
+    #[test]
+    fn routes_are_carried_when_every_family_of_theirs_has_a_session() {
+        check("4", "4+", Some(true));
+        check("4", "4-", Some(false));
+        check("4", "4- 4+", Some(true));
+        check("4 6", "4+", Some(false));
+        check("4 6", "4+ 6-", Some(false));
+        check("4 6", "4+ 6+", Some(true));
+        check("6", "4- 6+", Some(true));
+        check("4", "6+", Some(false));
+        check("", "4-", Some(true));
+        check("4 6", "", None);
+    }
+
+    #[test]
+    fn one_slow_round_is_tolerated_and_after_that_nothing_is_known() {
+        let known = of("4", "4+");
+        let slow = known.failed(Announce::Nothing, "slow".into(), false);
+        assert_eq!((slow.announced, slow.wanted, slow.missed), (known.announced, Announce::Nothing, 1));
+        assert!(slow.reaches_clients() && slow.problem.is_some());
+        for lost in
+            [slow.failed(Announce::Nothing, "slow".into(), false), known.failed(Announce::Best, "gone".into(), true)]
+        {
+            assert_eq!((lost.announced, lost.routes, lost.sessions, lost.carried), (None, None, None, None));
+            assert!(!lost.reaches_clients());
+        }
+    }
+
+    /// `4` is a route of IPv4, `4+` a session of it that is up.
+    #[track_caller]
+    fn check(routes: &str, sessions: &str, expected: Option<bool>) {
+        let speaking = of(routes, sessions);
+        assert_eq!(speaking.carried, expected);
+        assert_eq!(speaking.reaches_clients(), expected != Some(false) && !routes.is_empty());
+    }
+
+    fn of(routes: &str, sessions: &str) -> Speaking {
+        let route = |family: &str| {
+            let [name, kind, state] = ["sun_up_1", "Static", "up"].map(str::to_owned);
+            Protocol { name, kind, table: format!("master{family}"), state, info: String::new() }
+        };
+        let session = |of: &str| Channel { family: format!("ipv{}", &of[..1]), up: of.ends_with('+') };
+        let protocols = routes.split_whitespace().map(route).collect();
+        let channels = sessions.split_whitespace().map(session).collect();
+        Speaking::of_bird(Announce::Best, &Seen { protocols, channels })
+    }
+}

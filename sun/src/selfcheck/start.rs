@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use daemon::admin::{self, Readiness};
+use daemon::clock::unix_ms;
 use daemon::drain::Drain;
 use daemon::files::{self, Seen};
 use daemon::folder::DataFolder;
@@ -26,15 +27,16 @@ use tokio::task::JoinSet;
 
 use super::config::{Config, SpeakerKind};
 pub use super::driver::Heard;
-use super::driver::{Driver, FIRST_PROBE, Links, Round, unix_ms};
+use super::driver::{Driver, FIRST_PROBE, Links, Others, Pulse, Round, elapsed_ms};
 use super::exabgp::Exabgp;
-use super::history;
-use super::judge::judge;
+use super::history::{self, History};
+use super::judge::Judge;
 use super::machine::{Machine, Rules, State};
 use super::metrics::Metrics;
-use super::peers::{self, Asker, Book};
+use super::own::{self, Found, Own};
+use super::peers::{self, Asked, Asker};
 use super::pressure::Pressure;
-use super::probe::Prober;
+use super::probe::{Answer, Prober};
 use super::process;
 use super::routes::{self, Desk};
 use super::speaker::{Speaker, Speaking};
@@ -69,13 +71,14 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let tokens = Tokens::follow(&config.tokens, &drain)?;
     let seen = Seen::now(vec![config.probe.trust.clone()]);
     let prober = Prober::new(&token, &config.probe.trust, config.probe.timeout_ms)?;
-    let asker = Asker::new(&token, Duration::from_millis(config.guard.every_ms))?;
+    let asker = Asker::new(&token, Duration::from_millis(config.guard.timeout_ms))?;
     let api = config.popularity.as_ref().map(popularity_api::Client::new).transpose()?;
     let (metrics, readiness) = (Metrics::new(&registry)?, Readiness::default());
     readiness.expect(FIRST_PROBE);
 
     let clock = Instant::now();
-    let machine = Machine::new(Rules::of(&config), order.is_some(), 0);
+    let penalty = history::penalty(&config.data, config.thresholds.flap_half_life_s, unix_ms());
+    let machine = Machine::new(Rules::of(&config), order.is_some(), penalty, 0);
     let announced = machine.announced();
     let mut status = Status::new(&config.name, machine.state(), Speaking::new(config.speaker.kind), unix_ms());
     if let Some(order) = &order {
@@ -85,27 +88,35 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     status.order = order;
     let status = Arc::new(Mutex::new(status));
     let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-    let desk = Desk { status: Arc::clone(&status), tokens, name: config.name.clone(), orders: sender.clone() };
+    let pulse = Pulse::new(clock);
+    let desk = Desk {
+        status: Arc::clone(&status),
+        tokens,
+        name: config.name.clone(),
+        orders: sender.clone(),
+        pulse: (pulse.clone(), config.probe.every_ms),
+    };
     let internal = serve_internal(&config, desk.clone(), &drain).await?;
     let admin = admin::serve(config.admin, registry, readiness.clone(), &drain, routes::admin(desk)).await?;
 
     let speaker = speaker(&config, &topology);
     let (wanted, orders) = watch::channel(announced);
     let (pid, pids) = watch::channel(0);
-    let (probe, look) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let links = Links { wanted, speaking: speaker.shared(), pid, probe: Arc::clone(&probe), look: Arc::clone(&look) };
+    let (probe, (look, looks)) = (Arc::new(Notify::new()), watch::channel(0));
+    let speaking = speaker.shared();
+    let links = Links { wanted, speaking, pid, probe: Arc::clone(&probe), look, heard: sender.clone() };
     drain.spawn(speaker.run(orders));
-    let driver = Driver::new(config.clone(), machine, status, (metrics, readiness), (links, clock));
+    let history = History::open(&config.data, config.history_entries_max).context("the history in `data`")?;
+    let driver = Driver::new(config.clone(), machine, status, (metrics, readiness), (links, pulse, history));
     drain.spawn(driver.run(receiver, drain.clone()));
     // None of these holds anything that must be finished: they end with the process.
     tokio::spawn(process::watch(pids, sender.clone()));
     tokio::spawn(follow_topology(config.name.clone(), topology.clone(), sender.clone()));
-    let (witness, witnessed) = watch::channel(Vec::new());
     if let Some(client) = api {
-        tokio::spawn(ask_api(config.name.clone(), topology.clone(), client, witness));
+        let looks = looks.clone();
+        tokio::spawn(ask_api(config.name.clone(), topology.clone(), client, (looks, clock), sender.clone()));
     }
-    let asked = Asked { asker, witnessed, now: look, clock };
-    tokio::spawn(ask_others(config.clone(), topology.clone(), asked, sender.clone()));
+    tokio::spawn(ask_others(config.clone(), topology.clone(), asker, (looks, clock), sender.clone()));
     let trust = config.probe.trust.clone();
     let reloading = prober.clone();
     drain.spawn(files::follow(seen, drain.clone(), move || reloading.reload(&trust)));
@@ -150,11 +161,18 @@ async fn follow_topology(name: String, mut topology: Watched, heard: mpsc::Sende
 }
 
 /// Asks the popularity API who of the region is alive and well, each second.
-async fn ask_api(name: String, topology: Watched, client: popularity_api::Client, witness: watch::Sender<Vec<String>>) {
+async fn ask_api(
+    name: String,
+    topology: Watched,
+    client: popularity_api::Client,
+    (looks, clock): (watch::Receiver<u64>, Instant),
+    heard: mpsc::Sender<Heard>,
+) {
     let mut away = false;
     loop {
         let region = topology.borrow().sun(&name).map(|sun| sun.server.region);
         if let Some(region) = region {
+            let look = *looks.borrow();
             let answer = client.servers(region).await;
             if answer.is_err() != away {
                 away = answer.is_err();
@@ -165,51 +183,63 @@ async fn ask_api(name: String, topology: Watched, client: popularity_api::Client
             }
             if let Ok(answer) = answer {
                 let well = answer.servers.into_iter().filter(|now| now.state.healthy).map(|now| now.state.name);
-                witness.send_replace(well.collect());
+                let asked = Asked { at_ms: elapsed_ms(clock), look };
+                if heard.send(Heard::Witnessed(well.collect(), asked)).await.is_err() {
+                    return;
+                }
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(API_EVERY) => {}
-            () = witness.closed() => return,
-        }
+        tokio::time::sleep(API_EVERY).await;
     }
 }
 
-/// How the others are asked.
-struct Asked {
+/// Asks the others, again and again; at once, and all anew, when there is a new look.
+async fn ask_others(
+    config: Config,
+    topology: Watched,
     asker: Asker,
-    /// Whom the popularity API says to be well.
-    witnessed: watch::Receiver<Vec<String>>,
-    /// Ask at once.
-    now: Arc<Notify>,
-    clock: Instant,
-}
-
-async fn ask_others(config: Config, topology: Watched, asked: Asked, heard: mpsc::Sender<Heard>) {
-    let Asked { asker, mut witnessed, now, clock } = asked;
-    let mut book = Book::default();
+    (mut looks, clock): (watch::Receiver<u64>, Instant),
+    heard: mpsc::Sender<Heard>,
+) {
     loop {
-        // Without a popularity API its sender is gone.
-        if witnessed.has_changed().unwrap_or(false) {
-            book.witness(witnessed.borrow_and_update().clone(), elapsed_ms(clock));
-        }
-        let group = peers::group(&topology.borrow(), &config.name, &config.guard);
+        let look = *looks.borrow_and_update();
+        let mut group = peers::group(&topology.borrow(), &config.name, &config.guard);
+        group.truncate(OTHERS_MAX);
+        let group: Arc<peers::Group> = group.into();
         let mut asking = JoinSet::new();
-        for (name, address) in group.iter().take(OTHERS_MAX).cloned() {
+        for (name, address) in group.iter().cloned() {
             let asker = asker.clone();
             asking.spawn(async move { (name, asker.ask(address).await) });
         }
-        while let Some(answered) = asking.join_next().await {
-            if let Ok((name, answer)) = answered {
-                book.hear(&name, answer, elapsed_ms(clock));
+        let whole = loop {
+            let mut answers = Vec::new();
+            tokio::select! {
+                Some(answered) = asking.join_next() => answers.extend(answered.ok()),
+                // Of those that are being asked, no one may know what this sun is now.
+                changed = looks.changed(), if !asking.is_empty() => match changed {
+                    Ok(()) => break false,
+                    Err(_) => return,
+                },
+                else => {}
             }
-        }
-        if heard.send(Heard::Members(book.members(&group, elapsed_ms(clock)))).await.is_err() {
-            return;
+            answers.extend(std::iter::from_fn(|| asking.try_join_next()).filter_map(Result::ok));
+            let asked = Asked { at_ms: elapsed_ms(clock), look };
+            let answers = answers.into_iter().map(|(name, answer)| (name, answer, asked)).collect();
+            let whole = asking.is_empty();
+            let others = Others { group: Arc::clone(&group), answers, whole: whole.then_some(look) };
+            if heard.send(Heard::Others(Box::new(others))).await.is_err() {
+                return;
+            }
+            if whole {
+                break true;
+            }
+        };
+        if !whole {
+            continue;
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(config.guard.every_ms)) => {}
-            () = now.notified() => {}
+            changed = looks.changed() => if changed.is_err() { return },
         }
     }
 }
@@ -217,7 +247,7 @@ async fn ask_others(config: Config, topology: Watched, asked: Asked, heard: mpsc
 async fn probe_on(config: Config, topology: Watched, prober: Prober, now: Arc<Notify>, heard: mpsc::Sender<Heard>) {
     let every = Duration::from_millis(config.probe.every_ms);
     let mut next = tokio::time::Instant::now();
-    let mut known = None;
+    let (mut known, mut judge, mut own) = (None, Judge::default(), Own::new(config.probe.own_address));
     loop {
         tokio::select! {
             () = tokio::time::sleep_until(next) => {}
@@ -228,16 +258,22 @@ async fn probe_on(config: Config, topology: Watched, prober: Prober, now: Arc<No
         // that of `follow_topology`.
         known = server_name(&config, &topology.borrow()).ok().or(known);
         let Some(name) = known.clone() else { continue };
+        let Found { ask, lost, warnings } = own.look(&topology.borrow(), &config.name, own::is_local);
+        let mut addresses: Vec<SocketAddr> = config.probe.addresses.iter().copied().chain(ask).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
         let mut asking = JoinSet::new();
-        for address in config.probe.addresses.iter().copied() {
+        for address in addresses {
             let (prober, name) = (prober.clone(), name.clone());
             asking.spawn(async move { prober.ask(address, name).await });
         }
         let mut answers = asking.join_all().await;
+        answers.extend(lost.into_iter().map(Answer::of_lost));
         answers.sort_by_key(|answer| answer.address);
         let pressure = Pressure::now();
-        let now_s = i64::try_from(crate::unix_now()).unwrap_or(i64::MAX);
-        let judged = judge(&answers, &pressure, &config.checks, now_s);
+        let now_s = i64::try_from(daemon::clock::unix_s()).unwrap_or(i64::MAX);
+        let mut judged = judge.judge(&answers, &pressure, &config.checks, now_s);
+        judged.warnings.extend(warnings);
         if heard.send(Heard::Probed(Box::new(Round { answers, judged, pressure }))).await.is_err() {
             return;
         }
@@ -282,10 +318,6 @@ pub fn check(config: &Config) -> Vec<String> {
         problems.extend(popularity_api::Client::new(popularity).err().map(|error| error.to_string()));
     }
     problems
-}
-
-fn elapsed_ms(clock: Instant) -> u64 {
-    u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a drain may take, seconds: an order to a speaker that answers, and one that does not.

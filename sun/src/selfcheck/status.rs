@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
+use super::config::SpeakerKind;
 use super::history::{Disabled, Entry};
 use super::machine::{Announce, State, View};
 use super::peers::{Member, Peer};
 use super::pressure::Pressure;
-use super::speaker::Speaking;
+use super::speaker::{Count, Sessions, Speaking};
 
 /// Everything; the body of `GET /status`.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -23,8 +24,12 @@ pub struct Status {
     pub announce: Announce,
     /// It is ill, and announced because too few others are well.
     pub last: bool,
+    /// It is slow, and announced as before because most of its group is.
+    pub kept: bool,
     /// Too few others are known to be Up: it would not be withdrawn now.
     pub needed: bool,
+    /// The operator wants it out, and the others are being asked.
+    pub leaving: bool,
     /// The topology drains it.
     pub draining: bool,
     /// The operator took it out.
@@ -40,7 +45,7 @@ pub struct Status {
     /// The speaker.
     pub speaker: Speaking,
     /// What counts of the others.
-    pub view: Option<View>,
+    pub view: View,
     /// The others.
     pub members: Vec<Member>,
     /// The last changes, oldest first.
@@ -75,7 +80,9 @@ impl Status {
             since_ms: now_ms,
             announce: Announce::Unchanged,
             last: false,
+            kept: false,
             needed: true,
+            leaving: false,
             draining: false,
             order: None,
             penalty: 0.0,
@@ -83,16 +90,24 @@ impl Status {
             warnings: Vec::new(),
             pressure: Pressure::default(),
             speaker,
-            view: None,
+            view: View::default(),
             members: Vec::new(),
             history: Vec::new(),
         }
     }
 
-    /// What the others are told.
+    /// What the others are told, with the age of the last round of probes and their pause, milliseconds.
     #[must_use]
-    pub fn peer(&self) -> Peer {
-        Peer { name: self.name.clone(), state: self.state, reachable: self.speaker.reaches_clients(), last: self.last }
+    pub fn peer(&self, round_age_ms: u64, every_ms: u64) -> Peer {
+        Peer {
+            name: self.name.clone(),
+            state: self.state,
+            reachable: self.speaker.reaches_clients(),
+            last: self.last,
+            leaving: self.leaving,
+            round_age_ms,
+            every_ms,
+        }
     }
 
     /// For people; `now_ms` in milliseconds since 1970.
@@ -103,8 +118,14 @@ impl Status {
         if self.last {
             text += "  it is ill and announced all the same: too few others are well\n";
         }
+        if self.kept {
+            text += "  it is slow and announced as before: too many others are not Up, and have as much to do\n";
+        }
         if let Some(order) = &self.order {
             let _ = writeln!(text, "  disabled for {}: {}", ago(order.since_ms), order.reason);
+        }
+        if self.leaving {
+            text += "  it is to be disabled if others of its group are Up: they are asked, or the disk is waited for\n";
         }
         if self.draining {
             text += "  the topology drains it\n";
@@ -134,19 +155,36 @@ impl Status {
     }
 
     fn announced(&self) -> String {
-        let Speaking { kind, announced, routes: (up, drain), sessions, problem, .. } = &self.speaker;
-        let mut text = format!("{announced:?} by {kind:?}, {up} routes");
-        if *drain > 0 {
+        let Speaking { kind, announced, routes, sessions, problem, .. } = &self.speaker;
+        let mut text = match (announced, routes) {
+            (Some(announced), Some((up, _))) => format!("{announced:?} by {kind:?}, {up} routes"),
+            _ => format!("not known of {kind:?}"),
+        };
+        if let Some((_, drain @ 1..)) = routes {
             let _ = write!(text, ", {drain} with lower preference");
         }
-        if let Some((up, all)) = sessions {
-            let _ = write!(text, ", {up} of {all} BGP sessions");
+        match sessions {
+            Some(Sessions { ipv4, ipv6 }) => {
+                for (family, Count { up, all }) in [("IPv4", ipv4), ("IPv6", ipv6)] {
+                    if *all > 0 {
+                        let _ = write!(text, ", {up} of {all} sessions of {family}");
+                    }
+                }
+            }
+            None if *kind == SpeakerKind::Exabgp => text += ", which does not tell of its sessions",
+            None => {}
         }
-        if announced != &self.announce && self.announce != Announce::Unchanged {
+        if *announced != Some(self.announce) && self.announce != Announce::Unchanged {
             let _ = write!(text, "; wanted is {:?}", self.announce);
+        }
+        if self.speaker.carried == Some(false) {
+            text += "; no session carries all of its routes: the others do not count on it";
         }
         if let Some(problem) = problem {
             let _ = write!(text, "; {problem}");
+            if announced.is_none() {
+                text += "; until then nothing can be announced and nothing withdrawn";
+            }
         }
         text
     }
@@ -174,6 +212,12 @@ impl Member {
                 let _ = write!(text, " {:?}, {} ago", said.state, span(age_ms));
                 if !said.reachable {
                     text += ", not announced";
+                }
+                if said.leaving {
+                    text += ", about to be disabled";
+                }
+                if said.is_stuck() {
+                    let _ = write!(text, ", has not looked at its sun for {}", span(said.round_age_ms));
                 }
                 if said.last {
                     text += ", ill and announced as the last";
@@ -207,7 +251,6 @@ const HISTORY_LINES: usize = 10;
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::SpeakerKind;
     use super::*;
 
     #[test]
@@ -217,7 +260,15 @@ mod tests {
         status.last = true;
         status.announce = Announce::Best;
         status.speaker.problem = Some("BIRD is away".to_owned());
-        let said = Peer { name: "sun4-2-2".into(), state: State::Falling, reachable: false, last: false };
+        let said = Peer {
+            name: "sun4-2-2".into(),
+            state: State::Falling,
+            reachable: false,
+            last: false,
+            leaving: false,
+            round_age_ms: 1600,
+            every_ms: 500,
+        };
         status.members = vec![Member {
             name: "sun4-2-2".into(),
             address: ([10, 0, 0, 2], 8084).into(),
@@ -230,8 +281,8 @@ mod tests {
         for part in [
             "sun4-2-1 is Down for 1 min: nobody listens at 127.0.0.1:443\n",
             "it is ill and announced all the same: too few others are well\n",
-            "Unchanged by Bird, 0 routes; wanted is Best; BIRD is away\n",
-            "sun4-2-2 Falling, 1 s ago, not announced; no answer within 250 ms (10.0.0.2:8084)\n",
+            "announced  not known of Bird; wanted is Best; BIRD is away; until then nothing can be announced and nothing withdrawn\n",
+            "sun4-2-2 Falling, 1 s ago, not announced, has not looked at its sun for 1 s; no answer within 250 ms (10.0.0.2:8084)\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }

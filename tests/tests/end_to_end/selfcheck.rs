@@ -2,6 +2,7 @@
 //! table has is what it would tell one.
 
 use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -221,6 +222,46 @@ async fn a_self_check_withdraws_before_it_ends_unless_it_is_to_leave_things_as_t
     group.checks[0].terminate();
     assert!(group.checks[0].until_ended().await.success());
     group.bird.check(2, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn systemd_is_told_that_a_self_check_has_started_lives_and_ends() {
+    let world = World::new(&[SUN]);
+    let config = write_config(&world, SUN, "");
+    for name in [Some(world.path("notify")), None] {
+        // A path, or a name that is in no folder (unix(7)).
+        let abstract_name = format!("sun-check-{}", std::process::id());
+        let (socket, told) = match &name {
+            Some(path) => (std::os::unix::net::UnixDatagram::bind(path).unwrap(), path.display().to_string()),
+            None => {
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(&abstract_name).unwrap();
+                (std::os::unix::net::UnixDatagram::bind_addr(&address).unwrap(), format!("@{abstract_name}"))
+            }
+        };
+        socket.set_read_timeout(Some(poll::DEADLINE)).unwrap();
+        let mut command = Command::new(tests::process::binary("sun-check"));
+        let log = std::fs::File::create(world.path("told.log")).unwrap();
+        command
+            .arg("--config")
+            .arg(&config)
+            .env("NOTIFY_SOCKET", told)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap());
+        let child = Ended(command.stderr(log).spawn().unwrap());
+        let hear = || {
+            let mut text = [0; 64];
+            let length = socket.recv(&mut text).expect("systemd is told something");
+            String::from_utf8_lossy(&text[..length]).into_owned()
+        };
+        assert_eq!(hear(), "READY=1");
+        assert_eq!((hear(), hear()), ("WATCHDOG=1".to_owned(), "WATCHDOG=1".to_owned()));
+        kill_process(Pid::from_child(&child.0), Signal::TERM).unwrap();
+        let mut last = hear();
+        while last == "WATCHDOG=1" {
+            last = hear();
+        }
+        assert_eq!(last, "STOPPING=1");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,6 +68,9 @@ fn a_sun_that_crashes_leaves_its_self_check_alone_and_one_that_is_stopped_stops_
     let start = "ExecStartPost=+-/usr/bin/systemctl start --no-block sun-check.service";
     assert!(sun.contains(&start.to_owned()), "the self-check is ordered after the sun, which must not wait: {sun:?}");
     assert!(check.contains(&"Requires=sun-addresses.service".to_owned()), "{check:?}");
+    // One that hangs leaves BIRD announcing what nobody watches. It answers when it is killed as when it crashes.
+    assert!(check.contains(&"WatchdogSec=10".to_owned()) && check.contains(&"Restart=always".to_owned()), "{check:?}");
+    assert!(check.contains(&"Type=notify".to_owned()), "{check:?}");
     // A group that only BIRD's package makes.
     assert!(!check.iter().any(|line| line.starts_with("SupplementaryGroups=")), "{check:?}");
 }
@@ -77,7 +80,7 @@ async fn a_sun_whose_self_check_crashed_is_the_last_choice_and_what_was_withdraw
     let folder = tempfile::tempdir().unwrap();
     let bird = Bird::start(folder.path());
     poll::until_true("BIRD answers", || async { bird.ask(&["show", "status"]).contains("Daemon is up") }).await;
-    for result in ["signal", "exit-code"] {
+    for result in ["signal", "exit-code", "watchdog"] {
         bird.ends(result);
         assert_eq!(bird.up(), [false, false], "{result}: nothing was announced");
     }

@@ -14,23 +14,31 @@ pub struct Flaps {
 }
 
 impl Flaps {
-    /// It never fell.
+    /// So much is left of its falls.
     #[must_use]
-    pub fn new(rules: &Thresholds, now_ms: u64) -> Self {
-        Self {
+    pub fn new(rules: &Thresholds, penalty: f64, now_ms: u64) -> Self {
+        let mut flaps = Self {
             penalty: 0.0,
             at_ms: now_ms,
             each: rules.flap_penalty,
             half_life_ms: rules.flap_half_life_s * 1000.0,
             hold_above: rules.flap_hold_above,
             release_below: rules.flap_release_below,
+        };
+        if penalty.is_finite() {
+            flaps.penalty = penalty.clamp(0.0, flaps.penalty_max());
         }
+        flaps
+    }
+
+    /// Bounded, so that no outage, however often it fell in it, holds it for longer than a few half-lives.
+    fn penalty_max(&self) -> f64 {
+        self.hold_above + PENALTIES_MAX * self.each
     }
 
     /// It fell.
     pub fn fell(&mut self, now_ms: u64) {
-        // Bounded, so that no outage, however often it fell in it, holds it for longer than a few half-lives.
-        self.penalty = (self.penalty(now_ms) + self.each).min(self.hold_above + PENALTIES_MAX * self.each);
+        self.penalty = (self.penalty(now_ms) + self.each).min(self.penalty_max());
         self.at_ms = now_ms;
     }
 

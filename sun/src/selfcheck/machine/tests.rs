@@ -1,3 +1,5 @@
+//! The state machine: what a series of events makes of it, one line a case; random events keep its invariants.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -18,16 +20,77 @@ fn two_bad_probes_withdraw_a_sun_and_one_does_not() {
     let mut run = Run::up();
     run.tell("b", "Look Up>Falling(probe)");
     run.tell("g", "Falling>Up(probe)");
-    run.tell("b b", "Look Up>Falling(probe) Falling>Down(probe) Nothing");
+    run.tell("b", "Look Up>Falling(probe)");
+    run.others(1, 1);
+    run.tell("b", "Falling>Down(probe) Nothing");
     run.tell("g b", "Down>Rising(probe) Rising>Down(probe)");
     run.tell("g g g", "Down>Rising(probe) Rising>Up(probe) Best");
+}
+
+#[test]
+fn what_has_counted_neither_counts_again_nor_is_it_well() {
+    let mut run = Run::up();
+    run.tell("a", "");
+    run.tell("b", "Look Up>Falling(probe)");
+    run.others(1, 1);
+    run.tell("a a", "");
+    run.tell("b", "Falling>Down(probe) Nothing");
+    run.tell("g a g g", "Down>Rising(probe) Rising>Up(probe) Best");
+}
+
+#[test]
+fn a_slow_sun_leaves_only_while_most_of_its_group_is_up() {
+    let slow = |others: usize, confirmed: usize| {
+        let mut run = Run::up();
+        run.tell("s", "Look Up>Falling(probe)");
+        let view = View { others, up: confirmed, standing: others, confirmed, looked: true };
+        run.order(Event::View(view), "");
+        run.tell("s s", "*");
+        assert_eq!(run.machine.is_kept(), run.machine.state() == State::Falling);
+        run.machine.announced()
+    };
+    let (stays, leaves) = (Announce::Best, Announce::Nothing);
+    assert_eq!([slow(1, 0), slow(1, 1)], [stays, leaves]);
+    assert_eq!([slow(2, 1), slow(2, 2)], [stays, leaves], "of three, one may be missing");
+    assert_eq!([slow(7, 5), slow(7, 6), slow(7, 7)], [stays, leaves, leaves], "of eight, two");
+    assert_eq!(slow(0, 0), stays);
+}
+
+#[test]
+fn a_slow_sun_that_stays_has_not_fallen_and_one_that_hangs_goes() {
+    let mut run = Run::up();
+    run.tell("s", "Look Up>Falling(probe)");
+    run.order(Event::View(View { others: 2, up: 1, standing: 2, confirmed: 1, looked: true }), "");
+    run.tell("s s s s s", "");
+    run.tell("g", "Falling>Up(probe)");
+    assert!(run.machine.penalty(run.now_ms) < 1.0);
+    run.tell("s s s", "Look Up>Falling(probe)");
+    run.order(Event::View(View { others: 2, up: 1, standing: 2, confirmed: 1, looked: true }), "");
+    run.tell("b", "Falling>Down(probe) Nothing");
+    let mut run = Run::with(Rules { slow_percent_max: 0, ..rules() });
+    run.tell("g g g s", "*");
+    run.others(1, 1);
+    run.tell("s s s", "");
+}
+
+#[test]
+fn falls_before_a_restart_count() {
+    let restarted = |penalty| {
+        let mut run = Run { machine: Machine::new(rules(), false, penalty, 0), now_ms: 0 };
+        run.others(1, 1);
+        run.tell("g g g", "*");
+        run.machine.state()
+    };
+    assert_eq!([0.0, 2500.0, 2501.0, 1e300].map(restarted), [State::Up, State::Up, State::Held, State::Held]);
+    assert_eq!([f64::NAN, f64::INFINITY, -1e9].map(restarted), [State::Up; 3]);
 }
 
 #[test]
 fn where_nobody_listens_one_probe_is_enough() {
     let mut run = Run::up();
     run.tell("e", "Probe");
-    run.tell("x", "Up>Down(probe) Nothing");
+    run.tell("x", "Look Up>Down(probe)");
+    run.view(1, 1, "Nothing");
     let mut run = Run::new();
     run.others(1, 1);
     run.tell("x", "Init>Down(probe) Nothing");
@@ -45,7 +108,8 @@ fn the_last_of_a_group_stays_until_another_is_up() {
     let mut run = Run::up();
     run.others(0, 1);
     // The other is Falling: it may be next, and while it serves it is preferred.
-    run.tell("x", "Up>Down(probe) Last(true) Drain");
+    run.tell("x", "Look Up>Down(probe)");
+    run.view(0, 1, "Last(true) Drain");
     run.view(1, 1, "Last(false) Nothing");
     run.view(0, 1, "");
     run.view(0, 0, "Last(true) Drain");
@@ -54,13 +118,43 @@ fn the_last_of_a_group_stays_until_another_is_up() {
 }
 
 #[test]
-fn what_is_known_of_the_others_gets_old() {
+fn nobody_leaves_by_what_was_said_before() {
     let mut run = Run::up();
-    run.now_ms += 1001;
-    run.tell("b b", "Look Up>Falling(probe) Falling>Down(probe) Last(true) Drain");
-    run.view(1, 1, "Last(false) Nothing");
-    run.now_ms += 1001;
+    run.others(1, 1);
+    run.tell("x", "Look Up>Down(probe)");
+    assert_eq!(run.machine.announced(), Announce::Best, "the others are asked");
+    run.answers(1, 0, false, "");
+    run.answers(1, 1, false, "Nothing");
+    let mut run = Run::up();
+    run.tell("x", "Look Up>Down(probe)");
+    run.answers(1, 0, true, "Last(true) Drain");
+}
+
+#[test]
+fn the_others_are_waited_for_for_a_moment_only() {
+    let mut run = Run::up();
+    run.tell("x", "Look Up>Down(probe)");
+    run.now_ms += 499;
+    run.tell("t", "");
+    run.now_ms += 1;
     run.tell("t", "Last(true) Drain");
+}
+
+#[test]
+fn an_operator_may_take_out_whom_the_others_spare() {
+    let mut run = Run::up();
+    run.order(Event::Leaving(true), "Look");
+    assert_eq!(run.machine.may_leave(run.now_ms), None);
+    run.answers(1, 0, false, "");
+    assert_eq!(run.machine.may_leave(run.now_ms), None, "that was said before");
+    run.answers(1, 0, true, "");
+    assert_eq!(run.machine.may_leave(run.now_ms), Some(false));
+    run.order(Event::Leaving(false), "");
+    run.order(Event::Leaving(true), "Look");
+    run.answers(1, 1, false, "");
+    assert_eq!(run.machine.may_leave(run.now_ms), Some(true));
+    run.order(Event::Disable("maintenance".into()), "Up>Disabled(operator) Nothing");
+    assert_eq!(run.machine.may_leave(run.now_ms), Some(true), "nothing is announced");
 }
 
 #[test]
@@ -77,12 +171,11 @@ fn a_sun_that_was_never_well_is_announced_as_the_last_only_after_a_while() {
 fn a_flapping_sun_is_held_until_its_penalty_is_gone() {
     let mut run = Run::up();
     for _ in 0..2 {
-        run.tell(
-            "b b g g g",
-            "Look Up>Falling(probe) Falling>Down(probe) Nothing Down>Rising(probe) Rising>Up(probe) Best",
-        );
+        run.fall();
+        run.tell("g g g", "Down>Rising(probe) Rising>Up(probe) Best");
     }
-    run.tell("b b g g g", "Look Up>Falling(probe) Falling>Down(probe) Nothing Down>Rising(probe) Rising>Held(probe)");
+    run.fall();
+    run.tell("g g g", "Down>Rising(probe) Rising>Held(probe)");
     run.view(0, 0, "Last(true) Drain");
     run.view(1, 1, "Last(false) Nothing");
     // 3000 halve to below 1000 within two half-lives.
@@ -96,7 +189,8 @@ fn a_flapping_sun_is_held_until_its_penalty_is_gone() {
 fn the_operator_forgives() {
     let mut run = Run::up();
     for _ in 0..3 {
-        run.tell("b b g g g", "*");
+        run.fall();
+        run.tell("g g g", "*");
     }
     assert_eq!(run.machine.state(), State::Held);
     run.order(Event::Enable("well again".into()), "Held>Up(operator) Best");
@@ -106,7 +200,7 @@ fn the_operator_forgives() {
 fn the_operators_word_stands_over_everything() {
     let mut run = Run::up();
     run.others(0, 0);
-    run.order(Event::Disable("maintenance".into()), "Up>Disabled(operator) Nothing");
+    run.order(Event::Disable("maintenance".into()), "Look Up>Disabled(operator) Nothing");
     run.tell("x g g g t", "");
     assert_eq!(run.machine.announced(), Announce::Nothing);
     run.order(Event::Enable("done".into()), "Disabled>Up(operator) Best");
@@ -115,7 +209,7 @@ fn the_operators_word_stands_over_everything() {
 #[test]
 fn a_draining_sun_is_announced_with_a_lower_preference_after_a_while() {
     let mut run = Run::up();
-    run.order(Event::Draining(true), "Up>Draining(topology)");
+    run.order(Event::Draining(true), "Look Up>Draining(topology)");
     run.now_ms += 4999;
     run.tell("t", "");
     run.now_ms += 1;
@@ -131,14 +225,14 @@ fn a_stop_withdraws_whatever_the_others_do() {
     let mut run = Run::up();
     run.others(0, 0);
     run.order(Event::Stop, "Nothing");
-    run.tell("x t g", "Up>Down(probe) Down>Rising(probe)");
+    run.tell("x t g", "Look Up>Down(probe) Down>Rising(probe)");
     assert_eq!(run.machine.announced(), Announce::Nothing);
 }
 
 #[test]
 fn without_a_guard_it_withdraws_whatever_the_others_do() {
     let mut run = Run::with(Rules { up_min: 0, ..rules() });
-    run.tell("g g g x t", "Init>Rising(probe) Rising>Up(probe) Best Up>Down(probe) Nothing");
+    run.tell("g g g x t", "Init>Rising(probe) Rising>Up(probe) Best Look Up>Down(probe) Nothing");
 }
 
 proptest! {
@@ -148,13 +242,14 @@ proptest! {
     fn whatever_happens_what_is_announced_is_right(events in proptest::collection::vec(any_event(), 1..300), up_min in 0usize..3) {
         let rules = Rules { up_min, ..rules() };
         let mut model = Model::new(&rules);
-        let mut machine = Machine::new(rules.clone(), false, 0);
+        let mut machine = Machine::new(rules.clone(), false, 0.0, 0);
         let mut now_ms = 0;
         for (pause_ms, event) in events {
             now_ms += pause_ms;
             let before = machine.clone();
             let actions = machine.on(event.clone(), now_ms);
-            model.on(&event, now_ms);
+            model.on(&event);
+            model.shown(is_shown_up(&before), is_shown_up(&machine), now_ms);
             model.check(&before, &machine, &event, &actions, now_ms)?;
         }
         // Whatever happened, a sun that is well and that nobody took out is announced again in the end.
@@ -175,33 +270,43 @@ struct Model {
     rules: Rules,
     disabled: bool,
     stopped: bool,
-    view: Option<(View, u64)>,
+    view: View,
+    /// When it was shown as Up for the last time.
+    look_ms: u64,
     good_in_a_row: u32,
     bad_in_a_row: u32,
 }
 
 impl Model {
     fn new(rules: &Rules) -> Self {
-        Self { rules: rules.clone(), disabled: false, stopped: false, view: None, good_in_a_row: 0, bad_in_a_row: 0 }
-    }
-
-    fn on(&mut self, event: &Event, now_ms: u64) {
-        match event {
-            Event::Probe(Verdict::Good) => (self.good_in_a_row, self.bad_in_a_row) = (self.good_in_a_row + 1, 0),
-            Event::Probe(Verdict::Bad { .. }) => (self.good_in_a_row, self.bad_in_a_row) = (0, self.bad_in_a_row + 1),
-            Event::View(view) => self.view = Some((*view, now_ms)),
-            Event::Disable(_) => self.disabled = true,
-            Event::Enable(_) => self.disabled = false,
-            Event::Stop => self.stopped = true,
-            Event::Ended | Event::Draining(_) | Event::Tick => {}
+        Self {
+            rules: rules.clone(),
+            disabled: false,
+            stopped: false,
+            view: View::default(),
+            look_ms: 0,
+            good_in_a_row: 0,
+            bad_in_a_row: 0,
         }
     }
 
-    fn view(&self, now_ms: u64) -> View {
-        self.view
-            .filter(|(_, at_ms)| now_ms - at_ms <= self.rules.view_ms_max)
-            .map(|(view, _)| view)
-            .unwrap_or_default()
+    fn on(&mut self, event: &Event) {
+        match event {
+            Event::Probe(Verdict::Good) => (self.good_in_a_row, self.bad_in_a_row) = (self.good_in_a_row + 1, 0),
+            Event::Probe(Verdict::Bad { .. }) => (self.good_in_a_row, self.bad_in_a_row) = (0, self.bad_in_a_row + 1),
+            Event::View(view) => self.view = *view,
+            Event::Disable(_) => self.disabled = true,
+            Event::Enable(_) => self.disabled = false,
+            Event::Stop => self.stopped = true,
+            Event::Probe(Verdict::Again) | Event::Ended | Event::Draining(_) | Event::Leaving(_) | Event::Tick => {}
+        }
+    }
+
+    /// From the moment on in which others may not count on it, what they said before does not count.
+    fn shown(&mut self, was_up: bool, is_up: bool, now_ms: u64) {
+        if was_up && !is_up {
+            (self.view.confirmed, self.view.looked, self.look_ms) = (0, false, now_ms);
+        }
     }
 
     fn check(
@@ -218,11 +323,12 @@ impl Model {
         if self.disabled || self.stopped {
             prop_assert_eq!(is, Announce::Nothing);
         } else if announces(was) && is == Announce::Nothing {
-            prop_assert!(self.view(now_ms).up >= self.rules.up_min, "withdrawn, and too few others are Up");
+            prop_assert!(self.view.confirmed >= self.rules.up_min, "withdrawn, and too few others are Up");
         } else if is == Announce::Nothing && now_ms >= self.rules.start_wait_ms {
-            prop_assert!(self.view(now_ms).standing >= self.rules.up_min, "silent, and too few others stand");
+            prop_assert!(self.view.standing >= self.rules.up_min, "silent, and too few others stand");
         }
-        if matches!(after.state(), State::Rising | State::Down | State::Held) {
+        let asks = !self.view.looked && now_ms - self.look_ms < self.rules.look_ms_max;
+        if matches!(after.state(), State::Rising | State::Down | State::Held) && !(asks && was == is) {
             prop_assert_ne!(is, Announce::Best, "an ill sun may win against one that is well");
         }
         if after.state() == State::Up && before.state() == State::Rising {
@@ -231,6 +337,11 @@ impl Model {
         if let (State::Up | State::Falling | State::Draining, State::Down) = (before.state(), after.state()) {
             let certain = matches!(event, Event::Probe(Verdict::Bad { certain: true, .. }));
             prop_assert!(certain || self.bad_in_a_row >= self.rules.thresholds.fall);
+            if let Event::Probe(Verdict::Bad { slow: true, .. }) = event {
+                // Of seven one (25 %) may be anything else than Up: this one. Of those it has not heard of, nobody is.
+                let most = if self.view.others == 6 { 6 } else { 0 };
+                prop_assert!(self.view.confirmed >= most.max(self.rules.up_min), "it is slow, and so are others");
+            }
         }
         let moved = actions.iter().filter(|action| matches!(action, Action::Moved(_))).count();
         prop_assert_eq!(moved, usize::from(before.state() != after.state()));
@@ -243,16 +354,27 @@ impl Model {
     }
 }
 
+fn is_shown_up(machine: &Machine) -> bool {
+    machine.state() == State::Up && !machine.is_leaving()
+}
+
 fn any_event() -> impl Strategy<Value = (u64, Event)> {
-    let view = (0usize..3, 0usize..3).prop_map(|(up, more)| Event::View(View { others: 4, up, standing: up + more }));
+    let confirmed = prop_oneof![3 => 0usize..3, 1 => 4usize..7];
+    let view = (confirmed, 0usize..3, 0usize..3, any::<bool>()).prop_map(|(confirmed, more, standing, looked)| {
+        let up = (confirmed + more).min(6);
+        Event::View(View { others: 6, up, standing: (up + standing).min(6), confirmed, looked })
+    });
     let event = prop_oneof![
         8 => Just(Event::Probe(Verdict::Good)),
-        5 => Just(Event::Probe(Verdict::Bad { reason: String::new(), certain: false })),
-        1 => Just(Event::Probe(Verdict::Bad { reason: String::new(), certain: true })),
+        5 => Just(Event::Probe(Verdict::Bad { reason: String::new(), certain: false, slow: false })),
+        1 => Just(Event::Probe(Verdict::Bad { reason: String::new(), certain: true, slow: false })),
+        5 => Just(Event::Probe(Verdict::Bad { reason: String::new(), certain: false, slow: true })),
+        1 => Just(Event::Probe(Verdict::Again)),
         6 => view,
         1 => Just(Event::Ended),
         1 => Just(Event::Disable(String::new())),
         1 => Just(Event::Enable(String::new())),
+        1 => any::<bool>().prop_map(Event::Leaving),
         1 => any::<bool>().prop_map(Event::Draining),
         3 => Just(Event::Tick),
     ];
@@ -273,7 +395,7 @@ impl Run {
     }
 
     fn with(rules: Rules) -> Self {
-        Self { machine: Machine::new(rules, false, 0), now_ms: 0 }
+        Self { machine: Machine::new(rules, false, 0.0, 0), now_ms: 0 }
     }
 
     /// It is Up, and another one is.
@@ -289,9 +411,24 @@ impl Run {
         self.view(up, standing, "*");
     }
 
+    /// All others were asked and answered just now.
     #[track_caller]
     fn view(&mut self, up: usize, standing: usize, expected: &str) {
-        self.order(Event::View(View { others: 1, up, standing }), expected);
+        self.order(Event::View(View { others: 1, up, standing, confirmed: up, looked: true }), expected);
+    }
+
+    /// So many are Up, and so many of them said so since the last look, which all have heard of or not.
+    #[track_caller]
+    fn answers(&mut self, up: usize, confirmed: usize, looked: bool, expected: &str) {
+        self.order(Event::View(View { others: 1, up, standing: up, confirmed, looked }), expected);
+    }
+
+    /// Two bad probes, and another one is Up in between.
+    #[track_caller]
+    fn fall(&mut self) {
+        self.tell("b", "Look Up>Falling(probe)");
+        self.others(1, 1);
+        self.tell("b", "Falling>Down(probe) Nothing");
     }
 
     #[track_caller]
@@ -300,16 +437,18 @@ impl Run {
         check(&actions, expected);
     }
 
-    /// g: a good probe; b: a bad one; x: nobody listens; e: the process ended; t: a tick.
+    /// g: a good probe; b: a bad one; a: one that tells nothing new; s: it is slow; x: nobody listens; e: the process ended; t: a tick.
     #[track_caller]
     fn tell(&mut self, events: &str, expected: &str) {
-        let bad = |certain| Event::Probe(Verdict::Bad { reason: "why".into(), certain });
+        let bad = |certain| Event::Probe(Verdict::Bad { reason: "why".into(), certain, slow: false });
         let mut actions = Vec::new();
         for event in events.split(' ') {
             let event = match event {
                 "g" => Event::Probe(Verdict::Good),
                 "b" => bad(false),
                 "x" => bad(true),
+                "a" => Event::Probe(Verdict::Again),
+                "s" => Event::Probe(Verdict::Bad { reason: "why".into(), certain: false, slow: true }),
                 "e" => Event::Ended,
                 _ => Event::Tick,
             };
@@ -337,11 +476,12 @@ fn check(actions: &[Action], expected: &str) {
     }
 }
 
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     Rules {
         thresholds: Thresholds::default(),
         up_min: 1,
-        view_ms_max: 1000,
+        slow_percent_max: 25,
+        look_ms_max: 500,
         start_wait_ms: 10_000,
         drain_wait_ms: 5000,
     }
