@@ -243,6 +243,18 @@ pub(crate) const COMMITTER: &str = "the committer thread has ended: restart this
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_check_looks_at_the_data_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let of_data = |data: &str| {
+            let problems = check(&Config { data: data.into(), ..Config::default() });
+            problems.iter().filter(|problem| problem.starts_with("data: ")).count()
+        };
+        assert_eq!(of_data("/proc/nope"), 1);
+        assert_eq!(of_data(&place.path().join("made/later").display().to_string()), 0);
+        assert!(!place.path().join("made").exists(), "it leaves nothing behind");
+    }
+
     #[tokio::test]
     async fn an_api_whose_committer_failed_is_not_ready() {
         let (readiness, drain) = (Readiness::default(), Drain::new());

@@ -41,16 +41,19 @@ pub(super) async fn watch(link: Arc<Link>) {
 }
 
 fn tell_durability(answer: Result<Value, String>) {
-    match answer.as_ref().map(without_appendonly) {
-        Ok(nodes) if nodes.is_empty() => {}
-        Ok(nodes) => tracing::warn!(
-            ?nodes,
-            "nodes of the ratings' cluster keep nothing on disk (appendonly no): what they have is lost when they are killed"
-        ),
-        Err(why) => tracing::info!(
-            why,
-            "whether the nodes of the ratings' cluster have appendonly yes cannot be looked at (CONFIG GET): see to it"
-        ),
+    let Durable { no, unknown } = match &answer {
+        Ok(answer) => durable(answer),
+        Err(why) => Durable { no: Vec::new(), unknown: vec![why.clone()] },
+    };
+    if !no.is_empty() {
+        tracing::warn!(nodes = ?no,
+            "nodes of the ratings' cluster keep nothing on disk (appendonly no): what they have is lost when they are killed");
+    }
+    if !unknown.is_empty() {
+        tracing::info!(
+            ?unknown,
+            "whether nodes of the ratings' cluster have appendonly yes cannot be looked at (CONFIG GET): see to it"
+        );
     }
 }
 
@@ -118,20 +121,37 @@ fn state(info: &Value) -> Result<(), String> {
     }
 }
 
-/// The nodes that say `no` of `appendonly`.
-fn without_appendonly(answer: &Value) -> Vec<String> {
-    let Value::Map(nodes) = answer else { return Vec::new() };
+/// What nodes say of `appendonly`.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Durable {
+    /// Those that say no.
+    no: Vec<String>,
+    /// Those that do not say.
+    unknown: Vec<String>,
+}
+
+/// Reads the answers to `CONFIG GET appendonly`, by node.
+fn durable(answer: &Value) -> Durable {
     let text = |value: &Value| match value {
         Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Value::SimpleString(text) => text.clone(),
         _ => String::new(),
     };
-    let says_no = |settings: &Value| match settings {
-        Value::Array(pair) => pair.get(1).map(text).as_deref() == Some("no"),
-        Value::Map(pairs) => pairs.iter().any(|(_, value)| text(value) == "no"),
-        _ => false,
-    };
-    nodes.iter().filter(|(_, settings)| says_no(settings)).map(|(node, _)| text(node)).collect()
+    let Value::Map(nodes) = answer else { return Durable { no: Vec::new(), unknown: vec!["all".to_owned()] } };
+    let mut durable = Durable::default();
+    for (node, settings) in nodes {
+        let says = match settings {
+            Value::Array(pair) => pair.get(1).map(text),
+            Value::Map(pairs) => pairs.first().map(|(_, value)| text(value)),
+            _ => None,
+        };
+        match says.as_deref() {
+            Some("yes") => {}
+            Some("no") => durable.no.push(text(node)),
+            _ => durable.unknown.push(text(node)),
+        }
+    }
+    durable
 }
 
 /// From one look to the next. Shorter: needless questions; longer: one that is away is told of late.
@@ -195,10 +215,16 @@ mod tests {
         assert_eq!(state(&Value::Nil), Ok(()));
         let text = |text: &str| Value::BulkString(text.as_bytes().to_vec());
         let node = |name: &str, says: &str| (text(name), Value::Array(vec![text("appendonly"), text(says)]));
-        let nodes = Value::Map(vec![node("10.0.0.1:6379", "yes"), node("10.0.0.2:6379", "no")]);
-        assert_eq!(without_appendonly(&nodes), ["10.0.0.2:6379"]);
-        let third = (text("10.0.0.3:6379"), Value::Map(vec![(text("appendonly"), text("no"))]));
-        assert_eq!(without_appendonly(&Value::Map(vec![third])), ["10.0.0.3:6379"]);
+        let map = (text("10.0.0.3:6379"), Value::Map(vec![(text("appendonly"), text("no"))]));
+        // It may not be asked.
+        let denied = (text("10.0.0.4:6379"), Value::Array(Vec::new()));
+        let nodes = vec![node("10.0.0.1:6379", "yes"), node("10.0.0.2:6379", "no"), map, denied];
+        let expected = Durable {
+            no: ["10.0.0.2:6379", "10.0.0.3:6379"].map(str::to_owned).to_vec(),
+            unknown: vec!["10.0.0.4:6379".to_owned()],
+        };
+        assert_eq!(durable(&Value::Map(nodes)), expected);
+        assert_eq!(durable(&Value::Nil).unknown, ["all"]);
     }
 
     #[tokio::test]
