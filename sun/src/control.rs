@@ -29,10 +29,12 @@ use crate::tls::Certificates;
 pub async fn tell_topology(edge: Arc<Edge>, drain: Drain) {
     let mut topology = edge.watched();
     loop {
-        let (version, lacking) = {
+        let (version, lacking, drains) = {
             let topology = topology.borrow_and_update();
-            (topology.version, edge.keys.load().lacking(&topology).len())
+            let drains = topology.server(&edge.config.name).is_some_and(geo::topology::Server::draining);
+            (topology.version, edge.keys.load().lacking(&topology).len(), drains)
         };
+        edge.leads_away.store(drains, Ordering::Relaxed);
         // Whoever sees the version sees which of its keys are missing.
         edge.metrics.keys_lacking.set(level(lacking));
         // So that it is remembered from now on, and not from the first request on that needs it.

@@ -89,6 +89,8 @@ pub struct Edge {
     pub canary: Canary,
     /// The drain has begun: nobody is to link here.
     pub draining: AtomicBool,
+    /// The topology drains this server: clients are led to another one.
+    pub leads_away: AtomicBool,
     topology: Watched,
     /// Suns of the region that rest, as the API says.
     pub rests: watch::Sender<Rests>,
@@ -154,6 +156,7 @@ impl Edge {
             region: ArcSwap::default(),
             canary: Canary::default(),
             draining: AtomicBool::new(false),
+            leads_away: AtomicBool::new(false),
             topology: pieces.topology,
             rests: pieces.rests,
             history: ArcSwap::default(),

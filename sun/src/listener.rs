@@ -19,11 +19,15 @@
 //! has a word for that (GOAWAY, RFC 9113, section 6.8). On HTTP/1.1 the next answer says `Connection: close`
 //! (RFC 9112, section 9.6), and a connection on which nothing is asked for half the drain's time is closed then, as any
 //! connection is that is idle for long. When nobody takes over, idle connections are closed at once.
+//!
+//! A server that the topology drains goes on, and says the same to clients with each answer: when their addresses have moved, new
+//! connections are another server's, and kept ones would never end.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use daemon::drain::Drain;
@@ -40,6 +44,7 @@ use rustls::HandshakeKind;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
@@ -281,17 +286,23 @@ where
     let stream = Passing::new(stream, interim.clone());
     // A clone of it takes a lock that all workers share.
     let drain = Arc::new(shared.drain.clone());
+    let led_away = Arc::new(Notify::new());
+    let leading = Arc::clone(&led_away);
     let service = service_fn(move |request: Request<Incoming>| {
-        let (edge, drain) = (Arc::clone(edge), Arc::clone(&drain));
+        let (edge, drain, leading) = (Arc::clone(edge), Arc::clone(&drain), Arc::clone(&leading));
         let interim = interim.clone();
         async move {
             let is_http2 = request.version() == http::Version::HTTP_2;
+            let leads_away = edge.leads_away.load(Ordering::Relaxed) && kind != Kind::Internal;
             let mut response = match kind {
                 Kind::Internal => serve::server(edge, request).await,
                 Kind::Https => serve::client(edge, peer.ip().to_canonical(), Scheme::Https, request, &interim).await,
                 Kind::Http => serve::client(edge, peer.ip().to_canonical(), Scheme::Http, request, &interim).await,
             };
-            if drain.handed_over() && !is_http2 {
+            if leads_away && is_http2 {
+                leading.notify_one();
+            }
+            if (leads_away || drain.handed_over()) && !is_http2 {
                 response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(response)
@@ -300,8 +311,13 @@ where
     let connection = protocol.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = until_closing(shared, protocol) => {
+        ended = connection.as_mut() => Some(ended),
+        () = until_closing(shared, protocol) => None,
+        () = led_away.notified() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
             GracefulConnection::graceful_shutdown(connection.as_mut());
             connection.await
         }

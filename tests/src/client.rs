@@ -233,6 +233,15 @@ enum Sender {
 }
 
 impl Connection {
+    /// It ended, or takes no more requests.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
+    }
+
     /// Sends a request and returns with the head of the response.
     ///
     /// # Errors

@@ -7,11 +7,18 @@
 //! ```
 //!
 //! A route that is announced again replaces the one before, so draining has no gap. Which routes there are is the topology's
-//! word ([`geo::anycast`]), the same as of `sunctl render bird`. ExaBGP ends the routes with the process that announced them.
+//! word ([`geo::anycast`]), the same as of `sunctl render bird`. ExaBGP keeps the routes of a process that died and starts it
+//! again: one that finds its sun ill withdraws what the one before may have left. What it answers is read and dropped: of its sessions
+//! nothing is known.
+//!
+//! Orders are written by a thread, one after the other: an ExaBGP that does not read holds nobody up.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use geo::anycast::{Announcement, Assignment};
 use geo::topology::Watched;
@@ -21,38 +28,56 @@ use super::machine::Announce;
 
 /// See the module's doc.
 pub struct Exabgp {
-    output: Box<dyn Write + Send>,
+    orders: SyncSender<String>,
+    /// Nobody reads any more.
+    ended: Arc<AtomicBool>,
     config: SpeakerConfig,
     name: String,
     topology: Watched,
     /// What is to be announced when anything is.
     routes: Vec<Announcement>,
-    /// What was said, by prefix.
-    said: BTreeMap<String, String>,
+    /// What was said, by prefix; none: nothing, and a process before this one may have said anything.
+    said: Option<BTreeMap<String, String>>,
     announced: Announce,
 }
 
 impl Exabgp {
-    /// Nothing was said yet.
-    #[must_use]
-    pub fn new(config: &SpeakerConfig, name: &str, mut topology: Watched, output: Box<dyn Write + Send>) -> Self {
+    /// Nothing was said yet. Starts the thread that writes.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be made.
+    pub fn new(
+        config: &SpeakerConfig,
+        name: &str,
+        mut topology: Watched,
+        output: Box<dyn Write + Send>,
+    ) -> io::Result<Self> {
         topology.mark_changed();
-        Self {
-            output,
+        let (orders, waiting) = sync_channel(ORDERS_MAX);
+        let ended = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&ended);
+        std::thread::Builder::new().name("exabgp-orders".to_owned()).spawn(move || {
+            write_all(output, &waiting);
+            told.store(true, Ordering::Relaxed);
+        })?;
+        Ok(Self {
+            orders,
+            ended,
             config: config.clone(),
             name: name.to_owned(),
             topology,
             routes: Vec::new(),
-            said: BTreeMap::new(),
+            said: None,
             announced: Announce::Nothing,
-        }
+        })
     }
 
     /// Says what changed since it was last said.
     ///
     /// # Errors
     ///
-    /// When nobody reads: ExaBGP ended.
+    /// When nobody reads: ExaBGP ended, or hangs.
     pub fn say(&mut self, announce: Announce) -> Result<(), String> {
         if announce == Announce::Unchanged {
             return Ok(());
@@ -63,21 +88,27 @@ impl Exabgp {
             self.routes = routes.unwrap_or_else(|| std::mem::take(&mut self.routes));
         }
         let wanted = wanted(&self.routes, &self.config, announce);
-        let lines = changes(&self.said, &wanted, &self.config.next_hop);
-        if !lines.is_empty() {
-            let written = self.output.write_all(lines.as_bytes()).and_then(|()| self.output.flush());
-            written.map_err(|error| format!("ExaBGP does not read any more: {error}"))?;
+        let lines = match &self.said {
+            Some(said) => changes(said, &wanted, &self.config.next_hop),
+            None => begin(&self.routes, &wanted, &self.config.next_hop),
+        };
+        if self.ended.load(Ordering::Relaxed) {
+            return Err("ExaBGP does not read any more".to_owned());
         }
-        (self.said, self.announced) = (wanted, announce);
+        if !lines.is_empty() && self.orders.try_send(lines).is_err() {
+            return Err("ExaBGP does not read: an order waits already".to_owned());
+        }
+        (self.said, self.announced) = (Some(wanted), announce);
         Ok(())
     }
 
     /// What was said last, and how many routes as best or backup, and with a lower preference.
     #[must_use]
     pub fn said(&self) -> (Announce, (usize, usize)) {
+        let routes = self.said.as_ref().map_or(0, BTreeMap::len);
         match self.announced {
-            Announce::Drain => (self.announced, (0, self.said.len())),
-            _ => (self.announced, (self.said.len(), 0)),
+            Announce::Drain => (self.announced, (0, routes)),
+            _ => (self.announced, (routes, 0)),
         }
     }
 }
@@ -120,6 +151,21 @@ fn attributes(route: &Announcement, config: &SpeakerConfig, drains: bool) -> Str
     attributes
 }
 
+/// What is said first: it also takes back what a process before this one may have said of these routes.
+fn begin(routes: &[Announcement], wanted: &BTreeMap<String, String>, next_hop: &str) -> String {
+    let before = routes.iter().map(|route| (route.prefix.to_string(), String::new())).collect();
+    changes(&before, wanted, next_hop)
+}
+
+fn write_all(mut output: Box<dyn Write + Send>, orders: &Receiver<String>) {
+    for lines in orders {
+        if let Err(error) = output.write_all(lines.as_bytes()).and_then(|()| output.flush()) {
+            tracing::warn!(%error, "ExaBGP does not read any more");
+            return;
+        }
+    }
+}
+
 /// The lines that make of what was said what is wanted; what is new comes first.
 fn changes(said: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>, next_hop: &str) -> String {
     let mut lines = String::new();
@@ -137,6 +183,9 @@ impl std::fmt::Debug for Exabgp {
         f.debug_struct("Exabgp").field("announced", &self.announced).finish_non_exhaustive()
     }
 }
+
+/// Orders that may wait for an ExaBGP that reads slowly.
+const ORDERS_MAX: usize = 1;
 
 /// As in BIRD's configuration.
 const MED_A_RANK: u32 = 100;
@@ -171,6 +220,19 @@ mod tests {
         );
         let nothing = wanted(&routes, &config, Announce::Nothing);
         assert_eq!(changes(&drain, &nothing, "self"), "withdraw route 192.0.2.1/32 next-hop self\n");
+    }
+
+    #[test]
+    fn what_a_process_before_left_is_withdrawn_with_the_first_word() {
+        let routes = [route("192.0.2.1/32", Some(0)), route("192.0.2.0/28", None)];
+        let config = SpeakerConfig::default();
+        let nothing = wanted(&routes, &config, Announce::Nothing);
+        assert_eq!(
+            begin(&routes, &nothing, "self"),
+            "withdraw route 192.0.2.0/28 next-hop self\nwithdraw route 192.0.2.1/32 next-hop self\n"
+        );
+        let best = wanted(&routes, &config, Announce::Best);
+        assert_eq!(begin(&routes, &best, "self"), changes(&BTreeMap::new(), &best, "self"));
     }
 
     #[test]

@@ -99,7 +99,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let internal = serve_internal(&config, desk.clone(), &drain).await?;
     let admin = admin::serve(config.admin, registry, readiness.clone(), &drain, routes::admin(desk)).await?;
 
-    let speaker = speaker(&config, &topology);
+    let speaker = speaker(&config, &topology).context("ExaBGP")?;
     let (wanted, orders) = watch::channel(announced);
     let (pid, pids) = watch::channel(0);
     let (probe, (look, looks)) = (Arc::new(Notify::new()), watch::channel(0));
@@ -124,10 +124,10 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     Ok(Running { internal, admin, _folder: folder })
 }
 
-fn speaker(config: &Config, topology: &Watched) -> Speaker {
+fn speaker(config: &Config, topology: &Watched) -> std::io::Result<Speaker> {
     let exabgp = (config.speaker.kind == SpeakerKind::Exabgp)
         .then(|| Exabgp::new(&config.speaker, &config.name, topology.clone(), Box::new(std::io::stdout())));
-    Speaker::new(&config.speaker, exabgp)
+    Ok(Speaker::new(&config.speaker, exabgp.transpose()?))
 }
 
 async fn serve_internal(config: &Config, desk: Desk, drain: &Drain) -> anyhow::Result<SocketAddr> {

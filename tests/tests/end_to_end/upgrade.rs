@@ -67,6 +67,59 @@ async fn no_request_fails_while_processes_config_and_certificate_change() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn kept_connections_end_with_an_answer_when_their_sun_drains_or_ends() {
+    let world = World::new(&[SUN]);
+    world.put(FILE, Script::file(SIZE));
+    let mut sun = world.start(SUN).await;
+    let url = world.https(SUN, FILE);
+    let ask = |client: &Client| client.request(hyper::Method::GET, &url, "").unwrap();
+    let (http1, http2) = (world.client(), world.client().http2());
+    let mut kept = [http1.connect(&url).await.unwrap(), http2.connect(&url).await.unwrap()];
+    for (client, connection) in [&http1, &http2].into_iter().zip(&mut kept) {
+        let answer = connection.send(ask(client)).await.unwrap().finish().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection").as_str()), (200, ""));
+    }
+    let mut topology = std::fs::read_to_string(world.topology_file()).unwrap();
+    let line = format!("name = \"{SUN}\"\n");
+    topology = topology.replace(&line, &format!("{line}draining = true\n")).replacen("version = 1", "version = 2", 1);
+    tests::files::write(&world.topology_file(), &topology);
+    poll::until_true("the sun knows that it drains", || async {
+        sun.metrics().await.sum("edge_topology_version", &[]) == Some(2.0)
+    })
+    .await;
+    for (client, connection) in [&http1, &http2].into_iter().zip(&mut kept) {
+        let answer = connection.send(ask(client)).await.unwrap().finish().await.unwrap();
+        assert_eq!(answer.status, 200, "it still answers");
+        let led = if answer.version == hyper::Version::HTTP_2 { "" } else { "close" };
+        assert_eq!(answer.header("connection"), led);
+        poll::until_true("the connection ends", || async { connection.is_closed() }).await;
+    }
+
+    // An ending sun says it with the answer that is under way.
+    let gate = Gate::closed();
+    world.put("c1/held.jpg", Script::file(SIZE).head_held(&gate));
+    world.write_topology(&world.topology);
+    poll::until_true("the sun drains no longer", || async {
+        sun.metrics().await.sum("edge_topology_version", &[]) == Some(1.0)
+    })
+    .await;
+    let url = world.https(SUN, "c1/held.jpg");
+    let mut connection = http1.connect(&url).await.unwrap();
+    let held = tokio::spawn(async move {
+        let request = http1.request(hyper::Method::GET, &url, "").unwrap();
+        connection.send(request).await.unwrap().finish().await.unwrap()
+    });
+    gate.reached().await;
+    sun.terminate();
+    let address = world.server(SUN).https();
+    poll::until_true("nobody is accepted any more", || async { std::net::TcpStream::connect(address).is_err() }).await;
+    gate.open();
+    let answer = held.await.unwrap();
+    assert_eq!((answer.status, answer.header("connection").as_str()), (200, "close"));
+    assert!(sun.until_ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_start_leaves_the_old_process_serving() {
     let world = World::new(&[SUN]);
     world.put(FILE, Script::file(SIZE));
