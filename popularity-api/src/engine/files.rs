@@ -13,8 +13,9 @@
 //! Beside the name a file takes 10 bytes and 1.5 for the unit in `names`, and 8 in the index, of which 68 to 82 % are
 //! in use: it grows by a little at a time, so that neither much is empty nor growing takes long.
 //!
-//! The hash is the standard library's keyed one: paths come from clients, and whoever can choose names must not be
-//! able to choose collisions.
+//! The hash has a random key of this process, as paths come from clients, and whoever can choose names must not be able to choose
+//! collisions. It is foldhash's, a sixth of the time of the standard library's SipHash for such names: nobody sees a tag, or how long a search
+//! took, so nobody learns the key.
 
 use std::collections::BTreeMap;
 

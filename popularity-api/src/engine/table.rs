@@ -29,9 +29,9 @@ mod held;
 mod room;
 
 use std::collections::BTreeMap;
-use std::hash::RandomState;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use geo::RegionId;
 
 use super::batch::Group;
@@ -176,7 +176,7 @@ impl Table {
             regions: Vec::new(),
             sources: BTreeMap::new(),
             places: BTreeMap::new(),
-            hash: RandomState::new(),
+            hash: RandomState::default(),
             time_ms: 0,
             now: Now::at(&decay, 0),
             scorer: Scorer::new(&decay, Now::at(&decay, 0)),

@@ -1,8 +1,9 @@
 //! Counting a group of batches: what every report goes through.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher};
 use std::hint::black_box;
 
+use foldhash::quality::RandomState;
 use geo::RegionId;
 
 use super::{Region, SHARDS, Table};
@@ -163,7 +164,9 @@ impl Default for Spot {
 }
 
 pub(super) fn tag(hash: &RandomState, name: &str) -> Tag {
-    Tag((hash.hash_one(name) >> 32) as u32)
+    let mut hasher = hash.build_hasher();
+    hasher.write(name.as_bytes());
+    Tag((hasher.finish() >> 32) as u32)
 }
 
 /// The shard of a name, and 32 bits that tell it from most others.
