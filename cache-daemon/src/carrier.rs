@@ -13,7 +13,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use daemon::drain::Drain;
 use geo::topology::{Cache, Topology, Watched};
@@ -91,7 +91,6 @@ impl Carrier {
     /// Nothing is asked or fetched before [`Carrier::run`].
     #[must_use]
     pub fn new(config: &Config, tools: Tools) -> Self {
-        let boot = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let again = Again {
             first: Duration::from_millis(config.prefill.retry_ms),
             last: Duration::from_millis(config.prefill.absent_ms),
@@ -107,7 +106,7 @@ impl Carrier {
             purges: tools.purges,
             prefill: Arc::new(tools.prefill),
             metrics: tools.metrics,
-            holdings: Holdings::new(u64::try_from(boot.as_micros()).unwrap_or(u64::MAX)),
+            holdings: Holdings::new(daemon::clock::unix_us()),
             failures: Failures::new(again),
             candidates: HashMap::new(),
             asked_at: Mark::default(),

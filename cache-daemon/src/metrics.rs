@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, PullingGauge, Registry};
+use daemon::metrics::Meters;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, PullingGauge, Registry};
 
 use sun::HeldFiles;
 
@@ -34,26 +35,17 @@ impl Metrics {
     ///
     /// When the registry has one of these names already.
     pub fn new(registry: &Registry, vault: &Arc<Vault>) -> prometheus::Result<Self> {
-        let fetched = Opts::new("cache_fetched_files_total", "Files carried into the vault, by source.");
-        let failures = Opts::new("cache_fetch_failures_total", "Downloads that failed, by reason.");
+        let meters = Meters::new(registry, "cache_");
         let metrics = Self {
-            fetched: IntCounterVec::new(fetched, &["source"])?,
-            fetched_bytes: IntCounter::new("cache_fetched_bytes_total", "Bytes carried into the vault.")?,
-            failures: IntCounterVec::new(failures, &["reason"])?,
-            dropped: IntCounter::new("cache_dropped_files_total", "Files dropped by the plan.")?,
-            purged: IntCounter::new("cache_purged_files_total", "Files dropped because they were purged.")?,
-            in_flight: IntGauge::new("cache_downloads", "Downloads that run.")?,
-            api_failures: IntCounter::new("cache_api_failures_total", "Calls of the popularity API that failed.")?,
-            disk_failing: IntGauge::new("cache_disk_failing", "1 while the vault's disk fails.")?,
+            fetched: meters.counters("fetched_files_total", "Files carried into the vault, by source.", &["source"])?,
+            fetched_bytes: meters.counter("fetched_bytes_total", "Bytes carried into the vault.")?,
+            failures: meters.counters("fetch_failures_total", "Downloads that failed, by reason.", &["reason"])?,
+            dropped: meters.counter("dropped_files_total", "Files dropped by the plan.")?,
+            purged: meters.counter("purged_files_total", "Files dropped because they were purged.")?,
+            in_flight: meters.gauge("downloads", "Downloads that run.")?,
+            api_failures: meters.counter("api_failures_total", "Calls of the popularity API that failed.")?,
+            disk_failing: meters.gauge("disk_failing", "1 while the vault's disk fails.")?,
         };
-        registry.register(Box::new(metrics.fetched.clone()))?;
-        registry.register(Box::new(metrics.fetched_bytes.clone()))?;
-        registry.register(Box::new(metrics.failures.clone()))?;
-        registry.register(Box::new(metrics.dropped.clone()))?;
-        registry.register(Box::new(metrics.purged.clone()))?;
-        registry.register(Box::new(metrics.in_flight.clone()))?;
-        registry.register(Box::new(metrics.api_failures.clone()))?;
-        registry.register(Box::new(metrics.disk_failing.clone()))?;
         // A label that was never counted is not shown, and an alert on it would stay silent for the wrong reason.
         for source in ["cache", "content_server"] {
             metrics.fetched.with_label_values(&[source]);

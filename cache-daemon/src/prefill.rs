@@ -189,7 +189,7 @@ impl Prefill {
         // The address is left out of reqwest's message: the name says which file, and the log which source.
         let passing = |error: reqwest::Error| FetchError::Passing(format!("{name}: {}", causes(&error.without_url())));
         let mut response = request.send().await.map_err(passing)?;
-        let offer = offer::judge(response.status(), response.headers(), order.size_max, sun::unix_now())
+        let offer = offer::judge(response.status(), response.headers(), order.size_max, daemon::clock::unix_s())
             .map_err(|refusal| refused(name, &refusal))?;
         let told = Told::of(response.headers(), ours);
         let mark = told.mark.map_or(began, |told| told.min(began));

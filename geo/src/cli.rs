@@ -198,7 +198,7 @@ fn topology(said: Option<&Source>) -> anyhow::Result<Option<Source>> {
 /// Writes what a server would publish.
 fn build(args: &BuildArgs) -> anyhow::Result<Answer> {
     let engine = ask::engine(&args.config)?;
-    let (position, bytes) = engine.encode(crate::serve::unix_s());
+    let (position, bytes) = engine.encode(daemon::clock::unix_s());
     let about = || format!("table {}", args.out.display());
     crate::file::write_atomically(&args.out, &bytes).with_context(about)?;
     let counts = engine.table().counts();

@@ -204,7 +204,7 @@ struct Answer {
 }
 
 /// A plain base address: `http`, a host, perhaps a port, nothing else.
-fn base(url: &str) -> Option<Url> {
+pub(crate) fn base(url: &str) -> Option<Url> {
     let url = Url::parse(url).ok()?;
     let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     let anonymous = url.username().is_empty() && url.password().is_none();
@@ -212,7 +212,7 @@ fn base(url: &str) -> Option<Url> {
 }
 
 /// A whole body of at most `bytes_max`.
-async fn whole(mut response: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>, String> {
+pub(crate) async fn whole(mut response: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| causes(&error))? {
         if body.len() + chunk.len() > bytes_max {

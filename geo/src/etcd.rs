@@ -17,9 +17,9 @@ pub mod wire;
 
 use std::path::PathBuf;
 
-use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
+use crate::client::base;
 pub(crate) use gateway::{CALL, Watching};
 pub use gateway::{EtcdError, Gateway, Written};
 pub use wire::{Document, Put, Stored};
@@ -71,14 +71,6 @@ impl Etcd {
         let checks = allowed.contains(&self.check_ms);
         (!checks).then(|| format!("check_ms = {}: {}..={}", self.check_ms, allowed.start(), allowed.end()))
     }
-}
-
-/// A plain base address: `http`, a host, perhaps a port, nothing else.
-fn base(url: &str) -> Option<Url> {
-    let url = Url::parse(url).ok()?;
-    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-    let anonymous = url.username().is_empty() && url.password().is_none();
-    (url.scheme() == "http" && url.has_host() && bare && anonymous).then_some(url)
 }
 
 fn key() -> String {

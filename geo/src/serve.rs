@@ -25,7 +25,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use daemon::admin::{self, Readiness};
@@ -90,7 +90,7 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     let last_good = Some(config.data.join("topology.toml"));
     let topology =
         crate::watch::follow(&config.topology, last_good, crate::watch::Metrics::register(&registry)?).await?;
-    readiness.expect("table");
+    readiness.expect(TABLE);
     let metrics = Metrics::register(&registry)?;
     let admin = admin::serve(config.admin, registry.clone(), readiness.clone(), &drain, axum::Router::new()).await?;
     let listener = bind(&drain, "listen", config.listen)?;
@@ -191,8 +191,7 @@ fn begin(
 
 /// Another number in each life of a server: milliseconds since 1970.
 pub(crate) fn epoch() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    daemon::clock::unix_ms()
 }
 
 /// Everything that is wrong with a config and the files it names, and what of them does not count; binds nothing.
@@ -222,10 +221,8 @@ pub fn check(config: &Config) -> Answer {
     Answer { text: told.chain([end]).collect(), json, good }
 }
 
-/// Seconds since 1970.
-pub(crate) fn unix_s() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
+/// What is waited for before the server is ready.
+const TABLE: &str = "there is no table of addresses yet";
 
 fn lines(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()

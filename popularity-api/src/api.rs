@@ -8,6 +8,7 @@ mod following;
 mod linking;
 mod metrics;
 mod purging;
+mod refusals;
 mod statuses;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -194,7 +195,8 @@ fn find(topology: &Topology, region: RegionId) -> Result<&Region, Refusal> {
 }
 
 fn find_server<'a>(topology: &'a Topology, field: &str, name: &str) -> Result<&'a Server, Refusal> {
-    let missing = || Refusal::missing(format!("{field}: no sun or cache of the topology is called {name:?}"));
+    let hint = if name.starts_with("log:") { "; a log is log:1 to log:1000" } else { "" };
+    let missing = || Refusal::missing(format!("{field}: no sun or cache of the topology is called {name:?}{hint}"));
     topology.server(name).ok_or_else(missing)
 }
 
@@ -211,12 +213,6 @@ fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Milliseconds since 1970.
-pub(crate) fn unix_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Bodies unpacked at a time: each takes a core for a while, and up to 8 MiB beside its room ([`crate::encoding`]).
 const UNPACKERS_MAX: usize = 8;
 /// Rankings at a time: each takes a core for a while, and commits wait for those that have begun.
@@ -227,16 +223,4 @@ const RANKING_WAIT: Duration = Duration::from_secs(2);
 const ROOM_UNIT_BYTES: usize = 1024;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn who_finds_no_turn_in_time_is_told_to_come_again() {
-        let turns = Arc::new(Semaphore::new(2));
-        let (first, _second) =
-            (turn(&turns, Duration::ZERO).await.unwrap(), turn(&turns, Duration::ZERO).await.unwrap());
-        assert_eq!(turn(&turns, Duration::ZERO).await.unwrap_err().status(), StatusCode::TOO_MANY_REQUESTS);
-        drop(first);
-        drop(turn(&turns, Duration::ZERO).await.unwrap());
-    }
-}
+mod tests;

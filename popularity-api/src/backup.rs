@@ -23,9 +23,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use daemon::clock::unix_ms;
 use daemon::folder::{DataFolder, FolderError};
 
-use crate::api::unix_ms;
 use crate::client::Client;
 use crate::engine::folder::{Disk, Folder};
 use crate::engine::inspect::{Flaw, Inspected, inspect};

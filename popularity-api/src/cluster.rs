@@ -5,7 +5,7 @@
 //!   count(batch) --> count.rs: gathers, by shard --+                         node A: shards 4.0, 4.3 ...  --> its copy
 //!   top, carried --> ask.rs: asks all shards ------+--> link.rs: slots ----> node B: shards 4.1 ...       --> its copy
 //!                                                       redirections         node C: shards 4.2 ...       --> its copy
-//!   places.rs: which key, which shard      scripts.rs: what runs in the nodes
+//!   places.rs: which key, which shard      scripts.rs: what runs in the nodes      health.rs: whether it can be used
 //! ```
 //!
 //! # What is kept, and what is not
@@ -29,6 +29,7 @@
 
 mod ask;
 mod count;
+mod health;
 mod link;
 mod metrics;
 mod places;
@@ -36,21 +37,23 @@ mod scripts;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use daemon::clock::unix_ms;
 use geo::RegionId;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::api::unix_ms;
 use crate::engine::batch::Batch;
 use crate::engine::decay::{Decay, Pulse};
-use crate::engine::table::Standing;
+use crate::engine::marks::{self, BadMark};
 use crate::engine::{Alarm, CountError};
 use crate::ratings::{Answer, AskError, Carried, Carry, HeldNote, RankedFile, Ratings};
 use count::Submission;
+use health::Confirmed;
 use link::Link;
 pub use metrics::Metrics;
+use scripts::Opened;
 
 /// How ratings are kept in a cluster; the config explains each.
 #[derive(Clone, Debug)]
@@ -132,13 +135,7 @@ impl Secret {
     ///
     /// What is wrong with the file.
     pub fn load(file: &Path) -> Result<Self, String> {
-        use std::os::unix::fs::PermissionsExt;
-        let say = |error: std::io::Error| format!("{}: {error}", file.display());
-        let mode = std::fs::metadata(file).map_err(say)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(format!("{}: others may read it (mode {:o}): chmod 600", file.display(), mode & 0o777));
-        }
-        let text = std::fs::read_to_string(file).map_err(say)?;
+        let text = daemon::config::read_private(file).map_err(|error| error.to_string())?;
         let password = text.lines().next().unwrap_or_default().trim();
         if password.is_empty() {
             return Err(format!("{}: there is no password in its first line", file.display()));
@@ -172,6 +169,14 @@ pub struct Cluster {
     submit: Mutex<Option<mpsc::UnboundedSender<Submission>>>,
     gatherer: Mutex<Option<JoinHandle<()>>>,
     failed: watch::Receiver<bool>,
+    confirmed: Confirmed,
+    watcher: JoinHandle<()>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
 }
 
 impl Cluster {
@@ -191,7 +196,8 @@ impl Cluster {
         });
         let queue = Arc::new(Semaphore::new(settings.queue_bytes_max));
         let (submit, gatherer) = (Mutex::new(Some(submit)), Mutex::new(Some(gatherer)));
-        Ok(Self { link, settings, queue, submit, gatherer, failed })
+        let watcher = tokio::spawn(health::watch(Arc::clone(&link)));
+        Ok(Self { link, settings, queue, submit, gatherer, failed, confirmed: Confirmed::default(), watcher })
     }
 
     async fn count_now(&self, batch: Batch) -> Result<bool, CountError> {
@@ -199,11 +205,20 @@ impl Cluster {
         let bytes = u32::try_from(batch.bytes().min(self.settings.queue_bytes_max)).map_err(|_| CountError::Busy)?;
         let room = Arc::clone(&self.queue).try_acquire_many_owned(bytes).map_err(|_| CountError::Busy)?;
         let parts = places::parts(&batch, self.settings.shards, self.pulse());
-        match self.open(&batch, parts.is_empty()).await? {
-            (Standing::Stale, known) => return Err(CountError::Stale { boot: batch.mark.boot, known: known.boot }),
-            (Standing::Counted, _) => return Ok(false),
-            (Standing::New, _) if parts.is_empty() => return Ok(true),
-            (Standing::New, _) => {}
+        let known = match self.open(&batch, parts.is_empty()).await? {
+            Opened::Stale(known) => return Err(CountError::Stale { boot: batch.mark.boot, known: known.boot }),
+            Opened::Counted => return Ok(false),
+            Opened::FarBoot => return Err(BadMark::Boot { boot: batch.mark.boot }.into()),
+            Opened::FarSequence(known) => {
+                let known = if known.boot == batch.mark.boot { known.sequence } else { 0 };
+                return Err(BadMark::Sequence { sequence: batch.mark.sequence, known }.into());
+            }
+            Opened::New(known) => known,
+        };
+        // Now: when it is sent again nobody knows of the gap.
+        self.link.metrics.gaps.note(&batch.source, batch.mark, known);
+        if parts.is_empty() {
+            return Ok(true);
         }
         let (reply, answer) = oneshot::channel();
         let entries = batch.entries.len();
@@ -218,13 +233,32 @@ impl Cluster {
     }
 
     /// Asks whether the batch is its source's next one, or the last one again; with `empty` no shard knows whether it was counted.
-    async fn open(&self, batch: &Batch, empty: bool) -> Result<(Standing, crate::engine::table::Mark), CountError> {
+    async fn open(&self, batch: &Batch, empty: bool) -> Result<Opened, CountError> {
         let key = places::source_key(&self.settings.prefix, &batch.source);
-        let [boot, sequence] = [batch.mark.boot, batch.mark.sequence].map(scripts::digits);
-        let arguments = [boot, sequence, u8::from(!empty).to_string()];
+        let latest_us = (self.settings.clock.0)().saturating_mul(1000).saturating_add(marks::BOOT_AHEAD_US_MAX);
+        let [boot, sequence, latest] = [batch.mark.boot, batch.mark.sequence, latest_us].map(scripts::digits);
+        let (ahead, step) = (marks::BOOT_AHEAD_US_MAX.to_string(), marks::SEQUENCE_STEP_MAX.to_string());
+        let arguments = [boot, sequence, u8::from(!empty).to_string(), latest, ahead, step];
         let answer = self.link.ask(scripts::OPEN, &[key], &arguments).await.map_err(CountError::Away)?;
         let strange = || CountError::Away("an answer that is none of the script's".to_owned());
-        scripts::standing(&answer).ok_or_else(strange)
+        scripts::opened(&answer).ok_or_else(strange)
+    }
+
+    fn tell_confirmed(&self, answer: &Result<bool, CountError>) {
+        let well = match answer {
+            Ok(true) => true,
+            Err(CountError::Away(_)) => false,
+            Ok(false) | Err(_) => return,
+        };
+        match self.confirmed.heard(well, Instant::now()) {
+            Some(true) => tracing::info!("batches are confirmed by the cluster again"),
+            Some(false) => {
+                let why = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(why, "batches are not confirmed by the cluster and are answered 503 until that ends");
+            }
+            None => return,
+        }
+        self.link.metrics.commits_failing.set(i64::from(!well));
     }
 
     fn pulse(&self) -> Pulse {
@@ -246,9 +280,11 @@ impl Ratings for Cluster {
                 Ok(true) => "counted",
                 Ok(false) => "duplicate",
                 Err(CountError::Stale { .. }) => "stale",
+                Err(CountError::Mark(_)) => "misnumbered",
                 Err(CountError::Busy) => "busy",
                 Err(_) => "unconfirmed",
             };
+            self.tell_confirmed(&answer);
             self.link.metrics.batches.with_label_values(&[outcome]).inc();
             answer
         })
@@ -291,3 +327,40 @@ impl Ratings for Cluster {
 
 /// So many bits of `seen` for each pair: with an eighth of them set, one in eight files that a full shard never saw is let in.
 const SEEN_BITS_A_PAIR: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a cluster with this node.
+    pub(super) fn settings(node: &str) -> Settings {
+        Settings {
+            nodes: vec![node.to_owned()],
+            username: None,
+            password: None,
+            prefix: "test".to_owned(),
+            shards: 8,
+            replicas: 1,
+            wait: Duration::from_millis(100),
+            timeout: Duration::from_millis(200),
+            scan_max: 100,
+            decay: Decay::new(3600, 172_800, 0.25).unwrap(),
+            pairs_max: 1000,
+            commit: Duration::ZERO,
+            queue_bytes_max: 1 << 20,
+            clock: Clock::system(),
+        }
+    }
+
+    #[tokio::test]
+    async fn batches_that_nobody_confirms_are_told_of() {
+        let registry = prometheus::Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        let cluster = Cluster::start(settings("127.0.0.1:1"), metrics.clone()).unwrap();
+        assert_eq!(metrics.commits_failing.get(), 0);
+        let mark = crate::engine::table::Mark { boot: 1, sequence: 1 };
+        let batch = Batch { source: "sun4-1-1".to_owned(), mark, entries: Vec::new() };
+        assert!(matches!(cluster.count(batch).await, Err(CountError::Away(_))));
+        assert_eq!(metrics.commits_failing.get(), 1);
+    }
+}

@@ -229,9 +229,18 @@ impl Config {
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.wrong_numbers();
+        problems.extend(self.one_port());
         problems.extend(self.cluster.problems(self.commit_ms, self.limits.request_s));
         problems.extend(self.history.problems());
         problems
+    }
+
+    /// One port cannot be listened on twice; port 0 is another one each time.
+    fn one_port(&self) -> Option<String> {
+        let (listen, admin) = (self.listen, self.admin);
+        let meet = listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified();
+        (meet && listen.port() == admin.port() && listen.port() != 0)
+            .then(|| format!("admin = \"{admin}\": it needs another port than listen = \"{listen}\""))
     }
 
     fn wrong_numbers(&self) -> Vec<String> {
@@ -485,7 +494,21 @@ mod tests {
     #[test]
     fn bad_numbers_are_named() {
         assert_eq!(Config::default().problems(), Vec::<String>::new());
+        let anywhere = "listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"";
+        let elsewhere = "listen = \"127.0.0.2:9090\"";
+        for good in [anywhere, elsewhere] {
+            let config: Config = daemon::config::parse(good, "test").unwrap();
+            assert_eq!(config.problems(), Vec::<String>::new(), "{good}");
+        }
         for (bad, expected) in [
+            (
+                "listen = \"127.0.0.1:9090\"",
+                "admin = \"127.0.0.1:9090\": it needs another port than listen = \"127.0.0.1:9090\"",
+            ),
+            (
+                "listen = \"0.0.0.0:9090\"",
+                "admin = \"127.0.0.1:9090\": it needs another port than listen = \"0.0.0.0:9090\"",
+            ),
             ("commit_ms = 5001", "commit_ms = 5001: it is within 0..=5000"),
             ("wanted.pays_min = 0.0", "wanted.pays_min = 0: it is above 0 and at most 1000000"),
             ("wanted.peak_factor = 0.5", "wanted.peak_factor = 0.5: it is within 1..=1000000"),

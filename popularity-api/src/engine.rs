@@ -16,7 +16,7 @@
 //! - [`decay`]: what downloads are worth as time passes; the score.
 //! - [`table`] and its parts: `packed` (a rating in eight bytes), `pairs` (a region's ratings and their order), [`files`]
 //!   (the names), `newcomers` (who is let into a full region).
-//! - [`batch`], [`binlog`], [`snapshot`]: what is written, byte by byte.
+//! - [`marks`]: which batch may follow which. [`batch`], [`binlog`], [`snapshot`]: what is written, byte by byte.
 //! - [`folder`], [`journal`]: where it is written, and what a start finds there.
 //! - [`lineage`], [`feed`], [`inspect`]: copies: which binlog it is, what replicas and backups read of it, whether what they have
 //!   is whole.
@@ -36,6 +36,7 @@ pub mod folder;
 pub mod inspect;
 pub mod journal;
 pub mod lineage;
+pub mod marks;
 mod newcomers;
 mod packed;
 mod pairs;
@@ -47,8 +48,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use daemon::metrics::{Meters, level};
 use geo::RegionId;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec, Registry};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use batch::{Batch, Group};
@@ -58,7 +60,10 @@ use feed::{Asked, Feed};
 use folder::Folder;
 use journal::{Journal, Recovered, RecoveryError};
 use lineage::Lineage;
-use table::{Standing, Table};
+use marks::{BadMark, Gaps};
+use table::{Standing, Table, Takes};
+
+use crate::wire::RatingsSettings;
 
 /// How an engine works; the config explains each.
 #[derive(Clone, Debug)]
@@ -77,6 +82,20 @@ pub struct Settings {
     pub snapshot_binlog_bytes: u64,
     /// Binlog that is kept for those who copy it, beyond what a start needs.
     pub copies_binlog_bytes: u64,
+}
+
+impl Settings {
+    /// What a copy of these ratings has to have alike.
+    #[must_use]
+    pub fn told(&self) -> RatingsSettings {
+        let (hour_ms, days_ms) = self.decay.half_lives_ms();
+        RatingsSettings {
+            half_life_hour_s: hour_ms / 1000.0,
+            half_life_days_s: days_ms / 1000.0,
+            hour_share: self.decay.hour_share(),
+            pairs_max: self.pairs_max,
+        }
+    }
 }
 
 /// A running engine.
@@ -118,6 +137,9 @@ pub enum CountError {
         /// The source's latest.
         known: u64,
     },
+    /// Nothing of its source could be counted after it: 409.
+    #[error(transparent)]
+    Mark(#[from] BadMark),
     /// The disk refused it: 503.
     #[error("the batch could not be made durable and is not counted: {0}; send it again")]
     Disk(String),
@@ -151,7 +173,22 @@ impl Engine {
         settings: &Settings,
         metrics: Metrics,
     ) -> Result<(Self, Recovered), RecoveryError> {
-        Self::start(folder, settings, metrics, |folder, recovered| {
+        Self::open_taking(folder, settings, metrics, None)
+    }
+
+    /// The same, without files whose names are not taken: what a release before this one counted, or a topology before
+    /// this one had, is left out of the ratings, and gone for good with the next snapshot.
+    ///
+    /// # Errors
+    ///
+    /// [`RecoveryError`].
+    pub fn open_taking(
+        folder: Arc<dyn Folder>,
+        settings: &Settings,
+        metrics: Metrics,
+        takes: Option<Takes>,
+    ) -> Result<(Self, Recovered), RecoveryError> {
+        Self::start(folder, settings, metrics, takes, |folder, recovered| {
             Lineage::own(folder, recovered.damaged_bytes == 0 && recovered.torn_bytes == 0).map_err(of_lineage)
         })
     }
@@ -167,7 +204,7 @@ impl Engine {
         settings: &Settings,
         metrics: Metrics,
     ) -> Result<(Self, Recovered), RecoveryError> {
-        Self::start(folder, settings, metrics, |folder, recovered| {
+        Self::start(folder, settings, metrics, None, |folder, recovered| {
             if recovered.damaged_bytes > 0 {
                 return Err(RecoveryError::Damaged { bytes: recovered.damaged_bytes });
             }
@@ -191,10 +228,15 @@ impl Engine {
         folder: Arc<dyn Folder>,
         settings: &Settings,
         metrics: Metrics,
+        takes: Option<Takes>,
         lineage: impl FnOnce(&dyn Folder, &Recovered) -> Result<(Lineage, bool), RecoveryError>,
     ) -> Result<(Self, Recovered), RecoveryError> {
-        let empty = || Table::new(settings.decay, settings.pairs_max);
-        let (mut journal, table, recovered) = Journal::open(Arc::clone(&folder), empty)?;
+        let empty = || Table::new(settings.decay, settings.pairs_max).taking(takes.clone());
+        let (mut journal, mut table, recovered) = Journal::open(Arc::clone(&folder), empty)?;
+        let left_out = table.takes_all();
+        if left_out > 0 {
+            tracing::info!(left_out, "ratings of names that are no longer taken are left out");
+        }
         let (lineage, kept) = lineage(&*folder, &recovered)?;
         if !kept {
             journal.keep_first(lineage.clone());
@@ -354,6 +396,9 @@ pub(crate) fn log2_size(size: u64) -> f64 {
     pairs::kept_log2_size(size)
 }
 
+/// What `popularity_commits_failing` says, of both kinds of ratings.
+pub(crate) const COMMITS_FAILING: &str = "1 while batches cannot be made durable and are answered 503";
+
 /// What an engine tells about itself.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -367,6 +412,8 @@ pub struct Metrics {
     duplicate_batches: IntCounter,
     commit_seconds: Histogram,
     commit_failures: IntCounter,
+    commits_failing: IntGauge,
+    gaps: Gaps,
     snapshot_seconds: Histogram,
     snapshot_failures: IntCounter,
     unsnapshot_bytes: IntGauge,
@@ -381,60 +428,53 @@ impl Metrics {
     ///
     /// When the registry has one of these names already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let counter = IntCounter::new(format!("popularity_{name}"), help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let gauge = IntGauge::new(format!("popularity_{name}"), help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let histogram = |name: &str, help: &str| -> Result<Histogram, prometheus::Error> {
-            let buckets = vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
-            let histogram =
-                Histogram::with_opts(HistogramOpts::new(format!("popularity_{name}"), help).buckets(buckets))?;
-            registry.register(Box::new(histogram.clone()))?;
-            Ok(histogram)
-        };
-        let pairs = IntGaugeVec::new(Opts::new("popularity_pairs", "Rated files of each region"), &["region"])?;
-        registry.register(Box::new(pairs.clone()))?;
+        let meters = Meters::new(registry, "popularity_");
         Ok(Self {
-            pairs,
-            files: gauge("files", "Files that at least one region rates")?,
-            evicted: counter("pairs_evicted_total", "Lowest-rated pairs dropped to keep a region's bound")?,
-            turned_away: counter("pairs_turned_away_total", "Reports of files that a full region did not let in")?,
-            table_bytes: gauge("table_bytes", "RAM of the ratings and names")?,
-            counted_pairs: counter("pair_updates_total", "Downloads entries counted")?,
-            counted_batches: counter("batches_counted_total", "Batches counted")?,
-            duplicate_batches: counter("batches_duplicate_total", "Batches that had been counted before")?,
-            commit_seconds: histogram("commit_seconds", "Write and fdatasync of one group of batches")?,
-            commit_failures: counter("commit_failures_total", "Groups that the disk refused")?,
-            snapshot_seconds: histogram("snapshot_seconds", "Writing one snapshot")?,
-            snapshot_failures: counter("snapshot_failures_total", "Snapshots that the disk refused")?,
-            unsnapshot_bytes: gauge("binlog_replay_bytes", "Binlog that a start would have to replay")?,
-            damaged_bytes: gauge("binlog_damaged_bytes", "Acknowledged bytes that the last start could not read")?,
-            torn_bytes: gauge("binlog_torn_bytes", "Unacknowledged bytes that the last start cut off")?,
+            pairs: meters.gauges("pairs", "Rated files of each region", &["region"])?,
+            files: meters.gauge("files", "Files that at least one region rates")?,
+            evicted: meters.counter("pairs_evicted_total", "Lowest-rated pairs dropped to keep a region's bound")?,
+            turned_away: meters
+                .counter("pairs_turned_away_total", "Reports of files that a full region did not let in")?,
+            table_bytes: meters.gauge("table_bytes", "RAM of the ratings and names")?,
+            counted_pairs: meters.counter("pair_updates_total", "Downloads entries counted")?,
+            counted_batches: meters.counter("batches_counted_total", "Batches counted")?,
+            duplicate_batches: meters.counter("batches_duplicate_total", "Batches that had been counted before")?,
+            commit_seconds: meters.histogram(
+                "commit_seconds",
+                "Write and fdatasync of one group of batches",
+                &SECONDS,
+            )?,
+            commit_failures: meters.counter("commit_failures_total", "Groups that the disk refused")?,
+            commits_failing: meters.gauge("commits_failing", COMMITS_FAILING)?,
+            gaps: Gaps::register(registry)?,
+            snapshot_seconds: meters.histogram("snapshot_seconds", "Writing one snapshot", &SECONDS)?,
+            snapshot_failures: meters.counter("snapshot_failures_total", "Snapshots that the disk refused")?,
+            unsnapshot_bytes: meters.gauge("binlog_replay_bytes", "Binlog that a start would have to replay")?,
+            damaged_bytes: meters
+                .gauge("binlog_damaged_bytes", "Acknowledged bytes that the last start could not read")?,
+            torn_bytes: meters.gauge("binlog_torn_bytes", "Unacknowledged bytes that the last start cut off")?,
         })
     }
 
     fn recovered(&self, recovered: &Recovered) {
-        self.damaged_bytes.set(i64::try_from(recovered.damaged_bytes).unwrap_or(i64::MAX));
-        self.torn_bytes.set(i64::try_from(recovered.torn_bytes).unwrap_or(i64::MAX));
+        self.damaged_bytes.set(level(recovered.damaged_bytes));
+        self.torn_bytes.set(level(recovered.torn_bytes));
     }
 
     fn table(&self, table: &Table) {
         for (region, pairs) in table.pairs() {
-            self.pairs.with_label_values(&[&region.to_string()]).set(i64::try_from(pairs).unwrap_or(i64::MAX));
+            self.pairs.with_label_values(&[&region.to_string()]).set(level(pairs));
         }
-        self.files.set(i64::try_from(table.file_count()).unwrap_or(i64::MAX));
+        self.files.set(level(table.file_count()));
         self.evicted.inc_by(table.evicted().saturating_sub(self.evicted.get()));
         self.turned_away.inc_by(table.turned_away().saturating_sub(self.turned_away.get()));
         let table::Bytes { pairs, names, index } = table.bytes();
-        self.table_bytes.set(i64::try_from(pairs + names + index).unwrap_or(i64::MAX));
+        self.table_bytes.set(level(pairs + names + index));
     }
 }
+
+/// Bounds of the buckets of what the disk takes part in, and clusters.
+pub(crate) const SECONDS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
 
 #[cfg(test)]
 mod tests;

@@ -36,7 +36,8 @@ pub mod spool;
 
 use std::sync::Arc;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
+use daemon::metrics::Meters;
+use prometheus::{IntCounter, IntCounterVec, IntGauge};
 use tokio::sync::mpsc;
 
 pub use settings::History as Settings;
@@ -101,27 +102,22 @@ impl Metrics {
     ///
     /// When the registry has one of these names already.
     pub fn register(registry: &prometheus::Registry) -> prometheus::Result<Self> {
-        let metrics = Self {
-            sent: IntCounter::new("popularity_history_rows_sent_total", "Rows that the history's database has taken.")?,
-            dropped: IntCounterVec::new(
-                Opts::new("popularity_history_rows_dropped_total", "Rows of the history that were given up, by why."),
+        let meters = Meters::new(registry, "popularity_history_");
+        Ok(Self {
+            sent: meters.counter("rows_sent_total", "Rows that the history's database has taken.")?,
+            dropped: meters.counters(
+                "rows_dropped_total",
+                "Rows of the history that were given up, by why.",
                 &["why"],
             )?,
-            failures: IntCounter::new("popularity_history_failures_total", "Inserts that failed and are tried again.")?,
-            spool_bytes: IntGauge::new("popularity_history_spool_bytes", "Batches of the history on disk, bytes.")?,
-            spool_batches: IntGauge::new("popularity_history_spool_batches", "Batches of the history on disk.")?,
-            oldest: IntGauge::new(
-                "popularity_history_oldest_timestamp_seconds",
+            failures: meters.counter("failures_total", "Inserts that failed and are tried again.")?,
+            spool_bytes: meters.gauge("spool_bytes", "Batches of the history on disk, bytes.")?,
+            spool_batches: meters.gauge("spool_batches", "Batches of the history on disk.")?,
+            oldest: meters.gauge(
+                "oldest_timestamp_seconds",
                 "When the oldest batch on disk was sealed; 0 while there is none.",
             )?,
-        };
-        registry.register(Box::new(metrics.sent.clone()))?;
-        registry.register(Box::new(metrics.dropped.clone()))?;
-        registry.register(Box::new(metrics.failures.clone()))?;
-        registry.register(Box::new(metrics.spool_bytes.clone()))?;
-        registry.register(Box::new(metrics.spool_batches.clone()))?;
-        registry.register(Box::new(metrics.oldest.clone()))?;
-        Ok(metrics)
+        })
     }
 
     /// Counts rows that were given up, and why.

@@ -76,6 +76,24 @@ impl<'a> Visitor<'a> {
         }
         Self { regions, evidence: resolution.evidence.to_string(), scheme }
     }
+
+    /// The same, whose evidence says as well which regions would come first and are passed over, and why.
+    #[must_use]
+    pub fn with_whom_it_misses(self, client: IpAddr, resolver: &Resolver, topology: &Topology, view: View<'_>) -> Self {
+        let stands_in = self.regions.first().map(|region| region.id);
+        let by_itself = resolver.resolve(client).regions;
+        let before = by_itself.iter().take_while(|&&id| Some(id) != stands_in);
+        let missed = before.filter_map(|&id| {
+            let why = match view.standing(topology.region(id)?, self.scheme, client) {
+                Standing::Down => "no server of it can be linked",
+                Standing::Saturated => "it is full, and sends this client on",
+                Standing::Live => return None,
+            };
+            Some(format!("; region {id} comes first, and {why}"))
+        });
+        let evidence = self.evidence.clone() + &missed.collect::<String>();
+        Self { evidence, ..self }
+    }
 }
 
 /// Makes the links of one call.

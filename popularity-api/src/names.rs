@@ -20,22 +20,43 @@ pub enum BadName {
     ContentServer(u32),
 }
 
-/// A name that a server reports: canonical, or as a URL of a site when its content server has one.
+impl BadName {
+    /// The kind of trouble, for counters.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Name(_) => "name",
+            Self::Spelling(_) => "spelling",
+            Self::ContentServer(_) => "content_server",
+        }
+    }
+}
+
+/// A name that a server reports: [`spelled`] as it should be, and of a content server that the topology has.
 ///
 /// # Errors
 ///
 /// [`BadName`] when nothing is to be counted under it.
 pub fn reported(topology: &Topology, file: &str) -> Result<CanonicalName, BadName> {
-    let written = CanonicalName::from_written(file)?;
-    let content_server = written.content_server();
-    if !topology.content_servers.allows(content_server) {
-        return Err(BadName::ContentServer(content_server));
-    }
+    let name = spelled(topology, file)?;
+    let content_server = name.content_server();
+    if topology.content_servers.allows(content_server) { Ok(name) } else { Err(BadName::ContentServer(content_server)) }
+}
+
+/// A name that is canonical, or as a URL of a site when its content server has one. What is kept for long goes by this: a
+/// content server that the topology lacks today may be there again tomorrow.
+///
+/// # Errors
+///
+/// [`BadName`], but for a content server that the topology does not have.
+pub fn spelled(topology: &Topology, file: &str) -> Result<CanonicalName, BadName> {
     let trouble = match CanonicalName::parse(file) {
-        Ok(name) if name == written => return Ok(name),
+        Ok(name) if name.as_str() == file => return Ok(name),
         Ok(name) => BadName::Spelling(name),
         Err(error) => BadName::Name(error),
     };
+    let Ok(written) = CanonicalName::from_written(file) else { return Err(trouble) };
+    let content_server = written.content_server();
     let of_a_site = topology.sites.iter().any(|site| site.content_server == content_server);
     if of_a_site { Ok(written) } else { Err(trouble) }
 }
@@ -56,6 +77,7 @@ mod tests {
         }
         for file in HOSTILE.into_iter().chain(["", "c5", "c5/a b", "c5/a#b", "c10/a"]) {
             assert!(reported(&topology, file).is_err(), "{file}");
+            assert_eq!(spelled(&topology, file).is_ok(), file == "c10/a", "{file}");
         }
         assert_eq!(reported(&topology, &format!("c5/{}", "x".repeat(1100))), Err(NameError::TooLong.into()));
         assert_eq!(reported(&topology, "c5/%7Ex").unwrap_err().to_string(), "it is not canonical: that is c5/~x");

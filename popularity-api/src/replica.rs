@@ -35,6 +35,7 @@ pub mod ratings;
 pub mod start;
 pub mod state;
 
+use daemon::metrics::Meters;
 use prometheus::{Gauge, IntCounter, IntGauge};
 
 /// What a copy tells of itself.
@@ -43,6 +44,7 @@ pub struct Metrics {
     behind_bytes: IntGauge,
     behind_seconds: Gauge,
     restarts: IntCounter,
+    settings_differ: IntGauge,
     state_age_seconds: Gauge,
     degraded: IntGauge,
 }
@@ -54,18 +56,14 @@ impl Metrics {
     ///
     /// When the registry has one of these names already.
     pub fn register(registry: &prometheus::Registry) -> prometheus::Result<Self> {
-        let metrics = Self {
-            behind_bytes: IntGauge::new("popularity_replica_behind_bytes", "Binlog that is not counted here yet")?,
-            behind_seconds: Gauge::new("popularity_replica_behind_seconds", "How old the ratings are")?,
-            restarts: IntCounter::new("popularity_replica_restarts_total", "Whole copies made, each from a snapshot")?,
-            state_age_seconds: Gauge::new("popularity_replica_state_age_seconds", "How old the state of links is")?,
-            degraded: IntGauge::new("popularity_replica_links_degraded", "1 while links go by the topology alone")?,
-        };
-        registry.register(Box::new(metrics.behind_bytes.clone()))?;
-        registry.register(Box::new(metrics.behind_seconds.clone()))?;
-        registry.register(Box::new(metrics.restarts.clone()))?;
-        registry.register(Box::new(metrics.state_age_seconds.clone()))?;
-        registry.register(Box::new(metrics.degraded.clone()))?;
-        Ok(metrics)
+        let meters = Meters::new(registry, "popularity_replica_");
+        Ok(Self {
+            behind_bytes: meters.gauge("behind_bytes", "Binlog that is not counted here yet")?,
+            behind_seconds: meters.fraction("behind_seconds", "How old the ratings are")?,
+            restarts: meters.counter("restarts_total", "Whole copies made, each from a snapshot")?,
+            settings_differ: meters.gauge("settings_differ", "1 while the primary keeps its ratings otherwise")?,
+            state_age_seconds: meters.fraction("state_age_seconds", "How old the state of links is")?,
+            degraded: meters.gauge("links_degraded", "1 while links go by the topology alone")?,
+        })
     }
 }

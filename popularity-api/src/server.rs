@@ -12,6 +12,7 @@ use daemon::drain::Drain;
 use daemon::files::Seen;
 use daemon::folder::DataFolder;
 use daemon::http;
+use daemon::metrics::level;
 use daemon::tokens::Tokens;
 
 use crate::api::{self, Api};
@@ -19,10 +20,12 @@ use crate::cluster::{self, Cluster};
 pub use crate::config::Config;
 use crate::engine::feed::Feed;
 use crate::engine::folder::Disk;
+use crate::engine::table::Takes;
 use crate::engine::{self, Engine};
 use crate::history::sender::Sender;
 use crate::history::spool::Spool;
 use crate::history::{self, History};
+use crate::names;
 use crate::purge::Ledger;
 use crate::purge::log::{self, Log};
 use crate::ratings::{Embedded, Ratings};
@@ -62,7 +65,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
 
     let rests = tokio::sync::watch::Sender::default();
     let topology = geo::rest::follow(topology, rests.subscribe());
-    readiness.expect("recovery");
+    readiness.expect(RECOVERY);
     let metrics = api::Metrics::register(&registry)?;
     let kind = Kind::chosen(&config, &registry, &readiness)?;
     let history = history(&config, &registry, &drain).await?;
@@ -72,10 +75,12 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let listen = listener.local_addr()?;
 
     let purges = config.data.join("purges");
-    let log = tokio::task::spawn_blocking(move || Log::open(&purges, api::unix_ms(), log::KEPT)).await?;
+    let log = tokio::task::spawn_blocking(move || Log::open(&purges, daemon::clock::unix_ms(), log::KEPT)).await?;
     let purges = Ledger::new(log.with_context(|| format!("data: {}: purges", config.data.display()))?);
-    metrics.purge_sequence.set(i64::try_from(purges.latest()).unwrap_or(i64::MAX));
-    let (ratings, feed, copy) = kind.open(&config.data).await?;
+    metrics.purge_sequence.set(level(purges.latest()));
+    let known = topology.borrow().clone();
+    let takes = Takes::new(move |file| names::spelled(&known, file).is_ok());
+    let (ratings, feed, copy) = kind.open(&config.data, takes).await?;
 
     let limits = http::Limits {
         connections_max: config.limits.connections_max,
@@ -96,7 +101,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     if let (Some(copy), Some(replica)) = (copy, &api.config.replica) {
         copy.begin(&api, &api.config, replica, &drain).await?;
     }
-    readiness.hold("recovery");
+    readiness.hold(RECOVERY);
     tracing::info!(%listen, %admin, "the popularity API listens");
     drain.spawn(tell_topology(Arc::clone(&api), drain.clone()));
     drain.spawn(tell_failure(api.ratings.failed(), readiness, drain.clone()));
@@ -142,8 +147,8 @@ async fn tell_topology(api: Arc<Api>, drain: Drain) {
             (topology.version, api.keys.load().lacking(&topology).len())
         };
         // Whoever sees the version sees which of its keys are missing.
-        api.metrics.keys_lacking.set(i64::try_from(lacking).unwrap_or(i64::MAX));
-        api.metrics.topology_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+        api.metrics.keys_lacking.set(level(lacking));
+        api.metrics.topology_version.set(level(version));
         tokio::select! {
             changed = topology.changed() => if changed.is_err() { return },
             () = drain.wait() => return,
@@ -156,7 +161,7 @@ async fn tell_failure(failed: impl Future<Output = ()>, readiness: Readiness, dr
     tokio::select! {
         () = failed => {
             tracing::error!("the committer thread panicked: downloads are answered 503 until a restart; see above why");
-            readiness.expect("committer");
+            readiness.expect(COMMITTER);
         }
         () = drain.wait() => {}
     }
@@ -183,11 +188,11 @@ impl Kind {
         Ok(Self::Copy(Beginning::new(replica, settings, metrics, registry, readiness.clone())?))
     }
 
-    async fn open(self, data: &Path) -> anyhow::Result<Opened> {
+    async fn open(self, data: &Path, takes: Takes) -> anyhow::Result<Opened> {
         match self {
             Self::Embedded(settings, metrics) => {
                 let folder = data.join("ratings");
-                let opened = tokio::task::spawn_blocking(move || open(&folder, &settings, metrics)).await??;
+                let opened = tokio::task::spawn_blocking(move || open(&folder, &settings, metrics, takes)).await??;
                 let feed = opened.feed().clone();
                 Ok((Arc::new(Embedded::new(Arc::new(opened))), Some(feed), None))
             }
@@ -200,10 +205,10 @@ impl Kind {
     }
 }
 
-fn open(ratings: &Path, settings: &engine::Settings, metrics: engine::Metrics) -> anyhow::Result<Engine> {
+fn open(ratings: &Path, settings: &engine::Settings, metrics: engine::Metrics, takes: Takes) -> anyhow::Result<Engine> {
     settle(ratings)?;
     let folder = Disk::open(ratings).with_context(|| format!("data: {}", ratings.display()))?;
-    let (engine, recovered) = Engine::open(Arc::new(folder), settings, metrics)?;
+    let (engine, recovered) = Engine::open_taking(Arc::new(folder), settings, metrics, Some(takes))?;
     tracing::info!(?recovered, "ratings recovered");
     Ok(engine)
 }
@@ -214,6 +219,7 @@ pub fn check(config: &Config) -> Vec<String> {
     let mut problems = config.problems();
     problems.extend(daemon::telemetry::check(&config.log).err().map(|error| error.to_string()));
     problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
+    problems.extend(daemon::folder::check(&config.data).err().map(|error| error.to_string()));
     problems.extend(config.cluster().err());
     if let Some(replica) = &config.replica {
         problems.extend(crate::replica::start::client(replica).err().map(|error| error.to_string()));
@@ -228,15 +234,32 @@ pub fn check(config: &Config) -> Vec<String> {
     problems
 }
 
+/// What is waited for before the API is ready.
+const RECOVERY: &str = "the ratings are being recovered";
+/// What it is never ready again for.
+pub(crate) const COMMITTER: &str = "the committer thread has ended: restart this API";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_check_looks_at_the_data_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let of_data = |data: &str| {
+            let problems = check(&Config { data: data.into(), ..Config::default() });
+            problems.iter().filter(|problem| problem.starts_with("data: ")).count()
+        };
+        assert_eq!(of_data("/proc/nope"), 1);
+        assert_eq!(of_data(&place.path().join("made/later").display().to_string()), 0);
+        assert!(!place.path().join("made").exists(), "it leaves nothing behind");
+    }
 
     #[tokio::test]
     async fn an_api_whose_committer_failed_is_not_ready() {
         let (readiness, drain) = (Readiness::default(), Drain::new());
         tell_failure(async {}, readiness.clone(), drain.clone()).await;
-        assert_eq!(readiness.missing(), ["committer"]);
+        assert_eq!(readiness.missing(), [COMMITTER]);
         drain.start();
         let ready = Readiness::default();
         tell_failure(std::future::pending(), ready.clone(), drain).await;

@@ -1,11 +1,22 @@
 //! A topology for unit tests: region 4 with three suns and two caches, region 5 with one of each, region 6 empty
 //! but for a draining cache and a sun without plain HTTP.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
 use geo::RegionId;
 use geo::topology::Topology;
 
+use crate::api::{self, Api};
+use crate::config::Config;
+use crate::engine::decay::Decay;
+use crate::engine::folder::simulated::Simulated;
+use crate::engine::{self, Engine};
 use crate::purge::Ledger;
 use crate::purge::log::Log;
+use crate::ratings::Embedded;
+use crate::signing::Keys;
 use crate::wire::{PurgeMode, PurgeRequest, PurgeWhat};
 
 /// An empty log; its file is gone already, which nobody notices who does not open it again.
@@ -19,6 +30,34 @@ pub(crate) fn purge(ledger: &Ledger, file: &str, region: Option<u16>) -> u64 {
     let id = format!("id-{}", ledger.latest());
     let (what, mode, region) = (PurgeWhat::File, PurgeMode::Hard, region.map(RegionId));
     ledger.post(PurgeRequest { id, what, value: file.to_owned(), mode, region }, 0).unwrap().0.sequence
+}
+
+/// An API of this topology over ratings on a simulated disk, which nobody can call by HTTP.
+pub(crate) fn api() -> Arc<Api> {
+    let registry = prometheus::Registry::new();
+    let settings = engine::Settings {
+        decay: Decay::new(3600, 172_800, 0.25).unwrap(),
+        pairs_max: 1000,
+        commit: Duration::ZERO,
+        queue_bytes_max: 1 << 20,
+        snapshot_every: Duration::from_secs(3600),
+        snapshot_binlog_bytes: 1 << 30,
+        copies_binlog_bytes: 0,
+    };
+    let metrics = engine::Metrics::register(&registry).unwrap();
+    let engine = Engine::open(Arc::new(Simulated::default()), &settings, metrics).unwrap().0;
+    let topology = topology();
+    let resolver = geo::Resolver::load(&geo::resolver::Sources::default(), &topology).unwrap();
+    Arc::new(Api::new(
+        Config::default(),
+        daemon::tokens::Tokens::default(),
+        Arc::new(Embedded::new(Arc::new(engine))),
+        api::Metrics::register(&registry).unwrap(),
+        ledger(),
+        Arc::new(ArcSwap::from_pointee(Keys::default())),
+        tokio::sync::watch::Sender::new(Arc::new(topology)).subscribe(),
+        Arc::new(ArcSwap::from_pointee(resolver)),
+    ))
 }
 
 pub(crate) fn topology() -> Topology {

@@ -276,7 +276,7 @@ impl FileReader {
                 self.edge.distrust(self.errand.content);
                 self.held = None;
                 // A held file is fresh until it is dropped, and it is dropped now.
-                self.meta = Arc::new(Meta { fresh_until: crate::unix_now(), ..(*self.meta).clone() });
+                self.meta = Arc::new(Meta { fresh_until: daemon::clock::unix_s(), ..(*self.meta).clone() });
                 None
             }
         }

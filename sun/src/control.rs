@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use daemon::drain::Drain;
 use daemon::files::{self, Seen};
+use daemon::metrics::level;
 use geo::CanonicalName;
 use geo::rest::Rests;
 use popularity_api::Client;
@@ -19,6 +20,7 @@ use crate::edge::Edge;
 use crate::hot::Passing;
 use crate::hot::turn::Turns;
 use crate::metrics::Outcome;
+use crate::pressure;
 use crate::resting::Resting;
 use crate::tickets::Tickets;
 use crate::tls::Certificates;
@@ -34,10 +36,10 @@ pub async fn tell_topology(edge: Arc<Edge>, drain: Drain) {
         };
         edge.leads_away.store(drains, Ordering::Relaxed);
         // Whoever sees the version sees which of its keys are missing.
-        edge.metrics.keys_lacking.set(i64::try_from(lacking).unwrap_or(i64::MAX));
+        edge.metrics.keys_lacking.set(level(lacking));
         // So that it is remembered from now on, and not from the first request on that needs it.
         drop(edge.topologies());
-        edge.metrics.topology_version.set(i64::try_from(version).unwrap_or(i64::MAX));
+        edge.metrics.topology_version.set(level(version));
         tokio::select! {
             changed = topology.changed() => if changed.is_err() { return },
             () = drain.wait() => return,
@@ -63,9 +65,9 @@ pub async fn report_status(edge: Arc<Edge>, client: Option<Client>, drain: Drain
         }
         edge.draining.store(drain.started(), Ordering::Relaxed);
         let (running, queued) = edge.slots.busy();
-        edge.metrics.upstream_requests.set(i64::try_from(running).unwrap_or(i64::MAX));
-        edge.metrics.upstream_queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
-        edge.metrics.ram_bytes.set(i64::try_from(edge.ram.fullness().0).unwrap_or(i64::MAX));
+        edge.metrics.upstream_requests.set(level(running));
+        edge.metrics.upstream_queued.set(level(queued));
+        edge.metrics.ram_bytes.set(level(edge.ram.fullness().0));
         let report = status(&edge, &mut rates, &mut turns, &mut resting);
         if let Some(client) = &client {
             match client.report_status(&report).await {
@@ -136,12 +138,11 @@ fn spread(edge: &Edge, turns: &mut Turns) {
     } else {
         edge.with_place(|place| turns.pass(&edge.config.hot, place))
     };
-    let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-    edge.metrics.hot_passing.set(gauge(passing.iter().count()));
+    edge.metrics.hot_passing.set(level(passing.iter().count()));
     edge.sharing.store(Arc::new(passing));
     let (files, copies) = kept(edge);
-    edge.metrics.hot_files.set(gauge(files));
-    edge.metrics.hot_copies.set(gauge(copies));
+    edge.metrics.hot_files.set(level(files));
+    edge.metrics.hot_copies.set(level(copies));
 }
 
 /// Hot files that this sun keeps, and how many of them it does not own.
@@ -215,18 +216,11 @@ impl Rates {
             bits_per_second: (now.bytes - self.bytes) as f64 * 8.0 / seconds,
             requests_per_second: (now.requests - self.requests) as f64 / seconds,
             connections: u64::try_from(edge.metrics.connections.get()).unwrap_or(0),
-            cpu_pressure: cpu_pressure(&edge.config.rest.pressure_file),
+            cpu_pressure: pressure::last_ten_seconds(&edge.config.rest.pressure_file, "some").unwrap_or(0.0),
         };
         *self = now;
         (load, seconds)
     }
-}
-
-/// `some avg10` of the kernel's pressure stall information, percent; 0 where there is none.
-fn cpu_pressure(file: &std::path::Path) -> f64 {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let average = |line: &str| line.split(' ').find_map(|field| field.strip_prefix("avg10="))?.parse().ok();
-    text.lines().find(|line| line.starts_with("some")).and_then(average).unwrap_or(0.0)
 }
 
 /// Rereads the certificates when one of their files changes; `seen` are [those files](certificate_files) from before they were loaded.

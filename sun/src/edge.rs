@@ -277,7 +277,7 @@ impl Edge {
     pub fn held_whole(&self, request: &Lookup, known: Option<Known>) -> Option<Known> {
         let known = known.filter(|_| request.held_only)?;
         let Known::File(head) = &known else { return None };
-        if !head.meta().fresh(crate::unix_now()) {
+        if !head.meta().fresh(daemon::clock::unix_s()) {
             return None;
         }
         let Head::Large { meta } = head else { return Some(known) };

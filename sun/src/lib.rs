@@ -26,7 +26,7 @@
 //! - [`serve`], [`body`], [`vault_read`]: the shell that waits. [`pass`]: what is not cached, uploads.
 //! - [`listener`], [`tls`], [`tickets`], [`greeting`], [`farewell`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
 //! - [`hot`]: files that one sun is not enough for.
-//! - [`resting`]: when this sun takes less than its weight.
+//! - [`resting`]: when this sun takes less than its weight. [`pressure`]: what it goes by.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
 //! - [`config`], [`start`], [`check`]: settings and the beginning.
 //! - [`canary`]: what tells how this server is. [`selfcheck`]: another daemon, `sun-check`, that watches a sun and has its addresses announced.
@@ -61,6 +61,7 @@ pub mod meta;
 pub mod metrics;
 pub mod multipart;
 pub mod pass;
+pub mod pressure;
 pub mod purge;
 pub mod ram;
 pub mod range;
@@ -84,9 +85,3 @@ pub mod vault_read;
 pub use config::{Certificate, Config};
 pub use held::{HeldFile, HeldFiles};
 pub use start::{Parts, Running, check, purges, start};
-
-/// Seconds since 1970: the clock of `Age` and freshness.
-#[must_use]
-pub fn unix_now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}

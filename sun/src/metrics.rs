@@ -7,8 +7,9 @@ mod report;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use daemon::metrics::{Meters, level};
 use popularity_api::signing::Denied;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
 use crate::fill::FillError;
 use crate::purge::{Purges, Verdict};
@@ -147,64 +148,49 @@ impl Metrics {
     ///
     /// When the registry has something of the same name.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let vector = |name: &str, help: &str, label: &str| -> prometheus::Result<IntCounterVec> {
-            let vector = IntCounterVec::new(Opts::new(name, help), &[label])?;
-            registry.register(Box::new(vector.clone()))?;
-            Ok(vector)
-        };
-        let requests = vector("edge_requests_total", "Requests of clients, by who answered.", "outcome")?;
-        let found = vector("edge_purge_found_total", "Held files that a lookup found purged.", "verdict")?;
-        let handshakes =
-            vector("edge_handshakes_total", "TLS handshakes with clients that succeeded, by kind.", "kind")?;
+        let meters = Meters::new(registry, "edge_");
+        let vector = |name: &str, help: &str, label: &str| meters.counters(name, help, &[label]);
+        let requests = vector("requests_total", "Requests of clients, by who answered.", "outcome")?;
+        let found = vector("purge_found_total", "Held files that a lookup found purged.", "verdict")?;
+        let handshakes = vector("handshakes_total", "TLS handshakes with clients that succeeded, by kind.", "kind")?;
         Ok(Self {
-            responses: vector("edge_responses_total", "Responses to clients, by status.", "status")?,
+            responses: vector("responses_total", "Responses to clients, by status.", "status")?,
             outcomes: Outcome::ALL.map(|outcome| (outcome, requests.with_label_values(&[outcome.name()]))),
-            sent: counter("edge_sent_bytes_total", "Body bytes sent to clients.")?,
-            upstream: counter("edge_upstream_bytes_total", "Body bytes received from sources.")?,
-            fills: vector("edge_fills_total", "Fills that a source answered, by kind of source.", "source")?,
-            failures: vector("edge_fill_failures_total", "Fills that failed, by reason.", "reason")?,
-            resumes: counter("edge_fill_resumes_total", "Fills that broke off and were resumed.")?,
-            hedges: vector("edge_hedges_total", "Second questions to slow sources, by who answered first.", "result")?,
-            read_ahead: counter("edge_read_ahead_bytes_total", "Bytes asked for ahead of sequential readers.")?,
-            read_ahead_used: counter("edge_read_ahead_used_bytes_total", "Bytes read ahead that readers then used.")?,
-            upstream_requests: gauge("edge_upstream_requests", "Questions that content servers are being asked.")?,
-            upstream_queued: gauge("edge_upstream_queued", "Questions that wait for a place at a content server.")?,
-            connections: gauge("edge_connections", "Open connections of clients.")?,
-            server_connections: gauge("edge_server_connections", "Open connections of other servers.")?,
-            refused_connections: counter("edge_refused_connections_total", "Connections beyond the limit.")?,
-            failed_handshakes: counter("edge_failed_handshakes_total", "TLS handshakes that failed.")?,
+            sent: meters.counter("sent_bytes_total", "Body bytes sent to clients.")?,
+            upstream: meters.counter("upstream_bytes_total", "Body bytes received from sources.")?,
+            fills: vector("fills_total", "Fills that a source answered, by kind of source.", "source")?,
+            failures: vector("fill_failures_total", "Fills that failed, by reason.", "reason")?,
+            resumes: meters.counter("fill_resumes_total", "Fills that broke off and were resumed.")?,
+            hedges: vector("hedges_total", "Second questions to slow sources, by who answered first.", "result")?,
+            read_ahead: meters.counter("read_ahead_bytes_total", "Bytes asked for ahead of sequential readers.")?,
+            read_ahead_used: meters
+                .counter("read_ahead_used_bytes_total", "Bytes read ahead that readers then used.")?,
+            upstream_requests: meters.gauge("upstream_requests", "Questions that content servers are being asked.")?,
+            upstream_queued: meters.gauge("upstream_queued", "Questions that wait for a place at a content server.")?,
+            connections: meters.gauge("connections", "Open connections of clients.")?,
+            server_connections: meters.gauge("server_connections", "Open connections of other servers.")?,
+            refused_connections: meters.counter("refused_connections_total", "Connections beyond the limit.")?,
+            failed_handshakes: meters.counter("failed_handshakes_total", "TLS handshakes that failed.")?,
             full_handshakes: handshakes.with_label_values(&["full"]),
             resumed_handshakes: handshakes.with_label_values(&["resumed"]),
-            unknown_tickets: counter("edge_unknown_tickets_total", "TLS session tickets that no key opened.")?,
-            ram_bytes: gauge("edge_ram_bytes", "Bytes in the RAM tier.")?,
+            unknown_tickets: meters.counter("unknown_tickets_total", "TLS session tickets that no key opened.")?,
+            ram_bytes: meters.gauge("ram_bytes", "Bytes in the RAM tier.")?,
             report: ReportMetrics::new(registry)?,
-            hot_redirects: counter("edge_hot_redirects_total", "Requests for hot files passed on to a sibling.")?,
-            hot_files: gauge("edge_hot_files", "Files that several suns keep, this one among them.")?,
-            hot_copies: gauge("edge_hot_copies", "Hot files that this sun keeps and does not own.")?,
-            hot_passing: gauge("edge_hot_passing", "Hot files of which requests are passed on.")?,
-            rest_percent: gauge(
-                "edge_rest_percent",
-                "How much of its weight this sun takes, less than 100 while it rests.",
-            )?,
-            signatures: vector("edge_signatures_total", "Requests that need a signed link, by how it was.", "verdict")?,
-            keys_lacking: gauge("edge_signing_keys_lacking", "Signing keys that signing_keys does not have.")?,
-            topology_version: gauge("edge_topology_version", "Version of the running topology.")?,
-            purge_sequence: gauge("edge_purge_sequence", "Entry of the purge log that is gone by.")?,
-            purge_direct: gauge("edge_purge_direct", "Number of the last purge brought directly.")?,
-            purge_rules: gauge("edge_purge_rules", "Purge rules that are kept.")?,
+            hot_redirects: meters.counter("hot_redirects_total", "Requests for hot files passed on to a sibling.")?,
+            hot_files: meters.gauge("hot_files", "Files that several suns keep, this one among them.")?,
+            hot_copies: meters.gauge("hot_copies", "Hot files that this sun keeps and does not own.")?,
+            hot_passing: meters.gauge("hot_passing", "Hot files of which requests are passed on.")?,
+            rest_percent: meters
+                .gauge("rest_percent", "How much of its weight this sun takes, less than 100 while it rests.")?,
+            signatures: vector("signatures_total", "Requests that need a signed link, by how it was.", "verdict")?,
+            keys_lacking: meters.gauge("signing_keys_lacking", "Signing keys that signing_keys does not have.")?,
+            topology_version: meters.gauge("topology_version", "Version of the running topology.")?,
+            purge_sequence: meters.gauge("purge_sequence", "Entry of the purge log that is gone by.")?,
+            purge_direct: meters.gauge("purge_direct", "Number of the last purge brought directly.")?,
+            purge_rules: meters.gauge("purge_rules", "Purge rules that are kept.")?,
             purge_gone: found.with_label_values(&["gone"]),
             purge_stale: found.with_label_values(&["stale"]),
-            purge_failures: counter("edge_purge_failures_total", "Questions to the purge log that failed.")?,
+            purge_failures: meters.counter("purge_failures_total", "Questions to the purge log that failed.")?,
             totals: Arc::default(),
         })
     }
@@ -277,9 +263,9 @@ impl Metrics {
     /// How far purges are gone by.
     pub fn purges(&self, purges: &Purges) {
         let mark = purges.mark();
-        self.purge_sequence.set(i64::try_from(mark.log).unwrap_or(i64::MAX));
-        self.purge_direct.set(i64::try_from(mark.direct).unwrap_or(i64::MAX));
-        self.purge_rules.set(i64::try_from(purges.rules()).unwrap_or(i64::MAX));
+        self.purge_sequence.set(level(mark.log));
+        self.purge_direct.set(level(mark.direct));
+        self.purge_rules.set(level(purges.rules()));
     }
 
     /// A lookup found something held, and this is what purges say of it.

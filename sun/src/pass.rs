@@ -129,7 +129,7 @@ async fn carry(
     let (upload, progress) = Upload::new(body, limits);
     let passing = &edge.passing;
     let request = outgoing(edge, client, pass, head, (&url, host.as_deref()), upload)?;
-    let asked_at = crate::unix_now();
+    let asked_at = daemon::clock::unix_s();
     let response = match answered(passing, request, &progress).await {
         Ok(response) => response,
         Err(failure) => {
@@ -144,7 +144,7 @@ async fn carry(
     if !response.status().is_server_error() {
         edge.succeeded(&source);
     }
-    let exchange = Exchange { asked_at, answered_at: crate::unix_now() };
+    let exchange = Exchange { asked_at, answered_at: daemon::clock::unix_s() };
     let (server, body) = response.into_parts();
     let at = crossing::At { base: base_of(&url, &pass.target), host: host.as_deref() };
     let headers = crossing::down(&server.headers, &pass.target, at, pass.site.is_some());

@@ -110,7 +110,7 @@ fn pass_on(edge: &Edge, request: &Lookup, scheme: Scheme, uri: &Uri) -> Option<R
 fn refuse_unsigned(edge: &Edge, request: &Lookup, uri: &Uri) -> Option<Response<ResponseBody>> {
     let links = request.signed?;
     let keys = edge.keys.load();
-    let verdict = request::admit(uri, &request.name, links, &edge.topology(), &keys, crate::unix_now());
+    let verdict = request::admit(uri, &request.name, links, &edge.topology(), &keys, daemon::clock::unix_s());
     edge.metrics.signature(verdict);
     let refusal = request::denied(verdict.err()?);
     Some(edge.signature.refuse(&refusal, false))
@@ -254,7 +254,7 @@ impl<'a> Serving<'a> {
             let (mark, tags) = (held.mark, held.tags.clone());
             let known = Known::File(Arc::new(Meta { fresh_until, background_until, mark, tags, ..meta }));
             self.found = Found { held: Some(Arc::new(held)), known, ..Found::nothing(request.slot) };
-            return flow::looked(request, &self.found.known, crate::unix_now(), absent);
+            return flow::looked(request, &self.found.known, daemon::clock::unix_s(), absent);
         }
         self.found = match absent {
             flow::Absent::Refuse => {
@@ -263,7 +263,7 @@ impl<'a> Serving<'a> {
             }
             flow::Absent::Fill => Found::in_ram(edge, request),
         };
-        flow::looked(request, &self.found.known, crate::unix_now(), absent)
+        flow::looked(request, &self.found.known, daemon::clock::unix_s(), absent)
     }
 
     /// Looks at the store, of a file of which RAM knows nothing.
@@ -280,7 +280,7 @@ impl<'a> Serving<'a> {
             known = edge.held_whole(request, Some(known))?;
         }
         self.found = Found { stored: true, ..Found::of(request.slot, Some(known)).continuable(edge, request) };
-        Some(flow::looked(request, &self.found.known, crate::unix_now(), absent))
+        Some(flow::looked(request, &self.found.known, daemon::clock::unix_s(), absent))
     }
 
     /// Joins a fill, or begins one, and waits for upstream's answer.
@@ -289,7 +289,7 @@ impl<'a> Serving<'a> {
         let (mut reader, collapsed) = match self.join(plan, company) {
             Joined::Held(found) => {
                 self.found = found;
-                return flow::looked(request, &self.found.known, crate::unix_now(), flow::Absent::Fill);
+                return flow::looked(request, &self.found.known, daemon::clock::unix_s(), flow::Absent::Fill);
             }
             Joined::Joined(reader) => (reader, true),
             Joined::Started(reader) => {
@@ -341,7 +341,7 @@ impl<'a> Serving<'a> {
     }
 
     fn failed(&self, reader: &Reader, error: &FillError) -> Step {
-        flow::failed(self.request, &reader.fill().plan, error, self.found.known.meta(), crate::unix_now())
+        flow::failed(self.request, &reader.fill().plan, error, self.found.known.meta(), daemon::clock::unix_s())
     }
 
     /// A fill to read; one that was begun waits for its task.
@@ -352,7 +352,7 @@ impl<'a> Serving<'a> {
         if company == Company::Alone {
             return Joined::Started(Reader::new(Arc::new(Fill::new(slot, plan, sources()).for_one())));
         }
-        let now = crate::unix_now();
+        let now = daemon::clock::unix_s();
         let asks = request.said.as_ref().map(|said| &said.directives);
         let fresh = || {
             let found = Found::in_ram(edge, request);
@@ -578,7 +578,7 @@ fn answer(
     provenance: &Provenance,
     body: ResponseBody,
 ) -> Response<ResponseBody> {
-    let now = crate::unix_now();
+    let now = daemon::clock::unix_s();
     match rfc {
         true => edge.signature.answer_rfc(meta, conclusion, provenance, now, body),
         false => edge.signature.answer(meta, conclusion, provenance, now, body),

@@ -63,6 +63,13 @@ pub struct Parts {
     pub purges: Option<Arc<Purges>>,
 }
 
+impl Running {
+    fn say(&self, name: &str) {
+        let Self { https, http, internal, admin, .. } = self;
+        tracing::info!(name, ?https, ?http, %internal, %admin, "the edge listens");
+    }
+}
+
 /// Starts an edge; it runs until its drain.
 ///
 /// # Errors
@@ -125,6 +132,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     edge.metrics.purges(&purges);
     listener::start(&shared, listeners, workers)?;
     parts.readiness.hold(PURGES);
+    running.say(&edge.config.name);
     if let Some(client) = client.clone() {
         drain.spawn(follower::follow(Arc::clone(&edge), client, !caught_up, drain.clone()));
     }
@@ -298,6 +306,10 @@ pub fn check(config: &Config) -> Vec<String> {
 
 fn known_name(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {
     anyhow::ensure!(
+        !config.name.is_empty(),
+        "name: is missing: it is what the topology calls this server, \"sun4-2-1\""
+    );
+    anyhow::ensure!(
         topology.server(&config.name).is_some(),
         "name = {:?}: no sun or cache of {} has this name",
         config.name,
@@ -316,4 +328,4 @@ fn addresses(config: &Config) -> Vec<(Kind, SocketAddr)> {
 const GHOST_BYTES: u64 = 512 << 10;
 
 /// Readiness waits for the purges that came while this server was down.
-const PURGES: &str = "purges";
+const PURGES: &str = "purges of its downtime are being caught up with";

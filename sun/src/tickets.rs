@@ -66,7 +66,7 @@ impl Tickets {
     /// As [`Secrets::load`].
     pub fn new(file: Option<&Path>, unknown: IntCounter) -> Result<Self, ConfigError> {
         let secrets = file.map_or_else(Secrets::random, Secrets::load)?;
-        Ok(Self { state: ArcSwap::from_pointee(State::at(Arc::new(secrets), epoch(crate::unix_now()))), unknown })
+        Ok(Self { state: ArcSwap::from_pointee(State::at(Arc::new(secrets), epoch(daemon::clock::unix_s()))), unknown })
     }
 
     /// Reads the file again.
@@ -76,7 +76,7 @@ impl Tickets {
     /// As [`Secrets::load`]; the running secrets stay.
     pub fn reload(&self, file: &Path) -> Result<(), ConfigError> {
         let secrets = Secrets::load(file)?;
-        self.state.store(Arc::new(State::at(Arc::new(secrets), epoch(crate::unix_now()))));
+        self.state.store(Arc::new(State::at(Arc::new(secrets), epoch(daemon::clock::unix_s()))));
         Ok(())
     }
 
@@ -116,11 +116,11 @@ impl ProducesTickets for Tickets {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.seal(plain, crate::unix_now())
+        self.seal(plain, daemon::clock::unix_s())
     }
 
     fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.open(cipher, crate::unix_now())
+        self.open(cipher, daemon::clock::unix_s())
     }
 }
 

@@ -1,12 +1,12 @@
 """Generated calls as a caller of the API would write them.
 
-Half of those that the document allows name a region and servers that the test's topology has, so that not all end in
-404. JSON Schema takes 1.0 for an integer, the API does not, and its document says so: whole numbers lose their fraction.
+Half of those that the document allows name a region, servers and a file that the test's topology has, so that not all
+end in 404 or 422. JSON Schema takes 1.0 for an integer, the API does not, and its document says so: whole numbers lose their fraction.
 """
 
 import schemathesis
 
-SERVERS = {"source": "sun1-1-1", "server": "sun1-1-1"}
+KNOWN = {"source": "sun1-1-1", "server": "sun1-1-1", "file": "c1/a.jpg"}
 
 
 def whole(value):
@@ -35,7 +35,7 @@ def map_case(context, case):
     if "cache" in case.path_parameters:
         case.path_parameters["cache"] = "cache1-1"
     if isinstance(case.body, dict):
-        case.body.update({key: name for key, name in SERVERS.items() if key in case.body})
+        case.body.update({key: name for key, name in KNOWN.items() if key in case.body})
         for download in case.body.get("downloads") or []:
             download["region"] = 1
     return case

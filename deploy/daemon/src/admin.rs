@@ -1,5 +1,5 @@
 //! The private admin port: `/metrics` (Prometheus text), `/healthz` (200 while the process works),
-//! `/readyz` (200 when ready, 503 with one reason a line when not, or draining).
+//! `/readyz` (200 when ready; when not, or draining, 503 with a line `not ready: ...` for each reason).
 //!
 //! It outlives the listeners: while the daemon drains it still tells Prometheus how far that is, and stops
 //! when the last tracked task has ended, or as soon as a new process has taken over. It is never bound where clients are.
@@ -23,7 +23,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Declares a condition that does not hold yet, "topology".
+    /// Declares a condition that does not hold yet, so that it reads well behind "not ready: ".
     pub fn expect(&self, condition: &str) {
         self.change(|waiting| {
             if !waiting.iter().any(|known| known == condition) {
@@ -111,10 +111,10 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
         reasons.insert(0, "draining".to_owned());
     }
     if reasons.is_empty() {
-        (StatusCode::OK, "ready\n".to_owned())
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
+        return (StatusCode::OK, "ready\n".to_owned());
     }
+    let lines = reasons.iter().map(|reason| format!("not ready: {reason}\n"));
+    (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
 }
 
 #[cfg(test)]
@@ -132,9 +132,9 @@ mod tests {
         readiness.expect("tokens");
         readiness.expect("topology");
         let admin = start(readiness.clone(), &Drain::new()).await;
-        check(admin, "/readyz", "503 topology\ntokens\n").await;
+        check(admin, "/readyz", "503 not ready: topology\nnot ready: tokens\n").await;
         readiness.hold("topology");
-        check(admin, "/readyz", "503 tokens\n").await;
+        check(admin, "/readyz", "503 not ready: tokens\n").await;
         readiness.hold("tokens");
         readiness.hold("never declared");
         check(admin, "/readyz", "200 ready\n").await;
@@ -161,7 +161,7 @@ mod tests {
         let (release, released) = tokio::sync::oneshot::channel::<()>();
         drain.spawn(async move { drop(released.await) });
         drain.start();
-        check(admin, "/readyz", "503 draining\n").await;
+        check(admin, "/readyz", "503 not ready: draining\n").await;
         check(admin, "/healthz", "200 ok\n").await;
         release.send(()).unwrap();
         assert!(drain.finished(Duration::from_secs(60)).await);

@@ -74,8 +74,12 @@ fn unreadable(file: &Path, error: &std::io::Error) -> ConfigError {
 
 fn refusal(text: &str, origin: &str, key: &str, span: Option<std::ops::Range<usize>>, what: &str) -> ConfigError {
     let place = span.map(|span| position(text, span.start)).map_or_else(String::new, |(l, c)| format!(":{l}:{c}"));
-    ConfigError(format!("{origin}{place}: {key}{what}"))
+    let hint = if what == NO_ADDRESS { ": it is IP:port, \"127.0.0.1:8090\"; a name is not looked up" } else { "" };
+    ConfigError(format!("{origin}{place}: {key}{what}{hint}"))
 }
+
+/// What the standard library says of a text that should be an address and a port, and does not say how that is written.
+const NO_ADDRESS: &str = "invalid socket address syntax";
 
 /// Line and column, counted from 1, of a byte.
 fn position(text: &str, byte: usize) -> (usize, usize) {
@@ -128,6 +132,19 @@ mod tests {
         );
         check("name = 'a\n", "test.toml:1:10: invalid literal string, expected `'`");
         check("name = 'a'\nname = 'b'\n", "test.toml:2:1: duplicate key");
+    }
+
+    #[test]
+    fn a_name_where_an_address_should_be_is_told_how_one_is_written() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Listener {
+            #[serde(rename = "listen")]
+            _listen: std::net::SocketAddr,
+        }
+        let error = parse::<Listener>("listen = 'localhost:1'", "test.toml").unwrap_err().to_string();
+        let expected =
+            "listen: invalid socket address syntax: it is IP:port, \"127.0.0.1:8090\"; a name is not looked up";
+        assert_eq!(error, format!("test.toml:1:10: {expected}"));
     }
 
     #[test]

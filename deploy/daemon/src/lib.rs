@@ -20,9 +20,9 @@
 //! - [`config`]: a TOML file into a checked value, or an error with line, column and key.
 //! - [`files`]: those that are read again when they change.
 //! - [`telemetry`]: one log line an event.
-//! - [`drain`]: one signal that everything listens to, and everything that the end waits for.
+//! - [`drain`]: one signal that everything listens to, and everything that the end waits for. [`clock`]: the time of day.
 //! - [`upgrade`], [`sockets`]: a new process takes over from a running one.
-//! - [`admin`]: the private port that operators and Prometheus ask.
+//! - [`admin`]: the private port that operators and Prometheus ask. [`metrics`]: what Prometheus gets, made and registered.
 //! - [`http`]: serving axum's routes with bounds on connections and time. [`problem`]: how a call is refused.
 //! - [`tokens`]: bearer tokens, and whose they are. [`folder`]: a data folder is one process's.
 //!
@@ -32,11 +32,13 @@
 //! serves nothing that clients ask for.
 
 pub mod admin;
+pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod files;
 pub mod folder;
 pub mod http;
+pub mod metrics;
 pub mod problem;
 pub mod process;
 pub mod sockets;

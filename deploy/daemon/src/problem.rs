@@ -93,6 +93,13 @@ impl IntoResponse for Refusal {
         response
     }
 }
+/// The parser's words without those of the code: it names the type of what should be an object.
+fn plain(error: &str) -> String {
+    let Some((before, rest)) = error.split_once("expected struct ") else { return error.to_owned() };
+    let place = rest.find(" at line ").map_or("", |at| &rest[at..]);
+    format!("{before}expected an object{place}")
+}
+
 /// The JSON value of a body, with nothing behind it.
 ///
 /// # Errors
@@ -101,9 +108,51 @@ impl IntoResponse for Refusal {
 pub fn from_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        Refusal::bad(format!("{path}: {}", error.into_inner()))
+        let (path, error) = (error.path().to_string(), error.inner());
+        Refusal::bad(match (error.is_data(), path.as_str()) {
+            (false, _) => format!("the body is no JSON: {error}"),
+            (true, "." | "?") => format!("the body: {}", plain(&error.to_string())),
+            (true, path) => format!("{path}: {}", plain(&error.to_string())),
+        })
     })?;
     json.end().map_err(|error| Refusal::bad(format!("after the JSON value: {error}")))?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[serde(rename = "inner")]
+        _inner: Vec<Inner>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    struct Inner {
+        #[serde(rename = "count")]
+        _count: u16,
+    }
+
+    #[test]
+    fn a_refusal_names_the_field_and_what_is_expected() {
+        for (body, expected) in [
+            ("", "the body is no JSON: EOF while parsing a value at line 1 column 0"),
+            ("{", "the body is no JSON: EOF while parsing an object at line 1 column 1"),
+            ("[]", "the body: invalid length 0, expected an object at line 1 column 2"),
+            ("7", "the body: invalid type: integer `7`, expected an object at line 1 column 1"),
+            ("{}", "the body: missing field `inner` at line 1 column 2"),
+            (r#"{"inner":7}"#, "inner: invalid type: integer `7`, expected a sequence at line 1 column 10"),
+            (r#"{"inner":[[]]}"#, "inner[0]: invalid length 0, expected an object at line 1 column 12"),
+            (
+                r#"{"inner":[{"count":-1}]}"#,
+                "inner[0].count: invalid value: integer `-1`, expected u16 at line 1 column 21",
+            ),
+            (r#"{"inner":[]} x"#, "after the JSON value: trailing characters at line 1 column 14"),
+        ] {
+            assert_eq!(from_json::<Outer>(body.as_bytes()).unwrap_err().detail(), expected, "{body}");
+        }
+    }
 }

@@ -14,8 +14,15 @@ use serde_json::json;
 ///
 /// # Errors
 ///
-/// What the API or the disk says; there is no folder of this name then.
+/// What the API or the disk says; there is no folder of this name then. Also when there is no folder to put it in: a disk that
+/// is not mounted is not what was meant.
 pub async fn take(client: &Client, to: &Path) -> anyhow::Result<Answer> {
+    let into = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    anyhow::ensure!(
+        into.is_dir(),
+        "{}: there is no such folder to put the backup in: make it, or mount what it is on",
+        into.display()
+    );
     let mut shown = Shown::new(std::io::stderr().is_terminal());
     let taken = backup::take(client, to, |progress| shown.show(progress)).await;
     shown.end();
@@ -103,6 +110,19 @@ mod tests {
     use popularity_api::replica::copying::Written;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_folder_that_is_not_there_is_not_made_on_the_way() {
+        let place = tempfile::tempdir().unwrap();
+        let token_file = place.path().join("token");
+        std::fs::write(&token_file, "aaaaaaaaaaaaaaaa").unwrap();
+        std::fs::set_permissions(&token_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let url = "http://127.0.0.1:9".to_owned();
+        let client = Client::new(&popularity_api::ClientConfig { url, token_file, timeout_ms: 1000 }).unwrap();
+        let refused = take(&client, &place.path().join("not-mounted/monday")).await.unwrap_err().to_string();
+        assert!(refused.ends_with("there is no such folder to put the backup in: make it, or mount what it is on"));
+        assert!(!place.path().join("not-mounted").exists());
+    }
 
     #[test]
     fn what_there_is_is_said() {

@@ -1,8 +1,8 @@
 //! `sunctl check`: whether a topology and configs would be accepted.
 //!
-//! A topology is checked as a whole. A config is checked for what its daemon would refuse on reading: the
-//! daemon it belongs to is told by the keys it has. What a config names (certificates, tokens) is checked
-//! by the daemon's own `--check` on the machine where those files are.
+//! A topology is checked as a whole. A config is checked by what its daemon's own `--check` goes by, with the files that it
+//! names (certificates, tokens, lists), so where those are. The daemon it belongs to is told by the keys it has; what is no
+//! daemon's config is refused.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use geo::answer::Answer;
 use geo::{Source, Topology};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 /// Checks each file; the answer is bad when one of them is.
@@ -70,51 +71,74 @@ fn check_config(file: &Path) -> (&'static str, Result<String, String>) {
         Err(error) => return ("config", Err(error.to_string())),
     };
     let origin = file.display().to_string();
-    let accepted = |result: Result<(), daemon::config::ConfigError>| {
-        result.map(|()| "accepted".to_owned()).map_err(|error| error.to_string())
-    };
+    let (text, origin) = (text.as_str(), origin.as_str());
     match kind_of(&table) {
-        Daemon::Cache => {
-            let config = daemon::config::parse::<cache_daemon::server::Config>(&text, &origin);
-            ("cache-daemon", accepted(config.map(drop)))
-        }
-        Daemon::Api => {
-            let config = daemon::config::parse::<popularity_api::server::Config>(&text, &origin);
-            ("popularity-api", accepted(config.map(drop)))
-        }
-        Daemon::Geo => {
-            let config = daemon::config::parse::<geo::serve::Config>(&text, &origin);
-            ("geo serve", accepted(config.map(drop)))
-        }
-        Daemon::Sun => ("sun", accepted(daemon::config::parse::<sun::Config>(&text, &origin).map(drop))),
+        Ok(Daemon::Cache) => ("cache-daemon", judged(text, origin, cache_daemon::server::check)),
+        Ok(Daemon::Api) => ("popularity-api", judged(text, origin, popularity_api::server::check)),
+        Ok(Daemon::Geo) => ("geo serve", judged(text, origin, |config| problems_of(&geo::serve::check(config)))),
+        Ok(Daemon::SelfCheck) => ("sun-check", judged(text, origin, sun::selfcheck::check)),
+        Ok(Daemon::Sun) => ("sun", judged(text, origin, sun::check)),
+        Err(what) => ("config", Err(format!("this is no daemon's config: {what}"))),
     }
+}
+
+/// What a daemon says of its config, and of the files that this names.
+fn judged<Config: DeserializeOwned>(
+    text: &str,
+    origin: &str,
+    check: impl FnOnce(&Config) -> Vec<String>,
+) -> Result<String, String> {
+    let config = daemon::config::parse(text, origin).map_err(|error| error.to_string())?;
+    let problems = check(&config);
+    if problems.is_empty() { Ok("accepted, with the files it names".to_owned()) } else { Err(problems.join("\n")) }
+}
+
+fn problems_of(answer: &Answer) -> Vec<String> {
+    let listed = answer.json["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
+    listed.iter().filter_map(|problem| problem.as_str()).map(str::to_owned).collect()
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Daemon {
     Sun,
+    SelfCheck,
     Cache,
     Api,
     Geo,
 }
 
-/// A cache-daemon's settings are in `[edge]`, a geo server's evidence is in tables that nobody else has, the API has one
-/// `listen`, what is none of these is a sun's.
-fn kind_of(table: &toml::Table) -> Daemon {
-    let has = |key| table.contains_key(key);
-    if has("edge") || has("vault") {
-        Daemon::Cache
-    } else if GEO_TABLES.iter().any(|table| has(table)) {
-        Daemon::Geo
-    } else if has("listen") || has("commit_ms") {
-        Daemon::Api
+/// Whose config this is, or what it is instead: a cache-daemon's settings are in `[edge]`, a geo server's evidence and a
+/// self-check's thresholds are in tables that nobody else has, the API has one `listen`, a sun's certificates, listeners
+/// and tiers are at the top.
+fn kind_of(table: &toml::Table) -> Result<Daemon, &'static str> {
+    let has = |key: &&str| table.contains_key(*key);
+    if has(&"edge") || has(&"vault") {
+        Ok(Daemon::Cache)
+    } else if ["token", "keys"].iter().any(|key| table.get(*key).is_some_and(|value| !value.is_str())) {
+        Err("it has tokens or keys, which a config names the file of (tokens, signing_keys)")
+    } else if TOPOLOGY_TABLES.iter().any(has) {
+        Err("it is a topology; say --topology FILE")
+    } else if GEO_TABLES.iter().any(has) {
+        Ok(Daemon::Geo)
+    } else if SELF_CHECK_TABLES.iter().any(has) {
+        Ok(Daemon::SelfCheck)
+    } else if has(&"listen") || has(&"commit_ms") {
+        Ok(Daemon::Api)
+    } else if SUN_KEYS.iter().any(has) {
+        Ok(Daemon::Sun)
     } else {
-        Daemon::Sun
+        Err("it has no key by which a daemon is told")
     }
 }
 
 /// A geo server that is told where nobody is has none of them, and is of no use.
 const GEO_TABLES: [&str; 9] = ["bmp", "router", "mrt", "list", "rule", "origin", "geoip", "damping", "publish"];
+/// A self-check that goes by the defaults alone has the first.
+const SELF_CHECK_TABLES: [&str; 5] = ["probe", "thresholds", "checks", "guard", "speaker"];
+/// No topology does without the first two.
+const TOPOLOGY_TABLES: [&str; 4] = ["domain", "content_servers", "region", "sun"];
+/// No sun does without its name.
+const SUN_KEYS: [&str; 6] = ["name", "https", "http", "certificates", "store", "ram_bytes"];
 
 #[cfg(test)]
 mod tests {
@@ -122,13 +146,53 @@ mod tests {
 
     #[test]
     fn a_config_tells_its_daemon_by_its_keys() {
-        check_kind("vault = '/v'\n[edge]\nname = 'cache4-1'", Daemon::Cache);
-        check_kind("listen = '127.0.0.1:8090'", Daemon::Api);
-        check_kind("name = 'sun4-2-1'\nhttps = []", Daemon::Sun);
-        check_kind("listen = '127.0.0.1:8095'\n[[list]]\nfile = '/l'", Daemon::Geo);
-        check_kind(include_str!("../../config/geo.toml"), Daemon::Geo);
-        check_kind(include_str!("../../config/popularity-api.toml"), Daemon::Api);
-        check_kind(include_str!("../../config/sun.toml"), Daemon::Sun);
+        check_kind("vault = '/v'\n[edge]\nname = 'cache4-1'", "Ok(Cache)");
+        check_kind("listen = '127.0.0.1:8090'", "Ok(Api)");
+        check_kind("listen = '127.0.0.1:8090'\ntokens = '/t'\nsigning_keys = '/k'", "Ok(Api)");
+        check_kind("name = 'sun4-2-1'\nhttps = []\ntoken = '/t'", "Ok(Sun)");
+        check_kind("listen = '127.0.0.1:8095'\n[[list]]\nfile = '/l'", "Ok(Geo)");
+        check_kind("token = '/t'\n[probe]\nevery_ms = 500", "Ok(SelfCheck)");
+        check_kind(include_str!("../../config/cache-daemon.toml"), "Ok(Cache)");
+        check_kind(include_str!("../../config/geo.toml"), "Ok(Geo)");
+        check_kind(include_str!("../../config/popularity-api.toml"), "Ok(Api)");
+        check_kind(include_str!("../../config/sun.toml"), "Ok(Sun)");
+        check_kind(include_str!("../../config/sun-check.toml"), "Ok(SelfCheck)");
+    }
+
+    #[test]
+    fn what_is_no_daemons_config_is_refused_as_such() {
+        let tokens = "[[token]]\ntoken = 'aaaaaaaaaaaaaaaa'\nrole = 'operator'";
+        check_kind(tokens, "Err(\"it has tokens or keys, which a config names the file of (tokens, signing_keys)\")");
+        check_kind(
+            "[keys]\na = 'b'",
+            "Err(\"it has tokens or keys, which a config names the file of (tokens, signing_keys)\")",
+        );
+        let topology = "Err(\"it is a topology; say --topology FILE\")";
+        check_kind(include_str!("../../config/topology.toml"), topology);
+        check_kind("", "Err(\"it has no key by which a daemon is told\")");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokens.toml");
+        fs::write(&file, tokens).unwrap();
+        let (kind, result) = check_config(&file);
+        assert_eq!(kind, "config");
+        assert!(result.unwrap_err().starts_with("this is no daemon's config: "));
+    }
+
+    #[test]
+    fn the_files_that_a_config_names_are_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("api.toml");
+        let missing = |name: &str| folder.path().join(name).display().to_string();
+        let [topology, tokens, keys] = ["topology.toml", "tokens.toml", "keys.toml"].map(missing);
+        fs::write(
+            &config,
+            format!("listen = '127.0.0.1:8090'\ntopology = '{topology}'\ntokens = '{tokens}'\nsigning_keys = '{keys}'\ndata = '{}'", folder.path().display()),
+        )
+        .unwrap();
+        let (kind, result) = check_config(&config);
+        let problems = result.unwrap_err();
+        assert_eq!(kind, "popularity-api");
+        assert!(problems.contains(&topology) && problems.contains(&tokens), "{problems}");
     }
 
     #[test]
@@ -145,7 +209,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_kind(text: &str, expected: Daemon) {
-        assert_eq!(kind_of(&toml::from_str(text).unwrap()), expected, "{text}");
+    fn check_kind(text: &str, expected: &str) {
+        assert_eq!(format!("{:?}", kind_of(&toml::from_str(text).unwrap())), expected, "{text}");
     }
 }

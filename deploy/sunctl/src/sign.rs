@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use geo::answer::Answer;
-use geo::topology::{Covers, is_key_id};
+use geo::topology::{Covers, SignedLinks, Signing, is_key_id};
 use geo::{CanonicalName, Topology};
 use popularity_api::signing::{self, Keys};
 use rand::CryptoRng;
@@ -27,7 +27,7 @@ pub struct Order {
 ///
 /// # Errors
 ///
-/// What is no file's link, when the file's class has no signed links and nothing else is said, and when there is no such key.
+/// What is no file's link, what would be dead by the topology, when the file's class has no signed links and nothing else is said, and when there is no such key.
 pub fn sign(order: &Order, keys: &Keys, topology: Option<&Topology>, now_s: u64) -> anyhow::Result<Answer> {
     let (origin, path) = split(&order.link);
     let name = CanonicalName::parse(path.strip_prefix('/').unwrap_or(path))?;
@@ -44,12 +44,38 @@ pub fn sign(order: &Order, keys: &Keys, topology: Option<&Topology>, now_s: u64)
         (None, None) => bail!("for how long? The file's class has no signed links; say --ttl-s SECONDS"),
     };
     let covers = if order.folder { Covers::Folder } else { links.map_or(Covers::File, |links| links.covers) };
+    if let Some(why) = dead(order, links, signing, signer.key_id(), covers) {
+        bail!("such a link would be refused: {why}");
+    }
     let mut url = origin.as_bytes().to_vec();
     signer.write_path(&mut url, name.as_str(), covers, expires_s);
     let url = String::from_utf8_lossy(&url).into_owned();
     let covered = signing::covered(name.as_str(), covers);
     let json = json!({ "url": url, "key": signer.key_id(), "expires_s": expires_s, "covers": covered });
     Ok(Answer::good(format!("{url}\n"), json))
+}
+
+/// Why suns and caches of this topology would answer 403 to the link.
+fn dead(
+    order: &Order,
+    links: Option<SignedLinks>,
+    signing: Option<&Signing>,
+    key: &str,
+    covers: Covers,
+) -> Option<String> {
+    if order.ttl_s == Some(0) {
+        return Some("it expires at once; --ttl-s is 1 or more".to_owned());
+    }
+    if let Some(signing) = signing.filter(|signing| !signing.accepts(key)) {
+        let known: Vec<&str> = signing.ids().collect();
+        let known = known.join(", ");
+        return Some(format!(
+            "the topology accepts the keys {known}, not {key:?}; put it among [signing] accepted first"
+        ));
+    }
+    let of_the_file = links.is_some_and(|links| links.covers == Covers::File);
+    (of_the_file && covers == Covers::Folder)
+        .then(|| "links of the file's class cover the file (link_covers), and no folder's opens it".to_owned())
 }
 
 /// A line for the key file.
@@ -97,6 +123,22 @@ mod tests {
         assert!(said("/c7/a.jpg", None, None, false, true).contains("say --ttl-s SECONDS"));
         assert_eq!(said("/c7/a.jpg", Some("z"), Some(60), false, true), "the key file has no key \"z\"");
         assert!(said("https://sun4-2-1.example.org", Some("a"), Some(60), false, true).contains("a file is asked for"));
+    }
+
+    #[test]
+    fn a_link_that_would_be_dead_is_refused() {
+        let refused = "such a link would be refused: ";
+        let expired = format!("{refused}it expires at once; --ttl-s is 1 or more");
+        assert_eq!(said("/c7/a.mp4", None, Some(0), false, true), expired);
+        assert_eq!(said("/c7/a.jpg", Some("a"), Some(0), false, false), expired);
+        assert_eq!(
+            said("/c7/a.mp4", Some("a"), None, false, true),
+            format!("{refused}the topology accepts the keys b, not \"a\"; put it among [signing] accepted first")
+        );
+        let folder = "links of the file's class cover the file (link_covers), and no folder's opens it";
+        assert_eq!(said("/c7/f/a.mp4", None, None, true, true), format!("{refused}{folder}"));
+        assert!(said("/c7/f/a.mp4", None, None, false, true).contains("?e="));
+        assert!(said("/c7/f/a.m3u8", None, Some(60), true, true).starts_with("/s."));
     }
 
     #[test]

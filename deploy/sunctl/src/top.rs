@@ -20,14 +20,15 @@ fn answer(top: &Top) -> Answer {
         let text = format!("nothing was downloaded in region {} lately\n", top.region);
         return Answer::good(text, json!(top));
     }
-    let mut table = Table::new(&["", "FILE", "SIZE", "RATING (1 H)", "RATING (48 H)"]);
+    let mut table = Table::new(&["", "SIZE", "RATING (1 H)", "RATING (48 H)", "FILE"]);
     for (place, file) in (1..).zip(&top.files) {
         table.row([
             place.to_string(),
-            file.file.clone(),
             bytes(file.size),
             format!("{:.1}", file.rating_hour),
             format!("{:.1}", file.rating_days),
+            // Last: one long name pads no other row.
+            file.file.clone(),
         ]);
     }
     Answer::good(table.text(), json!(top))
@@ -51,9 +52,9 @@ mod tests {
         let top = Top { region: RegionId(4), files: vec![rated("c1/a.jpg", 12.25), rated("c1/long/b.jpg", 3.0)] };
         assert_eq!(
             answer(&top).text,
-            "   FILE             SIZE  RATING (1 H)  RATING (48 H)\n\
-             1  c1/a.jpg       192 KB          12.2          122.5\n\
-             2  c1/long/b.jpg  192 KB           3.0           30.0\n"
+            "     SIZE  RATING (1 H)  RATING (48 H)  FILE\n\
+             1  192 KB          12.2          122.5  c1/a.jpg\n\
+             2  192 KB           3.0           30.0  c1/long/b.jpg\n"
         );
     }
 

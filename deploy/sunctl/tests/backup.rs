@@ -120,20 +120,8 @@ const TOPOLOGY: &str = r#"
 version = 1
 domain = "example.org"
 default_region = 4
-[content_servers]
-url = "http://cs{number}.storage.example.org"
-numbers = ["1-9"]
-[[region]]
-id = 4
-name = "Moscow"
-latitude = 55.75
-longitude = 37.6
-[[group]]
-name = "sun4-1"
-subnet = "192.0.2.0/26"
-[[sun]]
-name = "sun4-1-1"
-addresses = ["192.0.2.1"]
-internal = "10.4.1.1:8081"
-weight = 100
+content_servers = { url = "http://cs{number}.storage.example.org", numbers = ["1-9"] }
+region = [{ id = 4, name = "Moscow", latitude = 55.75, longitude = 37.6 }]
+group = [{ name = "sun4-1", subnet = "192.0.2.0/26" }]
+sun = [{ name = "sun4-1-1", addresses = ["192.0.2.1"], internal = "10.4.1.1:8081", weight = 100 }]
 "#;

@@ -1,3 +1,5 @@
+//! Who takes over whose addresses, in groups of every size.
+
 use super::*;
 
 #[test]

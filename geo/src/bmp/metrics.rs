@@ -1,6 +1,7 @@
 //! What the listener counts.
 
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use daemon::metrics::Meters;
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry};
 
 use crate::feed::Ignored;
 
@@ -22,29 +23,17 @@ impl Metrics {
     /// # Errors
     ///
     /// When the registry has one of these names already.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str| -> Result<IntCounterVec, prometheus::Error> {
-            let counter = IntCounterVec::new(Opts::new(format!("geo_bmp_{name}"), help), &["router"])?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let connected = Opts::new("geo_bmp_connected", "Whether the router is connected");
-        let connected = IntGaugeVec::new(connected, &["router"])?;
-        registry.register(Box::new(connected.clone()))?;
-        let ignored = Opts::new("geo_bmp_ignored_total", "What was left out, by what it is");
-        let ignored = IntCounterVec::new(ignored, &["router", "what"])?;
-        registry.register(Box::new(ignored.clone()))?;
-        let refused = "Connections from addresses that no router has";
-        let refused = IntCounter::new("geo_bmp_refused_total", refused)?;
-        registry.register(Box::new(refused.clone()))?;
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let meters = Meters::new(registry, "geo_bmp_");
+        let counter = |name: &str, help: &str| meters.counters(name, help, &["router"]);
         Ok(Self {
-            connected,
+            connected: meters.gauges("connected", "Whether the router is connected", &["router"])?,
             connections: counter("connections_total", "Connections of the router")?,
             messages: counter("messages_total", "BMP messages")?,
             malformed: counter("malformed_total", "BMP messages or attributes that could not be read")?,
-            ignored,
+            ignored: meters.counters("ignored_total", "What was left out, by what it is", &["router", "what"])?,
             bytes: counter("bytes_total", "Bytes received")?,
-            refused,
+            refused: meters.counter("refused_total", "Connections from addresses that no router has")?,
         })
     }
 

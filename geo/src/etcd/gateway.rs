@@ -11,8 +11,9 @@ use daemon::telemetry::causes;
 use reqwest::{StatusCode, Url, header};
 use serde_json::{Value, json};
 
+use super::Etcd;
 use super::wire::{self, Document, Put, Stored, Told};
-use super::{Etcd, base};
+use crate::client::{base, whole};
 use crate::topology::DOCUMENT_BYTES_MAX;
 
 /// A cluster that can be asked.
@@ -295,18 +296,6 @@ impl Watching {
     fn broken(&self, why: impl std::fmt::Display) -> EtcdError {
         EtcdError::Unreachable(format!("{}: {why}", self.name))
     }
-}
-
-/// A whole body of at most `bytes_max`.
-async fn whole(mut response: reqwest::Response, bytes_max: usize) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| causes(&error))? {
-        if body.len() + chunk.len() > bytes_max {
-            return Err(format!("its answer is longer than {bytes_max} bytes"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 /// Why a call failed.

@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use daemon::metrics::{Meters, level};
 use prometheus::{IntGauge, Registry};
 
 use super::Follower;
@@ -22,36 +23,29 @@ impl Metrics {
     ///
     /// When the registry has one of these names already.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone())).map(|()| gauge)
-        };
+        let meters = Meters::new(registry, "geo_followed_");
         Ok(Self {
-            sequence: gauge("geo_followed_sequence", "Sequence of the followed table's last change that is in use.")?,
-            heard: gauge("geo_followed_answers", "Answers of the geo server that could be used, since the start.")?,
-            heard_at: gauge(
-                "geo_followed_timestamp_seconds",
+            sequence: meters.gauge("sequence", "Sequence of the followed table's last change that is in use.")?,
+            heard: meters.gauge("answers", "Answers of the geo server that could be used, since the start.")?,
+            heard_at: meters.gauge(
+                "timestamp_seconds",
                 "When the geo server answered last so that it could be used, Unix time; 0: not since the start.",
             )?,
-            bytes: gauge("geo_followed_table_bytes", "RAM of the followed table.")?,
+            bytes: meters.gauge("table_bytes", "RAM of the followed table.")?,
         })
     }
 
     /// Takes the figures; to be called when there was an answer or none.
     pub(super) fn tell(&self, follower: &Follower, now: SystemTime) {
         let sequence = follower.course.at().map_or(0, |at| at.sequence);
-        self.sequence.set(signed(sequence));
-        self.bytes.set(signed(follower.writer.table().counts().bytes as u64));
-        self.heard.set(signed(follower.heard));
+        self.sequence.set(level(sequence));
+        self.bytes.set(level(follower.writer.table().counts().bytes));
+        self.heard.set(level(follower.heard));
         if follower.heard > 0 && !follower.away {
             let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            self.heard_at.set(signed(since.as_secs()));
+            self.heard_at.set(level(since.as_secs()));
         }
     }
-}
-
-fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -108,7 +108,7 @@ impl Oracle for Live {
     }
 
     fn encode(&self) -> (Position, Vec<u8>) {
-        self.engine().encode(super::unix_s())
+        self.engine().encode(daemon::clock::unix_s())
     }
 }
 
@@ -169,7 +169,7 @@ pub(super) async fn step(
             }
         }
         if live.is_published() {
-            readiness.hold("table");
+            readiness.hold(super::TABLE);
         }
     }
 }

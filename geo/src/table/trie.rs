@@ -89,11 +89,16 @@ impl Trie {
     /// The same of an IPv4 address, without arithmetic of 128 bits where it is not needed.
     #[inline]
     pub(super) fn get_v4(&self, address: u32) -> u32 {
-        let value = match &self.root {
-            Root::Slots(slots) => slots.get((address >> 8) as usize),
-            Root::Starts(starts) => starts.get(u64::from(address) << 32),
-        };
-        if value & NODE == 0 { value } else { self.below(value, u128::from(address) << 96) }
+        let key = || u128::from(address) << 96;
+        // What is not in slots goes the long way: few instructions are left, and become part of the caller.
+        let Root::Slots(slots) = &self.root else { return self.far(key()) };
+        let value = slots.get((address >> 8) as usize);
+        if value & NODE == 0 { value } else { self.below(value, key()) }
+    }
+
+    #[inline(never)]
+    fn far(&self, key: u128) -> u32 {
+        self.get(key)
     }
 
     /// What the key's unit leads to.

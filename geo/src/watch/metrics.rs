@@ -1,8 +1,7 @@
 //! What a daemon tells of the topology's source.
 
-use std::time::SystemTime;
-
-use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use daemon::metrics::{Meters, level};
+use prometheus::{IntCounterVec, IntGauge, Registry};
 
 use super::News;
 use super::running::Taken;
@@ -23,28 +22,16 @@ impl Metrics {
     ///
     /// When the registry has one of these names already.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let metrics = Self::new()?;
-        registry.register(Box::new(metrics.up.clone()))?;
-        registry.register(Box::new(metrics.revision.clone()))?;
-        registry.register(Box::new(metrics.confirmed.clone()))?;
-        registry.register(Box::new(metrics.failures.clone()))?;
-        Ok(metrics)
-    }
-
-    fn new() -> prometheus::Result<Self> {
-        let gauge = |name: &str, help: &str| IntGauge::new(name, help);
-        let failures = Opts::new("topology_source_failures_total", "Times the topology could not be taken, by why.");
-        let failures = IntCounterVec::new(failures, &["why"])?;
+        let meters = Meters::new(registry, "topology_");
+        let failures =
+            meters.counters("source_failures_total", "Times the topology could not be taken, by why.", &["why"])?;
         for why in [UNREADABLE, REFUSED] {
             failures.with_label_values(&[why]);
         }
         Ok(Self {
-            up: gauge("topology_source_up", "Whether the topology's source can be read.")?,
-            revision: gauge("topology_revision", "Revision of the topology's key in etcd; 0: the source is a file.")?,
-            confirmed: gauge(
-                "topology_confirmed_timestamp_seconds",
-                "When the topology's source was read last, or said that nothing changed, Unix time; 0: not since the start.",
-            )?,
+            up: meters.gauge("source_up", "Whether the topology's source can be read.")?,
+            revision: meters.gauge("revision", "Revision of the topology's key in etcd; 0: the source is a file.")?,
+            confirmed: meters.gauge("confirmed_timestamp_seconds", "When the topology's source was read last, or said that nothing changed, Unix time; 0: not since the start.")?,
             failures,
         })
     }
@@ -56,10 +43,9 @@ impl Metrics {
             return;
         }
         self.up.set(1);
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.confirmed.set(i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+        self.confirmed.set(level(daemon::clock::unix_s()));
         if let News::Document { revision: Some(revision), .. } = news {
-            self.revision.set(i64::try_from(*revision).unwrap_or(i64::MAX));
+            self.revision.set(level(*revision));
         }
     }
 
@@ -72,7 +58,7 @@ impl Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new().expect("the names are well formed")
+        Self::register(&Registry::new()).expect("the registry is empty")
     }
 }
 

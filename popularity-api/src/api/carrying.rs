@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+use axum::http::StatusCode;
+use daemon::metrics::level;
 use daemon::problem::Refusal;
 use geo::topology::Region;
 use geo::{CanonicalName, RegionId, Topology};
@@ -12,7 +14,7 @@ use crate::claims::Claims;
 use crate::copies::smallest_nic_bits;
 use crate::engine::files::RatedFile;
 use crate::holdings::{Checked, Held};
-use crate::names;
+use crate::names::{self, BadName};
 use crate::ratings::{AskError, Carry, HeldNote};
 use crate::turnover::Turnover;
 use crate::wanted::{self, Asker};
@@ -127,12 +129,18 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// 404 for a region or cache that the topology does not have, 400 for a name that is not canonical.
+    /// 404 for a region or cache that the topology does not have, 400 for what is no name, 422 for one that is not canonical or
+    /// of a content server that the topology does not have.
     pub fn note_fetch(&self, region: RegionId, cache: &str, note: &FetchNote) -> Result<FetchAnswer, Refusal> {
         let topology = self.topology();
         find_cache(&topology, region, cache)?;
-        let bad = |why| Refusal::bad(format!("file: {:?} is no canonical name: {why}", note.file));
-        let name = CanonicalName::from_written(&note.file).map_err(bad)?;
+        let name = names::reported(&topology, &note.file).map_err(|why| {
+            self.metrics.refused.with_label_values(&["fetches", why.reason()]).inc();
+            // What no server could write, or what only this topology does not have.
+            let written = CanonicalName::from_written(&note.file).is_ok();
+            let status = if written { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
+            Refusal::new(status, format!("file: {:?} is not taken: {why}", note.file))
+        })?;
         let prefix = name.content_id().prefix();
         let (now_ms, registry) = (self.now_ms(), read(&self.registry));
         let gone_ms = self.config.wanted.stand_in_after_s.saturating_mul(1000);
@@ -151,6 +159,20 @@ impl Api {
         Ok(FetchAnswer { fetching })
     }
 
+    /// Leaves out the names that are none: a list of a million files counts all the same. What is no longer held may have
+    /// been told of under any name.
+    fn leave_out(&self, cache: &str, report: &mut HoldingsReport) {
+        let topology = self.topology();
+        let keep = |file: &str, trouble: Result<CanonicalName, BadName>| {
+            let Err(why) = trouble else { return true };
+            self.metrics.refused.with_label_values(&["holdings", why.reason()]).inc();
+            tracing::debug!(cache, file, %why, "a file that a cache tells of is left out");
+            false
+        };
+        report.added.retain(|held| keep(&held.file, names::spelled(&topology, &held.file)));
+        report.removed.retain(|file| keep(file, CanonicalName::from_written(file).map_err(BadName::from)));
+    }
+
     fn carrying(&self) -> MutexGuard<'_, Carrying> {
         // What a panic leaves behind is still two maps.
         self.carrying.lock().unwrap_or_else(PoisonError::into_inner)
@@ -160,8 +182,8 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// 404 for a region or cache that the topology does not have, 400 for too many files or a name that is not
-    /// canonical.
+    /// 404 for a region or cache that the topology does not have, 400 for too many files. Names that are not canonical are
+    /// left out.
     pub async fn holdings(
         self: Arc<Self>,
         region: RegionId,
@@ -180,6 +202,8 @@ impl Api {
 
     /// Takes a report in: the generation that is known now, and what the ratings are told of it.
     fn take_in(&self, region: RegionId, cache: String, report: HoldingsReport) -> Result<(u64, HeldNote), Refusal> {
+        let mut report = report;
+        self.leave_out(&cache, &mut report);
         let checked = Checked::new(&report).map_err(|error| Refusal::bad(error.to_string()))?;
         let fetched: Vec<u64> = checked.added().collect();
         let mut holdings = self.holdings.write().unwrap_or_else(PoisonError::into_inner);
@@ -188,7 +212,7 @@ impl Api {
         let generation = holdings.report(&cache, checked);
         let files = holdings.of(&cache).map_or(0, Held::len);
         drop(holdings);
-        self.metrics.held.with_label_values(&[&cache]).set(i64::try_from(files).unwrap_or(i64::MAX));
+        self.metrics.held.with_label_values(&[&cache]).set(level(files));
         let mut carrying = self.carrying();
         fetched.into_iter().for_each(|file| carrying.claims.ended(&cache, file));
         if report.since.is_none() {

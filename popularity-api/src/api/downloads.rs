@@ -4,10 +4,12 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use daemon::clock::unix_ms;
 use daemon::problem::Refusal;
-use geo::{RegionId, Topology};
+use geo::RegionId;
 
-use super::{Api, find, find_server, unasked, unix_ms};
+use super::refusals::{self, Refusals};
+use super::{Api, find, find_server, unasked};
 use crate::engine::CountError;
 use crate::engine::batch::{Batch, Entry};
 use crate::engine::table::Mark;
@@ -22,9 +24,10 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// 400 for a batch that is too long or of a source without a sound name; 404 for a source that the topology does not
-    /// have and that is no log of an operator's; 409 for a boot older than the source's latest; 429 and 503 when it cannot be made durable now.
-    pub async fn downloads(&self, mut report: DownloadsBatch) -> Result<DownloadsAck, Refusal> {
+    /// 400 for a batch that is too long, of a source without a sound name, or with a number that cannot be; 404 for a source
+    /// that the topology does not have and that is no log of an operator's; 409 for a boot older than the source's latest, or
+    /// far ahead, and a number far ahead; 429 and 503 when it cannot be made durable now.
+    pub async fn downloads(&self, report: DownloadsBatch) -> Result<DownloadsAck, Refusal> {
         if report.downloads.len() > DOWNLOADS_PER_BATCH_MAX {
             let count = report.downloads.len();
             return Err(Refusal::bad(format!("downloads: {count} entries: at most {DOWNLOADS_PER_BATCH_MAX} a batch")));
@@ -32,21 +35,36 @@ impl Api {
         if report.source.is_empty() || report.source.len() > SOURCE_BYTES_MAX {
             return Err(Refusal::bad(format!("source: a name has 1..={SOURCE_BYTES_MAX} bytes")));
         }
+        if report.sequence == 0 {
+            return Err(Refusal::bad("sequence: is 1 or more: batches of a boot are numbered 1, 2, 3, ...".to_owned()));
+        }
         let topology = self.topology();
         // What is remembered of a source is never forgotten: invented names would fill the RAM.
         if !is_log(&report.source) {
             find_server(&topology, "source", &report.source)?;
         }
-        let sound = |one: &&Download| one.downloads > 0.0 && entry((*one).clone(), &topology).is_some();
-        let noted = self.history.as_ref().map(|_| report.downloads.iter().filter(sound).cloned().collect());
         let at_ms = unix_ms().saturating_sub(report.age_ms);
-        report.downloads.retain(|one| self.purges.downloaded(one.region, &one.file, at_ms));
+        let (mut entries, mut refusals) = (Vec::with_capacity(report.downloads.len()), Refusals::default());
+        let mut noted = self.history.as_ref().map(|_| Vec::new());
+        for (index, one) in report.downloads.into_iter().enumerate() {
+            if let Err(why) = refusals::check(&one, &topology) {
+                refusals.note(index, &one, &why, &self.metrics.refused);
+                continue;
+            }
+            // Nothing of a file arrived: no mistake, and nothing to count.
+            if one.downloads <= 0.0 {
+                continue;
+            }
+            if let Some(noted) = &mut noted {
+                noted.push(one.clone());
+            }
+            // Of what was purged since, nothing is rated.
+            if self.purges.downloaded(one.region, &one.file, at_ms) {
+                let Download { region, file, size, downloads, .. } = one;
+                entries.push(Entry { region, file: file.into(), size, downloads });
+            }
+        }
         let source = report.source.clone();
-        let given = report.downloads.len();
-        let mut entries: Vec<Entry> = report.downloads.into_iter().filter_map(|one| entry(one, &topology)).collect();
-        let refused = given - entries.len();
-        // Nothing of a file arrived: no mistake, and nothing to count.
-        entries.retain(|entry| entry.downloads > 0.0);
         let mark = Mark { boot: report.boot, sequence: report.sequence };
         let counted = self.count(Batch { source: report.source, mark, entries }).await?;
         if let Some((history, noted)) = self.history.as_ref().zip(noted).filter(|_| counted) {
@@ -54,7 +72,8 @@ impl Api {
         }
         let sample = self.pressure(|pressure| pressure.sample());
         self.metrics.sample.set(sample);
-        Ok(DownloadsAck { counted, refused, sample })
+        let Refusals { count: refused, first: refusals } = refusals;
+        Ok(DownloadsAck { counted, refused, refusals, sample })
     }
 
     async fn count(&self, batch: Batch) -> Result<bool, Refusal> {
@@ -66,7 +85,7 @@ impl Api {
             let detail = error.to_string();
             match error {
                 CountError::Busy => Refusal::busy_for(detail, self.pressure(|pressure| pressure.retry_after())),
-                CountError::Stale { .. } => Refusal::new(StatusCode::CONFLICT, detail),
+                CountError::Stale { .. } | CountError::Mark(_) => Refusal::new(StatusCode::CONFLICT, detail),
                 CountError::Disk(_) | CountError::Away(_) | CountError::Closed => Refusal::unavailable(detail),
             }
         })
@@ -81,10 +100,23 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// 404 for a region that the topology does not have, 503 when the ratings cannot be asked.
+    /// 404 for a region that the topology does not have, 503 when the ratings cannot be asked. Names that would be refused
+    /// today are left out.
     pub async fn top(&self, region: RegionId, limit: usize) -> Result<Top, Refusal> {
-        let region = find(&self.topology(), region)?.id;
-        let ranked = self.ratings.top(region, limit.min(wanted::CANDIDATES_MAX)).await.map_err(unasked)?;
+        let topology = self.topology();
+        let (region, limit) = (find(&topology, region)?.id, limit.min(wanted::CANDIDATES_MAX));
+        let mut asked = limit;
+        let ranked = loop {
+            let found = self.ratings.top(region, asked).await.map_err(unasked)?;
+            let there_is_more = found.len() >= asked && asked < TOP_ASKED_MAX;
+            // Ratings outlive topologies, and releases that took any name.
+            let good = |ranked: &RankedFile| names::reported(&topology, &ranked.name).is_ok();
+            let good: Vec<RankedFile> = found.into_iter().filter(good).take(limit).collect();
+            if good.len() >= limit || !there_is_more {
+                break good;
+            }
+            asked = asked.saturating_mul(4).clamp(TOP_ASKED_AGAIN_MIN, TOP_ASKED_MAX);
+        };
         let rated = |ranked: RankedFile| Rated {
             file: ranked.name.into(),
             size: ranked.size,
@@ -127,42 +159,10 @@ fn is_log(source: &str) -> bool {
     number.is_some_and(|number| (1..=LOGS_MAX).contains(&number) && source == format!("log:{number}"))
 }
 
-/// A reported download as the engine takes it; nothing when it names no file or region of ours, or what is told of it cannot be.
-fn entry(download: Download, topology: &Topology) -> Option<Entry> {
-    names::reported(topology, &download.file).ok()?;
-    let known = topology.region(download.region).is_some();
-    let sound = (0.0..=DOWNLOADS_MAX).contains(&download.downloads) && download.size <= SIZE_MAX;
-    (known && sound).then(|| Entry {
-        region: download.region,
-        file: download.file.into(),
-        size: download.size,
-        downloads: download.downloads,
-    })
-}
-
+/// Files that the ratings are asked for when names among the first are left out: at least, and at most.
+const TOP_ASKED_AGAIN_MIN: usize = 100;
+const TOP_ASKED_MAX: usize = 4 * wanted::CANDIDATES_MAX;
 /// Longest name of a source; a host name's own bound.
 const SOURCE_BYTES_MAX: usize = 255;
 /// Sources that operators have for logs, each remembered for good.
 const LOGS_MAX: u16 = 1000;
-/// Downloads of one entry; a second of a whole region's traffic is far below.
-const DOWNLOADS_MAX: f64 = 1e9;
-/// Bytes of a file: 1 PiB, as at the edge.
-const SIZE_MAX: u64 = 1 << 50;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing;
-
-    #[test]
-    fn a_name_that_is_not_canonical_is_never_counted() {
-        let topology = testing::topology();
-        let download =
-            |file: &str| Download { region: RegionId(4), file: file.to_owned(), size: 1, downloads: 1.0, bytes: 1 };
-        assert!(entry(download("c5/a.jpg"), &topology).is_some());
-        for file in ["c5/../secret", "c5//y", "c5/q?a=1", "c5/a%2fb", "c5/", "c5/%7Ex"] {
-            assert!(entry(download(file), &topology).is_none(), "{file}");
-        }
-        assert!(entry(Download { region: RegionId(77), ..download("c5/a.jpg") }, &topology).is_none());
-    }
-}

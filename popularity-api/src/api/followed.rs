@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use daemon::metrics::level;
 use daemon::problem::Refusal;
 use geo::RegionId;
 
@@ -73,7 +74,7 @@ impl Api {
         let generation = holdings.report(cache, checked);
         let files = holdings.of(cache).map_or(0, Held::len);
         drop(holdings);
-        self.metrics.held.with_label_values(&[cache]).set(i64::try_from(files).unwrap_or(i64::MAX));
+        self.metrics.held.with_label_values(&[cache]).set(level(files));
         let region: Option<RegionId> = self.topology().cache(cache).map(|cache| cache.server.region);
         let note = region.filter(|_| generation == told.generation).map(|region| HeldNote {
             region,

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use daemon::clock::unix_ms;
 use daemon::problem::Refusal;
 
-use super::{Api, read, unix_ms};
+use super::{Api, read};
 use crate::client::Frames;
 use crate::engine::feed::{Feed, FeedError};
 use crate::wire::{COPY_BYTES_MAX, CacheHoldings, Copies, LinkState, SnapshotFile};
@@ -24,6 +25,7 @@ impl Api {
             end: there.end,
             binlog_start: there.binlog_start,
             snapshots: there.snapshots.into_iter().map(|(offset, bytes)| SnapshotFile { offset, bytes }).collect(),
+            settings: self.config.engine().map(|engine| engine.told()),
         })
     }
 

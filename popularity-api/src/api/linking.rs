@@ -1,9 +1,10 @@
 //! Links.
 
+use daemon::clock::unix_ms;
 use daemon::problem::Refusal;
 use geo::CanonicalName;
 
-use super::{Api, read, unix_ms};
+use super::{Api, read};
 use crate::links::bulk::{self, Question};
 use crate::links::{self, Knowledge, Maker, Visitor};
 use crate::wire::HeldBy;
@@ -20,7 +21,11 @@ impl Api {
         let client = question.client.to_canonical();
         let (holdings, registry, keys) = (read(&self.holdings), read(&self.registry), self.keys.load());
         let view = registry.at(self.now_ms());
-        let visitor = Visitor::new(client, question.scheme, &self.resolver.load(), &topology, view);
+        let resolver = self.resolver.load();
+        let mut visitor = Visitor::new(client, question.scheme, &resolver, &topology, view);
+        if question.explain {
+            visitor = visitor.with_whom_it_misses(client, &resolver, &topology, view);
+        }
         let knowledge = Knowledge {
             topology: &topology,
             holdings: &holdings,

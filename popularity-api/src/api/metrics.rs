@@ -1,8 +1,7 @@
 //! What the API tells of itself.
 
-use prometheus::{
-    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-};
+use daemon::metrics::Meters;
+use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 /// What the API counts beside the engine.
 #[derive(Clone, Debug)]
@@ -11,6 +10,8 @@ pub struct Metrics {
     pub calls: IntCounterVec,
     /// Seconds from a call's head to its answer's, by route.
     pub seconds: HistogramVec,
+    /// Entries that were left out of what was sent, by call and reason.
+    pub refused: IntCounterVec,
     /// Files that caches say they hold, by cache.
     pub held: IntGaugeVec,
     /// Share of their responses that reporters are asked to count.
@@ -36,56 +37,37 @@ impl Metrics {
     ///
     /// When the registry has one of these names already.
     pub fn register(registry: &prometheus::Registry) -> prometheus::Result<Self> {
-        let calls = IntCounterVec::new(
-            Opts::new("popularity_calls_total", "Calls, by route and status."),
-            &["route", "status"],
-        )?;
-        let seconds = HistogramVec::new(
-            HistogramOpts::new("popularity_call_seconds", "From a call's head to its answer's, by route.")
-                .buckets(SECONDS.to_vec()),
-            &["route"],
-        )?;
-        registry.register(Box::new(seconds.clone()))?;
-        let held =
-            IntGaugeVec::new(Opts::new("popularity_held_files", "Files that a cache says it holds."), &["cache"])?;
-        let links =
-            IntCounterVec::new(Opts::new("popularity_links_total", "Links made, by kind of server."), &["server"])?;
-        let diverted = GaugeVec::new(
-            Opts::new(
-                "popularity_diverted_share",
-                "Share of a region's clients that are sent on since it is full, 0..=1.",
-            ),
-            &["region"],
-        )?;
-        registry.register(Box::new(diverted.clone()))?;
-        let topology_version = IntGauge::new("popularity_topology_version", "Version of the running topology.")?;
-        let sample = Gauge::new("popularity_sample", "Share of their responses that reporters are asked to count.")?;
+        let meters = Meters::new(registry, "popularity_");
+        let sample = meters.fraction("sample", "Share of their responses that reporters are asked to count.")?;
         sample.set(1.0);
-        registry.register(Box::new(sample.clone()))?;
-        let keys_lacking = IntGauge::new(
-            "popularity_signing_keys_lacking",
-            "Signing keys that the topology names and signing_keys does not have.",
-        )?;
-        registry.register(Box::new(keys_lacking.clone()))?;
-        let purges = IntCounter::new("popularity_purges_total", "Purges accepted.")?;
-        let purge_sequence = IntGauge::new("popularity_purge_sequence", "Sequence of the last purge.")?;
-        registry.register(Box::new(purges.clone()))?;
-        registry.register(Box::new(purge_sequence.clone()))?;
-        registry.register(Box::new(topology_version.clone()))?;
-        registry.register(Box::new(calls.clone()))?;
-        registry.register(Box::new(held.clone()))?;
-        registry.register(Box::new(links.clone()))?;
         Ok(Self {
+            calls: meters.counters("calls_total", "Calls, by route and status.", &["route", "status"])?,
+            seconds: meters.histograms(
+                "call_seconds",
+                "From a call's head to its answer's, by route.",
+                &SECONDS,
+                &["route"],
+            )?,
+            refused: meters.counters(
+                "entries_refused_total",
+                "Entries left out of what was sent, by call and reason.",
+                &["call", "reason"],
+            )?,
+            held: meters.gauges("held_files", "Files that a cache says it holds.", &["cache"])?,
             sample,
-            calls,
-            seconds,
-            held,
-            links,
-            diverted,
-            keys_lacking,
-            topology_version,
-            purges,
-            purge_sequence,
+            links: meters.counters("links_total", "Links made, by kind of server.", &["server"])?,
+            diverted: meters.fractions(
+                "diverted_share",
+                "Share of a region's clients that are sent on since it is full, 0..=1.",
+                &["region"],
+            )?,
+            keys_lacking: meters.gauge(
+                "signing_keys_lacking",
+                "Signing keys that the topology names and signing_keys does not have.",
+            )?,
+            topology_version: meters.gauge("topology_version", "Version of the running topology.")?,
+            purges: meters.counter("purges_total", "Purges accepted.")?,
+            purge_sequence: meters.gauge("purge_sequence", "Sequence of the last purge.")?,
         })
     }
 }

@@ -4,10 +4,12 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use daemon::clock::unix_ms;
+use daemon::metrics::level;
 use daemon::problem::Refusal;
 use geo::CanonicalName;
 
-use super::{Api, find, unix_ms};
+use super::{Api, find};
 use crate::purge::log::PostError;
 use crate::purge::{Target, target};
 use crate::wire::{PurgeAck, PurgeAcknowledgements, PurgeLog, PurgeMode, PurgeRequest};
@@ -17,13 +19,20 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// 400 for what names nothing, 404 for a region that the topology does not have, 409 for the id of another purge,
+    /// 400 for what names nothing, 422 for files of a content server that the topology does not have, 404 for a region that the topology does not have, 409 for the id of another purge,
     /// 503 when it cannot be made durable.
     pub fn purge(&self, request: PurgeRequest) -> Result<PurgeAck, Refusal> {
         target::check_id(&request.id).map_err(|error| Refusal::bad(error.to_string()))?;
         let target = Target::parse(request.what, &request.value).map_err(|error| Refusal::bad(error.to_string()))?;
+        let topology = self.topology();
+        if let Some(number) = target.content_server().filter(|&number| !topology.content_servers.allows(number)) {
+            let detail = format!(
+                "value: the topology has no content server {number}, so no server has files of it: nothing is purged"
+            );
+            return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
+        }
         if let Some(region) = request.region {
-            find(&self.topology(), region)?;
+            find(&topology, region)?;
         }
         let request = PurgeRequest { value: target.value().to_owned(), ..request };
         let (purge, new) = self.purges.post(request, unix_ms()).map_err(|error| match error {
@@ -37,7 +46,7 @@ impl Api {
             tracing::info!(sequence = purge.sequence, what = ?purge.what, value = purge.value, mode = ?purge.mode,
                 region = ?purge.region.map(|region| region.0), "purged");
             self.metrics.purges.inc();
-            self.metrics.purge_sequence.set(i64::try_from(purge.sequence).unwrap_or(i64::MAX));
+            self.metrics.purge_sequence.set(level(purge.sequence));
         }
         if new && purge.mode == PurgeMode::Hard {
             let named = |file: &str| {

@@ -3,9 +3,10 @@
 use std::sync::PoisonError;
 
 use daemon::problem::Refusal;
-use geo::{CanonicalName, RegionId};
+use geo::RegionId;
 
 use super::{Api, find, find_server, read};
+use crate::names;
 use crate::wire::{HOTTEST_MAX, Hot, RegionState, Servers, StatusReport};
 
 impl Api {
@@ -14,12 +15,18 @@ impl Api {
     /// # Errors
     ///
     /// 400 for a report with too many files or a number that is none, 404 for a server that the topology does
-    /// not have.
-    pub fn status(&self, report: StatusReport) -> Result<RegionState, Refusal> {
+    /// not have. Files whose names are not canonical are left out: a server is alive whatever it is asked for.
+    pub fn status(&self, mut report: StatusReport) -> Result<RegionState, Refusal> {
         check_status(&report)?;
         let topology = self.topology();
         let server = find_server(&topology, "server", &report.server)?;
         let region = find(&topology, server.region)?;
+        report.hottest.retain(|hot| {
+            let Err(why) = names::reported(&topology, &hot.file) else { return true };
+            self.metrics.refused.with_label_values(&["status", why.reason()]).inc();
+            tracing::debug!(server = server.name, file = hot.file, %why, "a hot file is left out");
+            false
+        });
         let known: std::collections::HashMap<String, u64> =
             report.holdings_known.iter().map(|known| (known.cache.clone(), known.generation)).collect();
         let (now_ms, server_name) = (self.now_ms(), server.name.as_str());
@@ -70,10 +77,6 @@ fn check_status(report: &StatusReport) -> Result<(), Refusal> {
     }
     if report.tiers.len() > TIERS_MAX || report.holdings_known.len() > CACHES_MAX {
         return Err(Refusal::bad(format!("tiers, holdings_known: at most {TIERS_MAX} and {CACHES_MAX} entries")));
-    }
-    let canonical = |file: &str| CanonicalName::from_written(file).is_ok();
-    if let Some(index) = report.hottest.iter().position(|hot| !canonical(&hot.file)) {
-        return Err(Refusal::bad(format!("hottest[{index}].file: it is no canonical name")));
     }
     if report.rest.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
         return Err(Refusal::bad("rest: a share is above 0 and at most 1".to_owned()));

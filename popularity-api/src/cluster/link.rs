@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::cluster::{ClusterClient, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{Route, SingleNodeRoutingInfo, Slot, SlotAddr};
+use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr};
 use redis::{Pipeline, Value, cmd};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -123,6 +123,33 @@ impl Link {
             }
             _ => Ok(answer),
         }
+    }
+
+    /// What some node says of the cluster.
+    pub(super) async fn probe(&self) -> Result<Value, String> {
+        let mut info = cmd("CLUSTER");
+        info.arg("INFO");
+        let mut connection = self.connected().await?;
+        let anybody = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+        match connection.route_command(info, anybody).await {
+            Err(error) if error.code() == Some("NOPERM") => Ok(Value::Nil),
+            answer => answer.map_err(|error| error.to_string()),
+        }
+    }
+
+    /// What every node says of its `appendonly`.
+    pub(super) async fn appendonly(&self) -> Result<Value, String> {
+        let mut config = cmd("CONFIG");
+        config.arg("GET").arg("appendonly");
+        let everybody = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllNodes, None));
+        let asked = async { Ok::<_, String>(self.connected().await?.route_command(config, everybody).await) };
+        let answer = timeout_at(Instant::now() + self.settings.timeout, asked).await;
+        answer.map_err(|_| "not all nodes answered in time".to_owned())??.map_err(|error| error.to_string())
+    }
+
+    /// Where it is looked for.
+    pub(super) fn nodes(&self) -> &[String] {
+        &self.settings.nodes
     }
 
     async fn connected(&self) -> Result<ClusterConnection, String> {

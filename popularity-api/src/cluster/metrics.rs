@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
+use daemon::metrics::{Meters, level};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::places::Place;
 use super::scripts::Counted;
+use crate::engine::marks::Gaps;
 use crate::engine::table::Standing;
+use crate::engine::{COMMITS_FAILING, SECONDS};
 
 /// The counters.
 #[derive(Clone, Debug)]
@@ -18,9 +21,14 @@ pub struct Metrics {
     evicted: IntCounter,
     turned_away: IntCounter,
     pub(super) counted_pairs: IntCounter,
-    /// Batches, by outcome: `counted`, `duplicate`, `stale`, `unconfirmed`, `busy`.
+    /// Batches, by outcome: `counted`, `duplicate`, `stale`, `misnumbered`, `unconfirmed`, `busy`.
     pub(super) batches: IntCounterVec,
     pub(super) commit_seconds: Histogram,
+    /// 1 while the cluster can be used.
+    pub(super) up: IntGauge,
+    /// 1 while batches are not confirmed.
+    pub(super) commits_failing: IntGauge,
+    pub(super) gaps: Gaps,
     parts: IntCounterVec,
     pub(super) retries: IntCounter,
     pub(super) short: IntCounter,
@@ -33,35 +41,29 @@ impl Metrics {
     /// # Errors
     ///
     /// When the registry has one of these names already.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let counter = IntCounter::new(format!("popularity_{name}"), help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let outcomes = |name: &str, help: &str| -> Result<IntCounterVec, prometheus::Error> {
-            let counters = IntCounterVec::new(Opts::new(format!("popularity_{name}"), help), &["outcome"])?;
-            registry.register(Box::new(counters.clone()))?;
-            Ok(counters)
-        };
-        let pairs = IntGaugeVec::new(Opts::new("popularity_pairs", "Rated files of each region"), &["region"])?;
-        registry.register(Box::new(pairs.clone()))?;
-        let buckets = vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0];
-        let help = "Counting one group of batches, with its confirmation by copies";
-        let commit_seconds = HistogramOpts::new("popularity_commit_seconds", help).buckets(buckets);
-        let commit_seconds = Histogram::with_opts(commit_seconds)?;
-        registry.register(Box::new(commit_seconds.clone()))?;
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let meters = Meters::new(registry, "popularity_");
+        let outcomes = |name: &str, help: &str| meters.counters(name, help, &["outcome"]);
         Ok(Self {
-            pairs,
+            up: meters.gauge("cluster_up", "1 while the cluster of the ratings can be used")?,
+            commits_failing: meters.gauge("commits_failing", COMMITS_FAILING)?,
+            gaps: Gaps::register(registry)?,
+            pairs: meters.gauges("pairs", "Rated files of each region", &["region"])?,
             shards: Arc::default(),
-            evicted: counter("pairs_evicted_total", "Lowest-rated pairs dropped to keep a shard's bound")?,
-            turned_away: counter("pairs_turned_away_total", "Reports of files that a full shard did not let in")?,
-            counted_pairs: counter("pair_updates_total", "Downloads entries counted")?,
+            evicted: meters.counter("pairs_evicted_total", "Lowest-rated pairs dropped to keep a shard's bound")?,
+            turned_away: meters
+                .counter("pairs_turned_away_total", "Reports of files that a full shard did not let in")?,
+            counted_pairs: meters.counter("pair_updates_total", "Downloads entries counted")?,
             batches: outcomes("cluster_batches_total", "Batches, by how they ended")?,
-            commit_seconds,
+            commit_seconds: meters.histogram(
+                "commit_seconds",
+                "Counting one group of batches, with its confirmation by copies",
+                &SECONDS,
+            )?,
             parts: outcomes("cluster_parts_total", "Parts of batches, one a shard, by how they ended")?,
-            retries: counter("cluster_retries_total", "Scripts sent again because the cluster did not confirm them")?,
-            short: counter("cluster_wait_short_total", "Scripts that too few copies confirmed in time")?,
+            retries: meters
+                .counter("cluster_retries_total", "Scripts sent again because the cluster did not confirm them")?,
+            short: meters.counter("cluster_wait_short_total", "Scripts that too few copies confirmed in time")?,
             asks: outcomes("cluster_asks_total", "Questions for rankings, by how they ended")?,
         })
     }
@@ -83,7 +85,7 @@ impl Metrics {
         shards.insert(place, counted.pairs);
         let of_region = Place { shard: 0, ..place }..=Place { shard: u32::MAX, ..place };
         let pairs: u64 = shards.range(of_region).map(|(_, pairs)| pairs).sum();
-        self.pairs.with_label_values(&[&place.region.to_string()]).set(i64::try_from(pairs).unwrap_or(i64::MAX));
+        self.pairs.with_label_values(&[&place.region.to_string()]).set(level(pairs));
     }
 
     /// So many parts did not get through.

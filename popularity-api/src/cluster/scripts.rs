@@ -112,17 +112,58 @@ return answers
 /// A source sends a batch until it is acknowledged, and only then the next. So what comes before the last one was counted, and
 /// what is the last one goes to its shards, which know what they have of it.
 ///
-/// Key: the source's. Arguments: boot, sequence (20 digits each), what to answer when it is the last one again. Answers: 1 (go
-/// on), 0 (counted before), or the later boot that is known.
+/// Key: the source's. Arguments: boot, sequence (20 digits each), what to answer when it is the last one again, the latest boot
+/// (20 digits), how far above the known one a boot may be beyond that, and a sequence. What that is for:
+/// [`crate::engine::marks::check`], which this is again, but for what numbers above 2^53 lose.
+///
+/// Answers: 1 (go on), 0 (counted before), 2 (there is a later boot), 3 (the boot is far ahead), 4 (the sequence is), and the
+/// mark that was known, 40 digits or none.
 pub(super) const OPEN: &str = r"
 local mark = redis.call('GET', KEYS[1]) or ''
 local boot, sequence = mark:sub(1, 20), mark:sub(21, 40)
-if ARGV[1] < boot then return boot end
-if ARGV[1] == boot and ARGV[2] < sequence then return 0 end
-if ARGV[1] == boot and ARGV[2] == sequence then return tonumber(ARGV[3]) end
+if ARGV[1] < boot then return {2, mark} end
+if ARGV[1] == boot then
+  if ARGV[2] < sequence then return {0, mark} end
+  if ARGV[2] == sequence then return {tonumber(ARGV[3]), mark} end
+else
+  local above = tonumber(ARGV[1]) - (tonumber(boot) or 0)
+  if ARGV[1] > ARGV[4] and above > tonumber(ARGV[5]) then return {3, mark} end
+  sequence = '0'
+end
+if tonumber(ARGV[2]) - tonumber(sequence) > tonumber(ARGV[6]) then return {4, mark} end
 redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2])
-return 1
+return {1, mark}
 ";
+
+/// What [`OPEN`] says, with the mark that was known where it matters.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Opened {
+    New(Mark),
+    Counted,
+    Stale(Mark),
+    FarBoot,
+    FarSequence(Mark),
+}
+
+/// Reads what [`OPEN`] says; nothing when it is something else.
+pub(super) fn opened(answer: &Value) -> Option<Opened> {
+    let Value::Array(values) = answer else { return None };
+    let [Value::Int(what), Value::BulkString(mark)] = &values[..] else { return None };
+    let mark = std::str::from_utf8(mark).ok()?;
+    let number = |digits: Option<&str>| digits?.parse::<u64>().ok();
+    let known = match mark.len() {
+        0 => Mark::default(),
+        _ => Mark { boot: number(mark.get(..20))?, sequence: number(mark.get(20..))? },
+    };
+    Some(match what {
+        0 => Opened::Counted,
+        1 => Opened::New(known),
+        2 => Opened::Stale(known),
+        3 => Opened::FarBoot,
+        4 => Opened::FarSequence(known),
+        _ => return None,
+    })
+}
 
 /// The best-rated of a shard: file and what is kept of it, in turn. Keys: rank, files. Argument: how many.
 pub(super) const BEST: &str = r"
@@ -238,6 +279,25 @@ mod tests {
         assert_eq!(Counted::read(&answer(&good[4..]), 0), None);
         assert_eq!(Counted::read(&answer(&[&[Value::Int(2)][..], &numbers].concat()), 1), None);
         assert_eq!(Counted::read(&Value::Okay, 0), None);
+    }
+
+    #[test]
+    fn what_is_said_of_a_batch_is_read() {
+        let said = |what: i64, mark: &str| Value::Array(vec![Value::Int(what), Value::BulkString(mark.into())]);
+        let (mark, known) = (digits(7) + &digits(3), Mark { boot: 7, sequence: 3 });
+        for (answer, expected) in [
+            (said(1, ""), Some(Opened::New(Mark::default()))),
+            (said(1, &mark), Some(Opened::New(known))),
+            (said(0, &mark), Some(Opened::Counted)),
+            (said(2, &mark), Some(Opened::Stale(known))),
+            (said(3, &mark), Some(Opened::FarBoot)),
+            (said(4, &mark), Some(Opened::FarSequence(known))),
+            (said(5, &mark), None),
+            (said(1, "7"), None),
+            (Value::Int(1), None),
+        ] {
+            assert_eq!(opened(&answer), expected, "{answer:?}");
+        }
     }
 
     #[test]

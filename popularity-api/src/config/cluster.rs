@@ -164,7 +164,8 @@ mod tests {
             assert_eq!(found, expected);
         };
         check("secret\n", 0o600, "secret");
-        check("secret\n", 0o640, "cluster.password_file: FILE: others may read it (mode 640): chmod 600");
+        let open = "others than its owner may use this secret (mode 0640); run `chmod 600 FILE`";
+        check("secret\n", 0o640, &format!("cluster.password_file: FILE: {open}"));
         check("\n", 0o600, "cluster.password_file: FILE: there is no password in its first line");
         assert!(Config::default().cluster().unwrap().is_none());
     }

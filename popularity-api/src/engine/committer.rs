@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
+use daemon::clock::{unix_ms, unix_us};
+use daemon::metrics::level;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::batch::{Batch, Group};
 use super::feed::Asked;
 use super::folder::Folder;
 use super::journal::Journal;
-use super::snapshot;
 use super::table::{Mark, Standing, Table};
-use super::{CountError, Metrics, Settings};
+use super::{CountError, Metrics, Settings, marks, snapshot};
 
 /// What the thread is told.
 #[derive(Debug)]
@@ -124,7 +125,7 @@ impl Committer {
             match commands.recv_timeout(self.snapshot_due.saturating_duration_since(Instant::now())) {
                 Ok(Command::Count(first)) => {
                     let mut pending = Pending::default();
-                    pending.add(first, &self.table());
+                    pending.add(first, &self.table(), unix_us());
                     open = self.gather(commands, &mut pending);
                     self.commit(pending);
                 }
@@ -143,7 +144,7 @@ impl Committer {
         let deadline = Instant::now() + self.commit;
         while pending.bytes < GROUP_BYTES_MAX {
             match commands.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Command::Count(submission)) => pending.add(submission, &self.table()),
+                Ok(Command::Count(submission)) => pending.add(submission, &self.table(), unix_us()),
                 Ok(Command::Follow(followed)) => self.follow(followed),
                 Ok(Command::Snapshot(written)) => self.snapshot_written(written),
                 Ok(Command::Close) => return false,
@@ -154,13 +155,16 @@ impl Committer {
     }
 
     fn commit(&mut self, mut pending: Pending) {
-        pending.group.time_ms = now_ms();
+        pending.group.time_ms = unix_ms();
         let began = Instant::now();
         let committed = if pending.group.batches.is_empty() { Ok(()) } else { self.journal.commit(&pending.group) };
         match committed {
             Ok(()) => {
                 self.committed(std::slice::from_ref(&pending.group), began);
                 self.metrics.duplicate_batches.inc_by(pending.duplicates());
+                for (batch, known) in pending.group.batches.iter().zip(&pending.known) {
+                    self.metrics.gaps.note(&batch.source, batch.mark, *known);
+                }
                 pending.answer(None);
             }
             Err(error) => {
@@ -197,17 +201,19 @@ impl Committer {
         self.end.send_replace(self.journal.end());
         // It walks the table: readers need not wait for that.
         self.metrics.table(&self.table.read().unwrap_or_else(PoisonError::into_inner));
-        self.metrics.unsnapshot_bytes.set(i64::try_from(self.journal.since_snapshot_bytes()).unwrap_or(i64::MAX));
+        self.metrics.unsnapshot_bytes.set(level(self.journal.since_snapshot_bytes()));
         let batches = || groups.iter().flat_map(|group| &group.batches);
         self.metrics.counted_pairs.inc_by(batches().map(|batch| batch.entries.len() as u64).sum());
         self.metrics.counted_batches.inc_by(batches().count() as u64);
         if std::mem::take(&mut self.commits_fail) {
+            self.metrics.commits_failing.set(0);
             tracing::info!("batches are durable again");
         }
     }
 
     fn failed(&mut self, error: &std::io::Error) {
         self.metrics.commit_failures.inc();
+        self.metrics.commits_failing.set(1);
         if !std::mem::replace(&mut self.commits_fail, true) {
             tracing::warn!(%error, "batches cannot be made durable and are answered 503 until that ends");
         }
@@ -266,7 +272,7 @@ impl Committer {
 
     fn begin_snapshot(&mut self) -> Begun {
         let offset = self.journal.begin_snapshot();
-        Begun { offset, header: snapshot::header(&self.table(), offset, now_ms()) }
+        Begun { offset, header: snapshot::header(&self.table(), offset, unix_ms()) }
     }
 
     fn snapshot_written(&mut self, written: Written) {
@@ -282,7 +288,7 @@ impl Committer {
                 tracing::warn!(%error, offset, "the snapshot failed; the binlog grows until one succeeds");
             }
         }
-        self.metrics.unsnapshot_bytes.set(i64::try_from(self.journal.since_snapshot_bytes()).unwrap_or(i64::MAX));
+        self.metrics.unsnapshot_bytes.set(level(self.journal.since_snapshot_bytes()));
     }
 
     fn table(&self) -> std::sync::RwLockReadGuard<'_, Table> {
@@ -294,6 +300,8 @@ impl Committer {
 #[derive(Debug, Default)]
 struct Pending {
     group: Group,
+    /// Of each batch of the group, the last mark of its source before it.
+    known: Vec<Mark>,
     bytes: usize,
     /// Marks of the sources in it, on top of the table's.
     marks: HashMap<String, Mark>,
@@ -309,18 +317,19 @@ struct Waiting {
 }
 
 impl Pending {
-    fn add(&mut self, submission: Submission, table: &Table) {
+    fn add(&mut self, submission: Submission, table: &Table, now_us: u64) {
         let Submission { batch, reply, _room } = submission;
         let mark = self.marks.get(&batch.source).copied().unwrap_or_else(|| table.mark(&batch.source));
         // A batch that is twice in one group is acknowledged twice, but only once the group is durable.
-        let standing = batch.mark.standing(mark);
-        let answer = match standing {
-            Standing::New => Ok(true),
+        let answer = match batch.mark.standing(mark) {
+            Standing::New => marks::check(batch.mark, mark, now_us).map(|()| true).map_err(CountError::from),
             Standing::Counted => Ok(false),
             Standing::Stale => Err(CountError::Stale { boot: batch.mark.boot, known: mark.boot }),
         };
+        let is_new = matches!(answer, Ok(true));
         self.replies.push(Waiting { reply, answer, _room });
-        if standing == Standing::New {
+        if is_new {
+            self.known.push(mark);
             self.bytes += batch.bytes();
             self.marks.insert(batch.source.clone(), batch.mark);
             self.group.batches.push(batch);
@@ -345,8 +354,3 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 
 /// Between two snapshots for the size of the binlog, so that a full disk is not written to all the time.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(10);
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}

@@ -258,7 +258,7 @@ fn read_section(payload: &[u8], scale: &Scale, table: &mut Table) -> Option<(usi
     let (shard, at, time_ms) = (reader.u16()?, reader.u64()?, reader.u64()?);
     let now = Now::at(&scale.decay, time_ms);
     table.advance(time_ms);
-    // A name that this build no longer takes for canonical is read and left out.
+    // A name that is no longer taken is read and left out.
     let mut files = Vec::new();
     for _ in 0..reader.u32()? {
         let size = reader.u64()?;

@@ -30,6 +30,7 @@ mod room;
 
 use std::collections::BTreeMap;
 use std::hash::RandomState;
+use std::sync::Arc;
 
 use geo::RegionId;
 
@@ -63,6 +64,28 @@ pub struct Table {
     pairs_max: usize,
     evicted: u64,
     turned_away: u64,
+    /// Which names are taken while a start reads what is on disk; none: all.
+    takes: Option<Takes>,
+    /// Names that were not, each as often as it was met.
+    left_out: u64,
+}
+
+/// Tells of a file's name whether it is still rated.
+#[derive(Clone)]
+pub struct Takes(Arc<dyn Fn(&str) -> bool + Send + Sync>);
+
+impl Takes {
+    /// Those for which `takes` says true.
+    #[must_use]
+    pub fn new(takes: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(takes))
+    }
+}
+
+impl std::fmt::Debug for Takes {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Takes")
+    }
 }
 
 /// A 256th of the files, and their pairs.
@@ -162,7 +185,28 @@ impl Table {
             pairs_max: pairs_max.max(16),
             evicted: 0,
             turned_away: 0,
+            takes: None,
+            left_out: 0,
         }
+    }
+
+    /// The same, which takes no other new names than these until [`Table::takes_all`].
+    #[must_use]
+    pub fn taking(self, takes: Option<Takes>) -> Self {
+        Self { takes, ..self }
+    }
+
+    /// From now on every name is taken. Tells how many were not.
+    pub fn takes_all(&mut self) -> u64 {
+        self.takes = None;
+        self.left_out
+    }
+
+    /// Whether a name that is new here is taken.
+    fn takes(&mut self, name: &str) -> bool {
+        let taken = self.takes.as_ref().is_none_or(|takes| (takes.0)(name));
+        self.left_out += u64::from(!taken);
+        taken
     }
 
     /// How downloads fade here.
@@ -260,9 +304,11 @@ impl Table {
         bytes
     }
 
-    /// Puts back a file of a snapshot, which is not there yet: its shard and number; nothing when this build does not
-    /// take its name for canonical.
+    /// Puts back a file of a snapshot, which is not there yet: its shard and number; nothing when its name is not taken.
     pub(super) fn restore_file(&mut self, name: &str, size: u64) -> Option<(u8, FileIndex)> {
+        if !self.takes(name) {
+            return None;
+        }
         let (shard, _) = shard_of(name);
         let tag = tag(&self.hash, name);
         Some((shard, self.shards[usize::from(shard)].files.add(name, tag, size)?))

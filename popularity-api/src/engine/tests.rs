@@ -106,14 +106,31 @@ async fn batches_that_come_together_are_committed_together_and_counted_once() {
 
 #[tokio::test]
 async fn a_full_disk_refuses_batches_and_answers_reads() {
-    let disk = Arc::new(Simulated::default());
-    let engine = open(&disk);
+    let (disk, metrics) = (Arc::new(Simulated::default()), metrics());
+    let (engine, _) = Engine::open(Arc::clone(&disk) as _, &settings(), metrics.clone()).unwrap();
     engine.count(batch("sun4-1-1", 1)).await.unwrap();
+    assert_eq!(metrics.commits_failing.get(), 0);
     disk.fill_up(Some(0));
     assert!(matches!(engine.count(batch("sun4-1-1", 2)).await, Err(CountError::Disk(_))));
     assert_eq!(engine.table().top(RegionId(4), 9).len(), 1);
+    assert_eq!(metrics.commits_failing.get(), 1);
     disk.fill_up(None);
     assert!(engine.count(batch("sun4-1-1", 2)).await.unwrap());
+    assert_eq!(metrics.commits_failing.get(), 0);
+}
+
+#[tokio::test]
+async fn numbers_that_nothing_could_follow_are_refused_and_gaps_are_counted() {
+    let (disk, registry) = (Arc::new(Simulated::default()), Registry::new());
+    let engine = Engine::open(disk, &settings(), Metrics::register(&registry).unwrap()).unwrap().0;
+    let of = |boot, sequence| engine.count(Batch { mark: Mark { boot, sequence }, ..batch("log:1", 1) });
+    assert!(of(1, 1).await.unwrap());
+    assert!(matches!(of(1, u64::MAX).await, Err(CountError::Mark(BadMark::Sequence { known: 1, .. }))));
+    assert!(matches!(of(u64::MAX, 2).await, Err(CountError::Mark(BadMark::Boot { .. }))));
+    assert!(of(1, 5).await.unwrap(), "2 to 4 are missing");
+    assert!(!of(1, 3).await.unwrap(), "and lost");
+    let missing = registry.gather().into_iter().find(|family| family.name() == "popularity_batches_missing_total");
+    assert_eq!(missing.unwrap().get_metric()[0].get_counter().get_value(), 3.0);
 }
 
 #[tokio::test]
@@ -309,4 +326,34 @@ async fn a_full_disk_with_a_torn_end_is_started_from_and_counts_once_there_is_ro
     let kept = engine.feed().lineage().clone();
     let engine = open(&Arc::new(disk.crash(0)));
     assert_eq!((engine.feed().lineage(), engine.table().mark("sun4-1-1").sequence), (&kept, 2));
+}
+
+#[tokio::test]
+async fn names_that_are_no_longer_taken_are_left_out_at_a_start() {
+    // From the binlog, and from a snapshot that was written at the end.
+    for closed in [false, true] {
+        let disk = Arc::new(Simulated::default());
+        let engine = open(&disk);
+        for (sequence, file) in [(1, "c1//a"), (2, "c1/b"), (3, "c1/b"), (4, "c1/../c")] {
+            let mut batch = batch("sun4-1-1", sequence);
+            batch.entries[0].file = file.into();
+            engine.count(batch).await.unwrap();
+        }
+        if closed {
+            engine.close();
+        }
+        let found: Arc<dyn Folder> = Arc::new(disk.crash(0));
+        let takes = Takes::new(|file| geo::CanonicalName::parse(file).is_ok());
+        let engine = Engine::open_taking(found, &settings(), metrics(), Some(takes)).unwrap().0;
+        let names = |engine: &Engine| {
+            engine.table().top(RegionId(4), 9).iter().map(|ranked| ranked.file.name.to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&engine), ["c1/b"], "closed: {closed}");
+        assert_eq!(engine.table().mark("sun4-1-1"), Mark { boot: 1, sequence: 4 }, "all of them stay counted");
+        // Who is to be counted now is decided before.
+        let mut batch = batch("sun4-1-1", 5);
+        batch.entries[0].file = "c1//a".into();
+        engine.count(batch).await.unwrap();
+        assert_eq!(names(&engine).len(), 2);
+    }
 }

@@ -3,8 +3,10 @@
 //! blocking threads lock it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use daemon::clock;
+use daemon::metrics::level;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
@@ -37,7 +39,7 @@ impl Sender {
         let mut ticks = tokio::time::interval(flush);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
-        let mut buffer = Buffer::new(since_1970().as_secs(), rows_max);
+        let mut buffer = Buffer::new(clock::unix_s(), rows_max);
         loop {
             let full = tokio::select! {
                 taken = noted.recv() => match taken {
@@ -47,7 +49,7 @@ impl Sender {
                 _ = ticks.tick() => true,
             };
             if full {
-                let next = Buffer::new(since_1970().as_secs(), rows_max);
+                let next = Buffer::new(clock::unix_s(), rows_max);
                 self.seal(std::mem::replace(&mut buffer, next)).await;
             }
         }
@@ -69,7 +71,7 @@ impl Sender {
     fn keep(&self, buffer: Buffer) {
         let rows = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
         let mut spool = self.spool();
-        let number = spool.number(u64::try_from(since_1970().as_micros()).unwrap_or(u64::MAX));
+        let number = spool.number(clock::unix_us());
         let lines = buffer.seal(number);
         match spool.push(number, rows, &lines) {
             Ok(0) => {}
@@ -172,10 +174,10 @@ impl Sender {
 
     fn tell(&self, spool: &Spool) {
         let (batches, bytes) = spool.waiting();
-        self.metrics.spool_batches.set(i64::try_from(batches).unwrap_or(i64::MAX));
-        self.metrics.spool_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.metrics.spool_batches.set(level(batches));
+        self.metrics.spool_bytes.set(level(bytes));
         let oldest_s = spool.oldest().map_or(0, |batch| batch.number / 1_000_000);
-        self.metrics.oldest.set(i64::try_from(oldest_s).unwrap_or(i64::MAX));
+        self.metrics.oldest.set(level(oldest_s));
     }
 
     fn spool(&self) -> MutexGuard<'_, Spool> {
@@ -220,10 +222,6 @@ impl Refusals {
 /// How often a batch is refused before the next one is tried. Too small: a table that is being changed costs batches; too
 /// large: one batch holds the others up.
 const REFUSALS_MAX: u32 = 5;
-
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
 
 #[cfg(test)]
 mod tests {

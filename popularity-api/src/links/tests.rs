@@ -88,6 +88,30 @@ fn the_regions_of_a_client_are_those_that_stand() {
 }
 
 #[test]
+fn an_explanation_says_which_region_is_passed_over_and_why() {
+    let mut world = World::new();
+    let evidence = |world: &World, now_ms| {
+        let resolver = Resolver::load(&geo::resolver::Sources::default(), &world.topology).unwrap();
+        let (client, view) = ([192, 0, 2, 1].into(), world.registry.at(now_ms));
+        let visitor = Visitor::new(client, Scheme::Https, &resolver, &world.topology, view);
+        visitor.with_whom_it_misses(client, &resolver, &world.topology, view).evidence
+    };
+    assert_eq!(evidence(&world, 0), "default");
+    world.alive(&["sun6-1-1"], 10_000);
+    let silent = |region| format!("; region {region} comes first, and no server of it can be linked");
+    assert_eq!(evidence(&world, 10_000), format!("default{}{}", silent(4), silent(5)));
+    world.alive(&["sun4-1-1"], 10_000);
+    assert_eq!(evidence(&world, 10_000), "default");
+    let full = Load { bits_per_second: 10e9, ..Load::default() };
+    for second in (0..=600).rev() {
+        world.report("sun4-1-1", full, Vec::new(), 620_000 - second * 1000);
+    }
+    world.alive(&["sun5-1-1"], 620_000);
+    let sends_on = "; region 4 comes first, and it is full, and sends this client on";
+    assert_eq!(evidence(&world, 620_000), format!("default{sends_on}"));
+}
+
+#[test]
 fn of_a_full_region_a_share_of_the_networks_goes_elsewhere() {
     let mut world = World::new();
     world.alive(&["sun5-1-1"], 0);

@@ -23,8 +23,8 @@ fn every_type_has_its_fields_and_no_others() {
         Explanation, FetchAnswer, FetchNote, FetchState, Held, HeldBy, HeldScore, Holder, HoldingsAck, HoldingsDelta,
         HoldingsReport, Hot, HotFile, HotNow, HotRate, HotRegion, Link, LinkState, Links, LinksRequest, Load, Problem,
         Purge, PurgeAck, PurgeAcknowledgements, PurgeLog, PurgeMode, PurgeRequest, PurgeServer, PurgeState, PurgeWhat,
-        Rated, RegionState, ServerNow, ServerSeen, ServerState, Servers, SignedBy, SnapshotFile, StatusReport, Tier,
-        Top, Wanted, WantedRequest,
+        Rated, RatingsSettings, RefusedEntry, RegionState, ServerNow, ServerSeen, ServerState, Servers, SignedBy,
+        SnapshotFile, StatusReport, Tier, Top, Wanted, WantedRequest,
     };
     let mut known: BTreeSet<String> = ["RegionId", "FileName"].map(str::to_owned).into();
     macro_rules! check {
@@ -36,7 +36,7 @@ fn every_type_has_its_fields_and_no_others() {
     check!(Link, LinkState, Links, LinksRequest, Load, Problem, Purge, PurgeAck);
     check!(PurgeAcknowledgements, PurgeLog, PurgeMode, PurgeRequest, PurgeServer, PurgeState, PurgeWhat, Rated);
     check!(RegionState, ServerSeen, ServerState, SignedBy, SnapshotFile, StatusReport, Tier, Top);
-    check!(ServerNow, Servers, Wanted, WantedRequest);
+    check!(RatingsSettings, RefusedEntry, ServerNow, Servers, Wanted, WantedRequest);
     check!(geo::Scheme);
     let document = document();
     let documented = document["components"]["schemas"].as_object().unwrap();
@@ -49,6 +49,7 @@ fn its_bounds_are_the_codes() {
         ("DownloadsBatch/properties/downloads/maxItems", wire::DOWNLOADS_PER_BATCH_MAX),
         ("HoldingsReport/properties/added/maxItems", wire::HOLDINGS_PER_REPORT_MAX),
         ("HoldingsReport/properties/removed/maxItems", wire::HOLDINGS_PER_REPORT_MAX),
+        ("DownloadsAck/properties/refusals/maxItems", wire::REFUSALS_PER_ANSWER_MAX),
         ("LinksRequest/properties/files/maxItems", wire::LINKS_PER_REQUEST_MAX),
         ("StatusReport/properties/hottest/maxItems", wire::HOTTEST_MAX),
         ("PurgeLog/properties/purges/maxItems", wire::PURGES_PER_ANSWER_MAX),

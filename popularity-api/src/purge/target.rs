@@ -90,6 +90,17 @@ impl Target {
         }
     }
 
+    /// The content server whose files it names; none for a tag and for everything.
+    #[must_use]
+    pub fn content_server(&self) -> Option<u32> {
+        match self {
+            Self::File(name) => Some(name.content_server()),
+            Self::Prefix(prefix) if prefix.is_empty() => None,
+            Self::Prefix(prefix) => name(&format!("{prefix}x")).ok().map(|inside| inside.content_server()),
+            Self::Tag(_) => None,
+        }
+    }
+
     /// What it is called in the log.
     #[must_use]
     pub const fn what(&self) -> PurgeWhat {
@@ -174,6 +185,19 @@ mod tests {
         check(PurgeWhat::Prefix, "/", "");
         check(PurgeWhat::Tag, "news/2024", "news/2024");
         check(PurgeWhat::Tag, "/news", "/news");
+    }
+
+    #[test]
+    fn a_target_tells_its_content_server() {
+        for (what, value, expected) in [
+            (PurgeWhat::File, "c17/list?page=2", Some(17)),
+            (PurgeWhat::Prefix, "/c17/a//", Some(17)),
+            (PurgeWhat::Prefix, "c17", Some(17)),
+            (PurgeWhat::Prefix, "", None),
+            (PurgeWhat::Tag, "c17/a", None),
+        ] {
+            assert_eq!(Target::parse(what, value).unwrap().content_server(), expected, "{value}");
+        }
     }
 
     #[test]

@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use daemon::clock::unix_ms;
 use geo::RegionId;
 
 use super::{Answer, AskError, Carried, Carry, Decayed, HeldNote, RankedFile, Ratings};
-use crate::api::unix_ms;
 use crate::engine::batch::Batch;
 use crate::engine::decay::{Pulse, Rating};
 use crate::engine::files::RatedFile;

@@ -150,7 +150,7 @@ pub async fn copy(
     avoided: &mut Avoided,
     mut progress: impl FnMut(Progress),
 ) -> Result<Copied, CopyError> {
-    let Copies { lineage, end, binlog_start, snapshots } = client.copies().await?;
+    let Copies { lineage, end, binlog_start, snapshots, .. } = client.copies().await?;
     let chosen = avoided.choose(&lineage, &snapshots);
     let start = match (chosen, avoided.hole(&lineage)) {
         (Some(SnapshotFile { offset, .. }), _) => offset,

@@ -179,10 +179,14 @@ impl Follower {
     /// Follows until the drain begins; false when the engine has ended before.
     pub async fn run(&self, drain: &Drain) -> bool {
         let (mut pause, mut anew, mut away) = (PAUSE_MIN, false, String::new());
+        let mut compared = false;
         let mut avoided = Avoided::default();
         loop {
             let current = self.copy.current.load_full();
             let stepping = async {
+                if !compared {
+                    compared = self.compare().await;
+                }
                 match &current {
                     Some(current) if !anew => self.step(&current.engine, &mut avoided).await,
                     _ => self.begin(&mut avoided).await,
@@ -202,6 +206,8 @@ impl Follower {
                 }
                 Err(Trouble::Again(why)) => {
                     // Once for each cause.
+                    // The primary may come back with another config.
+                    compared = false;
                     if away != why {
                         tracing::warn!(why, "the ratings cannot be followed; it is tried again until they can");
                         away = why;
@@ -219,6 +225,20 @@ impl Follower {
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// Says whether the primary keeps its ratings as they are kept here; false when it could not be asked.
+    async fn compare(&self) -> bool {
+        let Ok(there) = self.client.copies().await else { return false };
+        let differences = there.settings.map(|primary| self.settings.told().differences(&primary)).unwrap_or_default();
+        self.metrics.settings_differ.set(i64::from(!differences.is_empty()));
+        if !differences.is_empty() {
+            tracing::warn!(
+                ?differences,
+                "the primary keeps its ratings otherwise: the two rank files differently; make the configs alike and restart"
+            );
+        }
+        true
     }
 
     /// Takes in what the primary has behind the copy's end.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use daemon::admin::Readiness;
 use daemon::drain::Drain;
+use daemon::metrics::level;
 
 use super::Metrics;
 use super::kept::Kept;
@@ -17,6 +18,7 @@ use crate::client::{Client, ClientConfig};
 use crate::config::{Config, Replica};
 use crate::engine;
 use crate::engine::batch::Group;
+use crate::server::COMMITTER;
 
 /// A copy before it runs.
 #[derive(Debug)]
@@ -104,7 +106,7 @@ impl Beginning {
         drain.spawn(async move {
             if !follower.run(&draining).await {
                 tracing::error!("the committer thread ended: nothing is followed until a restart; see above why");
-                readiness.expect("committer");
+                readiness.expect(COMMITTER);
             }
         });
         Ok(())
@@ -145,7 +147,7 @@ async fn tell(
         let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let lag = *lag.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(behind) = lag.behind(now_ms) {
-            metrics.behind_bytes.set(i64::try_from(behind.bytes).unwrap_or(i64::MAX));
+            metrics.behind_bytes.set(level(behind.bytes));
             metrics.behind_seconds.set(behind.seconds);
         }
         let within = lag.is_within(now_ms, lag_max_s);
@@ -162,6 +164,6 @@ async fn tell(
 }
 
 /// What is waited for before the API is ready.
-const CONDITION: &str = "ratings near to the primary's";
+const CONDITION: &str = "the ratings are further behind the primary's than replica.lag_max_s";
 /// Deadline of a call that gives little, milliseconds.
 const CALL_TIMEOUT_MS: u64 = 5000;

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use daemon::admin::Readiness;
+use daemon::clock::unix_ms;
 use daemon::drain::Drain;
+use daemon::metrics::level;
 
 use super::Metrics;
 use super::kept::{Kept, KeptLinks};
-use crate::api::{Api, unix_ms};
+use crate::api::Api;
 use crate::client::{Client, ClientError, StateAnswer};
 use crate::wire::{CacheHoldings, LinkState};
 
@@ -179,7 +181,7 @@ impl StateFollower {
                 break;
             }
         }
-        self.api.metrics.purge_sequence.set(i64::try_from(self.api.purges.latest()).unwrap_or(i64::MAX));
+        self.api.metrics.purge_sequence.set(level(self.api.purges.latest()));
         Ok(())
     }
 
@@ -248,7 +250,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// What is waited for before the API is ready.
-const CONDITION: &str = "state of links";
+const CONDITION: &str = "the state of links has not been heard of";
 /// How often the primary is asked.
 const EVERY: Duration = Duration::from_secs(1);
 /// How often the state is kept on disk.

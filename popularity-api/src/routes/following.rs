@@ -84,13 +84,16 @@ pub(super) async fn holdings(
 
 /// A copy answers what is read, and says where the rest goes to who has a token.
 pub(super) async fn refuse_writes(State(api): Shared, request: Request, next: Next) -> Response {
-    let misdirected = !answered_by_a_copy(request.method(), request.uri().path());
+    let path = request.uri().path();
+    let rates = api.config.replica.as_ref().is_none_or(|replica| replica.ratings);
+    let misdirected = !answered_by_a_copy(request.method(), path) || (!rates && goes_by_ratings(path));
     let Some(primary) = api.primary().filter(|_| misdirected) else { return next.run(request).await };
     if let Err(refusal) = identify(&api, request.headers(), &[Role::Sun, Role::Cache, Role::Backend, Role::Replica]) {
         return refusal.into_response();
     }
     // RFC 9110, section 15.5.20: another server is the one for this call.
-    let detail = format!("this API is a copy, and answers no such call: send it to {primary}");
+    let kind = if rates { "a copy" } else { "a copy without ratings (replica.ratings = false)" };
+    let detail = format!("this API is {kind}, and answers no such call: send it to {primary}");
     Refusal::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
 }
 
@@ -99,6 +102,11 @@ fn answered_by_a_copy(method: &Method, path: &str) -> bool {
     let asks = path == "/v1/links" || path.ends_with("/wanted");
     let purges = path == "/v1/purge" || path.starts_with("/v1/purge/");
     asks || (*method != Method::POST && !purges)
+}
+
+/// What a copy without ratings has no answer to.
+fn goes_by_ratings(path: &str) -> bool {
+    path.ends_with("/wanted") || path.ends_with("/top")
 }
 
 fn octets(bytes: Vec<u8>) -> Response {
@@ -157,6 +165,18 @@ mod tests {
             (Method::GET, "/v1/purge/7/acknowledgements", false),
         ] {
             assert_eq!(answered_by_a_copy(&method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_copy_without_ratings_answers_nothing_from_them() {
+        for (path, expected) in [
+            ("/v1/regions/4/top", true),
+            ("/v1/regions/4/caches/cache4-1/wanted", true),
+            ("/v1/regions/4/hot", false),
+            ("/v1/links", false),
+        ] {
+            assert_eq!(goes_by_ratings(path), expected, "{path}");
         }
     }
 

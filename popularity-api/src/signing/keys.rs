@@ -20,6 +20,7 @@ use aws_lc_rs::hmac;
 use daemon::config::{ConfigError, read_private};
 use daemon::drain::Drain;
 use daemon::files::Seen;
+use daemon::metrics::level;
 use geo::topology::{Signing, Topology, Watched, is_key_id};
 use prometheus::IntGauge;
 
@@ -146,7 +147,7 @@ async fn tell_lacking(keys: &ArcSwap<Keys>, topology: Watched, gauge: IntGauge, 
     let mut told = Vec::new();
     loop {
         let lacking = keys.load().lacking(&topology.borrow());
-        gauge.set(i64::try_from(lacking.len()).unwrap_or(i64::MAX));
+        gauge.set(level(lacking.len()));
         if lacking != told {
             if !lacking.is_empty() {
                 tracing::warn!(keys = ?lacking, "the topology names signing keys that `signing_keys` does not have");

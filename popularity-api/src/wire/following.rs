@@ -24,6 +24,40 @@ pub struct Copies {
     pub binlog_start: u64,
     /// Oldest first.
     pub snapshots: Vec<SnapshotFile>,
+    /// How the ratings are kept; none of an older API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<RatingsSettings>,
+}
+
+/// What a copy has to have in its config as its primary has it: otherwise the two rank and forget differently.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct RatingsSettings {
+    /// `ratings.half_life_hour_s`, seconds.
+    pub half_life_hour_s: f64,
+    /// `ratings.half_life_days_s`, seconds.
+    pub half_life_days_s: f64,
+    /// `ratings.hour_share`.
+    pub hour_share: f64,
+    /// `limits.pairs_max`.
+    pub pairs_max: usize,
+}
+
+impl RatingsSettings {
+    /// What differs from the primary's, "ratings.hour_share is 0.5 here and 0.05 there", one an entry.
+    #[must_use]
+    pub fn differences(&self, primary: &Self) -> Vec<String> {
+        let pairs = |settings: &Self| settings.pairs_max.to_string();
+        [
+            ("ratings.half_life_hour_s", self.half_life_hour_s.to_string(), primary.half_life_hour_s.to_string()),
+            ("ratings.half_life_days_s", self.half_life_days_s.to_string(), primary.half_life_days_s.to_string()),
+            ("ratings.hour_share", self.hour_share.to_string(), primary.hour_share.to_string()),
+            ("limits.pairs_max", pairs(self), pairs(primary)),
+        ]
+        .into_iter()
+        .filter(|(_, here, there)| here != there)
+        .map(|(key, here, there)| format!("{key} is {here} here and {there} there"))
+        .collect()
+    }
 }
 
 /// A snapshot that can be copied.
@@ -140,6 +174,9 @@ mod tests {
         check::<Copies>(
             r#"{"lineage":"0123456789abcdef0123456789abcdef","end":9,"binlog_start":5,"snapshots":[{"offset":5,"bytes":70}]}"#,
         );
+        check::<Copies>(
+            r#"{"lineage":"0123456789abcdef0123456789abcdef","end":9,"binlog_start":5,"snapshots":[],"settings":{"half_life_hour_s":3600.0,"half_life_days_s":172800.0,"hour_share":0.05,"pairs_max":100}}"#,
+        );
         check::<LinkState>(
             r#"{"servers":[{"name":"sun4-1-1","at_ms":7,"well_ms":6,"healthy":true,"load":{"bits_per_second":1.0,"requests_per_second":2.0,"connections":3,"cpu_pressure":0.5},"requests":2.5,"bits":1.5,"purges":null}],"hot":[{"region":4,"files":[{"file":"c1/a","spread":2}]}],"diverted":[{"region":4,"share":0.25}],"holdings":[{"cache":"cache4-1","generation":3}],"purge_sequence":0}"#,
         );
@@ -148,6 +185,23 @@ mod tests {
         );
         check::<CacheHoldings>(
             r#"{"generation":3,"since":null,"added":["c1/a"],"removed":[],"next":"0123456789abcdef"}"#,
+        );
+    }
+
+    #[test]
+    fn what_a_copy_has_otherwise_is_named() {
+        let there =
+            RatingsSettings { half_life_hour_s: 3600.0, half_life_days_s: 172_800.0, hour_share: 0.05, pairs_max: 100 };
+        assert_eq!(there.differences(&there), [] as [&str; 0]);
+        let here = RatingsSettings { half_life_hour_s: 60.0, pairs_max: 7, ..there };
+        assert_eq!(
+            here.differences(&there),
+            ["ratings.half_life_hour_s is 60 here and 3600 there", "limits.pairs_max is 7 here and 100 there"]
+        );
+        let here = RatingsSettings { half_life_days_s: 5.0, hour_share: 0.5, ..there };
+        assert_eq!(
+            here.differences(&there),
+            ["ratings.half_life_days_s is 5 here and 172800 there", "ratings.hour_share is 0.5 here and 0.05 there"]
         );
     }
 

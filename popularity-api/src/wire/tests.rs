@@ -1,7 +1,10 @@
 //! Every body as it goes over the wire. Servers of two versions talk to each other: a change here needs a reason.
 
 use std::fmt::Debug;
+use std::net::IpAddr;
 
+use geo::{RegionId, Scheme};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::*;
@@ -14,7 +17,13 @@ fn reports_of_downloads_are_written_like_this() {
         &DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 7, sequence: 1, age_ms: 900, downloads: vec![download] },
         r#"{"source":"sun4-1-1","boot":7,"sequence":1,"age_ms":900,"downloads":[{"region":4,"file":"c1/a.jpg","size":2048,"downloads":1.5,"bytes":3072}]}"#,
     );
-    check(&DownloadsAck { counted: true, refused: 2, sample: 0.25 }, r#"{"counted":true,"refused":2,"sample":0.25}"#);
+    let ack = DownloadsAck { counted: true, refused: 0, refusals: vec![], sample: 0.25 };
+    check(&ack, r#"{"counted":true,"refused":0,"sample":0.25}"#);
+    let refused = RefusedEntry { index: 7, file: "c1//a".to_owned(), why: "file: it is not".to_owned() };
+    check(
+        &DownloadsAck { counted: true, refused: 1, refusals: vec![refused], sample: 1.0 },
+        r#"{"counted":true,"refused":1,"refusals":[{"index":7,"file":"c1//a","why":"file: it is not"}],"sample":1.0}"#,
+    );
 }
 
 #[test]

@@ -9,10 +9,12 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use popularity_api::history::buffer::Row;
 use popularity_api::history::spool;
+use popularity_api::server::Config;
 use popularity_api::{Client, ClientConfig};
 use tokio::sync::mpsc;
 
-use super::{Config, World, batch};
+use crate::fixture::{secret, until};
+use crate::world::{World, batch, check_rating};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_counted_is_sent_once_with_its_bytes() {
@@ -109,7 +111,7 @@ async fn a_database_that_never_answers_holds_nothing_up() {
         assert!(ack.counted);
     }
     world.restart_with(change).await;
-    super::check_rating(&world, 19.0).await;
+    check_rating(&world, 19.0).await;
     let kept = spool::kept(&world.folder.path().join("data/history")).unwrap();
     let rows = kept.iter().flat_map(|(path, batch)| rows(&spool::unpack(&spool::read(path, batch).unwrap()).unwrap()));
     assert_eq!(rows.map(|row| row.downloads).sum::<f64>(), 19.0);
@@ -117,15 +119,11 @@ async fn a_database_that_never_answers_holds_nothing_up() {
 
 /// Waits until the admin port says so; all it says.
 async fn until_metric(world: &World, line: &str) -> String {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    loop {
-        let answer = client.get(format!("http://{}/metrics", world.running.admin)).send().await.unwrap();
-        let metrics = answer.text().await.unwrap();
-        if metrics.lines().any(|other| other == line) {
-            return metrics;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(line, async || {
+        let metrics = world.metrics().await;
+        metrics.lines().any(|other| other == line).then_some(metrics)
+    })
+    .await
 }
 
 /// Takes or refuses inserts as ClickHouse does.
@@ -159,7 +157,7 @@ impl Database {
         let url = self.url.clone();
         move |config| {
             let password = config.tokens.with_file_name("clickhouse");
-            super::secret(&password, "a-password\n");
+            secret(&password, "a-password\n");
             config.history.url = Some(url);
             config.history.password_file = Some(password);
             config.history.flush_s = 1;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::World;
+use crate::world::World;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_document_is_served_to_anybody() {
@@ -74,9 +74,7 @@ async fn whatever_is_refused_is_a_problem() {
 async fn calls_are_timed_by_route() {
     let world = World::start().await;
     world.call("GET", "/v1/regions/4/top", "backend", "").await;
-    let url = format!("http://{}/metrics", world.running.admin);
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let metrics = client.get(url).send().await.unwrap().text().await.unwrap();
+    let metrics = world.metrics().await;
     let line = "popularity_call_seconds_count{route=\"/v1/regions/{region}/top\"} 1";
     assert!(metrics.lines().any(|other| other == line), "{metrics}");
 }

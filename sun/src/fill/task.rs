@@ -81,7 +81,7 @@ fn remember_refusal(edge: &Edge, fill: &Fill, errand: &Errand, status: StatusCod
     let topology = edge.topology();
     let lifetimes = &errand.class(&topology).negative_ttl;
     if let Some((_, ttl_s)) = lifetimes.iter().find(|(of, ttl_s)| *of == status.as_u16() && *ttl_s > 0) {
-        let until = crate::unix_now().saturating_add(*ttl_s);
+        let until = daemon::clock::unix_s().saturating_add(*ttl_s);
         let mark = fill.began().unwrap_or_default();
         edge.ram.note(fill.content, Note::Refused { status, until, mark });
     }
@@ -386,7 +386,7 @@ impl Writer<'_> {
                 return;
             }
             let body = last.map_or_else(|| self.fill.whole_extent(received), |(_, body)| body);
-            self.edge.ram.keep_piece(opened.slot, meta, start, body, crate::unix_now());
+            self.edge.ram.keep_piece(opened.slot, meta, start, body, daemon::clock::unix_s());
             return;
         }
         let too_large = received > self.file_bytes_max();

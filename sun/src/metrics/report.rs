@@ -1,5 +1,6 @@
 //! What is told of downloads on their way to the popularity API.
 
+use daemon::metrics::{Meters, level};
 use popularity_api::spool::Figures;
 use prometheus::{Gauge, IntCounter, IntGauge, Registry};
 
@@ -27,29 +28,19 @@ impl ReportMetrics {
     ///
     /// When the registry has something of the same name.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
-            let counter = IntCounter::new(format!("edge_report_{name}"), help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
-            let gauge = IntGauge::new(format!("edge_report_{name}"), help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let sample = Gauge::new("edge_report_sample", "Share of responses counted as downloads, as the API asks for.")?;
+        let meters = Meters::new(registry, "edge_report_");
+        let sample = meters.fraction("sample", "Share of responses counted as downloads, as the API asks for.")?;
         sample.set(1.0);
-        registry.register(Box::new(sample.clone()))?;
         Ok(Self {
             sample,
-            thinned: counter("thinned_total", "Sums of small files that made room for others, unbiasedly.")?,
-            refused: counter("refused_total", "Downloads entries of batches that the API refused for good.")?,
-            batches: gauge("backlog", "Batches of downloads that wait for the popularity API.")?,
-            disk_bytes: gauge("spool_bytes", "What they take on disk.")?,
-            ram_bytes: gauge("ram_bytes", "What they take in RAM, because the disk did not take them.")?,
-            dropped: counter("dropped_total", "Downloads entries dropped because too many batches waited.")?,
-            damaged: counter("damaged_total", "Spooled batches that could not be read and were dropped.")?,
-            failures: counter("spool_failures_total", "Times that the disk refused something of the spool.")?,
+            thinned: meters.counter("thinned_total", "Sums of small files that made room for others, unbiasedly.")?,
+            refused: meters.counter("refused_total", "Downloads entries of batches that the API refused for good.")?,
+            batches: meters.gauge("backlog", "Batches of downloads that wait for the popularity API.")?,
+            disk_bytes: meters.gauge("spool_bytes", "What they take on disk.")?,
+            ram_bytes: meters.gauge("ram_bytes", "What they take in RAM, because the disk did not take them.")?,
+            dropped: meters.counter("dropped_total", "Downloads entries dropped because too many batches waited.")?,
+            damaged: meters.counter("damaged_total", "Spooled batches that could not be read and were dropped.")?,
+            failures: meters.counter("spool_failures_total", "Times that the disk refused something of the spool.")?,
         })
     }
 
@@ -57,7 +48,7 @@ impl ReportMetrics {
     pub fn spool(&self, figures: &Figures) {
         let Figures { batches, disk_bytes, ram_bytes, dropped, damaged, failures } = *figures;
         for (gauge, value) in [(&self.batches, batches), (&self.disk_bytes, disk_bytes), (&self.ram_bytes, ram_bytes)] {
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.set(level(value));
         }
         for (counter, value) in [(&self.dropped, dropped), (&self.damaged, damaged), (&self.failures, failures)] {
             counter.inc_by(value.saturating_sub(counter.get()));

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use daemon::clock::{unix_ms, unix_us};
 use daemon::drain::Drain;
 use popularity_api::engine::folder::Disk;
 use popularity_api::pace::Pace;
@@ -183,6 +184,7 @@ impl Sender<'_> {
             if let Ok(ack) = &answer {
                 self.edge.downloads.sample(ack.sample);
                 self.edge.metrics.report.sample.set(ack.sample);
+                self.edge.metrics.report.refused.inc_by(ack.refused as u64);
                 self.complained = None;
                 self.pace.succeeded();
             }
@@ -300,16 +302,10 @@ fn attach(spool: &mut Spool, data: &Path, bytes_max: u64) -> std::io::Result<()>
     Ok(())
 }
 
-fn unix_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Microseconds since 1970, and more than at the last start, also when the clock went back in between: the API
 /// counts nothing that looks older than what it has counted. The last one is kept in the data folder.
 fn boot(data: &std::path::Path) -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
+    let now = unix_us();
     let last = std::fs::read_to_string(data.join(BOOT)).ok().and_then(|text| text.trim().parse::<u64>().ok());
     let boot = last.map_or(now, |last| now.max(last.saturating_add(1)));
     note(data, boot);

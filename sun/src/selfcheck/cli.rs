@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Parser, Subcommand};
+use daemon::clock::unix_ms;
 use daemon::problem::Problem;
 use daemon::process::{self, Process};
 use daemon::tokens;
@@ -29,7 +30,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tokio::net::TcpStream;
 
 use super::config::{Config, SpeakerKind};
-use super::driver::unix_ms;
 use super::routes::OrderBody;
 use super::start::{self, DRAIN_S};
 use super::status::Status;

@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use daemon::admin::Readiness;
+use daemon::clock::unix_ms;
 use daemon::drain::Drain;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -456,13 +457,6 @@ fn is_new(warning: &str, before: &[String]) -> bool {
     !before.iter().any(|other| words(other) == words(warning))
 }
 
-/// Milliseconds since 1970.
-#[must_use]
-pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Where the history is, for people.
 #[must_use]
 pub fn history_file(config: &Config) -> PathBuf {
@@ -470,7 +464,7 @@ pub fn history_file(config: &Config) -> PathBuf {
 }
 
 /// Readiness waits for the first probe, whatever it says.
-pub const FIRST_PROBE: &str = "first probe";
+pub const FIRST_PROBE: &str = "no probe has ended yet";
 
 /// Time passes for the machine so often.
 const TICK: Duration = Duration::from_millis(250);

@@ -1,6 +1,7 @@
 //! What the self-check counts, for `/metrics`.
 
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use daemon::metrics::{Meters, level};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::machine::{State, Transition};
 use super::status::Status;
@@ -35,61 +36,35 @@ impl Metrics {
     ///
     /// When the registry has metrics of the same names.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let counters = |name: &str, text: &str, labels: &[&str]| -> prometheus::Result<IntCounterVec> {
-            let vector = IntCounterVec::new(Opts::new(name, text), labels)?;
-            registry.register(Box::new(vector.clone()))?;
-            Ok(vector)
-        };
-        let gauges = |name: &str, text: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
-            let vector = IntGaugeVec::new(Opts::new(name, text), labels)?;
-            registry.register(Box::new(vector.clone()))?;
-            Ok(vector)
-        };
-        let gauge = |name: &str, text: &str| -> prometheus::Result<IntGauge> {
-            let gauge = IntGauge::new(name, text)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let float = |name: &str, text: &str| -> prometheus::Result<Gauge> {
-            let gauge = Gauge::new(name, text)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
-        let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0];
-        let seconds = HistogramOpts::new("sun_check_probe_seconds", "How long the slowest address of a probe took.");
-        let probe_seconds = Histogram::with_opts(seconds.buckets(buckets))?;
-        registry.register(Box::new(probe_seconds.clone()))?;
-        let counter = |name: &str, text: &str| -> prometheus::Result<IntCounter> {
-            let counter = IntCounter::new(name, text)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
+        let meters = Meters::new(registry, "sun_check_");
         Ok(Self {
-            state: gauges("sun_check_state", "1 for the state that the sun is in.", &["state"])?,
-            transitions: counters("sun_check_transitions_total", "Changes of state.", &["from", "to", "cause"])?,
-            probes: counters("sun_check_probes_total", "Probes by what was wrong, or good.", &["result"])?,
-            probe_seconds,
-            routes: gauges("sun_check_routes", "Prefixes that are announced; absent: not known.", &["as"])?,
-            sessions: gauges(
-                "sun_check_bgp_sessions",
+            state: meters.gauges("state", "1 for the state that the sun is in.", &["state"])?,
+            transitions: meters.counters("transitions_total", "Changes of state.", &["from", "to", "cause"])?,
+            probes: meters.counters("probes_total", "Probes by what was wrong, or good.", &["result"])?,
+            probe_seconds: meters.histogram(
+                "probe_seconds",
+                "How long the slowest address of a probe took.",
+                &SECONDS,
+            )?,
+            routes: meters.gauges("routes", "Prefixes that are announced; absent: not known.", &["as"])?,
+            sessions: meters.gauges(
+                "bgp_sessions",
                 "BGP sessions to routers that are up; absent: not known.",
                 &["family"],
             )?,
-            speaker_up: gauge("sun_check_speaker_up", "Whether the speaker does what it is told.")?,
-            kept: gauge("sun_check_slow", "Whether the sun is slow and announced as before, as most of its group is.")?,
-            last: gauge("sun_check_last", "Whether the sun is ill and announced as the last of its group.")?,
-            guard_holds: counter("sun_check_guard_holds_total", "Times that an ill sun was announced as the last.")?,
-            history_dropped: counter(
-                "sun_check_history_dropped_total",
-                "Changes of state that history.jsonl lacks: the disk hung.",
-            )?,
-            others_up: gauge("sun_check_others_up", "Other members of the group that are known to be Up.")?,
-            penalty: float("sun_check_penalty", "The penalty for falls.")?,
-            certificate_expires: gauge(
-                "sun_check_certificate_expires_seconds",
+            speaker_up: meters.gauge("speaker_up", "Whether the speaker does what it is told.")?,
+            kept: meters.gauge("slow", "Whether the sun is slow and announced as before, as most of its group is.")?,
+            last: meters.gauge("last", "Whether the sun is ill and announced as the last of its group.")?,
+            guard_holds: meters.counter("guard_holds_total", "Times that an ill sun was announced as the last.")?,
+            history_dropped: meters
+                .counter("history_dropped_total", "Changes of state that history.jsonl lacks: the disk hung.")?,
+            others_up: meters.gauge("others_up", "Other members of the group that are known to be Up.")?,
+            penalty: meters.fraction("penalty", "The penalty for falls.")?,
+            certificate_expires: meters.gauge(
+                "certificate_expires_seconds",
                 "When the certificate that the sun shows expires, seconds since 1970.",
             )?,
-            descriptors_percent: float("sun_check_descriptors_percent", "Open descriptors of the sun's limit.")?,
+            descriptors_percent: meters.fraction("descriptors_percent", "Open descriptors of the sun's limit.")?,
         })
     }
 
@@ -106,7 +81,6 @@ impl Metrics {
 
     /// Everything that is a level.
     pub fn show(&self, status: &Status) {
-        let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         for state in STATES {
             self.state.with_label_values(&[name(state)]).set(i64::from(state == status.state));
         }
@@ -154,6 +128,9 @@ const fn name(state: State) -> &'static str {
         State::Held => "held",
     }
 }
+
+/// Bounds of the buckets of probes.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0];
 
 const STATES: [State; 8] =
     [State::Init, State::Rising, State::Up, State::Falling, State::Down, State::Draining, State::Disabled, State::Held];

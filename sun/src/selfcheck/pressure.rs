@@ -1,11 +1,9 @@
-//! `/proc/pressure`: how much of the last ten seconds was lost waiting for cores, memory and devices.
-//!
-//! ```text
-//!   some avg10=1.53 avg60=0.87 avg300=0.36 total=12345
-//!   full avg10=0.00 avg60=0.00 avg300=0.00 total=0
-//! ```
+//! `/proc/pressure`: how much of the last ten seconds was lost waiting for cores, memory and devices, and what is too much.
+
+use std::path::Path;
 
 use super::config::Checks;
+use crate::pressure::last_ten_seconds;
 
 /// Percent of the last ten seconds; none: this kernel does not tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -22,9 +20,7 @@ impl Pressure {
     /// Now.
     #[must_use]
     pub fn now() -> Self {
-        let read = |file: &str, line| {
-            std::fs::read_to_string(format!("/proc/pressure/{file}")).ok().and_then(|text| parse(&text, line))
-        };
+        let read = |file: &str, line| last_ten_seconds(&Path::new("/proc/pressure").join(file), line);
         Self { cpu_some: read("cpu", "some"), memory_full: read("memory", "full"), io_full: read("io", "full") }
     }
 
@@ -49,26 +45,9 @@ impl Pressure {
     }
 }
 
-/// `avg10` of a line.
-fn parse(text: &str, line: &str) -> Option<f64> {
-    let fields = text.lines().find_map(|found| found.strip_prefix(line))?;
-    fields.split_whitespace().find_map(|field| field.strip_prefix("avg10="))?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const TEXT: &str =
-        "some avg10=1.53 avg60=0.87 avg300=0.36 total=1\nfull avg10=70.00 avg60=0.00 avg300=0.00 total=0\n";
-
-    #[test]
-    fn the_last_ten_seconds_are_read() {
-        assert_eq!(parse(TEXT, "some"), Some(1.53));
-        assert_eq!(parse(TEXT, "full"), Some(70.0));
-        assert_eq!(parse("some avg10=x", "some"), None);
-        assert_eq!(parse("", "some"), None);
-    }
 
     #[test]
     fn only_what_has_a_bound_is_too_much() {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use daemon::admin::{self, Readiness};
+use daemon::clock::unix_ms;
 use daemon::drain::Drain;
 use daemon::files::{self, Seen};
 use daemon::folder::DataFolder;
@@ -26,7 +27,7 @@ use tokio::task::JoinSet;
 
 use super::config::{Config, SpeakerKind};
 pub use super::driver::Heard;
-use super::driver::{Driver, FIRST_PROBE, Links, Others, Pulse, Round, elapsed_ms, unix_ms};
+use super::driver::{Driver, FIRST_PROBE, Links, Others, Pulse, Round, elapsed_ms};
 use super::exabgp::Exabgp;
 use super::history::{self, History};
 use super::judge::Judge;
@@ -270,7 +271,7 @@ async fn probe_on(config: Config, topology: Watched, prober: Prober, now: Arc<No
         answers.extend(lost.into_iter().map(Answer::of_lost));
         answers.sort_by_key(|answer| answer.address);
         let pressure = Pressure::now();
-        let now_s = i64::try_from(crate::unix_now()).unwrap_or(i64::MAX);
+        let now_s = i64::try_from(daemon::clock::unix_s()).unwrap_or(i64::MAX);
         let mut judged = judge.judge(&answers, &pressure, &config.checks, now_s);
         judged.warnings.extend(warnings);
         if heard.send(Heard::Probed(Box::new(Round { answers, judged, pressure }))).await.is_err() {

@@ -1,7 +1,7 @@
 //! What a store counts: `edge_store_*`.
 
-use prometheus::core::Collector;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use daemon::metrics::Meters;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 /// Counters of one store.
 #[derive(Clone, Debug)]
@@ -110,26 +110,22 @@ impl Metrics {
     ///
     /// When the registry has something of the same name.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let by = |label| {
-            move |name: &str, help: &str| {
-                register(registry, IntCounterVec::new(Opts::new(format!("edge_store_{name}"), help), &[label])?)
-            }
-        };
-        let device = |name: &str, help: &str| {
-            register(registry, IntGaugeVec::new(Opts::new(format!("edge_store_{name}"), help), &["device"])?)
-        };
-        let counter = |name: &str, help: &str| register(registry, IntCounter::new(format!("edge_store_{name}"), help)?);
-        let gauge = |name: &str, help: &str| register(registry, IntGauge::new(format!("edge_store_{name}"), help)?);
-        let reads = by("from")("reads_total", "Records read: from the write queue, the page cache, the device.")?;
+        let meters = Meters::new(registry, "edge_store_");
+        let device = |name: &str, help: &str| meters.gauges(name, help, &["device"]);
+        let reads = meters.counters(
+            "reads_total",
+            "Records read: from the write queue, the page cache, the device.",
+            &["from"],
+        )?;
         Ok(Self {
-            hits: counter("hits_total", "Records that were asked for and found.")?,
-            misses: by("reason")("misses_total", "Records that were asked for and not found.")?,
+            hits: meters.counter("hits_total", "Records that were asked for and found.")?,
+            misses: meters.counters("misses_total", "Records that were asked for and not found.", &["reason"])?,
             reads: ["queue", "now", "pool"].map(|from| reads.with_label_values(&[from])),
-            read_bytes: counter("read_bytes_total", "Bytes of bodies read.")?,
-            offers: by("verdict")("offers_total", "Records offered, by what became of them.")?,
-            corrupt: counter("corrupt_total", "Records whose bytes were not what was written.")?,
-            entries: gauge("entries", "Heads and blocks that are found.")?,
-            index_bytes: gauge("index_bytes", "RAM of the index.")?,
+            read_bytes: meters.counter("read_bytes_total", "Bytes of bodies read.")?,
+            offers: meters.counters("offers_total", "Records offered, by what became of them.", &["verdict"])?,
+            corrupt: meters.counter("corrupt_total", "Records whose bytes were not what was written.")?,
+            entries: meters.gauge("entries", "Heads and blocks that are found.")?,
+            index_bytes: meters.gauge("index_bytes", "RAM of the index.")?,
             bytes: device("bytes", "Bytes of what is found.")?,
             capacity: device("capacity_bytes", "Bytes that may be held.")?,
             written: device("written_bytes", "Bytes written since the start.")?,
@@ -159,9 +155,4 @@ impl Metrics {
     pub fn offered(&self, offered: Offered) {
         self.offers.with_label_values(&[offered.name()]).inc();
     }
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
 }

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! In reading order: [`policy`] (what is kept), [`format`] (bytes), [`index`], [`log`], [`recover`], [`read`],
-//! [`device`]; around them [`pending`], [`slot`], [`forgotten`], [`metrics`], [`canary`].
+//! [`device`]; around them `opening`, `lookup`, `offer`, [`pending`], [`slot`], [`forgotten`], [`metrics`], [`canary`].
 //!
 //! # What is on a device
 //!
@@ -120,8 +120,11 @@ pub mod forgotten;
 pub mod format;
 pub mod index;
 pub mod log;
+mod lookup;
 pub mod meta_codec;
 pub mod metrics;
+mod offer;
+mod opening;
 pub mod pending;
 pub mod policy;
 pub mod read;
@@ -135,67 +138,25 @@ mod simulated;
 #[cfg(test)]
 mod tests;
 
-use std::future::Future;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
+use daemon::metrics::level;
 use geo::ContentId;
 
-use crate::store::device::{Device, FileDevice};
-use crate::store::format::{BODY_BYTES_MAX, Key, Kind, META_BYTES_MAX, record_bytes};
-use crate::store::index::{DEVICES_MAX, Index, Place};
+use crate::store::format::{Key, Kind};
+use crate::store::index::Place;
 use crate::store::log::Shared;
+pub use crate::store::lookup::Lookup;
+use crate::store::metrics::Metrics;
 pub use crate::store::metrics::Offered;
-use crate::store::metrics::{Metrics, Miss, Origin};
-use crate::store::pending::Item;
-use crate::store::policy::{Policy, Settings, Verdict};
-use crate::store::read::{Loaded, ReadError, Wait};
-use crate::store::slot::{Opener, Slot, State};
-
-/// One device of a store.
-#[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoreConfig {
-    /// A directory (on a filesystem of its own, best), a file, or a block device. One that is in use, or that has
-    /// anything but zeros in its first MiB, is refused; what holds data behind a MiB of zeros is not recognised.
-    pub path: PathBuf,
-    /// Bytes of it that are used, reserved at the start. At least 32 MiB. RAM for the index comes on top: about
-    /// 60 bytes a file and 60 a MiB of larger ones.
-    pub bytes: u64,
-}
-
-impl StoreConfig {
-    /// Looks whether it can be opened, and opens nothing.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong, for people.
-    pub fn check(&self) -> Result<(), String> {
-        let problem = |text: &str| Err(format!("store: {}: {text}", self.path.display()));
-        if self.bytes < BYTES_MIN {
-            return problem(&format!("{} bytes are too few: at least {BYTES_MIN}", self.bytes));
-        }
-        let folder = if self.path.exists() { Some(self.path.as_path()) } else { self.path.parent() };
-        match folder.map(std::fs::metadata) {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(error)) => problem(&error.to_string()),
-            None => problem("there is no such folder"),
-        }
-    }
-}
-
-/// Offers that the policy of one device remembers, 4 bytes each.
-const GHOST_ENTRIES_MIN: usize = 1 << 16;
-const GHOST_ENTRIES_MAX: usize = 1 << 24;
-
-/// Fewest bytes of a device: 16 segments of 2 MiB.
-pub const BYTES_MIN: u64 = 32 << 20;
+use crate::store::offer::Standing;
+pub use crate::store::opening::{BYTES_MIN, DeviceConfig, StoreConfig};
+use crate::store::slot::{Slot, State};
 
 /// See the module's doc. Cheap to clone; without devices everything is absent.
 #[derive(Clone, Debug)]
@@ -221,108 +182,7 @@ pub struct StoredHead {
     pub body: Bytes,
 }
 
-/// What a question to the store gives.
-pub enum Lookup<T> {
-    /// It was in RAM.
-    Now(T),
-    /// A blocking thread reads it; None: it is absent after all.
-    Later(Pin<Box<dyn Future<Output = Option<T>> + Send>>),
-    /// The store does not have it.
-    Absent,
-}
-
-impl<T> Lookup<T> {
-    /// The answer, however long it takes.
-    pub async fn wait(self) -> Option<T> {
-        match self {
-            Self::Now(found) => Some(found),
-            Self::Later(later) => later.await,
-            Self::Absent => None,
-        }
-    }
-}
-
-impl<T> std::fmt::Debug for Lookup<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Now(_) => "Now",
-            Self::Later(_) => "Later",
-            Self::Absent => "Absent",
-        })
-    }
-}
-
 impl Store {
-    /// Opens all devices and begins to read their index; lookups find what is known so far. A device that cannot
-    /// be opened is left alone and tried again later: the store begins without it. Blocks for the time of two
-    /// small reads a segment.
-    ///
-    /// # Errors
-    ///
-    /// When the registry has metrics of the same name, or there are more devices than [`DEVICES_MAX`].
-    pub fn open(configs: &[StoreConfig], settings: Settings, registry: &prometheus::Registry) -> anyhow::Result<Self> {
-        let device = |config: &StoreConfig| {
-            let (path, bytes) = (config.path.clone(), config.bytes);
-            let opener: Opener = Box::new(move || Ok(Arc::new(FileDevice::open(&path, bytes)?) as Arc<dyn Device>));
-            DeviceConfig {
-                name: config.path.display().to_string(),
-                bytes: config.bytes,
-                segment_bytes: segment_bytes(config.bytes),
-                opener,
-            }
-        };
-        Self::with_devices(configs.iter().map(device).collect(), settings, registry)
-    }
-
-    /// The same, on devices of any kind.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::open`].
-    pub fn with_devices(
-        devices: Vec<DeviceConfig>,
-        settings: Settings,
-        registry: &prometheus::Registry,
-    ) -> anyhow::Result<Self> {
-        anyhow::ensure!(devices.len() <= DEVICES_MAX.into(), "a store has at most {DEVICES_MAX} devices");
-        let metrics = Metrics::new(registry)?;
-        let shared = Shared {
-            index: Arc::new(Index::new(rand::random())),
-            forgotten: Arc::default(),
-            sequence: Arc::new(AtomicU64::new(1)),
-        };
-        let all_bytes: u64 = devices.iter().map(|device| device.bytes).sum();
-        let slots: Vec<_> = (0..)
-            .zip(devices)
-            .map(|(id, device)| {
-                let share = |whole: u64| {
-                    u64::try_from(u128::from(whole) * u128::from(device.bytes) / u128::from(all_bytes.max(1)))
-                };
-                let settings = Settings {
-                    write_bytes_per_day: share(settings.write_bytes_per_day).unwrap_or(u64::MAX),
-                    ghost_entries: share(settings.ghost_entries as u64)
-                        .ok()
-                        .and_then(|entries| usize::try_from(entries).ok())
-                        .unwrap_or(usize::MAX)
-                        .clamp(GHOST_ENTRIES_MIN, GHOST_ENTRIES_MAX),
-                    ..settings
-                };
-                let policy = Policy::new(settings, 0);
-                Arc::new(Slot::new(id, device.name, device.bytes, device.segment_bytes, policy, device.opener))
-            })
-            .collect();
-        // All devices tell their highest sequence before anything is offered.
-        let begun: Vec<_> = slots.iter().map(|slot| slot.open(&shared)).collect();
-        let mut threads = Vec::new();
-        for (slot, begun) in slots.iter().zip(begun) {
-            let (slot, shared) = (Arc::clone(slot), shared.clone());
-            let thread = std::thread::Builder::new().name("store".to_owned());
-            threads.push(thread.spawn(move || slot.run(&shared, begun))?);
-        }
-        let inner = Inner { shared, slots, threads: Mutex::new(threads), metrics, started: Instant::now() };
-        Ok(Self(Arc::new(inner)))
-    }
-
     /// Whether any device is configured.
     #[must_use]
     pub fn is_configured(&self) -> bool {
@@ -463,14 +323,13 @@ impl Store {
     /// Sets the gauges of `edge_store_*`; called before they are looked at.
     pub fn publish(&self) {
         let (metrics, index) = (&self.0.metrics, &self.0.shared.index);
-        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        metrics.entries.set(gauge(index.entries()));
-        metrics.index_bytes.set(gauge(index.ram_bytes()));
+        metrics.entries.set(level(index.entries()));
+        metrics.index_bytes.set(level(index.ram_bytes()));
         for (at, slot) in self.0.slots.iter().enumerate() {
             let name = [slot.name.as_str()];
-            let count = |value: &AtomicU64| gauge(value.load(Ordering::Relaxed));
-            metrics.bytes.with_label_values(&name).set(gauge(index.bytes(at)));
-            metrics.capacity.with_label_values(&name).set(gauge(slot.bytes));
+            let count = |value: &AtomicU64| level(value.load(Ordering::Relaxed));
+            metrics.bytes.with_label_values(&name).set(level(index.bytes(at)));
+            metrics.capacity.with_label_values(&name).set(level(slot.bytes));
             metrics.written.with_label_values(&name).set(count(&slot.counts.written_bytes));
             metrics.kept.with_label_values(&name).set(count(&slot.counts.kept_bytes));
             metrics.errors.with_label_values(&name).set(count(&slot.counts.errors));
@@ -498,206 +357,8 @@ impl Store {
     }
 }
 
-/// One device of any kind.
-pub struct DeviceConfig {
-    /// For people and metrics.
-    pub name: String,
-    /// Its bytes.
-    pub bytes: u64,
-    /// Bytes of a segment, should it be blank.
-    pub segment_bytes: u32,
-    /// Opens it.
-    pub opener: Opener,
-}
-
-impl std::fmt::Debug for DeviceConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeviceConfig").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// Bytes of a segment of a new store: a 1024th of it, between 8 and 256 MiB. Larger ones waste more when a crash
-/// leaves one half written; more of them are two more small reads each at the start.
-const fn segment_bytes(bytes: u64) -> u32 {
-    let share = (bytes / 1024).next_power_of_two();
-    if share < 8 << 20 {
-        // Small stores, for tests and trials: at least 16 segments, of room for a few blocks.
-        let small = (bytes / 32).next_power_of_two();
-        return if small < 2 << 20 {
-            2 << 20
-        } else if small < 8 << 20 {
-            small as u32
-        } else {
-            8 << 20
-        };
-    }
-    if share > 256 << 20 { 256 << 20 } else { share as u32 }
-}
-
-impl Store {
-    fn knows(&self, key: &Key) -> bool {
-        let hash = self.0.shared.index.hash(key);
-        self.0.shared.index.find(hash).is_some() || self.waiting(key, hash).is_some()
-    }
-
-    fn waiting(&self, key: &Key, hash: u64) -> Option<Arc<Item>> {
-        self.0.slots.iter().find_map(|slot| slot.pending.find(key, hash))
-    }
-
-    fn look<T: Send + 'static>(&self, key: Key, range: Range<u64>, make: fn(Loaded) -> T) -> Lookup<T> {
-        let inner = &self.0;
-        let hash = inner.shared.index.hash(&key);
-        if let Some(item) = self.waiting(&key, hash) {
-            return match loaded(&item, &key, &range) {
-                Some(loaded) => {
-                    inner.metrics.hit(Origin::Queue, loaded.body.len());
-                    Lookup::Now(make(loaded))
-                }
-                None => inner.absent(Miss::Unknown),
-            };
-        }
-        let Some(place) = inner.shared.index.hit(hash) else { return inner.absent(Miss::Unknown) };
-        let slot = &inner.slots[place.device()];
-        let Some(device) = slot.device() else { return inner.absent(Miss::Aside) };
-        match read::read(&*device.0, place, &key, range.clone(), Wait::No) {
-            Err(ReadError::NotNow) => {}
-            read => {
-                return inner
-                    .conclude(Asked { key, hash, place }, read, Origin::Now)
-                    .map_or(Lookup::Absent, |loaded| Lookup::Now(make(loaded)));
-            }
-        }
-        let Ok(permit) = Arc::clone(&slot.reads).try_acquire_owned() else { return inner.absent(Miss::Busy) };
-        let inner = Arc::clone(inner);
-        let reading = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let read = read::read(&*device.0, place, &key, range, Wait::Yes);
-            inner.conclude(Asked { key, hash, place }, read, Origin::Pool).map(make)
-        });
-        Lookup::Later(Box::pin(async move { reading.await.ok().flatten() }))
-    }
-
-    fn touch(&self, key: &Key) -> bool {
-        let hash = self.0.shared.index.hash(key);
-        self.0.shared.index.hit(hash).is_some() || self.waiting(key, hash).is_some()
-    }
-
-    fn offer(&self, key: Key, meta: Bytes, body: Bytes, standing: Standing) -> Offered {
-        let offered = self.decide(key, meta, body, standing);
-        self.0.metrics.offered(offered);
-        offered
-    }
-
-    fn decide(&self, key: Key, meta: Bytes, body: Bytes, standing: Standing) -> Offered {
-        if meta.len() > META_BYTES_MAX || body.len() > BODY_BYTES_MAX {
-            return Offered::Nowhere;
-        }
-        let Some(slot) = self.slot_for(key.content) else { return Offered::Nowhere };
-        let hash = self.0.shared.index.hash(&key);
-        let bytes = record_bytes(meta.len(), body.len());
-        let now_ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let verdict = {
-            let mut policy = slot.policy.lock().expect("no code that holds this lock panics");
-            match standing {
-                Standing::New => policy.offered(hash, bytes, now_ms),
-                Standing::Asked => policy.offered_again(hash, bytes, now_ms),
-                Standing::Replaces => policy.replaced(bytes, now_ms),
-            }
-        };
-        match verdict {
-            Verdict::FirstOffer => Offered::FirstOffer,
-            Verdict::OverBudget => Offered::OverBudget,
-            Verdict::Store(queue) => {
-                let item = Item { key, hash, meta, body, queue, sequence: 0 };
-                let queued = slot.pending.offer(item, &self.0.shared.sequence);
-                if queued { Offered::Stored } else { Offered::QueueFull }
-            }
-        }
-    }
-
-    /// The device for a file: by its id, in proportion to the bytes of the devices that work.
-    fn slot_for(&self, content: ContentId) -> Option<&Arc<Slot>> {
-        let up = || self.0.slots.iter().filter(|slot| slot.state() != State::Aside);
-        let all: u64 = up().map(|slot| slot.bytes).sum();
-        // Placement among suns uses the same 64 bits, high ones first; a multiplication brings the low ones up.
-        let spread = content.prefix().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut at = u64::try_from((u128::from(spread) * u128::from(all)) >> 64).unwrap_or(0);
-        up().find(|slot| match at.checked_sub(slot.bytes) {
-            Some(rest) => {
-                at = rest;
-                false
-            }
-            None => true,
-        })
-    }
-}
-
-/// What is known of a record that is offered.
-#[derive(Clone, Copy, Debug)]
-enum Standing {
-    /// Nothing.
-    New,
-    /// It is asked for often.
-    Asked,
-    /// It replaces one that is here.
-    Replaces,
-}
-
-/// A record that was looked for on a device.
-struct Asked {
-    key: Key,
-    hash: u64,
-    place: Place,
-}
-
-impl Inner {
-    fn absent<T>(&self, miss: Miss) -> Lookup<T> {
-        self.metrics.miss(miss);
-        Lookup::Absent
-    }
-
-    /// Counts a read, and forgets a place that does not hold what it should.
-    fn conclude(&self, asked: Asked, read: Result<Loaded, ReadError>, origin: Origin) -> Option<Loaded> {
-        let miss = match read {
-            Ok(loaded) => {
-                let forgotten_at = self.shared.forgotten.sequence(asked.key.content);
-                if forgotten_at.is_none_or(|at| loaded.header.sequence > at) {
-                    self.metrics.hit(origin, loaded.body.len());
-                    return Some(loaded);
-                }
-                Miss::Gone
-            }
-            Err(ReadError::Elsewhere) => Miss::Gone,
-            Err(ReadError::Corrupt) => Miss::Corrupt,
-            Err(ReadError::Device(error)) => {
-                tracing::debug!(%error, "a record cannot be read");
-                self.slots[asked.place.device()].counts.errors.fetch_add(1, Ordering::Relaxed);
-                Miss::Device
-            }
-            Err(ReadError::NotNow) => Miss::Busy,
-        };
-        self.metrics.miss(miss);
-        // If the segment was used again between index and read, the index says something else by now.
-        self.shared.index.remove(asked.hash, asked.place);
-        None
-    }
-}
-
 impl Drop for Inner {
     fn drop(&mut self) {
         self.slots.iter().for_each(|slot| slot.pending.stop());
     }
-}
-
-/// A record that is not written yet, as if it were read.
-fn loaded(item: &Item, key: &Key, range: &Range<u64>) -> Option<Loaded> {
-    let same_version = key.kind == Kind::Head || item.key.generation == key.generation;
-    if !same_version || item.key.kind != key.kind || item.key.index != key.index {
-        return None;
-    }
-    let clamp = |at: u64| usize::try_from(at).map_or(item.body.len(), |at| at.min(item.body.len()));
-    let body = item.body.slice(clamp(range.start).min(clamp(range.end))..clamp(range.end));
-    let header =
-        format::Header { key: item.key, sequence: 0, incarnation: 0, meta_bytes: 0, body_bytes: 0, meta_crc: 0 };
-    Some(Loaded { header, meta: item.meta.clone(), body })
 }

@@ -130,7 +130,7 @@ fn version_of(topology: &Path) -> Option<u64> {
     document.get("version")?.as_integer()?.try_into().ok()
 }
 
-/// One token for each server, a back end and an operator: all in the file of bearers, each in its own.
+/// One token for each server, a back end, an operator and a copy of the API: all in the file of bearers, each in its own.
 fn write_tokens(folder: &Folder, files: &Files) -> anyhow::Result<()> {
     let mut bearers = String::new();
     let own = folder.below("tokens")?;
@@ -143,7 +143,10 @@ fn write_tokens(folder: &Folder, files: &Files) -> anyhow::Result<()> {
             node.region, node.name
         ));
     }
-    for (role, file) in [("backend", &files.backend_token), ("operator", &files.operator_token)] {
+    // Of nobody here: for who tries a copy of the API out.
+    let replica = own.join("replica");
+    for (role, file) in [("backend", &files.backend_token), ("operator", &files.operator_token), ("replica", &replica)]
+    {
         let secret = token::make(&mut rand::rng());
         write_private(file, &secret)?;
         bearers.push_str(&format!("[[token]]\ntoken = \"{secret}\"\nrole = \"{role}\"\n\n"));

@@ -1,3 +1,5 @@
+//! What is rendered is read by the programs it is for, and says what the topology says.
+
 use std::path::Path;
 use std::process::Command as Process;
 

@@ -6,8 +6,6 @@
 //!     +---- where nobody was asked, so that nobody saw what is now another document -----------+
 //! ```
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::bail;
 use geo::answer::Answer;
 use serde_json::Value;
@@ -104,7 +102,7 @@ impl Signature {
         Entry {
             number: 0,
             version: draft.version,
-            at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            at: daemon::clock::unix_s(),
             author: self.author.clone(),
             reason: self.reason.clone(),
             change: draft.what.clone(),

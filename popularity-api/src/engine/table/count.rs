@@ -89,6 +89,10 @@ impl Table {
                 return;
             }
         }
+        if file.is_none() && self.takes.is_some() && !self.takes(&entry.file) {
+            return;
+        }
+        let shard = &mut self.shards[usize::from(spot.shard)];
         let region = &mut self.regions[usize::from(place)];
         let Some(rating) = region.admit(self.pairs_max, spot, entry, arrival, counting, |rating| scorer.score(rating))
         else {

@@ -2,12 +2,15 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use axum::routing::get;
+
 use super::*;
 use crate::client::ClientConfig;
 use crate::engine::batch::Entry;
 use crate::engine::decay::{Decay, LANDMARK_MS};
 use crate::engine::table::{Mark, Table};
 use crate::engine::{binlog, snapshot};
+use crate::wire::{Copies, RatingsSettings};
 
 #[test]
 fn a_start_removes_no_ratings_that_are_no_copy() {
@@ -116,12 +119,40 @@ fn group(sequence: u64) -> Group {
     }
 }
 
+#[tokio::test]
+async fn a_primary_that_keeps_its_ratings_otherwise_is_told_of() {
+    let place = tempfile::tempdir().unwrap();
+    let alike = follower(place.path()).settings.told();
+    for (settings, expected) in [
+        (Some(alike), 0),
+        (Some(RatingsSettings { half_life_hour_s: 60.0, ..alike }), 1),
+        (Some(RatingsSettings { pairs_max: 7, ..alike }), 1),
+        (None, 0),
+    ] {
+        let there = Copies { lineage: ID.to_owned(), end: 0, binlog_start: 0, snapshots: Vec::new(), settings };
+        let routes = axum::Router::new().route("/v1/snapshot", get(async || axum::Json(there)));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = tokio::spawn(async { axum::serve(listener, routes).await });
+        let follower = follower_of(place.path(), url);
+        follower.metrics.settings_differ.set(7);
+        assert!(follower.compare().await);
+        assert_eq!(follower.metrics.settings_differ.get(), expected, "{settings:?}");
+        serving.abort();
+    }
+    assert!(!follower(place.path()).compare().await, "who is away is asked again");
+}
+
 /// One whose primary does not answer.
 fn follower(place: &Path) -> Follower {
+    follower_of(place, "http://127.0.0.1:9".to_owned())
+}
+
+fn follower_of(place: &Path, url: String) -> Follower {
     let token_file = place.join("token");
     std::fs::write(&token_file, "token-of-replica-0123456789").unwrap();
     std::fs::set_permissions(&token_file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let config = ClientConfig { url: "http://127.0.0.1:9".to_owned(), token_file, timeout_ms: 1000 };
+    let config = ClientConfig { url, token_file, timeout_ms: 1000 };
     let registry = prometheus::Registry::new();
     let settings = engine::Settings {
         decay: Decay::new(3600, 172_800, 0.25).unwrap(),

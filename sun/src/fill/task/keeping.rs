@@ -27,7 +27,7 @@ impl Writer<'_> {
         let topology = self.edge.topology();
         let class = self.errand.class(&topology);
         let fallback = meta::fresh_generation(rand::random());
-        let (status, now) = (response.status(), crate::unix_now());
+        let (status, now) = (response.status(), daemon::clock::unix_s());
         let Some(said) = &self.errand.said else {
             let making = Making {
                 now,
@@ -140,7 +140,7 @@ impl Writer<'_> {
         let final_word = opened.flows && !opened.stored && !opened.status.is_server_error();
         let about_all = !matches!(self.fill.plan, Plan::Part | Plan::Head | Plan::Continue { .. });
         if final_word && about_all {
-            self.edge.ram.note(self.fill.content, Note::Alone { until: crate::unix_now() + ALONE_S });
+            self.edge.ram.note(self.fill.content, Note::Alone { until: daemon::clock::unix_s() + ALONE_S });
         }
     }
 

@@ -1,3 +1,5 @@
+//! The state machine: what a series of events makes of it, one line a case; random events keep its invariants.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use daemon::drain::Drain;
 use geo::RegionId;
+use popularity_api::config;
 use popularity_api::server::{self, Config};
 use popularity_api::wire::{Download, DownloadsBatch, WantedRequest};
-use popularity_api::{Client, ClientConfig};
 
 use super::World;
+use crate::fixture::{self, furnish, secret};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_counts_and_ranks_in_a_cluster_and_says_when_it_is_away() {
@@ -18,10 +19,7 @@ async fn the_api_counts_and_ranks_in_a_cluster_and_says_when_it_is_away() {
     let config = config(folder.path(), world.redis.addresses());
     assert_eq!(server::check(&config), Vec::<String>::new());
     let running = server::start(config.clone(), Drain::new()).await.unwrap();
-    let client = |bearer: &str| {
-        let url = format!("http://{}", running.listen);
-        Client::new(&ClientConfig { url, token_file: folder.path().join(bearer), timeout_ms: 60_000 }).unwrap()
-    };
+    let client = |bearer: &str| fixture::client(running.listen, folder.path(), bearer);
     let (sun, cache, backend) = (client("sun4-1-1"), client("cache4-1"), client("backend"));
     assert!(sun.report_downloads(&batch(1)).await.unwrap().counted);
     assert!(!sun.report_downloads(&batch(1)).await.unwrap().counted);
@@ -50,65 +48,11 @@ fn batch(sequence: u64) -> DownloadsBatch {
     DownloadsBatch { source: "sun4-1-1".to_owned(), boot: 1, sequence, age_ms: 0, downloads: vec![file] }
 }
 
+/// As everywhere, with ratings in these nodes.
 fn config(folder: &Path, nodes: Vec<String>) -> Config {
-    let mut tokens = String::new();
-    for (name, role) in [("sun4-1-1", "sun"), ("cache4-1", "cache"), ("backend", "backend")] {
-        let region = if role == "backend" { "" } else { "region = 4\n" };
-        let token = format!("token-of-{name}-0123456789");
-        tokens.push_str(&format!("[[token]]\ntoken = {token:?}\nrole = {role:?}\n{region}name = {name:?}\n"));
-        secret(&folder.join(name), &token);
-    }
-    secret(&folder.join("tokens.toml"), &tokens);
-    secret(&folder.join("password"), "a-password\n");
-    std::fs::write(folder.join("topology.toml"), TOPOLOGY).unwrap();
-    let cluster = popularity_api::config::Cluster {
-        nodes,
-        password_file: Some(folder.join("password")),
-        timeout_ms: 2000,
-        ..Default::default()
-    };
-    let free = ([127, 0, 0, 1], 0).into();
-    Config {
-        listen: free,
-        admin: free,
-        topology: folder.join("topology.toml").into(),
-        data: folder.join("data"),
-        tokens: folder.join("tokens.toml"),
-        commit_ms: 1,
-        cluster,
-        ..Config::default()
-    }
+    furnish(folder);
+    let password = folder.join("password");
+    secret(&password, "a-password\n");
+    let cluster = config::Cluster { nodes, password_file: Some(password), timeout_ms: 2000, ..Default::default() };
+    Config { cluster, ..fixture::config(folder) }
 }
-
-fn secret(file: &Path, text: &str) {
-    std::fs::write(file, text).unwrap();
-    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-const TOPOLOGY: &str = r#"
-version = 1
-domain = "example.org"
-default_region = 4
-[content_servers]
-url = "http://cs{number}.storage.example.org"
-numbers = ["1-9"]
-[[region]]
-id = 4
-name = "Moscow"
-latitude = 55.75
-longitude = 37.6
-[[group]]
-name = "sun4-1"
-subnet = "192.0.2.0/26"
-[[sun]]
-name = "sun4-1-1"
-addresses = ["192.0.2.1"]
-internal = "10.4.1.1:8081"
-weight = 100
-[[cache]]
-name = "cache4-1"
-addresses = ["192.0.2.200"]
-internal = "10.4.9.1:8081"
-weight = 100
-bytes = 1000000
-"#;

@@ -30,16 +30,18 @@ async fn both_kinds_of_ratings_keep_to_what_the_trait_says() {
 async fn check_ratings(ratings: &dyn Ratings) {
     // Once, whatever comes again; nothing of an earlier boot.
     let files = [("c1/b", 1.0), ("c1/a", 1.0), ("c1/c", 64.0), ("c1/d", 0.25)];
-    for (mark, expected) in [
-        ((7, 2), "counted"),
-        ((7, 2), "before"),
-        ((7, 1), "before"),
-        ((6, 9), "stale, known 7"),
-        ((8, 1), "counted"),
-        ((8, 1), "before"),
-        ((7, 3), "stale, known 8"),
+    // Equal ones are counted at one moment: a sum of two is rounded up or down, each by itself.
+    let later = &files[2..];
+    for (mark, files, expected) in [
+        ((7, 2), &files[..], "counted"),
+        ((7, 2), &files, "before"),
+        ((7, 1), &files, "before"),
+        ((6, 9), &files, "stale, known 7"),
+        ((8, 1), later, "counted"),
+        ((8, 1), later, "before"),
+        ((7, 3), &files, "stale, known 8"),
     ] {
-        let counted = match ratings.count(batch("sun4-1-1", mark, &files)).await {
+        let counted = match ratings.count(batch("sun4-1-1", mark, files)).await {
             Ok(true) => "counted".to_owned(),
             Ok(false) => "before".to_owned(),
             Err(CountError::Stale { known, .. }) => format!("stale, known {known}"),
@@ -47,6 +49,14 @@ async fn check_ratings(ratings: &dyn Ratings) {
         };
         assert_eq!(counted, expected, "{mark:?}");
     }
+    // Nothing could follow these.
+    let refused = async |mark| ratings.count(batch("sun4-1-3", mark, &files)).await.unwrap_err().to_string();
+    assert!(refused((u64::MAX, 1)).await.contains("boot 18446744073709551615 is more than a day ahead"));
+    assert!(refused((7, u64::MAX)).await.contains("above the last one of this boot, 0:"));
+    assert!(ratings.count(batch("sun4-1-3", (7, 4), &[])).await.unwrap());
+    assert!(refused((7, 1_000_000_005)).await.contains("above the last one of this boot, 4:"));
+    assert!(refused((u64::MAX, 1)).await.contains("is more than a day ahead"));
+    assert!(ratings.count(batch("sun4-1-3", (7, 1_000_000_004), &[])).await.unwrap(), "a gap, as wide as it may be");
     assert!(ratings.count(batch("sun4-1-2", (1, 1), &[])).await.unwrap(), "a batch of nothing");
     assert!(!ratings.count(batch("sun4-1-2", (1, 1), &[])).await.unwrap());
     // Best first; of equal ones the name that comes first.

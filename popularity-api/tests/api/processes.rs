@@ -1,20 +1,24 @@
 //! Real API processes on loopback, in folders of their own; ended with kill -9 whenever a test wants it.
 
-use std::fmt::Write;
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use geo::RegionId;
+use popularity_api::Client;
 use popularity_api::wire::{Download, DownloadsBatch, Held, HoldingsReport, StatusReport, WantedRequest};
-use popularity_api::{Client, ClientConfig};
+
+use crate::addresses::Block;
+use crate::fixture::{self, furnish, page, until};
 
 /// Topology, tokens, and the folders of the processes.
 pub(crate) struct World {
     folder: tempfile::TempDir,
+    block: Block,
+    /// Processes that have an address of their own.
+    placed: AtomicU8,
 }
 
 /// A process.
@@ -29,22 +33,8 @@ pub(crate) struct Api {
 impl World {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("topology.toml"), TOPOLOGY).unwrap();
-        let mut tokens = String::new();
-        for (name, role, region) in [
-            ("backend", "backend", ""),
-            ("operator", "operator", ""),
-            ("replica", "replica", ""),
-            ("sun4-1-1", "sun", "region = 4\n"),
-            ("sun4-1-2", "sun", "region = 4\n"),
-            ("cache4-1", "cache", "region = 4\n"),
-        ] {
-            let token = token(name);
-            writeln!(tokens, "[[token]]\ntoken = {token:?}\nrole = {role:?}\n{region}name = {name:?}").unwrap();
-            secret(&folder.path().join(name), &token);
-        }
-        secret(&folder.path().join("tokens.toml"), &tokens);
-        Self { folder }
+        furnish(folder.path());
+        Self { folder, block: Block::claim(), placed: AtomicU8::new(0) }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -53,8 +43,8 @@ impl World {
 
     /// Starts an API that keeps its data in `name` and has these settings beside the world's.
     pub(crate) fn start(&self, name: &str, settings: &str) -> Api {
-        let [listen, admin] = free();
-        self.start_at(name, settings, listen, admin)
+        let address = self.block.address(1 + self.placed.fetch_add(1, Ordering::Relaxed)).into();
+        self.start_at(name, settings, address)
     }
 
     /// The same with a copy of another one; `settings` end with those of `[replica]`.
@@ -70,10 +60,11 @@ impl World {
     /// Starts it again where it was.
     pub(crate) fn restart(&self, api: &Api, settings: &str) -> Api {
         let name = api.folder.file_name().unwrap().to_str().unwrap().to_owned();
-        self.start_at(&name, settings, api.listen, api.admin)
+        self.start_at(&name, settings, api.listen.ip())
     }
 
-    fn start_at(&self, name: &str, settings: &str, listen: SocketAddr, admin: SocketAddr) -> Api {
+    fn start_at(&self, name: &str, settings: &str, address: IpAddr) -> Api {
+        let [listen, admin] = [8402, 8403].map(|port| SocketAddr::new(address, port));
         let (folder, config, log) =
             (self.path(name), self.path(&format!("{name}.toml")), self.path(&format!("{name}.log")));
         let text = format!(
@@ -94,8 +85,7 @@ impl World {
     }
 
     pub(crate) fn client(&self, api: &Api, bearer: &str) -> Client {
-        let url = format!("http://{}", api.listen);
-        Client::new(&ClientConfig { url, token_file: self.path(bearer), timeout_ms: 60_000 }).unwrap()
+        fixture::client(api.listen, self.folder.path(), bearer)
     }
 
     /// Sends the batches with these sequences, each until it is acknowledged.
@@ -171,20 +161,14 @@ impl Api {
     }
 
     pub(crate) async fn ready(&self) -> bool {
-        self.get("/readyz").await.is_some_and(|(status, _)| status == 200)
+        page(self.admin, "/readyz").await.is_some_and(|(status, _)| status == 200)
     }
 
     /// A metric without labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let (_, text) = self.get("/metrics").await.unwrap();
+        let (_, text) = page(self.admin, "/metrics").await.unwrap();
         let line = text.lines().find(|line| line.split(' ').next() == Some(name));
         line.unwrap_or_else(|| panic!("no {name}")).rsplit(' ').next().unwrap().parse().unwrap()
-    }
-
-    async fn get(&self, path: &str) -> Option<(u16, String)> {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let answer = client.get(format!("http://{}{path}", self.admin)).send().await.ok()?;
-        Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
 }
 
@@ -197,18 +181,6 @@ impl Drop for Api {
         if std::thread::panicking() {
             eprintln!("---- {}\n{}", self.log.display(), std::fs::read_to_string(&self.log).unwrap_or_default());
         }
-    }
-}
-
-/// Asks again and again until there is an answer.
-pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(answer) = ask().await {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "{what}: not within a minute");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -230,55 +202,9 @@ pub(crate) fn batch(source: &str, sequence: u64) -> DownloadsBatch {
     }
 }
 
-/// Two ports that nobody had a moment ago.
-fn free() -> [SocketAddr; 2] {
-    let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.each_ref().map(|listener| listener.local_addr().unwrap())
+/// A bit of a file is another.
+pub(crate) fn flip(file: &Path, at: usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(file, bytes).unwrap();
 }
-
-fn token(name: &str) -> String {
-    format!("token-of-{name}-0123456789")
-}
-
-fn secret(file: &Path, text: &str) {
-    std::fs::write(file, text).unwrap();
-    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-const TOPOLOGY: &str = r#"
-version = 1
-domain = "example.org"
-default_region = 4
-[content_servers]
-url = "http://cs{number}.storage.example.org"
-numbers = ["1-9"]
-[[region]]
-id = 4
-name = "Moscow"
-latitude = 55.75
-longitude = 37.6
-[[region]]
-id = 5
-name = "Berlin"
-latitude = 52.5
-longitude = 13.4
-[[group]]
-name = "sun4-1"
-subnet = "192.0.2.0/26"
-[[sun]]
-name = "sun4-1-1"
-addresses = ["192.0.2.1"]
-internal = "10.4.1.1:8081"
-weight = 100
-[[sun]]
-name = "sun4-1-2"
-addresses = ["192.0.2.2"]
-internal = "10.4.1.2:8081"
-weight = 100
-[[cache]]
-name = "cache4-1"
-addresses = ["192.0.2.200"]
-internal = "10.4.9.1:8081"
-weight = 100
-bytes = 1000000000
-"#;

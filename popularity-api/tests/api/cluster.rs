@@ -2,15 +2,7 @@
 //!
 //! Six nodes a test, and one test at a time: the machine has its own limits.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
-
-#[expect(unreachable_pub, reason = "the crate of the end-to-end tests has it too")]
-#[path = "../../../tests/src/addresses.rs"]
-mod addresses;
 mod failing;
-#[expect(unreachable_pub, reason = "the crate of the end-to-end tests has it too")]
-#[path = "../../../tests/src/redis_cluster.rs"]
-mod redis_cluster;
 mod same;
 mod serving;
 
@@ -23,7 +15,8 @@ use popularity_api::cluster::{Clock, Cluster, Metrics, Settings};
 use popularity_api::engine::batch::{Batch, Entry};
 use popularity_api::engine::decay::{Decay, LANDMARK_MS};
 use popularity_api::engine::table::Mark;
-use redis_cluster::RedisCluster;
+
+use crate::redis_cluster::RedisCluster;
 
 /// A cluster that has the machine for itself.
 struct World {

@@ -9,8 +9,8 @@ use popularity_api::cluster::{Cluster, Settings};
 use popularity_api::engine::CountError;
 use popularity_api::ratings::Ratings;
 
-use super::redis_cluster::until;
 use super::{REGION, World, batch};
+use crate::redis_cluster::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_is_killed_under_load_and_comes_back() {
