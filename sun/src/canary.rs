@@ -169,6 +169,10 @@ impl Canary {
             {
                 tracing::warn!(device = at, why, "the canary of a device");
             }
+            if found == Found::Waits {
+                device.busy = None;
+                return;
+            }
             *device = Seen { found, busy: None, round: device.told(now).1 + 1 };
         }
     }
@@ -182,6 +186,7 @@ impl Canary {
                 Found::Well => (None, None),
                 Found::Failed(why) => (Some(why), None),
                 Found::Unknown(why) => (None, Some(why.to_owned())),
+                Found::Waits => (None, Some("its first record is being written".to_owned())),
             };
             Device { name: name.clone(), failed, unknown, round }
         });
@@ -276,6 +281,13 @@ mod tests {
         assert_eq!([1, 2000, 2001, 2999, 3000].map(round), [1, 1, 3, 3, 4]);
         canary.end_device(0, Found::Well, at(3500));
         assert_eq!(round(3500), 5);
+        assert!(canary.begin_device(0, at(4000)));
+        canary.end_device(0, Found::Failed("odd".to_owned()), at(4000));
+        assert!(canary.begin_device(0, at(5000)));
+        canary.end_device(0, Found::Waits, at(5000));
+        let known = canary.known(&["disk".to_owned()], at(5000)).1.remove(0);
+        assert_eq!((known.failed.as_deref(), known.round), (Some("odd"), 6), "nothing new is known");
+        assert!(canary.begin_device(0, at(6000)), "and it is looked at again");
     }
 
     #[test]

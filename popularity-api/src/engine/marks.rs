@@ -24,7 +24,7 @@ use super::table::{Mark, Standing};
 pub enum BadMark {
     /// Its source's start lies ahead.
     #[error(
-        "boot {boot} is more than a day ahead of the clock here: it is when the reporter started, microseconds since 1970; \
+        "boot {boot} is more than ten years ahead of the clock here: it is when the reporter started, microseconds since 1970; \
          mend its clock or the number, and send the batch again"
     )]
     Boot {
@@ -121,8 +121,10 @@ impl Gaps {
     }
 }
 
-/// How far ahead of now a start may lie, microseconds: clocks that are off by hours are let through.
-pub const BOOT_AHEAD_US_MAX: u64 = 86_400_000_000;
+/// How far ahead of now a start may lie, microseconds: ten years. What is in another unit is further off. A clock that is
+/// wrong by less is none of this module's business: a server writes down the boot it had, and would be kept from reporting
+/// long after its clock was mended; as it is, its later boots are above that one.
+pub const BOOT_AHEAD_US_MAX: u64 = 3650 * 86_400_000_000;
 /// Numbers that may be passed over: a batch a second makes less in thirty years.
 pub const SEQUENCE_STEP_MAX: u64 = 1_000_000_000;
 
@@ -133,18 +135,18 @@ mod tests {
     #[test]
     fn what_would_shut_a_source_out_is_refused() {
         let now = 1_800_000_000_000_000;
-        let (day, first) = (BOOT_AHEAD_US_MAX, Mark::default());
+        let (most, first) = (BOOT_AHEAD_US_MAX, Mark::default());
         let late = mark(4 * now, 3);
         for (batch, known, expected) in [
             (mark(now, 1), first, None),
-            (mark(now + day, 1), first, None),
-            (mark(now + day + 1, 1), first, Some("boot")),
+            (mark(now + most, 1), first, None),
+            (mark(now + most + 1, 1), first, Some("boot")),
             (mark(u64::MAX, 1), first, Some("boot")),
             (mark(u64::MAX, 1), mark(7, 1), Some("boot")),
             // Its clock was ahead once, and what it has counted stands.
             (mark(4 * now, 4), late, None),
-            (mark(4 * now + day, 1), late, None),
-            (mark(4 * now + day + 1, 1), late, Some("boot")),
+            (mark(4 * now + most, 1), late, None),
+            (mark(4 * now + most + 1, 1), late, Some("boot")),
             (mark(u64::MAX, 2), mark(u64::MAX, 1), None),
             (mark(7, 1 + SEQUENCE_STEP_MAX), mark(7, 1), None),
             (mark(7, 2 + SEQUENCE_STEP_MAX), mark(7, 1), Some("sequence")),

@@ -13,7 +13,7 @@ pub struct DownloadsBatch {
     /// `log:1000`, for each reporting program one.
     pub source: String,
     /// When the reporter started, microseconds since 1970; a larger one begins a new sequence, a smaller one
-    /// is refused: 409, with `known boot N` in its detail. 409 without that: it is more than a day ahead.
+    /// is refused: 409, with `known boot N` in its detail. 409 without that: it is more than ten years ahead.
     pub boot: u64,
     /// 1, 2, 3, ... within a boot. A batch that was counted before is acknowledged and not counted again. One that failed (429,
     /// 503) is repeated before the next is sent: what comes after a larger number is lost.

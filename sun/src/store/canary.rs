@@ -27,6 +27,8 @@ use super::{Offered, Store};
 pub enum Found {
     /// What was written came back.
     Well,
+    /// What was written is on its way, not for too long: nothing is known that was not known before.
+    Waits,
     /// Nothing can be said of it, and nothing is wrong: its index is being read, another process has it, or this is the
     /// first round.
     Unknown(&'static str),
@@ -75,8 +77,8 @@ impl Store {
             None => Found::Unknown("nothing was written yet"),
             Some(written) => match self.look_back(slot, at, &written) {
                 Some(found) => found,
-                // It is on its way: the next round looks again.
-                None => return Found::Well,
+                // The next round looks again, at the same record: a device that writes nothing is not asked for something else.
+                None => return waiting(written.since.elapsed()),
             },
         };
         let written = Written::next();
@@ -99,14 +101,12 @@ impl Store {
         if slot.pending.offer(item, &self.0.shared.sequence) { Offered::Stored } else { Offered::QueueFull }
     }
 
-    /// What became of a record; None: it waits still, not for too long.
+    /// What became of a record; None: it waits still.
     fn look_back(&self, slot: &Slot, at: usize, written: &Written) -> Option<Found> {
         let key = key(at);
         let hash = self.0.shared.index.hash(&key);
         if slot.pending.find(&key, hash).is_some() {
-            let waited = written.since.elapsed();
-            return (waited > WRITE_MAX)
-                .then(|| Found::Failed(format!("nothing was written for {:.1} s", waited.as_secs_f64())));
+            return None;
         }
         let place = self.0.shared.index.find(hash).filter(|place| place.device() == at);
         let (Some(place), Some(device)) = (place, slot.device()) else {
@@ -124,6 +124,14 @@ impl Store {
             }
         })
     }
+}
+
+/// What a record says that waits to be written.
+fn waiting(waited: Duration) -> Found {
+    if waited <= WRITE_MAX {
+        return Found::Waits;
+    }
+    Found::Failed(format!("nothing was written for {:.1} s", waited.as_secs_f64()))
 }
 
 impl Canaries {
@@ -209,6 +217,34 @@ mod tests {
             |found| matches!(found, Found::Failed(why) if why.contains("could not be written")),
         );
         until(&store, &canaries, 1, |found| *found == Found::Well);
+        store.close();
+    }
+
+    #[test]
+    fn a_record_that_waits_is_no_news_and_then_a_failure_for_as_long_as_it_waits() {
+        assert_eq!([0, 3000].map(|ms| waiting(Duration::from_millis(ms))), [Found::Waits, Found::Waits]);
+        for (ms, told) in [(3100, "3.1 s"), (4100, "4.1 s"), (60_000, "60.0 s")] {
+            assert_eq!(waiting(Duration::from_millis(ms)), Found::Failed(format!("nothing was written for {told}")));
+        }
+    }
+
+    #[test]
+    fn what_waits_is_not_replaced() {
+        let (store, devices) = store(1);
+        let canaries = Canaries::default();
+        until(&store, &canaries, 0, |found| *found == Found::Well);
+        let held = devices[0].hold_writes();
+        let generation = || canaries.of(0).unwrap().generation;
+        // One that was not taken by the device before it was held.
+        until(&store, &canaries, 0, |found| *found == Found::Waits);
+        let waits = generation();
+        canaries.with(0, |device| device.written.as_mut().unwrap().since -= 2 * WRITE_MAX);
+        for _ in 0..3 {
+            assert!(matches!(store.canary_round(0, &canaries), Found::Failed(_)));
+            assert_eq!(generation(), waits);
+        }
+        drop(held);
+        until(&store, &canaries, 0, |found| *found == Found::Well);
         store.close();
     }
 

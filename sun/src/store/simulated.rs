@@ -13,6 +13,8 @@ const SECTOR: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Simulated {
     state: Mutex<State>,
+    /// Taken by every write.
+    writes: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,7 @@ impl Simulated {
             refuse_writes: 0,
             refuse_reads: 0,
         };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), writes: Mutex::default() }
     }
 
     /// The power goes: each sector that was not synced is there or not, as the bits of `fate` say.
@@ -65,6 +67,11 @@ impl Simulated {
 
     pub(crate) fn refuse_writes(&self, count: u32) {
         self.lock().refuse_writes = count;
+    }
+
+    /// Writes hang until this is dropped.
+    pub(crate) fn hold_writes(&self) -> MutexGuard<'_, ()> {
+        self.writes.lock().unwrap()
     }
 
     pub(crate) fn refuse_reads(&self, count: u32) {
@@ -105,6 +112,7 @@ impl Device for Simulated {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let _free = self.hold_writes();
         let mut state = self.lock();
         let start = usize::try_from(offset).unwrap();
         let refused = state.refuse_writes > 0;
