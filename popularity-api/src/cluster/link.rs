@@ -2,7 +2,8 @@
 //!
 //! The client keeps one connection to each node and the map of slots; it follows redirections (`MOVED`, `ASK`), waits while a
 //! slot moves (`TRYAGAIN`) or the cluster is down, and connects anew. What it gives up on is tried again here until the
-//! deadline of the call.
+//! deadline of the call. A connection over which a whole call found nobody is left for a new one: when all nodes were gone at once, the
+//! client does not always find them again.
 
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use redis::cluster::{ClusterClient, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr};
 use redis::{Pipeline, Value, cmd};
-use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Settings;
 use super::metrics::Metrics;
@@ -20,14 +21,18 @@ use super::metrics::Metrics;
 #[derive(Debug)]
 pub(super) struct Link {
     client: ClusterClient,
-    connection: OnceCell<Connected>,
+    /// Who holds it connects, and the others wait.
+    connection: Mutex<Option<Connected>>,
     settings: Settings,
     pub(super) metrics: Metrics,
 }
 
 /// A connection over whose cluster it is known that it was made with the same settings.
 #[derive(Clone)]
-struct Connected(ClusterConnection);
+struct Connected {
+    connection: ClusterConnection,
+    since: Instant,
+}
 
 impl std::fmt::Debug for Connected {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -51,7 +56,7 @@ impl Link {
         if let Some(password) = &settings.password {
             builder = builder.password(password);
         }
-        Ok(Self { client: builder.build()?, connection: OnceCell::new(), settings, metrics })
+        Ok(Self { client: builder.build()?, connection: Mutex::default(), settings, metrics })
     }
 
     /// Runs a script, and waits for no copy of what it writes.
@@ -84,7 +89,15 @@ impl Link {
 
     /// As long as there is time, until it succeeds. Everything that is sent may be sent again.
     async fn keyed(&self, keys: &[String], commands: Vec<redis::Cmd>) -> Result<Value, String> {
-        let deadline = Instant::now() + self.settings.timeout;
+        let began = Instant::now();
+        let answer = self.until(began + self.settings.timeout, keys, commands).await;
+        if answer.is_err() {
+            self.leave(began);
+        }
+        answer
+    }
+
+    async fn until(&self, deadline: Instant, keys: &[String], commands: Vec<redis::Cmd>) -> Result<Value, String> {
         let mut failed = "it did not answer in time".to_owned();
         let mut pipeline = Pipeline::with_capacity(commands.len());
         for command in commands {
@@ -125,8 +138,18 @@ impl Link {
         }
     }
 
-    /// What some node says of the cluster.
-    pub(super) async fn probe(&self) -> Result<Value, String> {
+    /// What some node says of the cluster, if it does within this time.
+    pub(super) async fn probe(&self, within: Duration) -> Result<Value, String> {
+        let began = Instant::now();
+        let info = timeout(within, self.info()).await;
+        let info = info.unwrap_or_else(|_| Err("it did not answer in time".to_owned()));
+        if info.is_err() {
+            self.leave(began);
+        }
+        info
+    }
+
+    async fn info(&self) -> Result<Value, String> {
         let mut info = cmd("CLUSTER");
         info.arg("INFO");
         let mut connection = self.connected().await?;
@@ -153,16 +176,24 @@ impl Link {
     }
 
     async fn connected(&self) -> Result<ClusterConnection, String> {
-        let connect = async {
-            let mut connection = self
-                .client
-                .get_async_connection_with_config(ClusterConfig::new())
-                .await
-                .map_err(|error| error.to_string())?;
-            self.agree(&mut connection).await?;
-            Ok::<_, String>(Connected(connection))
-        };
-        Ok(self.connection.get_or_try_init(|| connect).await?.0.clone())
+        let mut kept = self.connection.lock().await;
+        if let Some(connected) = &*kept {
+            return Ok(connected.connection.clone());
+        }
+        let made = self.client.get_async_connection_with_config(ClusterConfig::new()).await;
+        let mut connection = made.map_err(|error| error.to_string())?;
+        self.agree(&mut connection).await?;
+        *kept = Some(Connected { connection: connection.clone(), since: Instant::now() });
+        Ok(connection)
+    }
+
+    /// The next call connects anew, unless somebody did or does so since this one began.
+    fn leave(&self, began: Instant) {
+        if let Ok(mut kept) = self.connection.try_lock()
+            && kept.as_ref().is_some_and(|connected| connected.since < began)
+        {
+            *kept = None;
+        }
     }
 
     /// Sums that were made with other half-lives mean something else, and with other shards they are not found.
