@@ -10,7 +10,7 @@ use redis::cluster::{ClusterClient, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr};
 use redis::{Pipeline, Value, cmd};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Settings;
@@ -21,6 +21,8 @@ use super::metrics::Metrics;
 pub(super) struct Link {
     client: ClusterClient,
     connection: OnceCell<Connected>,
+    /// For [`Link::probe`] and [`Link::appendonly`].
+    looking: Mutex<Option<Connected>>,
     settings: Settings,
     pub(super) metrics: Metrics,
 }
@@ -51,7 +53,7 @@ impl Link {
         if let Some(password) = &settings.password {
             builder = builder.password(password);
         }
-        Ok(Self { client: builder.build()?, connection: OnceCell::new(), settings, metrics })
+        Ok(Self { client: builder.build()?, connection: OnceCell::new(), looking: Mutex::default(), settings, metrics })
     }
 
     /// Runs a script, and waits for no copy of what it writes.
@@ -129,22 +131,35 @@ impl Link {
     pub(super) async fn probe(&self) -> Result<Value, String> {
         let mut info = cmd("CLUSTER");
         info.arg("INFO");
-        let mut connection = self.connected().await?;
-        let anybody = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-        match connection.route_command(info, anybody).await {
-            Err(error) if error.code() == Some("NOPERM") => Ok(Value::Nil),
-            answer => answer.map_err(|error| error.to_string()),
-        }
+        self.look(info, RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random)).await
     }
 
     /// What every node says of its `appendonly`.
     pub(super) async fn appendonly(&self) -> Result<Value, String> {
         let mut config = cmd("CONFIG");
         config.arg("GET").arg("appendonly");
-        let everybody = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllNodes, None));
-        let asked = async { Ok::<_, String>(self.connected().await?.route_command(config, everybody).await) };
-        let answer = timeout_at(Instant::now() + self.settings.timeout, asked).await;
-        answer.map_err(|_| "not all nodes answered in time".to_owned())??.map_err(|error| error.to_string())
+        let looking = self.look(config, RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllNodes, None)));
+        let answer = timeout_at(Instant::now() + self.settings.timeout, looking).await;
+        answer.map_err(|_| "not all nodes answered in time".to_owned())?
+    }
+
+    /// Asks over a connection of its own, which is made anew after any trouble: what looks at the cluster is never in the way
+    /// of what counts. One looks at a time.
+    async fn look(&self, question: redis::Cmd, whom: RoutingInfo) -> Result<Value, String> {
+        let mut kept = self.looking.lock().await;
+        // Who is cut off by a deadline leaves none behind.
+        let mut connection = match kept.take() {
+            Some(Connected(connection)) => connection,
+            None => self.connect().await?.0,
+        };
+        match connection.route_command(question, whom).await {
+            Err(error) if error.code() == Some("NOPERM") => Ok(Value::Nil),
+            Err(error) => Err(error.to_string()),
+            Ok(answer) => {
+                *kept = Some(Connected(connection));
+                Ok(answer)
+            }
+        }
     }
 
     /// Where it is looked for.
@@ -153,16 +168,14 @@ impl Link {
     }
 
     async fn connected(&self) -> Result<ClusterConnection, String> {
-        let connect = async {
-            let mut connection = self
-                .client
-                .get_async_connection_with_config(ClusterConfig::new())
-                .await
-                .map_err(|error| error.to_string())?;
-            self.agree(&mut connection).await?;
-            Ok::<_, String>(Connected(connection))
-        };
-        Ok(self.connection.get_or_try_init(|| connect).await?.0.clone())
+        Ok(self.connection.get_or_try_init(|| self.connect()).await?.0.clone())
+    }
+
+    async fn connect(&self) -> Result<Connected, String> {
+        let connecting = self.client.get_async_connection_with_config(ClusterConfig::new());
+        let mut connection = connecting.await.map_err(|error| error.to_string())?;
+        self.agree(&mut connection).await?;
+        Ok(Connected(connection))
     }
 
     /// Sums that were made with other half-lives mean something else, and with other shards they are not found.
