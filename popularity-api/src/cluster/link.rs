@@ -12,7 +12,7 @@ use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr};
 use redis::{Pipeline, Value, cmd};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Settings;
 use super::metrics::Metrics;
@@ -23,6 +23,8 @@ pub(super) struct Link {
     client: ClusterClient,
     /// Who holds it connects, and the others wait.
     connection: Mutex<Option<Connected>>,
+    /// For [`Link::probe`] and [`Link::appendonly`].
+    looking: Mutex<Option<Connected>>,
     settings: Settings,
     pub(super) metrics: Metrics,
 }
@@ -56,7 +58,13 @@ impl Link {
         if let Some(password) = &settings.password {
             builder = builder.password(password);
         }
-        Ok(Self { client: builder.build()?, connection: Mutex::default(), settings, metrics })
+        Ok(Self {
+            client: builder.build()?,
+            connection: Mutex::default(),
+            looking: Mutex::default(),
+            settings,
+            metrics,
+        })
     }
 
     /// Runs a script, and waits for no copy of what it writes.
@@ -138,36 +146,39 @@ impl Link {
         }
     }
 
-    /// What some node says of the cluster, if it does within this time.
-    pub(super) async fn probe(&self, within: Duration) -> Result<Value, String> {
-        let began = Instant::now();
-        let info = timeout(within, self.info()).await;
-        let info = info.unwrap_or_else(|_| Err("it did not answer in time".to_owned()));
-        if info.is_err() {
-            self.leave(began);
-        }
-        info
-    }
-
-    async fn info(&self) -> Result<Value, String> {
+    /// What some node says of the cluster.
+    pub(super) async fn probe(&self) -> Result<Value, String> {
         let mut info = cmd("CLUSTER");
         info.arg("INFO");
-        let mut connection = self.connected().await?;
-        let anybody = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-        match connection.route_command(info, anybody).await {
-            Err(error) if error.code() == Some("NOPERM") => Ok(Value::Nil),
-            answer => answer.map_err(|error| error.to_string()),
-        }
+        self.look(info, RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random)).await
     }
 
     /// What every node says of its `appendonly`.
     pub(super) async fn appendonly(&self) -> Result<Value, String> {
         let mut config = cmd("CONFIG");
         config.arg("GET").arg("appendonly");
-        let everybody = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllNodes, None));
-        let asked = async { Ok::<_, String>(self.connected().await?.route_command(config, everybody).await) };
-        let answer = timeout_at(Instant::now() + self.settings.timeout, asked).await;
-        answer.map_err(|_| "not all nodes answered in time".to_owned())??.map_err(|error| error.to_string())
+        let looking = self.look(config, RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllNodes, None)));
+        let answer = timeout_at(Instant::now() + self.settings.timeout, looking).await;
+        answer.map_err(|_| "not all nodes answered in time".to_owned())?
+    }
+
+    /// Asks over a connection of its own, which is made anew after any trouble: what looks at the cluster is never in the way
+    /// of what counts. One looks at a time.
+    async fn look(&self, question: redis::Cmd, whom: RoutingInfo) -> Result<Value, String> {
+        let mut kept = self.looking.lock().await;
+        // Who is cut off by a deadline leaves none behind.
+        let mut connected = match kept.take() {
+            Some(connected) => connected,
+            None => self.connect().await?,
+        };
+        match connected.connection.route_command(question, whom).await {
+            Err(error) if error.code() == Some("NOPERM") => Ok(Value::Nil),
+            Err(error) => Err(error.to_string()),
+            Ok(answer) => {
+                *kept = Some(connected);
+                Ok(answer)
+            }
+        }
     }
 
     /// Where it is looked for.
@@ -177,14 +188,11 @@ impl Link {
 
     async fn connected(&self) -> Result<ClusterConnection, String> {
         let mut kept = self.connection.lock().await;
-        if let Some(connected) = &*kept {
-            return Ok(connected.connection.clone());
-        }
-        let made = self.client.get_async_connection_with_config(ClusterConfig::new()).await;
-        let mut connection = made.map_err(|error| error.to_string())?;
-        self.agree(&mut connection).await?;
-        *kept = Some(Connected { connection: connection.clone(), since: Instant::now() });
-        Ok(connection)
+        let connected = match kept.take() {
+            Some(connected) => connected,
+            None => self.connect().await?,
+        };
+        Ok(kept.insert(connected).connection.clone())
     }
 
     /// The next call connects anew, unless somebody did or does so since this one began.
@@ -194,6 +202,13 @@ impl Link {
         {
             *kept = None;
         }
+    }
+
+    async fn connect(&self) -> Result<Connected, String> {
+        let connecting = self.client.get_async_connection_with_config(ClusterConfig::new());
+        let mut connection = connecting.await.map_err(|error| error.to_string())?;
+        self.agree(&mut connection).await?;
+        Ok(Connected { connection, since: Instant::now() })
     }
 
     /// Sums that were made with other half-lives mean something else, and with other shards they are not found.
