@@ -1,8 +1,9 @@
 //! Between the machine and the world: events come in one by one, actions go out. It waits for nothing but the next event, not
 //! for a disk either; and what is to be announced goes out first.
 
+mod orders;
+
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,14 +12,18 @@ use daemon::clock::unix_ms;
 use daemon::drain::Drain;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use orders::Pending;
+pub use orders::{Order, Refused};
+
 use super::config::{Config, OnStop};
-use super::history::{self, Disabled, Entry, History, Penalty};
+use super::history::{Entry, History, Penalty};
 use super::judge::{Judged, descriptors_percent};
 use super::machine::{Action, Announce, Event, Machine, State, Transition};
 use super::metrics::Metrics;
 use super::peers::{self, Asked, Book, Peer};
 use super::pressure::Pressure;
 use super::probe::Answer;
+use super::pulse::{Pulse, elapsed_ms};
 use super::speaker;
 use super::status::{Probed, Status};
 
@@ -63,43 +68,6 @@ pub struct Others {
     pub whole: Option<u64>,
 }
 
-/// What an operator may order.
-#[derive(Clone, Debug)]
-pub enum Order {
-    /// Take the sun out, also if it is the last when `force` says so.
-    Disable {
-        /// Why, and who says so.
-        reason: String,
-        /// Also if the group has too few others.
-        force: bool,
-    },
-    /// Let it back in.
-    Enable {
-        /// Why, and who says so.
-        reason: String,
-    },
-}
-
-/// Why an order is not carried out.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Refused {
-    /// It would leave the group with too few.
-    Needed(String),
-    /// It cannot be kept over a restart.
-    Disk(String),
-    /// Another one is under way.
-    Busy,
-}
-
-/// An order that is under way.
-#[derive(Debug)]
-struct Pending {
-    order: Order,
-    answer: oneshot::Sender<Result<String, Refused>>,
-    /// It may be carried out, and is being written to the disk.
-    keeping: bool,
-}
-
 /// See the module's doc.
 #[derive(Debug)]
 pub struct Driver {
@@ -115,32 +83,6 @@ pub struct Driver {
     group: Arc<peers::Group>,
     pending: Option<Pending>,
     pulse: Pulse,
-}
-
-/// When the last round of probes reached the driver; shared with whoever tells others.
-#[derive(Clone, Debug)]
-pub struct Pulse {
-    clock: Instant,
-    round_ms: Arc<AtomicU64>,
-}
-
-impl Pulse {
-    /// The first round is due. Time is that of `clock`.
-    #[must_use]
-    pub fn new(clock: Instant) -> Self {
-        Self { clock, round_ms: Arc::default() }
-    }
-
-    /// A round.
-    fn beat(&self) {
-        self.round_ms.store(elapsed_ms(self.clock), Ordering::Relaxed);
-    }
-
-    /// How long ago that was, milliseconds.
-    #[must_use]
-    pub fn age_ms(&self) -> u64 {
-        elapsed_ms(self.clock).saturating_sub(self.round_ms.load(Ordering::Relaxed))
-    }
 }
 
 /// To the tasks around it.
@@ -170,7 +112,7 @@ impl Driver {
         (metrics, readiness): (Metrics, Readiness),
         (links, pulse, history): (Links, Pulse, History),
     ) -> Self {
-        let (clock, book, group) = (pulse.clock, Book::default(), Arc::from(Vec::new()));
+        let (clock, book, group) = (pulse.clock(), Book::default(), Arc::from(Vec::new()));
         let pending = None;
         Self { config, machine, history, status, metrics, readiness, links, clock, book, group, pending, pulse }
     }
@@ -273,79 +215,6 @@ impl Driver {
         self.pulse.beat();
     }
 
-    /// An order is decided when the others were asked, and carried out when it is on the disk: one after the other.
-    fn ordered(&mut self, order: Order, answer: oneshot::Sender<Result<String, Refused>>) {
-        if self.pending.is_some() {
-            // Who does not wait for the answer any more sees in the status what became of it.
-            let _ = answer.send(Err(Refused::Busy));
-            return;
-        }
-        let asks = matches!(order, Order::Disable { force: false, .. });
-        self.pending = Some(Pending { order, answer, keeping: false });
-        if asks {
-            self.event(Event::Leaving(true));
-        } else {
-            self.keep();
-        }
-    }
-
-    /// What becomes of an order for which others were asked.
-    fn decide(&mut self) {
-        if self.pending.as_ref().is_none_or(|pending| pending.keeping) {
-            return;
-        }
-        match self.machine.may_leave(self.now_ms()) {
-            None => {}
-            Some(true) => self.keep(),
-            Some(false) => {
-                let why = "too few others of its group are known to be Up; with force it is withdrawn all the same";
-                self.refuse(Refused::Needed(why.to_owned()));
-            }
-        }
-    }
-
-    /// Has the order written by somebody who may wait.
-    fn keep(&mut self) {
-        let Some(pending) = &mut self.pending else { return };
-        pending.keeping = true;
-        let order = match &pending.order {
-            Order::Disable { reason, .. } => Some(Disabled { since_ms: unix_ms(), reason: reason.clone() }),
-            Order::Enable { .. } => None,
-        };
-        let (folder, heard) = (self.config.data.clone(), self.links.heard.clone());
-        tokio::task::spawn_blocking(move || {
-            let written = history::keep_order(&folder, order.as_ref());
-            // Nobody hears it when this daemon ends.
-            let _ = heard.blocking_send(Heard::Kept(written));
-        });
-    }
-
-    fn kept(&mut self, written: std::io::Result<()>) {
-        if let Err(error) = written {
-            return self.refuse(Refused::Disk(format!("the order cannot be kept: {error}")));
-        }
-        let Some(Pending { order, answer, .. }) = self.pending.take() else { return };
-        match order {
-            Order::Disable { reason, .. } => {
-                self.status().order = Some(Disabled { since_ms: unix_ms(), reason: reason.clone() });
-                self.event(Event::Disable(reason));
-            }
-            Order::Enable { reason } => {
-                self.status().order = None;
-                self.event(Event::Enable(reason));
-            }
-        }
-        let _ = answer.send(Ok(format!("{} is {:?} now", self.config.name, self.machine.state())));
-    }
-
-    fn refuse(&mut self, why: Refused) {
-        let Some(pending) = self.pending.take() else { return };
-        if self.machine.is_leaving() {
-            self.event(Event::Leaving(false));
-        }
-        let _ = pending.answer.send(Err(why));
-    }
-
     fn event(&mut self, event: Event) {
         self.look_around();
         self.act(event);
@@ -442,12 +311,6 @@ impl Driver {
     fn now_ms(&self) -> u64 {
         elapsed_ms(self.clock)
     }
-}
-
-/// Milliseconds since `clock`.
-#[must_use]
-pub fn elapsed_ms(clock: Instant) -> u64 {
-    u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a warning differs from those before by more than its figures.

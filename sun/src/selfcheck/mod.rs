@@ -8,14 +8,15 @@
 //! ```
 //!
 //! In reading order: [`machine`] (what follows from what; pure), [`judge`] (what an answer is worth; pure), [`probe`] with
-//! [`trust`] and [`expiry`] and [`own`], [`pressure`], [`process`], [`peers`], [`speaker`] with [`bird`] and [`exabgp`]; around them [`driver`],
-//! [`start`], [`routes`], [`status`], [`history`], [`metrics`], [`config`], [`cli`].
+//! [`trust`] and [`expiry`] and [`own`], [`pressure`], [`process`], [`peers`] with [`asking`], [`speaker`] with [`bird`] and [`exabgp`]; around them [`driver`],
+//! [`pulse`], [`start`], [`routes`], [`status`], [`history`], [`metrics`], [`config`], [`cli`].
 //!
 //! # What it is not
 //!
 //! It starts and stops no sun, changes no weight, and asks no content server: what is wrong behind the sun is no reason to
 //! take its addresses away. Nor does it touch the addresses themselves: every member answers for the whole subnet, always.
 
+pub mod asking;
 pub mod bird;
 pub mod cli;
 pub mod config;
@@ -31,6 +32,7 @@ pub mod peers;
 pub mod pressure;
 pub mod probe;
 pub mod process;
+pub mod pulse;
 pub mod routes;
 pub mod speaker;
 pub mod start;

@@ -20,8 +20,9 @@ use daemon::problem::{Refusal, from_json};
 use daemon::tokens::{Role, Tokens};
 use tokio::sync::{mpsc, oneshot};
 
-use super::driver::{Heard, Order, Pulse, Refused};
+use super::driver::{Heard, Order, Refused};
 use super::peers;
+use super::pulse::Pulse;
 use super::status::Status;
 
 /// What the answers come from.
