@@ -25,8 +25,8 @@
 //!
 //! | | |
 //! |---|---|
-//! | an IPv4 address of a prefix | 15 to 32 ns, 1/8.5 to 1/13 of prefix-trie; its leaf as well: 58 to 150 ns |
-//! | an IPv6 address of a prefix | 95 to 300 ns, 1/2.2 to 1/3.1 of prefix-trie; its leaf as well: 150 to 430 ns |
+//! | an IPv4 address of a prefix | 16 to 18 ns, 1/10.2 to 1/11 of prefix-trie; its leaf as well: 53 to 70 ns |
+//! | an IPv6 address of a prefix | 95 to 170 ns, 1/2.7 to 1/3.1 of prefix-trie; its leaf as well: 150 to 240 ns |
 //! | the list of regions for it, of 200 | 640 to 700 ns (IPv4), 300 to 450 ns (IPv6) |
 //! | rebuild | 44 ms, 101 of processor time, on two threads |
 //! | change | 0.1 to 3 us; a /8 of IPv4 90 to 150 us; 2a0e::/16 below 1 us |
