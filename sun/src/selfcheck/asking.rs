@@ -1,4 +1,4 @@
-//! Who is asked about the others of the group: they themselves, and the popularity API.
+//! Who is asked about the others of the group: they themselves; and the popularity API, whose word is shown only.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,19 +12,12 @@ use super::driver::{Heard, Others};
 use super::peers::{self, Asked, Asker};
 use super::pulse::elapsed_ms;
 
-/// Asks the popularity API who of the region is alive and well, each second.
-pub async fn ask_api(
-    name: String,
-    topology: Watched,
-    client: popularity_api::Client,
-    (looks, clock): (watch::Receiver<u64>, Instant),
-    heard: mpsc::Sender<Heard>,
-) {
+/// Asks the popularity API from whom of the region it hears, each second.
+pub async fn ask_api(name: String, topology: Watched, client: popularity_api::Client, heard: mpsc::Sender<Heard>) {
     let mut away = false;
     loop {
         let region = topology.borrow().sun(&name).map(|sun| sun.server.region);
         if let Some(region) = region {
-            let look = *looks.borrow();
             let answer = client.servers(region).await;
             if answer.is_err() != away {
                 away = answer.is_err();
@@ -35,8 +28,7 @@ pub async fn ask_api(
             }
             if let Ok(answer) = answer {
                 let well = answer.servers.into_iter().filter(|now| now.state.healthy).map(|now| now.state.name);
-                let asked = Asked { at_ms: elapsed_ms(clock), look };
-                if heard.send(Heard::Witnessed(well.collect(), asked)).await.is_err() {
+                if heard.send(Heard::Witnessed(well.collect())).await.is_err() {
                     return;
                 }
             }

@@ -37,7 +37,8 @@ pub struct Config {
     pub guard: GuardConfig,
     /// Who announces.
     pub speaker: SpeakerConfig,
-    /// The popularity API, the second witness of who is alive. Default none: only the self-checks count.
+    /// The popularity API: from which suns it hears is shown beside what their self-checks say, and counts for nothing. Default
+    /// none.
     pub popularity: Option<popularity_api::ClientConfig>,
     /// Logs.
     pub log: daemon::telemetry::LogConfig,

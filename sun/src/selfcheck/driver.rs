@@ -36,8 +36,8 @@ pub enum Heard {
     Ended,
     /// Some of the others were asked.
     Others(Box<Others>),
-    /// The popularity API says that these are alive and well.
-    Witnessed(Vec<String>, Asked),
+    /// The popularity API hears from these.
+    Witnessed(Vec<String>),
     /// The order that is under way is written to the disk, or cannot be.
     Kept(std::io::Result<()>),
     /// Whether the topology drains the sun.
@@ -159,7 +159,7 @@ impl Driver {
                 self.event(Event::Draining(draining));
             }
             Heard::Others(others) => self.answered(*others),
-            Heard::Witnessed(names, asked) => self.book.witness(names, asked),
+            Heard::Witnessed(names) => self.book.witness(names, self.now_ms()),
             Heard::Order(order, answer) => self.ordered(order, answer),
             Heard::Kept(written) => self.kept(written),
         }

@@ -1,5 +1,7 @@
-//! What the other members of the group are: their self-checks say so, asked directly; where one is silent, the popularity
-//! API's word counts second. [`Book`] is pure.
+//! What the other members of the group are: their self-checks say so, asked directly. [`Book`] is pure.
+//!
+//! What the popularity API hears of a sun is shown and counts for nothing: it knows that a process runs, not whether anything is
+//! announced of it. Who is counted on must be known to have its routes out.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -62,7 +64,7 @@ pub struct Member {
     pub age_ms: Option<u64>,
     /// Why it does not answer.
     pub problem: Option<String>,
-    /// The popularity API says that it is well; counts when it does not say so itself.
+    /// The popularity API hears from its sun. For people: it counts for nothing.
     pub witnessed: bool,
 }
 
@@ -75,7 +77,8 @@ pub type Group = [(String, SocketAddr)];
 pub struct Book {
     heard: BTreeMap<String, (Peer, Asked)>,
     problems: BTreeMap<String, String>,
-    witnessed: BTreeMap<String, Asked>,
+    /// When the popularity API said so, milliseconds.
+    witnessed: BTreeMap<String, u64>,
     /// The look with which all were last asked; none: never yet.
     whole: Option<u64>,
 }
@@ -111,30 +114,24 @@ impl Book {
         self.whole = Some(look);
     }
 
-    /// The popularity API says that these are alive and well.
-    pub fn witness(&mut self, names: impl IntoIterator<Item = String>, asked: Asked) {
-        self.witnessed = names.into_iter().map(|name| (name, asked)).collect();
+    /// The popularity API hears from these.
+    pub fn witness(&mut self, names: impl IntoIterator<Item = String>, now_ms: u64) {
+        self.witnessed = names.into_iter().map(|name| (name, now_ms)).collect();
     }
 
-    /// What counts of them: an answer up to `age_ms_max` old, else the popularity API's word.
+    /// What counts of them: an answer of theirs up to `age_ms_max` old.
     #[must_use]
     pub fn view(&self, group: &Group, age_ms_max: u64, look: u64, now_ms: u64) -> View {
         let age_ms = |asked: &Asked| now_ms.saturating_sub(asked.at_ms);
         let mut view = View { others: group.len(), looked: self.whole == Some(look), ..View::default() };
         for (name, _) in group {
             let heard = self.heard.get(name).filter(|(_, asked)| age_ms(asked) <= age_ms_max);
-            let witnessed = self.witnessed.get(name).filter(|asked| age_ms(asked) <= WITNESS_MS_MAX);
-            let (up, standing, asked) = match (heard, witnessed) {
-                (Some((peer, asked)), _) => {
-                    let counts = peer.reachable && !peer.is_stuck();
-                    let stands = matches!(peer.state, State::Up | State::Falling | State::Draining);
-                    (counts && peer.state == State::Up && !peer.leaving, counts && stands, asked)
-                }
-                (None, Some(asked)) => (true, true, asked),
-                (None, None) => continue,
-            };
+            let Some((peer, asked)) = heard else { continue };
+            let counts = peer.reachable && !peer.is_stuck();
+            let up = counts && peer.state == State::Up && !peer.leaving;
+            let stands = matches!(peer.state, State::Up | State::Falling | State::Draining);
             view.up += usize::from(up);
-            view.standing += usize::from(standing);
+            view.standing += usize::from(counts && stands);
             view.confirmed += usize::from(up && asked.look == look);
         }
         view
@@ -144,15 +141,15 @@ impl Book {
     #[must_use]
     pub fn members(&self, group: &Group, now_ms: u64) -> Vec<Member> {
         let member = |(name, address): &(String, SocketAddr)| {
-            let age_ms = |asked: &Asked| now_ms.saturating_sub(asked.at_ms);
+            let age_ms = |at_ms: u64| now_ms.saturating_sub(at_ms);
             let heard = self.heard.get(name);
             Member {
                 name: name.clone(),
                 address: *address,
                 said: heard.map(|(peer, _)| peer.clone()),
-                age_ms: heard.map(|(_, asked)| age_ms(asked)),
+                age_ms: heard.map(|(_, asked)| age_ms(asked.at_ms)),
                 problem: self.problems.get(name).cloned(),
-                witnessed: self.witnessed.get(name).is_some_and(|asked| age_ms(asked) <= WITNESS_MS_MAX),
+                witnessed: self.witnessed.get(name).is_some_and(|at_ms| age_ms(*at_ms) <= WITNESS_MS_MAX),
             }
         };
         group.iter().map(member).collect()
@@ -237,7 +234,7 @@ impl Asker {
 /// Rounds without which a self-check is stuck: a round and its answer may take two, one more is slack.
 pub const ROUNDS_MISSED_MAX: u64 = 3;
 
-/// The popularity API's word counts for so long.
+/// The popularity API's word is shown for so long.
 const WITNESS_MS_MAX: u64 = 3000;
 
 /// An answer is some hundred bytes.
@@ -291,17 +288,16 @@ mod tests {
     }
 
     #[test]
-    fn answers_get_old_and_the_api_counts_second() {
+    fn answers_get_old_and_the_word_of_the_api_counts_for_nothing() {
         let mut book = Book::default();
         let at = |at_ms| Asked { at_ms, look: 0 };
         assert_eq!(counted(&book, 0), (0, 0));
         book.hear("a", Ok(peer("a", State::Up, true)), at(0));
         assert_eq!((counted(&book, 1000), counted(&book, 1001)), ((1, 1), (0, 0)));
-        book.witness(["a".to_owned()], at(500));
-        assert_eq!((counted(&book, 3500), counted(&book, 3501)), ((1, 1), (0, 0)));
-        book.hear("a", Ok(peer("a", State::Down, true)), at(3000));
-        book.witness(["a".to_owned()], at(3000));
-        assert_eq!(counted(&book, 3000), (0, 0), "what it says itself comes first");
+        book.witness(["a".to_owned()], 1001);
+        assert_eq!(counted(&book, 1001), (0, 0), "its process runs, and perhaps nothing is announced of it");
+        let witnessed = |now_ms| book.members(&group(), now_ms)[0].witnessed;
+        assert_eq!((witnessed(4001), witnessed(4002)), (true, false), "people are shown it");
         book.hear("a", Err("silent".into()), at(3200));
         assert_eq!(book.members(&group(), 3200)[0].problem.as_deref(), Some("silent"));
         book.hear("a", Ok(peer("b", State::Up, true)), at(3300));

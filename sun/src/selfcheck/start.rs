@@ -115,8 +115,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     tokio::spawn(process::watch(pids, sender.clone()));
     tokio::spawn(follow_topology(config.name.clone(), topology.clone(), sender.clone()));
     if let Some(client) = api {
-        let looks = looks.clone();
-        tokio::spawn(ask_api(config.name.clone(), topology.clone(), client, (looks, clock), sender.clone()));
+        tokio::spawn(ask_api(config.name.clone(), topology.clone(), client, sender.clone()));
     }
     tokio::spawn(ask_others(config.clone(), topology.clone(), asker, (looks, clock), sender.clone()));
     let trust = config.probe.trust.clone();

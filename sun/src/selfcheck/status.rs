@@ -229,7 +229,7 @@ impl Member {
             let _ = write!(text, "; {problem} ({})", self.address);
         }
         if self.witnessed {
-            text += "; the popularity API says that it is well";
+            text += "; the popularity API hears from its sun (which does not count)";
         }
         text
     }
