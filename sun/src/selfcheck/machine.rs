@@ -36,7 +36,7 @@
 //!   healthy member would bring a dead one's addresses back.
 //! - **Too much to do is no reason to give it to others who have as much**: a sun that is only slow goes Down while most of its
 //!   group is Up ([`Rules::slow_percent_max`]), and is Falling, announced as before, while not. A group that is slow as a whole
-//!   stays as it is, and what one that recovers gets is its own share.
+//!   stays as it is, and what one that recovers gets is its own share. Slow probes do not count towards a fall for another reason.
 //! - A state changes only by an event that is a cause, and says which.
 
 mod flaps;
@@ -87,10 +87,18 @@ impl Rules {
 /// What is seen of the sun, whatever the operator and the topology say.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Health {
-    Init { bad: u32 },
-    Rising { good: u32 },
+    Init {
+        bad: u32,
+    },
+    Rising {
+        good: u32,
+    },
     Up,
-    Falling { bad: u32 },
+    /// Bad probes in a row, and the last of them in a row that were anything else than slow.
+    Falling {
+        bad: u32,
+        other: u32,
+    },
     Down,
     Held,
 }
@@ -190,7 +198,7 @@ impl Machine {
     /// Whether it is slow for long enough to go Down, and stays because most of its group is.
     #[must_use]
     pub const fn is_kept(&self) -> bool {
-        matches!(self.health, Health::Falling { bad } if bad >= self.rules.thresholds.fall)
+        matches!(self.health, Health::Falling { bad, .. } if bad >= self.rules.thresholds.fall)
     }
 
     /// What is known of the others.
@@ -293,30 +301,34 @@ impl Machine {
             Verdict::Again => return ("probe", String::new()),
             Verdict::Bad { reason, certain, slow } => (reason, certain, slow),
         };
-        let fall = self.rules.thresholds.fall;
-        let enough = |bad: u32| certain || bad >= fall;
-        // Those who count on an Up sun are not asked yet.
-        let kept = slow && (self.health == Health::Up || !self.most_are_up());
         self.health = match self.health {
-            Health::Init { bad } if enough(bad + 1) => Health::Down,
+            Health::Init { bad } if certain || bad + 1 >= self.rules.thresholds.fall => Health::Down,
             Health::Init { bad } => Health::Init { bad: bad + 1 },
-            Health::Up if enough(1) && !kept => self.fall(now_ms),
-            Health::Up => Health::Falling { bad: 1 },
-            Health::Falling { bad } if enough(bad.saturating_add(1)) && !kept => self.fall(now_ms),
-            Health::Falling { bad } => Health::Falling { bad: bad.saturating_add(1) },
+            Health::Up => self.failed((0, 0), certain, slow, now_ms),
+            Health::Falling { bad, other } => self.failed((bad, other), certain, slow, now_ms),
             Health::Rising { .. } | Health::Down | Health::Held => Health::Down,
         };
         self.judged |= self.health == Health::Down;
         ("probe", reason)
     }
 
+    /// A sun that was well until so many bad probes ago: `other` of them in a row were not slow.
+    fn failed(&mut self, (bad, other): (u32, u32), certain: bool, slow: bool, now_ms: u64) -> Health {
+        let fall = self.rules.thresholds.fall;
+        // A sun that was kept although it was slow for long has failed in another way only when it did so often enough.
+        let (bad, other) = (bad.saturating_add(1), if slow { 0 } else { other.saturating_add(1) });
+        // Those who count on an Up sun are not asked yet.
+        let spared = self.health != Health::Up && self.most_are_up();
+        if certain || other >= fall || (bad >= fall && spared) {
+            return self.fall(now_ms);
+        }
+        Health::Falling { bad, other }
+    }
+
     /// Whether so many of the others are Up that a slow one may leave.
     const fn most_are_up(&self) -> bool {
         let group = self.view.others + 1;
-        let out = match self.rules.slow_percent_max {
-            0 => 0,
-            percent => group * percent / 100,
-        };
+        let out = group.saturating_mul(self.rules.slow_percent_max) / 100;
         // One may always be spared, unless none may.
         let out = if out == 0 && self.rules.slow_percent_max > 0 { 1 } else { out };
         let confirmed = self.view.confirmed;

@@ -66,6 +66,8 @@ fn a_slow_sun_that_stays_has_not_fallen_and_one_that_hangs_goes() {
     assert!(run.machine.penalty(run.now_ms) < 1.0);
     run.tell("s s s", "Look Up>Falling(probe)");
     run.order(Event::View(View { others: 2, up: 1, standing: 2, confirmed: 1, looked: true }), "");
+    run.tell("b s b", "");
+    assert!(run.machine.is_kept(), "one odd probe among slow ones is no reason to leave");
     run.tell("b", "Falling>Down(probe) Nothing");
     let mut run = Run::with(Rules { slow_percent_max: 0, ..rules() });
     run.tell("g g g s", "*");
@@ -275,6 +277,8 @@ struct Model {
     look_ms: u64,
     good_in_a_row: u32,
     bad_in_a_row: u32,
+    /// Of these, the last ones in a row that were not slow.
+    other_in_a_row: u32,
 }
 
 impl Model {
@@ -287,13 +291,19 @@ impl Model {
             look_ms: 0,
             good_in_a_row: 0,
             bad_in_a_row: 0,
+            other_in_a_row: 0,
         }
     }
 
     fn on(&mut self, event: &Event) {
         match event {
-            Event::Probe(Verdict::Good) => (self.good_in_a_row, self.bad_in_a_row) = (self.good_in_a_row + 1, 0),
-            Event::Probe(Verdict::Bad { .. }) => (self.good_in_a_row, self.bad_in_a_row) = (0, self.bad_in_a_row + 1),
+            Event::Probe(Verdict::Good) => {
+                (self.good_in_a_row, self.bad_in_a_row, self.other_in_a_row) = (self.good_in_a_row + 1, 0, 0);
+            }
+            Event::Probe(Verdict::Bad { slow, .. }) => {
+                (self.good_in_a_row, self.bad_in_a_row) = (0, self.bad_in_a_row + 1);
+                self.other_in_a_row = if *slow { 0 } else { self.other_in_a_row + 1 };
+            }
             Event::View(view) => self.view = *view,
             Event::Disable(_) => self.disabled = true,
             Event::Enable(_) => self.disabled = false,
@@ -337,7 +347,7 @@ impl Model {
         if let (State::Up | State::Falling | State::Draining, State::Down) = (before.state(), after.state()) {
             let certain = matches!(event, Event::Probe(Verdict::Bad { certain: true, .. }));
             prop_assert!(certain || self.bad_in_a_row >= self.rules.thresholds.fall);
-            if let Event::Probe(Verdict::Bad { slow: true, .. }) = event {
+            if !certain && self.other_in_a_row < self.rules.thresholds.fall {
                 // Of seven one (25 %) may be anything else than Up: this one. Of those it has not heard of, nobody is.
                 let most = if self.view.others == 6 { 6 } else { 0 };
                 prop_assert!(self.view.confirmed >= most.max(self.rules.up_min), "it is slow, and so are others");
