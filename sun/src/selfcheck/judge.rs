@@ -90,7 +90,7 @@ fn failed(answers: &[Answer], now: i64) -> Option<(Verdict, &'static str)> {
 
 /// Whether it has too much to do, rather than hangs.
 const fn is_slow(answer: &Answer) -> bool {
-    matches!(answer.result, Err(Failure::TimedOut { .. })) && answer.answers
+    matches!(answer.result, Err(Failure::TimedOut { .. })) && answer.answers_late
 }
 
 const fn bad(reason: String) -> Verdict {
@@ -163,7 +163,7 @@ mod tests {
         check(&[answer(Err(silent.clone())), refused()], "refused! nobody listens at 127.0.0.1:443");
         let odd = Failure::Other { address: address(), why: "TLS: odd".into() };
         check(&[good(), answer(Err(odd.clone()))], "answer 127.0.0.1:443: TLS: odd");
-        let late = || Answer { answers: true, ..answer(Err(silent.clone())) };
+        let late = || Answer { answers_late: true, ..answer(Err(silent.clone())) };
         let why = "127.0.0.1:443: no answer within 400 ms, waiting for the canary";
         check(&[good(), answer(Err(silent.clone()))], &format!("timeout {why}"));
         check(&[good(), late()], &format!("timeout~ {why}; it answers late"));
@@ -270,7 +270,7 @@ mod tests {
             result,
             expires: Some(NOW + 365 * 86_400),
             took: Duration::from_millis(1),
-            answers: false,
+            answers_late: false,
         }
     }
 }

@@ -11,9 +11,12 @@
 //! Why no connection is kept: what is to be known is whether a client that comes now is served.
 //!
 //! A question that takes too long has failed, and is listened to for some time more: an answer that comes late tells a sun that
-//! has too much to do from one that hangs.
+//! has too much to do from one that hangs. An answer that came in time says nothing of that: it is from before the hang. Of each
+//! address [`LATE_QUESTIONS_MAX`] are listened to at once, the oldest: the sun keeps connections for its self-check, and
+//! must not run out of them.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,6 +34,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::config::ProbeConfig;
 use super::trust::{Shown, Trust};
 use crate::canary::{PATH, Report};
 
@@ -40,8 +44,18 @@ pub struct Prober {
     authorization: HeaderValue,
     trust: Arc<ArcSwap<Trust>>,
     timeout: Duration,
-    /// When each address last answered, in time or late.
-    heard: Arc<Mutex<BTreeMap<SocketAddr, Instant>>>,
+    /// A question that timed out is listened to for so long, and what it hears counts for so long.
+    late_max: Duration,
+    late: Arc<Mutex<BTreeMap<SocketAddr, Late>>>,
+}
+
+/// What becomes of the questions to one address that timed out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Late {
+    /// Are listened to.
+    waiting: usize,
+    /// When the last answer came.
+    heard: Option<Instant>,
 }
 
 /// What came of asking one address.
@@ -55,8 +69,8 @@ pub struct Answer {
     pub expires: Option<i64>,
     /// How long it took.
     pub took: Duration,
-    /// It answered within the last [`LATE_MAX`], if late.
-    pub answers: bool,
+    /// An answer came lately to a question that had timed out.
+    pub answers_late: bool,
 }
 
 /// Why there is no answer.
@@ -93,7 +107,7 @@ impl Answer {
     #[must_use]
     pub const fn of_lost(address: SocketAddr) -> Self {
         let (result, took) = (Err(Failure::NotLocal(address)), Duration::ZERO);
-        Self { address, result, expires: None, took, answers: false }
+        Self { address, result, expires: None, took, answers_late: false }
     }
 }
 
@@ -103,12 +117,13 @@ impl Prober {
     /// # Errors
     ///
     /// When the token cannot stand in a header, or the file of certificates is not usable.
-    pub fn new(token: &str, trust: &Path, timeout_ms: u64) -> anyhow::Result<Self> {
+    pub fn new(token: &str, config: &ProbeConfig) -> anyhow::Result<Self> {
         let mut authorization = HeaderValue::from_str(&format!("Bearer {token}"))?;
         authorization.set_sensitive(true);
-        let trust = Trust::load(trust).map_err(anyhow::Error::msg)?;
+        let trust = Trust::load(&config.trust).map_err(anyhow::Error::msg)?;
         let trust = Arc::new(ArcSwap::from_pointee(trust));
-        Ok(Self { authorization, trust, timeout: Duration::from_millis(timeout_ms), heard: Arc::default() })
+        let timeout = Duration::from_millis(config.timeout_ms);
+        Ok(Self { authorization, trust, timeout, late_max: late_max(config), late: Arc::default() })
     }
 
     /// Reads the file of certificates again; one that is not usable changes nothing.
@@ -124,25 +139,39 @@ impl Prober {
         let begun = Instant::now();
         let course = Arc::new(Mutex::new(Course { stage: "connecting", shown: Shown::default() }));
         let (prober, on_course) = (self.clone(), Arc::clone(&course));
-        // It goes on when this does not wait any more, and ends by itself.
-        let conversing = tokio::spawn(async move {
-            let answer = tokio::time::timeout(LATE_MAX, prober.converse(address, name, &on_course)).await;
-            if let Ok(Ok(_)) = answer {
-                lock(&prober.heard).insert(address, Instant::now());
-            }
-            answer
-        });
-        let asked = tokio::time::timeout(self.timeout, conversing).await;
+        let mut conversing = Box::pin(async move { prober.converse(address, name, &on_course).await });
+        let asked = tokio::time::timeout(self.timeout, &mut conversing).await;
         let timeout_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
         let Course { stage, shown } = lock(&course).clone();
-        let late = Failure::TimedOut { address, timeout_ms, stage };
-        let result = match asked {
-            Ok(Ok(Ok(result))) => result,
-            Ok(Err(error)) => Err(Failure::Other { address, why: error.to_string() }),
-            Ok(Ok(Err(_))) | Err(_) => Err(late),
-        };
-        let answers = lock(&self.heard).get(&address).is_some_and(|heard| heard.elapsed() <= LATE_MAX);
-        Answer { address, result, expires: shown.not_after(), took: begun.elapsed(), answers }
+        let result = asked.unwrap_or_else(|_| {
+            self.listen_on(address, conversing);
+            Err(Failure::TimedOut { address, timeout_ms, stage })
+        });
+        let heard = lock(&self.late).get(&address).and_then(|late| late.heard);
+        let answers_late = heard.is_some_and(|heard| heard.elapsed() <= self.late_max);
+        Answer { address, result, expires: shown.not_after(), took: begun.elapsed(), answers_late }
+    }
+
+    /// Listens to a question that timed out, if there are not enough of them already.
+    fn listen_on(&self, address: SocketAddr, question: impl Future<Output = Result<Report, Failure>> + Send + 'static) {
+        {
+            let mut late = lock(&self.late);
+            let late = late.entry(address).or_default();
+            if late.waiting >= LATE_QUESTIONS_MAX {
+                return;
+            }
+            late.waiting += 1;
+        }
+        let (all, late_max) = (Arc::clone(&self.late), self.late_max);
+        tokio::spawn(async move {
+            let answer = tokio::time::timeout(late_max, question).await;
+            let mut all = lock(&all);
+            let late = all.entry(address).or_default();
+            late.waiting -= 1;
+            if let Ok(Ok(_)) = answer {
+                late.heard = Some(Instant::now());
+            }
+        });
     }
 
     async fn converse(
@@ -213,8 +242,16 @@ struct Course {
     shown: Shown,
 }
 
-/// An answer is listened for so long, and counts for so long.
-pub const LATE_MAX: Duration = Duration::from_secs(3);
+/// How long a late answer is listened for, and counts: until the next one can have come, where questions are far apart.
+fn late_max(config: &ProbeConfig) -> Duration {
+    LATE_MIN.max(Duration::from_millis(config.timeout_ms.saturating_add(config.every_ms)))
+}
+
+/// A late answer counts for so long at least.
+const LATE_MIN: Duration = Duration::from_secs(3);
+
+/// Questions to one address that are listened to after they timed out. Two: one may be stuck in a worker that hangs.
+pub const LATE_QUESTIONS_MAX: usize = 2;
 
 /// A report of 64 devices with long names fits in.
 const REPORT_BYTES_MAX: usize = 256 << 10;
@@ -234,11 +271,11 @@ mod tests {
         let key = rcgen::generate_simple_self_signed(["sun".to_owned()]).unwrap();
         let trust = folder.path().join("trust.pem");
         std::fs::write(&trust, key.cert.pem()).unwrap();
-        let prober = Prober::new("token", &trust, 50).unwrap();
+        let prober = Prober::new("token", &ProbeConfig { timeout_ms: 50, trust, ..ProbeConfig::default() }).unwrap();
         let ask = || prober.ask(address, ServerName::try_from("sun").unwrap());
         let answer = ask().await;
         assert!(matches!(answer.result, Err(Failure::TimedOut { stage: "in the TLS handshake", .. })), "{answer:?}");
-        assert!(!answer.answers, "it hangs");
+        assert!(!answer.answers_late, "it hangs");
 
         let (mut stream, _) = listener.accept().await.unwrap();
         let certificate = rustls::pki_types::CertificateDer::from(key.cert);
@@ -254,12 +291,24 @@ mod tests {
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
         tokio::io::AsyncWriteExt::write_all(&mut tls, (head + &body).as_bytes()).await.unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !lock(&prober.heard).contains_key(&address) {
+        while lock(&prober.late)[&address].heard.is_none() {
             assert!(Instant::now() < deadline, "it answered late and nobody listened");
             tokio::task::yield_now().await;
         }
         let answer = ask().await;
         assert!(matches!(answer.result, Err(Failure::TimedOut { .. })), "{answer:?}");
-        assert!(answer.answers, "late");
+        assert!(answer.answers_late, "late");
+        for _ in 0..3 {
+            ask().await;
+        }
+        assert_eq!(lock(&prober.late)[&address].waiting, LATE_QUESTIONS_MAX, "the others are given up");
+    }
+
+    #[test]
+    fn late_answers_are_waited_for_until_the_next_question_can_have_been_answered() {
+        let late_ms = |timeout_ms, every_ms| late_max(&ProbeConfig { timeout_ms, every_ms, ..ProbeConfig::default() });
+        assert_eq!(late_ms(400, 500), Duration::from_secs(3));
+        assert_eq!(late_ms(5000, 10_000), Duration::from_secs(15));
+        assert_eq!(late_ms(400, u64::MAX), Duration::from_millis(u64::MAX));
     }
 }

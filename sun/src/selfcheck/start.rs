@@ -72,7 +72,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let token = tokens::read_secret(&config.token)?;
     let tokens = Tokens::follow(&config.tokens, &drain)?;
     let seen = Seen::now(vec![config.probe.trust.clone()]);
-    let prober = Prober::new(&token, &config.probe.trust, config.probe.timeout_ms)?;
+    let prober = Prober::new(&token, &config.probe)?;
     let asker = Asker::new(&token, Duration::from_millis(config.guard.timeout_ms))?;
     let api = config.popularity.as_ref().map(popularity_api::Client::new).transpose()?;
     let (metrics, readiness) = (Metrics::new(&registry)?, Readiness::default());
@@ -225,7 +225,7 @@ pub fn check(config: &Config) -> Vec<String> {
     match tokens::read_secret(&config.token) {
         Err(error) => problems.push(error.to_string()),
         Ok(token) => {
-            let prober = Prober::new(&token, &config.probe.trust, config.probe.timeout_ms);
+            let prober = Prober::new(&token, &config.probe);
             problems.extend(prober.err().map(|error| error.to_string()));
         }
     }
