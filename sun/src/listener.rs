@@ -52,6 +52,8 @@ use crate::config::Limits;
 use crate::edge::Edge;
 use crate::greeting::Greeting;
 use crate::interim::{Interim, Passing};
+use crate::selfcheck::config::ADDRESSES_MAX;
+use crate::selfcheck::probe::LATE_QUESTIONS_MAX;
 use crate::serve;
 use crate::stall::Stall;
 
@@ -370,8 +372,9 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections from this machine itself beyond `limits.connections_max`: those of a self-check, a few at once and twice.
-const OWN_CONNECTIONS: usize = 16;
+/// Connections from this machine itself beyond `limits.connections_max`: those of a self-check that asks all addresses it may
+/// have, an own one of each family, and listens to the late questions before.
+const OWN_CONNECTIONS: usize = (ADDRESSES_MAX + 2) * (1 + LATE_QUESTIONS_MAX);
 
 #[cfg(test)]
 mod tests {
@@ -380,6 +383,6 @@ mod tests {
     #[test]
     fn a_flood_of_connections_leaves_some_for_this_machine() {
         assert_eq!([999, 1000, 1001].map(|open| admits(open, 1000, false)), [true, true, false]);
-        assert_eq!([1001, 1016, 1017].map(|open| admits(open, 1000, true)), [true, true, false]);
+        assert_eq!([1001, 1198, 1199].map(|open| admits(open, 1000, true)), [true, true, false]);
     }
 }

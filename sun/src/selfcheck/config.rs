@@ -377,8 +377,8 @@ fn not_negative(value: f64) -> bool {
 /// An order that is under way, the last one, and the routers' time to hear of it fit into [`super::start::DRAIN_S`].
 const SPEAKER_TIMEOUT_MS_MAX: u64 = 1600;
 
-/// Listeners of one sun that are asked.
-const ADDRESSES_MAX: usize = 64;
+/// Listeners of one sun that are asked, beside an own address of each family.
+pub const ADDRESSES_MAX: usize = 64;
 
 /// Shortest pause of anything that repeats, milliseconds.
 const EVERY_MS_MIN: u64 = 50;
