@@ -12,7 +12,7 @@ use daemon::clock::unix_ms;
 use daemon::drain::Drain;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use orders::Pending;
+use orders::{Disk, Pending};
 pub use orders::{Order, Refused};
 
 use super::config::{Config, OnStop};
@@ -38,7 +38,7 @@ pub enum Heard {
     Others(Box<Others>),
     /// The popularity API hears from these.
     Witnessed(Vec<String>),
-    /// The order that is under way is written to the disk, or cannot be.
+    /// The file of the operator's order is written, or cannot be.
     Kept(std::io::Result<()>),
     /// Whether the topology drains the sun.
     Draining(bool),
@@ -82,6 +82,7 @@ pub struct Driver {
     book: Book,
     group: Arc<peers::Group>,
     pending: Option<Pending>,
+    disk: Disk,
     pulse: Pulse,
 }
 
@@ -113,8 +114,8 @@ impl Driver {
         (links, pulse, history): (Links, Pulse, History),
     ) -> Self {
         let (clock, book, group) = (pulse.clock(), Book::default(), Arc::from(Vec::new()));
-        let pending = None;
-        Self { config, machine, history, status, metrics, readiness, links, clock, book, group, pending, pulse }
+        let (pending, disk) = (None, Disk::default());
+        Self { config, machine, history, status, metrics, readiness, links, clock, book, group, pending, disk, pulse }
     }
 
     /// Runs until the drain.

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | internal | `GET /v1/selfcheck` | a sun, an operator | 200 and a [`super::peers::Peer`] |
 //! | admin | `GET /status` | anybody there | 200 and a [`Status`] |
-//! | admin | `POST /disable` `{"reason": "...", "force": false}` | an operator, this sun's own token | 200; 409: it is needed |
+//! | admin | `POST /disable` `{"reason": "...", "force": false}` | an operator, this sun's own token | 200; 409: it is needed, or another order is under way or took its place |
 //! | admin | `POST /enable` `{"reason": "..."}` | the same | 200 |
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -125,13 +125,19 @@ impl Desk {
         let ends = || Refusal::unavailable("this self-check is ending".to_owned());
         let (answer, answered) = oneshot::channel();
         self.orders.send(Heard::Order(order, answer)).await.map_err(|_| ends())?;
-        let late =
-            || Refusal::unavailable("the order waits for the disk: it is carried out when `data` answers".to_owned());
+        let late = || {
+            Refusal::unavailable(
+                "the order waits for the disk: it is carried out when `data` answers, if it still may be".to_owned(),
+            )
+        };
         let answered = tokio::time::timeout(ORDER_MAX, answered).await.map_err(|_| late())?;
         match answered.map_err(|_| ends())? {
             Ok(said) => Ok(said + "\n"),
             Err(Refused::Needed(why)) => Err(Refusal::new(StatusCode::CONFLICT, why)),
             Err(Refused::Disk(why)) => Err(Refusal::unavailable(why)),
+            Err(Refused::Superseded) => {
+                Err(Refusal::new(StatusCode::CONFLICT, "another order took its place".to_owned()))
+            }
             Err(Refused::Busy) => Err(Refusal::new(StatusCode::CONFLICT, "another order is under way".to_owned())),
         }
     }

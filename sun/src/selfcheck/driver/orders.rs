@@ -1,5 +1,10 @@
-//! The operator's orders: one after the other, each decided when the others of the group were asked, and carried out when it is
-//! on the disk, for which a thread waits.
+//! The operator's orders, each carried out when it is on the disk, for which a thread waits.
+//!
+//! One that is not forced is decided when the others of the group were asked, and once more when it is on the disk, which may take
+//! long: whom the others could spare then they may need now. An order that is forced, and one that lets the sun back in,
+//! takes the place of one that waits, for the others or for the disk.
+//!
+//! The file says what is in force: what was written for an order that is not carried out is taken back.
 
 use daemon::clock::unix_ms;
 use tokio::sync::oneshot;
@@ -34,6 +39,8 @@ pub enum Refused {
     Disk(String),
     /// Another one is under way.
     Busy,
+    /// Another one took its place.
+    Superseded,
 }
 
 /// An order that is under way.
@@ -45,16 +52,41 @@ pub(super) struct Pending {
     keeping: bool,
 }
 
+impl Pending {
+    /// The others are asked first.
+    const fn asks(&self) -> bool {
+        matches!(self.order, Order::Disable { force: false, .. })
+    }
+}
+
+/// What is in the file of the order. One at a time writes it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Disk {
+    /// What is in force.
+    #[default]
+    Settled,
+    /// Perhaps an order that is not in force.
+    Stale,
+    /// It is being written: the order that is under way, or one whose place was taken.
+    Writing,
+    /// It is being written: what is in force.
+    Restoring,
+}
+
 impl Driver {
-    /// An order is decided when the others were asked, and carried out when it is on the disk: one after the other.
+    /// Takes an order in.
     pub(super) fn ordered(&mut self, order: Order, answer: oneshot::Sender<Result<String, Refused>>) {
-        if self.pending.is_some() {
+        let pending = Pending { order, answer, keeping: false };
+        let asks = pending.asks();
+        if asks && self.pending.is_some() {
             // Who does not wait for the answer any more sees in the status what became of it.
-            let _ = answer.send(Err(Refused::Busy));
+            let _ = pending.answer.send(Err(Refused::Busy));
             return;
         }
-        let asks = matches!(order, Order::Disable { force: false, .. });
-        self.pending = Some(Pending { order, answer, keeping: false });
+        if let Some(before) = self.pending.take() {
+            self.refuse(before, Refused::Superseded);
+        }
+        self.pending = Some(pending);
         if asks {
             self.event(Event::Leaving(true));
         } else {
@@ -64,27 +96,34 @@ impl Driver {
 
     /// What becomes of an order for which others were asked.
     pub(super) fn decide(&mut self) {
-        if self.pending.as_ref().is_none_or(|pending| pending.keeping) {
-            return;
+        let Some(pending) = self.pending.take_if(|pending| pending.asks() && !pending.keeping) else { return };
+        let may_leave = self.machine.may_leave(self.now_ms());
+        if may_leave == Some(false) {
+            return self.refuse(pending, Refused::Needed(NEEDED.to_owned()));
         }
-        match self.machine.may_leave(self.now_ms()) {
-            None => {}
-            Some(true) => self.keep(),
-            Some(false) => {
-                let why = "too few others of its group are known to be Up; with force it is withdrawn all the same";
-                self.refuse(Refused::Needed(why.to_owned()));
-            }
+        self.pending = Some(pending);
+        if may_leave == Some(true) {
+            self.keep();
         }
     }
 
-    /// Has the order written by somebody who may wait.
+    /// Has the order written, when nothing else is being written.
     fn keep(&mut self) {
+        if matches!(self.disk, Disk::Writing | Disk::Restoring) {
+            return;
+        }
         let Some(pending) = &mut self.pending else { return };
         pending.keeping = true;
         let order = match &pending.order {
             Order::Disable { reason, .. } => Some(Disabled { since_ms: unix_ms(), reason: reason.clone() }),
             Order::Enable { .. } => None,
         };
+        self.disk = Disk::Writing;
+        self.write(order);
+    }
+
+    /// Has the file written by somebody who may wait.
+    fn write(&self, order: Option<Disabled>) {
         let (folder, heard) = (self.config.data.clone(), self.links.heard.clone());
         tokio::task::spawn_blocking(move || {
             let written = history::keep_order(&folder, order.as_ref());
@@ -93,12 +132,41 @@ impl Driver {
         });
     }
 
+    /// The file was written, or cannot be.
     pub(super) fn kept(&mut self, written: std::io::Result<()>) {
-        if let Err(error) = written {
-            return self.refuse(Refused::Disk(format!("the order cannot be kept: {error}")));
+        let restored = self.disk == Disk::Restoring;
+        self.disk = Disk::Stale;
+        if let Some(pending) = self.pending.take_if(|pending| pending.keeping) {
+            self.kept_order(pending, written);
+        } else if restored {
+            self.disk = Disk::Settled;
+            if let Err(error) = written {
+                tracing::error!(%error, "the operator's order on the disk may not be the one in force");
+            }
         }
-        let Some(Pending { order, answer, .. }) = self.pending.take() else { return };
-        match order {
+        match &self.pending {
+            Some(pending) if pending.asks() => self.decide(),
+            Some(_) => self.keep(),
+            None if self.disk == Disk::Stale => {
+                self.disk = Disk::Restoring;
+                let in_force = self.status().order.clone();
+                self.write(in_force);
+            }
+            None => {}
+        }
+    }
+
+    /// Carries out an order that is on the disk, if it still may be.
+    fn kept_order(&mut self, pending: Pending, written: std::io::Result<()>) {
+        if let Err(error) = written {
+            return self.refuse(pending, Refused::Disk(format!("the order cannot be kept: {error}")));
+        }
+        self.look_around();
+        if pending.asks() && self.machine.may_leave(self.now_ms()) != Some(true) {
+            return self.refuse(pending, Refused::Needed(NEEDED.to_owned()));
+        }
+        self.disk = Disk::Settled;
+        match pending.order {
             Order::Disable { reason, .. } => {
                 self.status().order = Some(Disabled { since_ms: unix_ms(), reason: reason.clone() });
                 self.event(Event::Disable(reason));
@@ -108,14 +176,179 @@ impl Driver {
                 self.event(Event::Enable(reason));
             }
         }
-        let _ = answer.send(Ok(format!("{} is {:?} now", self.config.name, self.machine.state())));
+        let _ = pending.answer.send(Ok(format!("{} is {:?} now", self.config.name, self.machine.state())));
     }
 
-    fn refuse(&mut self, why: Refused) {
-        let Some(pending) = self.pending.take() else { return };
+    fn refuse(&mut self, pending: Pending, why: Refused) {
         if self.machine.is_leaving() {
             self.event(Event::Leaving(false));
         }
         let _ = pending.answer.send(Err(why));
     }
+}
+
+/// For people.
+const NEEDED: &str = "too few others of its group are known to be Up; with force it is withdrawn all the same";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::Instant;
+
+    use daemon::admin::Readiness;
+    use tokio::sync::{Notify, mpsc, watch};
+
+    use super::*;
+    use crate::selfcheck::config::{Config, GuardConfig};
+    use crate::selfcheck::driver::{Links, Others};
+    use crate::selfcheck::history::History;
+    use crate::selfcheck::machine::{Machine, Rules, State, Verdict};
+    use crate::selfcheck::metrics::Metrics;
+    use crate::selfcheck::peers::{Asked, Peer};
+    use crate::selfcheck::pulse::Pulse;
+    use crate::selfcheck::speaker::Speaker;
+    use crate::selfcheck::status::Status;
+
+    #[tokio::test]
+    async fn an_order_is_carried_out_when_it_is_on_the_disk() {
+        let mut run = Run::up();
+        let mut answer = run.disable(false);
+        assert!(answer.try_recv().is_err(), "the others are asked");
+        run.other_is(State::Up);
+        assert_eq!(run.driver.machine.state(), State::Up, "it is being written");
+        run.written().await;
+        assert!(matches!(answer.try_recv(), Ok(Ok(_))));
+        assert_eq!((run.driver.machine.state(), run.in_file()), (State::Disabled, true));
+    }
+
+    #[tokio::test]
+    async fn whom_the_others_need_by_the_time_that_the_disk_is_done_stays() {
+        let mut run = Run::up();
+        let mut answer = run.disable(false);
+        run.other_is(State::Up);
+        run.other_is(State::Down);
+        run.written().await;
+        assert_eq!(answer.try_recv(), Ok(Err(Refused::Needed(NEEDED.to_owned()))));
+        assert_eq!(run.driver.machine.state(), State::Up);
+        run.written().await;
+        assert!(!run.in_file(), "it is taken back");
+        assert_eq!(run.driver.disk, Disk::Settled);
+    }
+
+    #[tokio::test]
+    async fn force_takes_the_place_of_an_order_that_waits() {
+        for waits_for_disk in [false, true] {
+            let mut run = Run::up();
+            let mut waiting = run.disable(false);
+            if waits_for_disk {
+                run.other_is(State::Up);
+            }
+            let mut forced = run.disable(true);
+            assert_eq!(waiting.try_recv(), Ok(Err(Refused::Superseded)));
+            run.written().await;
+            if waits_for_disk {
+                assert!(forced.try_recv().is_err(), "the file is the other one's");
+                run.written().await;
+            }
+            assert!(matches!(forced.try_recv(), Ok(Ok(_))));
+            assert_eq!((run.driver.machine.state(), run.in_file()), (State::Disabled, true));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_order_to_let_it_back_in_takes_the_place_of_one_that_waits() {
+        let mut run = Run::up();
+        let mut waiting = run.disable(false);
+        run.other_is(State::Up);
+        let mut again = run.disable(false);
+        assert_eq!(again.try_recv(), Ok(Err(Refused::Busy)));
+        let (sender, mut enabled) = oneshot::channel();
+        run.driver.ordered(Order::Enable { reason: String::new() }, sender);
+        assert_eq!(waiting.try_recv(), Ok(Err(Refused::Superseded)));
+        run.written().await;
+        run.written().await;
+        assert!(matches!(enabled.try_recv(), Ok(Ok(_))));
+        assert_eq!((run.driver.machine.state(), run.in_file()), (State::Up, false));
+    }
+
+    /// A driver whose disk is done when the test says so.
+    struct Run {
+        driver: Driver,
+        heard: mpsc::Receiver<Heard>,
+        folder: tempfile::TempDir,
+    }
+
+    impl Run {
+        /// It is Up, and has one other member.
+        fn up() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            // Nothing gets old in a test.
+            let guard = GuardConfig { timeout_ms: HOUR_MS, age_ms_max: HOUR_MS, ..GuardConfig::default() };
+            let config = Config { name: "sun1-1-1".into(), data: folder.path().into(), guard, ..Config::default() };
+            let machine = Machine::new(Rules::of(&config), false, 0.0, 0);
+            let speaker = Speaker::new(&config.speaker, None);
+            let speaking = speaker.shared();
+            let status = Status::new(&config.name, machine.state(), speaking.lock().unwrap().clone(), 0);
+            let (sender, heard) = mpsc::channel(8);
+            let links = Links {
+                wanted: watch::channel(machine.announced()).0,
+                speaking,
+                pid: watch::channel(0).0,
+                probe: Arc::new(Notify::new()),
+                look: watch::channel(0).0,
+                heard: sender,
+            };
+            let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+            let history = History::open(folder.path(), 3).unwrap();
+            let mut driver = Driver::new(
+                config,
+                machine,
+                Arc::new(Mutex::new(status)),
+                (metrics, Readiness::default()),
+                (links, Pulse::new(Instant::now()), history),
+            );
+            for _ in 0..3 {
+                driver.event(Event::Probe(Verdict::Good));
+            }
+            Self { driver, heard, folder }
+        }
+
+        fn disable(&mut self, force: bool) -> oneshot::Receiver<Result<String, Refused>> {
+            let (sender, answer) = oneshot::channel();
+            self.driver.ordered(Order::Disable { reason: "maintenance".into(), force }, sender);
+            answer
+        }
+
+        /// The other one says so to a question that was asked just now.
+        fn other_is(&mut self, state: State) {
+            let look = self.driver.machine.looks();
+            let peer = Peer {
+                name: "sun1-1-2".into(),
+                state,
+                reachable: true,
+                last: false,
+                leaving: false,
+                round_age_ms: 0,
+                every_ms: 500,
+            };
+            let group = Arc::from(vec![(peer.name.clone(), ([127, 0, 0, 1], 1).into())]);
+            let asked = Asked { at_ms: self.driver.now_ms(), look };
+            let answers = vec![(peer.name.clone(), Ok(peer), asked)];
+            self.driver.hear(Heard::Others(Box::new(Others { group, answers, whole: Some(look) })));
+        }
+
+        /// The disk is done once more.
+        async fn written(&mut self) {
+            let heard = self.heard.recv().await.unwrap();
+            assert!(matches!(heard, Heard::Kept(Ok(()))), "{heard:?}");
+            self.driver.hear(heard);
+        }
+
+        /// Whether the file says that it is disabled.
+        fn in_file(&self) -> bool {
+            history::order(self.folder.path()).unwrap().is_some()
+        }
+    }
+
+    const HOUR_MS: u64 = 3_600_000;
 }
