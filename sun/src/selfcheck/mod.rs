@@ -8,7 +8,7 @@
 //! ```
 //!
 //! In reading order: [`machine`] (what follows from what; pure), [`judge`] (what an answer is worth; pure), [`probe`] with
-//! [`trust`] and [`expiry`] and [`own`], [`pressure`], [`process`], [`peers`] with [`asking`], [`speaker`] with [`bird`] and [`exabgp`]; around them [`driver`],
+//! [`trust`] and [`expiry`] and [`own`] and [`local`], [`pressure`], [`process`], [`peers`] with [`asking`], [`speaker`] with [`bird`] and [`exabgp`]; around them [`driver`],
 //! [`pulse`], [`start`], [`routes`], [`status`], [`history`], [`metrics`], [`config`], [`cli`].
 //!
 //! # What it is not
@@ -25,6 +25,7 @@ pub mod exabgp;
 pub mod expiry;
 pub mod history;
 pub mod judge;
+pub mod local;
 pub mod machine;
 pub mod metrics;
 pub mod own;

@@ -1,10 +1,11 @@
 //! The sun's own addresses: one of each family is asked as well, as its clients do, so that a local route that is gone shows.
 //!
 //! An address for which this machine does not answer is not asked: another sun of the group would answer. It is ill if the machine
-//! answered for it before, or always should.
+//! answered for it before, or always should. Whether it does is asked of the kernel ([`super::local`]); while that cannot be told, an
+//! address is asked on as before.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 
 use geo::Topology;
 
@@ -36,30 +37,29 @@ impl Own {
         Self { rule, answered: BTreeSet::new() }
     }
 
-    /// Looks at the addresses of the sun `name`; `is_local` says whether this machine answers for one.
-    pub fn look(&mut self, topology: &Topology, name: &str, is_local: impl Fn(IpAddr) -> bool) -> Found {
+    /// Looks at the addresses of the sun `name`; `is_local` says whether this machine answers for one,
+    /// none: it cannot be told.
+    pub fn look(&mut self, topology: &Topology, name: &str, is_local: impl Fn(IpAddr) -> Option<bool>) -> Found {
         let mut found = Found::default();
         let Some(sun) = topology.sun(name).filter(|_| self.rule != OwnRule::Never) else { return found };
         let of = |family: fn(&&IpAddr) -> bool| sun.server.addresses.iter().find(family).copied();
         for address in [of(|address| address.is_ipv4()), of(|address| address.is_ipv6())].into_iter().flatten() {
             let socket = SocketAddr::new(address, sun.server.https_port);
-            if is_local(address) {
+            let local = is_local(address);
+            let answered = self.answered.contains(&address);
+            if local.unwrap_or(answered) {
                 self.answered.insert(address);
                 found.ask.push(socket);
-            } else if self.rule == OwnRule::Always || self.answered.contains(&address) {
+            } else if local == Some(false) && (self.rule == OwnRule::Always || answered) {
                 found.lost.push(socket);
             } else {
-                found.warnings.push(format!("{address} is not asked: this machine does not answer for it"));
+                let why =
+                    if local.is_some() { "this machine does not answer for it" } else { "nothing is known of it" };
+                found.warnings.push(format!("{address} is not asked: {why}"));
             }
         }
         found
     }
-}
-
-/// Whether this machine answers for an address: it can be bound to.
-#[must_use]
-pub fn is_local(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
 }
 
 #[cfg(test)]
@@ -85,12 +85,20 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_local_when_it_can_be_bound_to() {
-        assert!(is_local([127, 0, 0, 1].into()));
-        assert!(!is_local([192, 0, 2, 1].into()), "of a documentation's network (RFC 5737)");
+    fn while_nothing_can_be_told_an_address_is_asked_on_and_not_missed() {
+        let mut own = Own::new(OwnRule::Auto);
+        let asked = look(&mut own, &["192.0.2.1".parse().unwrap()]).ask;
+        let found = look_by(&mut own, |_| None);
+        let warnings = vec!["2001:db8::1 is not asked: nothing is known of it".to_owned()];
+        assert_eq!(found, Found { ask: asked, lost: vec![], warnings });
+        assert_eq!(look_by(&mut Own::new(OwnRule::Always), |_| None).lost, []);
     }
 
     fn look(own: &mut Own, local: &[IpAddr]) -> Found {
+        look_by(own, |address| Some(local.contains(&address)))
+    }
+
+    fn look_by(own: &mut Own, is_local: impl Fn(IpAddr) -> Option<bool>) -> Found {
         let text = "version = 1\ndomain = \"example.net\"\ndefault_region = 4\n\
             [content_servers]\nurl = \"http://127.0.0.1:9100/cs{number}\"\nnumbers = [\"1-9\"]\n\
             [[region]]\nid = 4\nname = \"R\"\nlatitude = 1.0\nlongitude = 1.0\n\
@@ -98,6 +106,6 @@ mod tests {
             [[sun]]\nname = \"sun4-2-1\"\naddresses = [\"192.0.2.1\", \"192.0.2.2\", \"2001:db8::1\"]\n\
             internal = \"10.0.0.1:8081\"\nweight = 100\n";
         let topology = Topology::parse(text).unwrap();
-        own.look(&topology, "sun4-2-1", |address| local.contains(&address))
+        own.look(&topology, "sun4-2-1", is_local)
     }
 }

@@ -32,9 +32,10 @@ use super::driver::{Driver, FIRST_PROBE, Links, Round};
 use super::exabgp::Exabgp;
 use super::history::{self, History};
 use super::judge::Judge;
+use super::local;
 use super::machine::{Machine, Rules, State};
 use super::metrics::Metrics;
-use super::own::{self, Found, Own};
+use super::own::{Found, Own};
 use super::peers::Asker;
 use super::pressure::Pressure;
 use super::probe::{Answer, Prober};
@@ -175,7 +176,7 @@ async fn probe_on(config: Config, topology: Watched, prober: Prober, now: Arc<No
         // that of `follow_topology`.
         known = server_name(&config, &topology.borrow()).ok().or(known);
         let Some(name) = known.clone() else { continue };
-        let Found { ask, lost, warnings } = own.look(&topology.borrow(), &config.name, own::is_local);
+        let Found { ask, lost, warnings } = own.look(&topology.borrow(), &config.name, local::is_local);
         let mut addresses: Vec<SocketAddr> = config.probe.addresses.iter().copied().chain(ask).collect();
         addresses.sort_unstable();
         addresses.dedup();
