@@ -238,20 +238,27 @@ pub fn order(folder: &Path) -> io::Result<Option<Disabled>> {
 ///
 /// # Errors
 ///
-/// What the disk says; then the one before is in force.
+/// What the disk says; then the file may have the one before, or this one.
 pub fn keep_order(folder: &Path, order: Option<&Disabled>) -> io::Result<()> {
     let file = folder.join(ORDER);
     let Some(order) = order else {
         return match fs::remove_file(&file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
+            // Also of a removal that was not known to be durable.
+            Ok(()) | Err(_) => sync(folder),
         };
     };
     let beside = file.with_extension("new");
     let mut written = File::create(&beside)?;
     written.write_all(&serde_json::to_vec(order)?)?;
     written.sync_all()?;
-    fs::rename(&beside, &file)
+    fs::rename(&beside, &file)?;
+    sync(folder)
+}
+
+/// Names are the folder's: without this, a renamed or removed file may be back after a loss of power.
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 const ORDER: &str = "disabled.json";
