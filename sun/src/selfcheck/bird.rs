@@ -84,8 +84,8 @@ pub enum BirdError {
     #[error("BIRD: {0}")]
     Refused(String),
     /// Its configuration is not one of `sunctl render bird`.
-    #[error("BIRD has no protocols sun_up_* and sun_drain_*: is its configuration made by `sunctl render bird`?")]
-    NoProtocols,
+    #[error("BIRD has no protocols {0}*: is its configuration made by `sunctl render bird`?")]
+    NoProtocols(&'static str),
 }
 
 /// One round: looks, sets right what is to be announced, looks again if anything was changed.
@@ -98,13 +98,16 @@ pub async fn round(socket: &Path, announce: Announce, timeout: Duration) -> Resu
         let mut bird = Bird::connect(socket).await?;
         let before = bird.protocols().await?;
         if !before.iter().any(|protocol| protocol.name.starts_with(UP)) {
-            return Ok(Err(BirdError::NoProtocols));
+            return Ok(Err(BirdError::NoProtocols(UP)));
         }
         let orders = orders(&before, announce);
         for order in &orders {
             if let Err(refusal) = bird.ask(order).await? {
                 return Ok(Err(BirdError::Refused(format!("{order}: {refusal}"))));
             }
+        }
+        if announce == Announce::Drain && count(&before, DRAIN).1 == 0 {
+            return Ok(Err(BirdError::NoProtocols(DRAIN)));
         }
         let protocols = if orders.is_empty() { before } else { bird.protocols().await? };
         Ok::<_, io::Error>(Ok(Seen { protocols, channels: bird.channels().await? }))
@@ -160,6 +163,8 @@ fn orders(protocols: &[Protocol], announce: Announce) -> Vec<String> {
     let orders = match announce {
         Announce::Unchanged => [None, None],
         Announce::Best => [enable(UP), disable(DRAIN)],
+        // Nothing to be announced instead: as best is better than not at all.
+        Announce::Drain if count(protocols, DRAIN).1 == 0 => [None, None],
         Announce::Drain => [enable(DRAIN), disable(UP)],
         Announce::Nothing => [disable(UP), disable(DRAIN)],
     };
@@ -341,6 +346,8 @@ mod tests {
         check("up up", Announce::Nothing, &["disable \"sun_up_*\"", "disable \"sun_drain_*\""]);
         check("down down", Announce::Nothing, &[]);
         check("up down", Announce::Unchanged, &[]);
+        check("up none", Announce::Drain, &[]);
+        check("up none", Announce::Nothing, &["disable \"sun_up_*\""]);
     }
 
     #[track_caller]
@@ -350,6 +357,7 @@ mod tests {
             |name: &str, state: &str| Protocol::parse(&format!("{name} Static master4 {state} 12:00:00")).unwrap();
         // One of a family is right already, the other decides.
         let protocols = [row("sun_up_1", up), row("sun_up_2", up), row("sun_drain_1", drain), row("other", "up")];
+        let protocols = if drain == "none" { protocols[..2].to_vec() } else { protocols.to_vec() };
         assert_eq!(orders(&protocols, announce), expected);
     }
 }
