@@ -163,8 +163,8 @@ pub struct GuardConfig {
     /// They may take so long to answer, milliseconds; so long, twice at most, a withdrawal waits for them. Default 250; too
     /// small: a busy one does not count, too large: an ill sun is announced for longer when one of them is away.
     pub timeout_ms: u64,
-    /// Until when their answers count, milliseconds. Default 1000; too small: one lost answer keeps an ill sun announced,
-    /// too large: two that fail together withdraw together.
+    /// Until when their answers count, milliseconds; at least `every_ms` and `timeout_ms` together. Default 1000; too small: one
+    /// lost answer keeps an ill sun announced, too large: one that died counts for longer.
     pub age_ms_max: u64,
     /// A sun that was not well since the start of this daemon is announced as the last of its group only after so many
     /// seconds. Default 10; too small: a restart announces a sun that is still starting, too large: a group that
@@ -190,8 +190,8 @@ pub struct SpeakerConfig {
     pub asn: u32,
     /// The next hop that ExaBGP announces. Default "self".
     pub next_hop: String,
-    /// An order at the control socket may take so long, milliseconds. Default 1000; too small: a busy BIRD looks
-    /// away, too large: a hung one is noticed late.
+    /// A round at the control socket (a look, orders, another look) may take so long, milliseconds. Default 1000, 1600 at most;
+    /// too small: a busy BIRD looks away, too large: a hung one is noticed late.
     pub timeout_ms: u64,
     /// While it drains, the sun stays best for so many seconds before it is announced with a lower preference. Default 0; too
     /// small: clients that links brought a moment ago move in the middle of what they do, too large: draining takes long.
@@ -374,8 +374,9 @@ fn not_negative(value: f64) -> bool {
     value.is_finite() && value >= 0.0
 }
 
-/// An order that is under way, the last one, and the routers' time to hear of it fit into [`super::start::DRAIN_S`].
-const SPEAKER_TIMEOUT_MS_MAX: u64 = 1600;
+/// A round that is under way, the one that withdraws, what is repeated of it, and the routers' time to hear of it fit into
+/// [`super::start::DRAIN_S`].
+pub const SPEAKER_TIMEOUT_MS_MAX: u64 = 1600;
 
 /// Listeners of one sun that are asked, beside an own address of each family.
 pub const ADDRESSES_MAX: usize = 64;

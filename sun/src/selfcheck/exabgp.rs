@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use geo::anycast::{Announcement, Assignment};
 use geo::topology::Watched;
@@ -29,6 +30,7 @@ use super::machine::Announce;
 /// See the module's doc.
 pub struct Exabgp {
     orders: SyncSender<String>,
+    writer: JoinHandle<()>,
     /// Nobody reads any more.
     ended: Arc<AtomicBool>,
     config: SpeakerConfig,
@@ -57,12 +59,13 @@ impl Exabgp {
         let (orders, waiting) = sync_channel(ORDERS_MAX);
         let ended = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ended);
-        std::thread::Builder::new().name("exabgp-orders".to_owned()).spawn(move || {
+        let writer = std::thread::Builder::new().name("exabgp-orders".to_owned()).spawn(move || {
             write_all(output, &waiting);
             told.store(true, Ordering::Relaxed);
         })?;
         Ok(Self {
             orders,
+            writer,
             ended,
             config: config.clone(),
             name: name.to_owned(),
@@ -102,14 +105,23 @@ impl Exabgp {
         Ok(())
     }
 
-    /// What was said last, and how many routes as best or backup, and with a lower preference.
+    /// What was said last, and how many routes as best or backup, and with a lower preference; none: nothing, and what a process
+    /// before this one said is not known.
     #[must_use]
-    pub fn said(&self) -> (Announce, (usize, usize)) {
-        let routes = self.said.as_ref().map_or(0, BTreeMap::len);
-        match self.announced {
+    pub fn said(&self) -> Option<(Announce, (usize, usize))> {
+        let routes = self.said.as_ref()?.len();
+        Some(match self.announced {
             Announce::Drain => (self.announced, (0, routes)),
             _ => (self.announced, (routes, 0)),
-        }
+        })
+    }
+
+    /// Ends, when everything that was said is written.
+    pub async fn close(self) {
+        drop(self.orders);
+        let written = tokio::task::spawn_blocking(move || self.writer.join());
+        // One that panicked writes nothing any more, either.
+        let _ = written.await;
     }
 }
 

@@ -7,7 +7,7 @@
 //! is gone, or after a second one, nothing is known: not what it announced before, either.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -132,23 +132,36 @@ impl Speaker {
 
     /// Has announced what `wanted` says until its sender is gone, and what it said last then.
     pub async fn run(mut self, mut wanted: watch::Receiver<Announce>) {
-        let mut ended = false;
+        let mut silence = Silence::default();
         loop {
             let announce = *wanted.borrow_and_update();
-            // What is not known may be announced.
-            let announced = self.known().routes != Some((0, 0));
             self.round(announce).await;
-            if ended {
-                // Whoever stops this daemon stops the sun next: routers are to have heard before.
-                if announced && announce == Announce::Nothing {
-                    tokio::time::sleep(HEARD).await;
-                }
-                return;
-            }
+            silence.saw(self.known().routes, Instant::now());
             tokio::select! {
-                changed = wanted.changed() => ended = changed.is_err(),
+                changed = wanted.changed() => if changed.is_err() { break },
                 () = tokio::time::sleep(EVERY) => {}
             }
+        }
+        let announce = *wanted.borrow();
+        // What a hung speaker does not do by then it does not do.
+        let _ = tokio::time::timeout(END_MAX, self.end(announce, &mut silence)).await;
+        // Whoever stops this daemon stops the sun next: routers are to have heard before.
+        if announce == Announce::Nothing && self.config.kind != SpeakerKind::None {
+            tokio::time::sleep(silence.rest(Instant::now())).await;
+        }
+    }
+
+    /// Has carried out what was ordered last.
+    async fn end(&mut self, announce: Announce, silence: &mut Silence) {
+        while self.known().problem.is_some() {
+            tokio::time::sleep(AGAIN).await;
+            self.round(announce).await;
+            silence.saw(self.known().routes, Instant::now());
+        }
+        if let Some(exabgp) = self.exabgp.take() {
+            let begun = Instant::now();
+            exabgp.close().await;
+            silence.waited(begun.elapsed());
         }
     }
 
@@ -164,8 +177,7 @@ impl Speaker {
             }
             (SpeakerKind::Exabgp, Some(exabgp)) => match exabgp.say(announce) {
                 Ok(()) => {
-                    let (announced, routes) = exabgp.said();
-                    let (announced, routes) = (Some(announced), Some(routes));
+                    let (announced, routes) = exabgp.said().unzip();
                     Speaking { wanted: announce, announced, routes, ..Speaking::new(before.kind) }
                 }
                 Err(problem) => before.failed(announce, problem, true),
@@ -180,6 +192,30 @@ impl Speaker {
 
     fn known(&self) -> Speaking {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Since when a speaker is known to announce nothing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Silence {
+    since: Option<Instant>,
+}
+
+impl Silence {
+    /// A round saw so many routes; what is not known may be announced.
+    fn saw(&mut self, routes: Option<(usize, usize)>, now: Instant) {
+        self.since = if routes == Some((0, 0)) { self.since.or(Some(now)) } else { None };
+    }
+
+    /// It was told so much later than it was seen.
+    fn waited(&mut self, time: Duration) {
+        self.since = self.since.map(|since| since + time);
+    }
+
+    /// How long routers may still take to hear of it.
+    fn rest(&self, now: Instant) -> Duration {
+        let silent = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        HEARD.saturating_sub(silent)
     }
 }
 
@@ -203,6 +239,12 @@ fn say(before: &Speaking, now: &Speaking) {
 
 /// A router has a withdrawal within 30 ms (BIRD) to 70 ms (FRR).
 const HEARD: Duration = Duration::from_millis(300);
+
+/// An order that failed is repeated for so long at the end.
+const END_MAX: Duration = Duration::from_millis(1300);
+
+/// From one try to the next, at the end.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Rounds in a row in which a speaker may be slow.
 const MISSED_MAX: u32 = 1;
@@ -228,6 +270,68 @@ mod tests {
         check("", "4-", Some(true));
         check("4 6", "", None);
     }
+
+    #[test]
+    fn routers_have_time_to_hear_from_when_nothing_is_known_to_be_announced() {
+        let (begin, ms) = (Instant::now(), Duration::from_millis);
+        let mut silence = Silence::default();
+        assert_eq!(silence.rest(begin), HEARD, "nothing is known");
+        silence.saw(Some((0, 0)), begin);
+        silence.saw(Some((0, 0)), begin + ms(100));
+        assert_eq!([100, 300, 900].map(|after| silence.rest(begin + ms(after))), [ms(200), ms(0), ms(0)]);
+        silence.waited(ms(50));
+        assert_eq!(silence.rest(begin + ms(100)), ms(250));
+        for routes in [Some((2, 0)), Some((0, 1)), None] {
+            silence.saw(routes, begin);
+            assert_eq!(silence.rest(begin + ms(1000)), HEARD, "{routes:?}");
+            silence.saw(Some((0, 0)), begin);
+        }
+    }
+
+    #[test]
+    fn a_stop_has_time_for_all_that_a_hung_speaker_may_take() {
+        use super::super::{config::SPEAKER_TIMEOUT_MS_MAX, start::DRAIN_S};
+        // The round that is under way, and the one that withdraws.
+        let rounds = Duration::from_millis(2 * SPEAKER_TIMEOUT_MS_MAX);
+        assert!(rounds + END_MAX + HEARD < Duration::from_secs(DRAIN_S));
+    }
+
+    #[tokio::test]
+    async fn when_it_has_ended_exabgp_was_told_everything() {
+        let (told, heard) = std::sync::mpsc::channel();
+        let topology = geo::Topology::parse(TOPOLOGY).unwrap();
+        let (_sender, topology) = watch::channel(Arc::new(topology));
+        let config = SpeakerConfig { kind: SpeakerKind::Exabgp, ..SpeakerConfig::default() };
+        let exabgp = Exabgp::new(&config, "sun4-2-1", topology, Box::new(Slow(told))).unwrap();
+        assert_eq!(exabgp.said(), None, "what a process before this one said is not known");
+        let mut speaker = Speaker::new(&config, Some(exabgp));
+        speaker.round(Announce::Nothing).await;
+        speaker.end(Announce::Nothing, &mut Silence::default()).await;
+        assert!(heard.try_recv().unwrap().starts_with("withdraw route 192.0.2."));
+        assert_eq!(speaker.known().routes, Some((0, 0)));
+    }
+
+    /// An ExaBGP that reads slowly.
+    struct Slow(std::sync::mpsc::Sender<String>);
+
+    impl std::io::Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            std::thread::sleep(AGAIN);
+            let _ = self.0.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const TOPOLOGY: &str = "version = 1\ndomain = \"example.net\"\ndefault_region = 4\n\
+        [content_servers]\nurl = \"http://127.0.0.1:9100/cs{number}\"\nnumbers = [\"1-9\"]\n\
+        [[region]]\nid = 4\nname = \"R\"\nlatitude = 1.0\nlongitude = 1.0\n\
+        [[group]]\nname = \"sun4-2\"\nsubnet = \"192.0.2.0/24\"\n\
+        [[sun]]\nname = \"sun4-2-1\"\naddresses = [\"192.0.2.1\"]\n\
+        internal = \"10.0.0.1:8081\"\nweight = 100\n";
 
     #[test]
     fn one_slow_round_is_tolerated_and_after_that_nothing_is_known() {

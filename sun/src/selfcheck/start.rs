@@ -238,7 +238,8 @@ pub fn check(config: &Config) -> Vec<String> {
     problems
 }
 
-/// What a drain may take, seconds: an order to a speaker that answers, and one that does not.
+/// What a drain may take, seconds: two rounds with a speaker that is slow, the one that is under way and the one that withdraws;
+/// what is repeated of it; and the routers' time to hear of it.
 pub const DRAIN_S: u64 = 5;
 
 /// Events that may wait for the driver; it takes microseconds for each.
