@@ -265,43 +265,77 @@ mod tests {
 
     #[tokio::test]
     async fn a_sun_that_answers_late_is_told_from_one_that_hangs() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let key = rcgen::generate_simple_self_signed(["sun".to_owned()]).unwrap();
-        let trust = folder.path().join("trust.pem");
-        std::fs::write(&trust, key.cert.pem()).unwrap();
-        let prober = Prober::new("token", &ProbeConfig { timeout_ms: 50, trust, ..ProbeConfig::default() }).unwrap();
-        let ask = || prober.ask(address, ServerName::try_from("sun").unwrap());
-        let answer = ask().await;
+        let sun = Sun::listen(50).await;
+        let answer = sun.asked().await;
         assert!(matches!(answer.result, Err(Failure::TimedOut { stage: "in the TLS handshake", .. })), "{answer:?}");
         assert!(!answer.answers_late, "it hangs");
 
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let certificate = rustls::pki_types::CertificateDer::from(key.cert);
-        let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config =
-            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = config.with_no_client_auth().with_single_cert(vec![certificate], private).unwrap();
-        let mut tls = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(&mut stream).await.unwrap();
-        let mut question = [0; 16];
-        tls.read_exact(&mut question).await.unwrap();
-        let body = serde_json::to_string(&Report::default()).unwrap();
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-        tokio::io::AsyncWriteExt::write_all(&mut tls, (head + &body).as_bytes()).await.unwrap();
+        let _kept = sun.answer().await;
         let deadline = Instant::now() + Duration::from_secs(60);
-        while lock(&prober.late)[&address].heard.is_none() {
+        while lock(&sun.prober.late)[&sun.address].heard.is_none() {
             assert!(Instant::now() < deadline, "it answered late and nobody listened");
             tokio::task::yield_now().await;
         }
-        let answer = ask().await;
+        let answer = sun.asked().await;
         assert!(matches!(answer.result, Err(Failure::TimedOut { .. })), "{answer:?}");
         assert!(answer.answers_late, "late");
         for _ in 0..3 {
-            ask().await;
+            sun.asked().await;
         }
-        assert_eq!(lock(&prober.late)[&address].waiting, LATE_QUESTIONS_MAX, "the others are given up");
+        assert_eq!(lock(&sun.prober.late)[&sun.address].waiting, LATE_QUESTIONS_MAX, "the others are given up");
+    }
+
+    #[tokio::test]
+    async fn an_answer_in_time_says_nothing_of_a_hang_after_it() {
+        let sun = Sun::listen(60_000).await;
+        let (answer, _kept) = tokio::join!(sun.asked(), sun.answer());
+        assert!(answer.result.is_ok() && !answer.answers_late, "{answer:?}");
+        assert!(lock(&sun.prober.late).is_empty());
+    }
+
+    /// A sun that answers when the test says so, and who asks it.
+    struct Sun {
+        listener: TcpListener,
+        address: SocketAddr,
+        tls: tokio_rustls::TlsAcceptor,
+        prober: Prober,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Sun {
+        async fn listen(timeout_ms: u64) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let key = rcgen::generate_simple_self_signed(["sun".to_owned()]).unwrap();
+            let trust = folder.path().join("trust.pem");
+            std::fs::write(&trust, key.cert.pem()).unwrap();
+            let prober = Prober::new("token", &ProbeConfig { timeout_ms, trust, ..ProbeConfig::default() }).unwrap();
+            let certificate = rustls::pki_types::CertificateDer::from(key.cert);
+            let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let config =
+                rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+            let config = config.with_no_client_auth().with_single_cert(vec![certificate], private).unwrap();
+            let tls = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+            Self { listener, address, tls, prober, _folder: folder }
+        }
+
+        async fn asked(&self) -> Answer {
+            self.prober.ask(self.address, ServerName::try_from("sun").unwrap()).await
+        }
+
+        /// Answers the first question that waits; what is returned is its connection.
+        async fn answer(&self) -> tokio_rustls::server::TlsStream<TcpStream> {
+            let (stream, _) = self.listener.accept().await.unwrap();
+            let mut tls = self.tls.accept(stream).await.unwrap();
+            let mut question = [0; 16];
+            tls.read_exact(&mut question).await.unwrap();
+            let body = serde_json::to_string(&Report::default()).unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            tokio::io::AsyncWriteExt::write_all(&mut tls, (head + &body).as_bytes()).await.unwrap();
+            tls
+        }
     }
 
     #[test]
