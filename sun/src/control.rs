@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use daemon::drain::Drain;
 use daemon::files::{self, Seen};
 use daemon::metrics::level;
-use geo::CanonicalName;
 use geo::rest::Rests;
+use geo::{CanonicalName, Topology};
 use popularity_api::Client;
 use popularity_api::wire::{HotRate, Load, RegionState, StatusReport, Tier};
 
@@ -31,8 +31,7 @@ pub async fn tell_topology(edge: Arc<Edge>, drain: Drain) {
     loop {
         let (version, lacking, drains) = {
             let topology = topology.borrow_and_update();
-            let drains = topology.server(&edge.config.name).is_some_and(geo::topology::Server::draining);
-            (topology.version, edge.keys.load().lacking(&topology).len(), drains)
+            (topology.version, edge.keys.load().lacking(&topology).len(), is_relieved(&topology, &edge.config.name))
         };
         edge.leads_away.store(drains, Ordering::Relaxed);
         // Whoever sees the version sees which of its keys are missing.
@@ -45,6 +44,14 @@ pub async fn tell_topology(edge: Arc<Edge>, drain: Drain) {
             () = drain.wait() => return,
         }
     }
+}
+
+/// Whether the topology drains this sun, and another one of its group is there for its clients.
+fn is_relieved(topology: &Topology, name: &str) -> bool {
+    let Some(sun) = topology.sun(name).filter(|sun| sun.server.draining()) else { return false };
+    let region = topology.region(sun.server.region);
+    let suns = region.map(|region| region.suns.as_slice()).unwrap_or_default();
+    suns.iter().any(|other| other.group == sun.group && other.server.weight.get() > 0)
 }
 
 /// Reports status and hears the region's state until the drain; the last report says that it drains, unless another
@@ -245,4 +252,67 @@ pub async fn follow_tickets(tickets: Arc<Tickets>, file: PathBuf, seen: Seen, dr
         Err(error) => tracing::warn!(%error, "a changed secret is refused, the running one stays"),
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPOLOGY: &str = r#"
+        version = 1
+        domain = "example.org"
+        default_region = 4
+        [content_servers]
+        url = "http://cs{number}.example.org"
+        numbers = ["1-9"]
+        [[region]]
+        id = 4
+        name = "north"
+        latitude = 60.0
+        longitude = 30.0
+        [[group]]
+        name = "sun4-1"
+        subnet = "192.0.2.0/26"
+        [[group]]
+        name = "sun4-2"
+        subnet = "192.0.2.64/26"
+        [[sun]]
+        name = "sun4-1-1"
+        internal = "10.0.0.1:8081"
+        addresses = ["192.0.2.1"]
+        weight = 100
+        draining = true
+        [[sun]]
+        name = "sun4-1-2"
+        internal = "10.0.0.2:8081"
+        addresses = ["192.0.2.2"]
+        weight = 100
+        [[sun]]
+        name = "sun4-2-1"
+        internal = "10.0.0.3:8081"
+        addresses = ["192.0.2.65"]
+        weight = 100
+        draining = true
+        [[cache]]
+        name = "cache4-1"
+        internal = "10.0.0.4:8081"
+        addresses = ["192.0.2.129"]
+        bytes = 1000
+        weight = 100
+        draining = true
+    "#;
+
+    #[test]
+    fn clients_are_led_away_while_another_sun_of_the_group_takes_them() {
+        check(TOPOLOGY, "sun4-1-1", true);
+        check(TOPOLOGY, "sun4-1-2", false);
+        check(TOPOLOGY, "sun4-2-1", false);
+        check(TOPOLOGY, "cache4-1", false);
+        check(&TOPOLOGY.replace("weight = 100", "weight = 0"), "sun4-1-1", false);
+    }
+
+    #[track_caller]
+    fn check(topology: &str, name: &str, expected: bool) {
+        assert_eq!(is_relieved(&Topology::parse(topology).unwrap(), name), expected, "{name}");
+    }
 }

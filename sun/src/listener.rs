@@ -28,7 +28,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daemon::drain::Drain;
 use daemon::sockets::Sockets;
@@ -290,12 +290,16 @@ where
     let drain = Arc::new(shared.drain.clone());
     let led_away = Arc::new(Notify::new());
     let leading = Arc::clone(&led_away);
+    // Who comes back although this server is drained is led away again, but not after each answer.
+    let (began, came_before) = (Instant::now(), !edge.leads_away.load(Ordering::Relaxed));
     let service = service_fn(move |request: Request<Incoming>| {
         let (edge, drain, leading) = (Arc::clone(edge), Arc::clone(&drain), Arc::clone(&leading));
         let interim = interim.clone();
         async move {
             let is_http2 = request.version() == http::Version::HTTP_2;
-            let leads_away = edge.leads_away.load(Ordering::Relaxed) && kind != Kind::Internal;
+            let leads_away = edge.leads_away.load(Ordering::Relaxed)
+                && kind != Kind::Internal
+                && (came_before || began.elapsed() >= LED_AWAY_EVERY);
             let mut response = match kind {
                 Kind::Internal => serve::server(edge, request).await,
                 Kind::Https => serve::client(edge, peer.ip().to_canonical(), Scheme::Https, request, &interim).await,
@@ -371,6 +375,8 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 /// Connections that wait to be accepted, per socket; the kernel's own limit (net.core.somaxconn) counts too.
 const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A connection that a client makes to a drained server is kept so long before the client is led away once more.
+const LED_AWAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Connections from this machine itself beyond `limits.connections_max`: those of a self-check that asks all addresses it may
 /// have, an own one of each family, and listens to the late questions before.

@@ -136,22 +136,27 @@ impl Process {
         let successor = runtime.block_on(async {
             drain::on_signals(&drain).context("signals cannot be listened to")?;
             let mut upgrades = signal(SignalKind::user_defined2()).context("signals cannot be listened to")?;
+            // Without a handler it ends a process at once.
+            let mut hangups = signal(SignalKind::hangup()).context("signals cannot be listened to")?;
+            let limit = Duration::from_secs(drain_s);
             if let Some(predecessor) = &predecessor {
                 drain.after(ended(predecessor.try_clone().context("the process before this one")?));
             }
             // What `start` returned lives until the end: dropping it must not end anything early.
-            let running = start.await?;
+            let running = tokio::select! {
+                running = start => running?,
+                () = passed(&drain, limit) => anyhow::bail!("it was told to end, and did not come to an end of its start"),
+            };
             drain.sockets().drop_unclaimed();
             match predecessor {
                 Some(predecessor) => predecessor.ready(),
                 None => upgrade::notify("READY=1"),
             }
             tracing::info!("started");
-            let successor = until_drain(&drain, &mut upgrades, upgradable).await;
+            let successor = until_drain(&drain, &mut upgrades, &mut hangups, upgradable).await;
             if successor.is_none() {
                 upgrade::notify("STOPPING=1");
             }
-            let limit = Duration::from_secs(drain_s);
             if drain.finished(limit).await {
                 tracing::info!("drained");
             } else {
@@ -168,12 +173,27 @@ impl Process {
     }
 }
 
+/// The drain has begun, and this time has passed since.
+async fn passed(drain: &Drain, limit: Duration) {
+    drain.wait().await;
+    tokio::time::sleep(limit).await;
+}
+
 /// Waits for the drain; whenever SIGUSR2 comes, tries to hand over, which is a drain when it succeeds.
-async fn until_drain(drain: &Drain, upgrades: &mut Signal, upgradable: bool) -> Option<Successor> {
+async fn until_drain(
+    drain: &Drain,
+    upgrades: &mut Signal,
+    hangups: &mut Signal,
+    upgradable: bool,
+) -> Option<Successor> {
     loop {
         tokio::select! {
             () = drain.wait() => return None,
             _ = upgrades.recv() => {}
+            _ = hangups.recv() => {
+                tracing::info!("SIGHUP: what is followed is followed without it; the rest of a config takes a restart, or SIGUSR2");
+                continue;
+            }
         }
         if !upgradable {
             tracing::warn!("this daemon is not upgraded by SIGUSR2: restart it");

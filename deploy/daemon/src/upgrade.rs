@@ -244,7 +244,7 @@ pub fn tell_failure(reason: &str) {
 /// Tells systemd, if it started this process, `READY=1` or whatever else: sd_notify(3).
 pub fn notify(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    if let Err(error) = notify_at(&path, state) {
+    if let Err(error) = notify_at(&path, state, Some(NOTIFY_MAX)) {
         tracing::warn!(%error, state, "systemd is not told");
     }
 }
@@ -252,12 +252,13 @@ pub fn notify(state: &str) {
 /// Tells systemd that this process lives (`WatchdogSec=`). To be called often: what cannot be told now is not waited for.
 pub fn alive() {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    if let Err(error) = notify_at(&path, "WATCHDOG=1") {
+    if let Err(error) = notify_at(&path, "WATCHDOG=1", None) {
         tracing::debug!(%error, "systemd is not told that this process lives");
     }
 }
 
-fn notify_at(path: &OsString, state: &str) -> io::Result<()> {
+/// `wait`: for a systemd that does not read at once; none: what does not go at once is lost.
+fn notify_at(path: &OsString, state: &str, wait: Option<Duration>) -> io::Result<()> {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -267,8 +268,10 @@ fn notify_at(path: &OsString, state: &str) -> io::Result<()> {
         None => SocketAddr::from_pathname(path)?,
     };
     let socket = UnixDatagram::unbound()?;
-    // A systemd that does not read holds nobody up.
-    socket.set_nonblocking(true)?;
+    match wait {
+        Some(wait) => socket.set_write_timeout(Some(wait))?,
+        None => socket.set_nonblocking(true)?,
+    }
     socket.send_to_addr(state.as_bytes(), &address)?;
     Ok(())
 }
@@ -320,3 +323,6 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long either side may take to send what it has at hand.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// That systemd may take to read what it is told once.
+const NOTIFY_MAX: Duration = Duration::from_secs(2);

@@ -120,7 +120,7 @@ fn kind_of(table: &toml::Table) -> Result<Daemon, &'static str> {
         Err("it is a topology; say --topology FILE")
     } else if GEO_TABLES.iter().any(has) {
         Ok(Daemon::Geo)
-    } else if SELF_CHECK_TABLES.iter().any(has) {
+    } else if SELF_CHECK_KEYS.iter().any(has) {
         Ok(Daemon::SelfCheck)
     } else if has(&"listen") || has(&"commit_ms") {
         Ok(Daemon::Api)
@@ -134,7 +134,8 @@ fn kind_of(table: &toml::Table) -> Result<Daemon, &'static str> {
 /// A geo server that is told where nobody is has none of them, and is of no use.
 const GEO_TABLES: [&str; 9] = ["bmp", "router", "mrt", "list", "rule", "origin", "geoip", "damping", "publish"];
 /// A self-check that goes by the defaults alone has the first.
-const SELF_CHECK_TABLES: [&str; 5] = ["probe", "thresholds", "checks", "guard", "speaker"];
+const SELF_CHECK_KEYS: [&str; 7] =
+    ["probe", "thresholds", "checks", "guard", "speaker", "on_stop", "history_entries_max"];
 /// No topology does without the first two.
 const TOPOLOGY_TABLES: [&str; 4] = ["domain", "content_servers", "region", "sun"];
 /// No sun does without its name.
@@ -152,6 +153,7 @@ mod tests {
         check_kind("name = 'sun4-2-1'\nhttps = []\ntoken = '/t'", "Ok(Sun)");
         check_kind("listen = '127.0.0.1:8095'\n[[list]]\nfile = '/l'", "Ok(Geo)");
         check_kind("token = '/t'\n[probe]\nevery_ms = 500", "Ok(SelfCheck)");
+        check_kind("name = 'sun4-2-1'\non_stop = 'keep'", "Ok(SelfCheck)");
         check_kind(include_str!("../../config/cache-daemon.toml"), "Ok(Cache)");
         check_kind(include_str!("../../config/geo.toml"), "Ok(Geo)");
         check_kind(include_str!("../../config/popularity-api.toml"), "Ok(Api)");

@@ -98,6 +98,13 @@ fn put(table: &mut dyn TableLike, key: &str, value: impl Into<Value>) {
     }
 }
 
+/// The version that a document names, whatever else is in it; none where it cannot be read as TOML.
+#[must_use]
+pub fn version_of(text: &str) -> Option<u64> {
+    let version = text.parse::<DocumentMut>().ok()?.get("version")?.as_integer()?;
+    u64::try_from(version).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

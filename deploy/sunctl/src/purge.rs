@@ -63,7 +63,12 @@ pub async fn purge(
     let away = match api {
         None => None,
         Some(api) => match api.purge(&order.request()).await {
-            Ok(ack) => return follow(api, ack.sequence, until).await,
+            Ok(ack) => {
+                if let Some(note) = ack.note {
+                    eprintln!("sunctl: {note}");
+                }
+                return follow(api, ack.sequence, until).await;
+            }
             Err(error @ ClientError::Unreachable { .. }) => Some(error),
             Err(error) => return Err(error.into()),
         },

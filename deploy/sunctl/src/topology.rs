@@ -119,7 +119,8 @@ pub async fn put(source: &Source, file: &Path, by: &Signature, consent: Consent<
         if held.text.as_deref() == Some(text.as_str()) {
             bail!("it is what is there already");
         }
-        if let Some(before) = held.topology()?.filter(|before| before.version >= after.version) {
+        // One that does not check has no version that anybody goes by.
+        if let Some(before) = held.sound().filter(|before| before.version >= after.version) {
             bail!(
                 "version {} is there, and {} has version {}: somebody changed it since your copy was taken, or the version \
                  was not raised. `sunctl topology diff --file {}` shows the difference; take a copy with `sunctl topology \
@@ -144,8 +145,11 @@ pub async fn put(source: &Source, file: &Path, by: &Signature, consent: Consent<
 pub async fn rollback(source: &Source, number: u64, by: &Signature, consent: Consent<'_>) -> anyhow::Result<Answer> {
     let store = Store::open(source)?;
     let earlier = text_of(&store, Some(number)).await?;
+    let history = store.history(entry::HISTORY_MAX).await?;
+    // What is there may have been deleted, or be broken: versions go on rising all the same.
+    let known = history.iter().map(|entry| entry.version).max().unwrap_or(0);
     let draft = |held: &Held| {
-        let version = held.topology()?.map_or(1, |topology| topology.version.saturating_add(1));
+        let version = held.version().max(known).saturating_add(1);
         let text = with_version(&earlier, version)?;
         if held.text.as_deref().is_some_and(|now| with_version(now, version).is_ok_and(|now| now == text)) {
             bail!("change {number} left what is there now: there is nothing to roll back");
@@ -158,8 +162,10 @@ pub async fn rollback(source: &Source, number: u64, by: &Signature, consent: Con
 /// The draft of a whole document.
 fn whole(held: &Held, text: String, what: String) -> anyhow::Result<Draft> {
     let after = Topology::parse(&text).context("nothing was written: the document does not check")?;
-    let before = held.topology()?;
-    let moved = before.map_or_else(String::new, |before| moves(&before, &after));
+    let moved = match held.topology() {
+        Ok(before) => before.map_or_else(String::new, |before| moves(&before, &after)),
+        Err(error) => format!("\n{error:#}\n"),
+    };
     let difference = lines::diff(held.text.as_deref().unwrap_or_default(), &text);
     let json = json!({ "diff": difference });
     Ok(Draft { what, text, version: after.version, preview: format!("{difference}{moved}"), json })
@@ -193,4 +199,48 @@ async fn text_of(store: &Store, number: Option<u64>) -> anyhow::Result<String> {
     let entry = entries.into_iter().find(|entry| entry.number == number);
     let entry = entry.with_context(|| format!("there is no change {number}; `sunctl topology history` lists them"))?;
     Ok(entry.document)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"version = 7
+domain = "example.org"
+default_region = 4
+content_servers = { url = "http://cs{number}.example.org", numbers = ["1-9"] }
+[[region]]
+id = 4
+name = "north"
+latitude = 60.0
+longitude = 30.0
+[[group]]
+name = "sun4-1"
+subnet = "192.0.2.0/26"
+[[sun]]
+name = "sun4-1-1"
+internal = "10.0.0.1:8081"
+addresses = ["192.0.2.1"]
+weight = 100
+"#;
+
+    #[tokio::test]
+    async fn a_document_that_does_not_check_is_replaced_and_versions_rise() {
+        let place = tempfile::tempdir().unwrap();
+        let (file, next) = (place.path().join("topology.toml"), place.path().join("next.toml"));
+        let source = Source::File(file.clone());
+        let by = Signature::new("ann", "").unwrap();
+        fs::write(&file, GOOD).unwrap();
+        fs::write(&next, GOOD.replace("= 7", "= 8").replace("100", "50")).unwrap();
+        put(&source, &next, &by, Consent::Given).await.unwrap();
+        for broken in [GOOD.replace("= 7", "= 11").replace("100", "999"), "version = [".to_owned()] {
+            fs::write(&file, &broken).unwrap();
+            rollback(&source, 1, &by, Consent::Given).await.unwrap();
+            let now = Topology::parse(&fs::read_to_string(&file).unwrap()).unwrap();
+            assert!(now.version > 8, "{}", now.version);
+            fs::write(&file, &broken).unwrap();
+            put(&source, &next, &by, Consent::Given).await.unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), fs::read_to_string(&next).unwrap());
+        }
+    }
 }

@@ -158,6 +158,11 @@ impl Reading<'_> {
     fn read(&mut self, dump: &Dump, rib: &mut Rib) -> Result<DumpRead, InputsError> {
         let file = dump.file.display().to_string();
         let refuse = |why: &dyn std::fmt::Display| InputsError(format!("{file}: {why}"));
+        // Another kind may have no end.
+        let about = std::fs::metadata(&dump.file).map_err(|error| refuse(&error))?;
+        if !about.is_file() {
+            return Err(refuse(&"it is no regular file"));
+        }
         let input = File::open(&dump.file).map_err(|error| refuse(&error))?;
         let mut done = DumpRead { file: file.clone(), ..DumpRead::default() };
         for event in feed::mrt(input) {

@@ -19,18 +19,15 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// 400 for what names nothing, 422 for files of a content server that the topology does not have, 404 for a region that the topology does not have, 409 for the id of another purge,
+    /// 400 for what names nothing, 404 for a region that the topology does not have, 409 for the id of another purge,
     /// 503 when it cannot be made durable.
     pub fn purge(&self, request: PurgeRequest) -> Result<PurgeAck, Refusal> {
         target::check_id(&request.id).map_err(|error| Refusal::bad(error.to_string()))?;
         let target = Target::parse(request.what, &request.value).map_err(|error| Refusal::bad(error.to_string()))?;
         let topology = self.topology();
-        if let Some(number) = target.content_server().filter(|&number| !topology.content_servers.allows(number)) {
-            let detail = format!(
-                "value: the topology has no content server {number}, so no server has files of it: nothing is purged"
-            );
-            return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
-        }
+        // It may have had it, or have it again, and servers keep what they held of it.
+        let strange = target.content_server().filter(|&number| !topology.content_servers.allows(number));
+        let note = strange.map(|number| format!("the topology has no content server {number}: is the name right?"));
         if let Some(region) = request.region {
             find(&topology, region)?;
         }
@@ -54,7 +51,7 @@ impl Api {
             };
             self.registry.write().unwrap_or_else(PoisonError::into_inner).forget(purge.region, named);
         }
-        Ok(PurgeAck { sequence: purge.sequence })
+        Ok(PurgeAck { sequence: purge.sequence, note })
     }
 
     /// `GET /v1/purge`: entries after the one that `follower` (a server's name, if it is one) goes by.

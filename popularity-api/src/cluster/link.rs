@@ -11,7 +11,7 @@ use redis::cluster::{ClusterClient, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, Route, RoutingInfo, SingleNodeRoutingInfo, Slot, SlotAddr};
 use redis::{Pipeline, Value, cmd};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Settings;
@@ -25,8 +25,17 @@ pub(super) struct Link {
     connection: Mutex<Option<Connected>>,
     /// For [`Link::probe`] and [`Link::appendonly`].
     looking: Mutex<Option<Connected>>,
+    agreed: OnceCell<()>,
     settings: Settings,
     pub(super) metrics: Metrics,
+}
+
+/// Why a try brought nothing.
+enum Failed {
+    /// Nobody answered.
+    Away(String),
+    /// Somebody did, but not with what was asked for.
+    Answered(String),
 }
 
 /// A connection over whose cluster it is known that it was made with the same settings.
@@ -62,6 +71,7 @@ impl Link {
             client: builder.build()?,
             connection: Mutex::default(),
             looking: Mutex::default(),
+            agreed: OnceCell::new(),
             settings,
             metrics,
         })
@@ -99,14 +109,16 @@ impl Link {
     async fn keyed(&self, keys: &[String], commands: Vec<redis::Cmd>) -> Result<Value, String> {
         let began = Instant::now();
         let answer = self.until(began + self.settings.timeout, keys, commands).await;
-        if answer.is_err() {
+        if let Err(Failed::Away(_)) = &answer {
             self.leave(began);
         }
-        answer
+        answer.map_err(|failed| match failed {
+            Failed::Away(why) | Failed::Answered(why) => why,
+        })
     }
 
-    async fn until(&self, deadline: Instant, keys: &[String], commands: Vec<redis::Cmd>) -> Result<Value, String> {
-        let mut failed = "it did not answer in time".to_owned();
+    async fn until(&self, deadline: Instant, keys: &[String], commands: Vec<redis::Cmd>) -> Result<Value, Failed> {
+        let mut failed = Failed::Away("it did not answer in time".to_owned());
         let mut pipeline = Pipeline::with_capacity(commands.len());
         for command in commands {
             pipeline.add_command(command);
@@ -125,22 +137,23 @@ impl Link {
         }
     }
 
-    async fn once(&self, keys: &[String], pipeline: Pipeline) -> Result<Value, String> {
-        let mut connection = self.connected().await?;
+    async fn once(&self, keys: &[String], pipeline: Pipeline) -> Result<Value, Failed> {
+        let mut connection = self.connected().await.map_err(Failed::Away)?;
         let slot = Slot::for_key(keys.first().map(String::as_str).unwrap_or_default());
         let route = SingleNodeRoutingInfo::SpecificNode(Route::with_slot(slot, SlotAddr::Master));
         let count = pipeline.len();
-        let answers = connection.route_pipeline(pipeline, 0, count, route).await.map_err(|error| error.to_string())?;
-        let mut answers = answers.into_iter().map(|answer| match answer {
-            Value::ServerError(error) => Err(redis::RedisError::from(error).to_string()),
-            answer => Ok(answer),
-        });
-        let answer = answers.next().unwrap_or_else(|| Err("an empty answer".to_owned()))?;
+        let answers = connection.route_pipeline(pipeline, 0, count, route).await;
+        let mut answers =
+            answers.map_err(|error| Failed::Away(error.to_string()))?.into_iter().map(|answer| match answer {
+                Value::ServerError(error) => Err(Failed::Answered(redis::RedisError::from(error).to_string())),
+                answer => Ok(answer),
+            });
+        let answer = answers.next().unwrap_or_else(|| Err(Failed::Answered("an empty answer".to_owned())))?;
         match answers.next().transpose()? {
             Some(Value::Int(copies)) if copies < i64::from(self.settings.replicas) => {
                 self.metrics.short.inc();
                 let (wanted, within) = (self.settings.replicas, self.settings.wait);
-                Err(format!("{copies} of {wanted} copies confirmed it within {within:?}"))
+                Err(Failed::Answered(format!("{copies} of {wanted} copies confirmed it within {within:?}")))
             }
             _ => Ok(answer),
         }
@@ -171,14 +184,14 @@ impl Link {
             Some(connected) => connected,
             None => self.connect().await?,
         };
-        match connected.connection.route_command(question, whom).await {
+        let answer = match connected.connection.route_command(question, whom).await {
             Err(error) if error.code() == Some("NOPERM") => Ok(Value::Nil),
-            Err(error) => Err(error.to_string()),
-            Ok(answer) => {
-                *kept = Some(connected);
-                Ok(answer)
-            }
+            answer => answer.map_err(|error| error.to_string()),
+        };
+        if answer.is_ok() {
+            *kept = Some(connected);
         }
+        answer
     }
 
     /// Where it is looked for.
@@ -195,10 +208,11 @@ impl Link {
         Ok(kept.insert(connected).connection.clone())
     }
 
-    /// The next call connects anew, unless somebody did or does so since this one began.
+    /// The next call connects anew, unless somebody did so a short time before this one began, or does. Calls for nodes that are
+    /// there wait for that as well, so it is not done often.
     fn leave(&self, began: Instant) {
         if let Ok(mut kept) = self.connection.try_lock()
-            && kept.as_ref().is_some_and(|connected| connected.since < began)
+            && kept.as_ref().is_some_and(|connected| connected.since + KEPT_MIN < began)
         {
             *kept = None;
         }
@@ -206,18 +220,20 @@ impl Link {
 
     async fn connect(&self) -> Result<Connected, String> {
         let connecting = self.client.get_async_connection_with_config(ClusterConfig::new());
-        let mut connection = connecting.await.map_err(|error| error.to_string())?;
-        self.agree(&mut connection).await?;
+        let connection = connecting.await.map_err(|error| error.to_string())?;
+        // Once is enough, and the node that knows it may be the one that is away.
+        self.agreed.get_or_try_init(|| self.agree(connection.clone())).await?;
         Ok(Connected { connection, since: Instant::now() })
     }
 
     /// Sums that were made with other half-lives mean something else, and with other shards they are not found.
-    async fn agree(&self, connection: &mut ClusterConnection) -> Result<(), String> {
+    async fn agree(&self, mut connection: ClusterConnection) -> Result<(), String> {
         let (key, ours) = (format!("{}:settings", self.settings.prefix), self.settings.fingerprint());
         let mut set = cmd("SET");
         set.arg(&key).arg(&ours).arg("NX");
-        let _: Value = set.query_async(connection).await.map_err(|error| error.to_string())?;
-        let found: String = cmd("GET").arg(&key).query_async(connection).await.map_err(|error| error.to_string())?;
+        let _: Value = set.query_async(&mut connection).await.map_err(|error| error.to_string())?;
+        let found: String =
+            cmd("GET").arg(&key).query_async(&mut connection).await.map_err(|error| error.to_string())?;
         if found == ours {
             return Ok(());
         }
@@ -233,5 +249,7 @@ const CONNECT: Duration = Duration::from_secs(1);
 const RESPONSE: Duration = Duration::from_secs(2);
 /// Redirections, reconnections and short waits of the client itself.
 const RETRIES: u32 = 8;
+/// A connection is not left before.
+const KEPT_MIN: Duration = Duration::from_secs(5);
 /// From one try to the next.
 const AGAIN: Duration = Duration::from_millis(50);

@@ -205,9 +205,9 @@ impl Follower {
                     continue;
                 }
                 Err(Trouble::Again(why)) => {
-                    // Once for each cause.
                     // The primary may come back with another config.
                     compared = false;
+                    // Once for each cause.
                     if away != why {
                         tracing::warn!(why, "the ratings cannot be followed; it is tried again until they can");
                         away = why;

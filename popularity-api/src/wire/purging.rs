@@ -49,6 +49,9 @@ pub enum PurgeMode {
 pub struct PurgeAck {
     /// Its place in the log.
     pub sequence: u64,
+    /// What may be wrong with it: a content server that the topology does not have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// Longest [`PurgeRequest::id`], bytes.

@@ -102,7 +102,7 @@ fn purges_are_written_like_this() {
         region: Some(RegionId(4)),
     };
     check(&request, r#"{"id":"a-1","what":"prefix","value":"c1/a/","mode":"soft","region":4}"#);
-    check(&PurgeAck { sequence: 7 }, r#"{"sequence":7}"#);
+    check(&PurgeAck { sequence: 7, note: None }, r#"{"sequence":7}"#);
     let purge = Purge {
         sequence: 7,
         at_ms: 5,

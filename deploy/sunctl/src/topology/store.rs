@@ -15,6 +15,7 @@ use geo::topology::DOCUMENT_BYTES_MAX;
 use geo::{Source, Topology};
 
 use super::entry::{Entry, HISTORY_MAX};
+use crate::edit::version_of;
 
 /// A document that can be read and written.
 #[derive(Debug)]
@@ -46,7 +47,23 @@ impl Held {
     ///
     /// When it does not check.
     pub fn topology(&self) -> anyhow::Result<Option<Topology>> {
-        self.text.as_deref().map(Topology::parse).transpose().context("what is there does not check")
+        self.text
+            .as_deref()
+            .map(Topology::parse)
+            .transpose()
+            .context("what is there does not check (`sunctl topology put FILE` or `rollback N` replaces it)")
+    }
+
+    /// The document as far as it goes, for who replaces it: one that does not check is none.
+    #[must_use]
+    pub fn sound(&self) -> Option<Topology> {
+        self.text.as_deref().and_then(|text| Topology::parse(text).ok())
+    }
+
+    /// Its version, also of one that does not check, where it can be read; 0: none.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.text.as_deref().and_then(version_of).unwrap_or(0)
     }
 }
 
