@@ -7,8 +7,8 @@ use crate::engine::batch::{Batch, Entry};
 use crate::engine::table::Mark;
 use crate::testing;
 use crate::wire::{
-    Download, DownloadsBatch, FetchNote, FetchState, Held, HoldingsReport, HotRate, Load, PurgeAck, PurgeMode,
-    PurgeRequest, PurgeWhat, StatusReport, WantedRequest,
+    Download, DownloadsBatch, FetchNote, FetchState, Held, HoldingsReport, HotRate, Load, PurgeMode, PurgeRequest,
+    PurgeWhat, StatusReport, WantedRequest,
 };
 
 #[tokio::test]
