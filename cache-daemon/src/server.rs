@@ -43,7 +43,8 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
         }
         Some(api) => {
             let token = daemon::tokens::read_secret(&config.edge.token)?;
-            let prefill = Prefill::new(&config.prefill, token, Arc::clone(&vault), Arc::clone(&purges))?;
+            let tls = sun::origin_tls::client(&config.edge.upstream)?;
+            let prefill = Prefill::new(&config.prefill, tls, token, Arc::clone(&vault), Arc::clone(&purges))?;
             let api = popularity_api::Client::new(api)?;
             let turns = Turns::new(api.clone(), topology.clone(), config.edge.name.clone());
             let prefill = prefill.in_turn(turns);

@@ -23,6 +23,7 @@ use crate::edge::{Edge, Pieces};
 use crate::held::HeldFiles;
 use crate::listener::{self, Kind, Listeners, Shared};
 use crate::metrics::Metrics;
+use crate::origin_tls;
 use crate::purge::{Purges, follower};
 use crate::report;
 use crate::response::Signature;
@@ -103,7 +104,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         rests,
         resolver,
         tokens: Tokens::follow(&config.tokens, &drain)?,
-        upstream: Upstream::new(&config.upstream, &token, &config.name, &domain)?,
+        upstream: upstream(&config, &token, &domain)?,
         metrics,
         signature: Signature::new(&config.name)?,
         held: parts.held,
@@ -286,6 +287,7 @@ pub fn check(config: &Config) -> Vec<String> {
             problems.extend(known_name(config, &topology).err().map(|error| error.to_string()));
             problems.extend(geo::Resolver::load(&config.geo, &topology).err().map(|error| error.to_string()));
             problems.extend(signing::problems(config.signing_keys.as_deref(), &topology));
+            problems.extend(origin_tls::problem(&config.upstream, &topology));
         }
     }
     problems.extend(config.rest.problem());
@@ -302,6 +304,11 @@ pub fn check(config: &Config) -> Vec<String> {
         problems.extend(secrets.and_then(Result::err).map(|error| error.to_string()));
     }
     problems
+}
+
+fn upstream(config: &Config, token: &str, domain: &str) -> anyhow::Result<Upstream> {
+    let connector = origin_tls::connector(&config.upstream)?;
+    Ok(Upstream::new(&config.upstream, connector, token, &config.name, domain)?)
 }
 
 fn known_name(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {
