@@ -31,7 +31,10 @@ pub struct Speaking {
     pub sessions: Option<Sessions>,
     /// Every family of addresses that has routes has a session that is up; null: it is not known, or there are no sessions.
     pub carried: Option<bool>,
-    /// Rounds in a row in which it did not do what it was told.
+    /// Rounds so far, and those in a row at the end in which it did not do what it was told.
+    #[serde(default)]
+    pub rounds: u64,
+    /// See `rounds`.
     pub missed: u32,
     /// What is wrong; null: nothing.
     pub problem: Option<String>,
@@ -55,6 +58,12 @@ pub struct Count {
     pub all: usize,
 }
 
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} up", self.up, self.all)
+    }
+}
+
 /// Shared with whoever shows it.
 pub type Shared = Arc<Mutex<Speaking>>;
 
@@ -71,7 +80,16 @@ impl Speaking {
     #[must_use]
     pub const fn new(kind: SpeakerKind) -> Self {
         let wanted = Announce::Unchanged;
-        Self { kind, wanted, announced: None, routes: None, sessions: None, carried: None, missed: 0, problem: None }
+        let (announced, routes, sessions, carried, problem) = (None, None, None, None, None);
+        Self { kind, wanted, announced, routes, sessions, carried, rounds: 0, missed: 0, problem }
+    }
+
+    /// Whether a round that ended after `rounds` of them saw that it does as it is told.
+    #[must_use]
+    pub fn has_done(&self, wanted: Announce, rounds: u64) -> bool {
+        let told = self.rounds > rounds && self.wanted == wanted && self.problem.is_none();
+        let does = wanted == Announce::Unchanged || self.announced == Some(wanted);
+        self.kind == SpeakerKind::None || (told && does)
     }
 
     /// Whether clients are sent here by it: the routes are there, and as far as it is known sessions carry them. Without a
@@ -103,7 +121,7 @@ impl Speaking {
         let carried =
             (!channels.is_empty()).then(|| carries("master4", sessions.ipv4) && carries("master6", sessions.ipv6));
         let (announced, routes, sessions) = (Some(announced), Some((up, drain)), Some(sessions));
-        Self { kind: SpeakerKind::Bird, wanted, announced, routes, sessions, carried, missed: 0, problem: None }
+        Self { wanted, announced, routes, sessions, carried, ..Self::new(SpeakerKind::Bird) }
     }
 
     /// It did not do what it was told. `gone`: it cannot have been slow only.
@@ -186,6 +204,7 @@ impl Speaker {
                 Speaking { wanted: announce, announced: Some(announce), routes: Some((0, 0)), ..before.clone() }
             }
         };
+        let now = Speaking { rounds: before.rounds + 1, ..now };
         say(&before, &now);
         *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
@@ -228,12 +247,15 @@ fn say(before: &Speaking, now: &Speaking) {
     }
     if now.problem.is_none() && before.announced != now.announced {
         let routes = now.routes.map_or(0, |(best, drain)| best + drain);
-        tracing::info!(announced = ?now.announced.unwrap_or(Announce::Unchanged), routes, "announced");
+        match now.announced {
+            Some(announced) => tracing::info!(%announced, routes, "announced"),
+            None => tracing::info!("what is announced is not known"),
+        }
     }
     if let (Some(before), Some(Sessions { ipv4, ipv6 })) = (before.sessions, now.sessions)
         && before != (Sessions { ipv4, ipv6 })
     {
-        tracing::info!(?ipv4, ?ipv6, "BGP sessions");
+        tracing::info!(%ipv4, %ipv6, "BGP sessions");
     }
 }
 
@@ -332,6 +354,19 @@ mod tests {
         [[group]]\nname = \"sun4-2\"\nsubnet = \"192.0.2.0/24\"\n\
         [[sun]]\nname = \"sun4-2-1\"\naddresses = [\"192.0.2.1\"]\n\
         internal = \"10.0.0.1:8081\"\nweight = 100\n";
+
+    #[test]
+    fn an_order_is_confirmed_by_a_round_after_it() {
+        let nothing =
+            Speaking { wanted: Announce::Nothing, rounds: 7, ..Speaking::of_bird(Announce::Nothing, &Seen::default()) };
+        assert!(nothing.has_done(Announce::Nothing, 6));
+        assert!(!nothing.has_done(Announce::Nothing, 7), "it was seen before the order");
+        assert!(!nothing.has_done(Announce::Best, 6));
+        assert!(!nothing.failed(Announce::Nothing, "slow".into(), false).has_done(Announce::Nothing, 6));
+        let best = Speaking { rounds: 7, ..of("4", "4+") };
+        assert!(best.has_done(Announce::Best, 6) && !best.has_done(Announce::Nothing, 6));
+        assert!(Speaking::new(SpeakerKind::None).has_done(Announce::Nothing, 0), "nobody is to do anything");
+    }
 
     #[test]
     fn one_slow_round_is_tolerated_and_after_that_nothing_is_known() {

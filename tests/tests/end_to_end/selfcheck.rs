@@ -41,7 +41,7 @@ async fn a_sun_that_is_killed_is_withdrawn_and_announced_again_when_it_is_back()
     .await;
     let told = run("sun-check", &["status", "--config", group.config(SUN).to_str().unwrap()]);
     for part in
-        ["sun1-1-1 is Up for ", "announced  Best by Bird, 2 routes", "Up -> Down (probe)", "other      sun1-1-2 Up"]
+        ["sun1-1-1 is Up for ", "announced  2 routes as best by BIRD", "Up -> Down (probe)", "other      sun1-1-2 Up"]
     {
         assert!(told.out.contains(part), "{part:?} is not in\n{}", told.out);
     }
@@ -176,8 +176,9 @@ async fn an_operator_takes_a_sun_out_and_lets_it_back_in() {
     assert_eq!(refused.status, Some(1));
     assert!(refused.err.contains("too few others"), "{}", refused.err);
     let done = order(&["disable", "--force", "--reason", "a new disk"]);
-    assert_eq!((done.status, done.out.as_str()), (Some(0), "sun1-1-1 is Disabled now\n"), "{}", done.err);
-    group.bird.until(0, 0).await;
+    let said = "sun1-1-1 is Disabled now; BIRD announces nothing of it\n";
+    assert_eq!((done.status, done.out.as_str()), (Some(0), said), "{}", done.err);
+    group.bird.check(0, 0);
     let check = &mut group.checks[0];
     check.kill();
     check.restart().await;
@@ -188,6 +189,50 @@ async fn an_operator_takes_a_sun_out_and_lets_it_back_in() {
     group.bird.until(2, 0).await;
     let stranger = admin_post(group.checks[0].admin(), "/disable").await;
     assert_eq!(stranger, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_acts_when_it_cannot_be_written_and_says_what_bird_has_not_confirmed() {
+    let mut group = Group::start(&[SUN, OTHER]).await;
+    let _suns = group.suns().await;
+    let world = &group.world;
+    group.bird.until(2, 0).await;
+    until_state(world, OTHER, "up").await;
+    let config = group.config(SUN).display().to_string();
+    let order =
+        |arguments: &[&str]| run("sun-check", &[&arguments[..1], &["--config", &config], &arguments[1..]].concat());
+    // What a full or dead disk does to the file of the order.
+    let blocked = world.path(&format!("{SUN}-check.data/disabled.new"));
+    std::fs::create_dir(&blocked).unwrap();
+    let done = order(&["disable"]);
+    assert_eq!(done.status, Some(3), "{} {}", done.out, done.err);
+    group.bird.check(0, 0);
+    let forced = order(&["disable", "--force"]);
+    assert_eq!(forced.status, Some(0), "{} {}", forced.out, forced.err);
+    assert!(forced.err.starts_with("WARNING: it is in force and cannot be written"), "{}", forced.err);
+    assert!(order(&["status"]).out.contains("a restart of sun-check forgets what was ordered last"));
+    let metrics = group.checks[0].metrics().await;
+    assert_eq!(metrics.sum("sun_check_order_unkept", &[]), Some(1.0));
+    std::fs::remove_dir(&blocked).unwrap();
+    poll::until_true("it is written after all", || async { status(world, SUN).await["unkept"].is_null() }).await;
+
+    assert_eq!(order(&["enable"]).status, Some(0));
+    group.bird.until(2, 0).await;
+    group.bird.signal(Signal::STOP);
+    let hung = order(&["disable", "--force", "--reason", "first\nsecond"]);
+    assert_eq!(hung.status, Some(4), "{} {}", hung.out, hung.err);
+    assert!(hung.out.contains("BIRD was asked to withdraw its addresses and has not confirmed it"), "{}", hung.out);
+    group.bird.signal(Signal::CONT);
+    group.bird.until(0, 0).await;
+
+    let check = &mut group.checks[0];
+    check.terminate();
+    assert!(check.until_ended().await.success());
+    check.restart().await;
+    let told = order(&["status"]).out;
+    for part in ["first\\nsecond (ordered by", "Disabled (stop): ", "started; the one before was told to end"] {
+        assert!(told.contains(part), "{part:?} is not in\n{told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -472,6 +517,10 @@ impl Bird {
     fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     fn restart(&mut self) {
