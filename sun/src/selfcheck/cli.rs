@@ -115,7 +115,7 @@ fn daemon(args: &DaemonArgs) -> anyhow::Result<ExitCode> {
     let file = args.config.as_ref().context("--config FILE is missing")?;
     let config: Config = daemon::config::load(file)?;
     if args.check {
-        return Ok(process::checked(&start::check(&config)));
+        return Ok(process::checked(start::check(&config)));
     }
     let process = Process::begin(&config.log, THREADS)?;
     let drain = process.drain().clone();

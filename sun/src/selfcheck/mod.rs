@@ -8,7 +8,7 @@
 //! ```
 //!
 //! In reading order: [`machine`] (what follows from what; pure), [`judge`] (what an answer is worth; pure), [`probe`] with
-//! [`trust`] and [`expiry`] and [`own`] and [`local`], [`pressure`], [`process`], [`peers`] with [`asking`], [`speaker`] with [`bird`] and [`exabgp`]; around them [`driver`],
+//! [`trust`] and [`own`] and [`local`], [`pressure`], [`process`], [`peers`] with [`asking`], [`speaker`] with [`bird`] and [`exabgp`]; around them [`driver`],
 //! [`pulse`], [`start`], [`routes`], [`status`], [`history`], [`metrics`], [`config`], [`cli`].
 //!
 //! # What it is not
@@ -22,7 +22,6 @@ pub mod cli;
 pub mod config;
 pub mod driver;
 pub mod exabgp;
-pub mod expiry;
 pub mod history;
 pub mod judge;
 pub mod local;

@@ -120,7 +120,7 @@ async fn an_expired_certificate_withdraws_a_sun_until_it_is_renewed() {
     let group = Group::start(&[SUN, OTHER]).await;
     let world = &group.world;
     let own = world.authority.issue(world.folder(), "own", &["*.cdn.test"]);
-    let _sun = world.start_with(SUN, |settings| settings.certificates = vec![own.clone()]).await;
+    let sun = world.start_with(SUN, |settings| settings.certificates = vec![own.clone()]).await;
     let _other = world.start(OTHER).await;
     until_state(world, OTHER, "up").await;
     group.bird.until(2, 0).await;
@@ -128,7 +128,10 @@ async fn an_expired_certificate_withdraws_a_sun_until_it_is_renewed() {
         std::fs::rename(with.key, &own.key).unwrap();
         std::fs::rename(with.chain, &own.chain).unwrap();
     };
-    replace(world.authority.issue_expired(world.folder(), "old", &["*.cdn.test"]));
+    // One that has expired is refused, so it has to expire while it is used.
+    let soon = std::time::SystemTime::now() + std::time::Duration::from_secs(12);
+    replace(world.authority.issue_valid_until(world.folder(), "old", &["*.cdn.test"], soon));
+    poll::until_true("it is used", || async { sun.log().contains("certificates reloaded") }).await;
     group.bird.until(0, 0).await;
     let reason = status(world, SUN).await["reason"].to_string();
     assert!(reason.contains("certificate") && reason.contains("xpired"), "{reason}");
