@@ -126,7 +126,7 @@ impl Exabgp {
 }
 
 /// What a sun announces while it is well; none: the topology has no such sun.
-fn routes(topology: &geo::Topology, name: &str) -> Option<Vec<Announcement>> {
+pub(super) fn routes(topology: &geo::Topology, name: &str) -> Option<Vec<Announcement>> {
     let sun = topology.sun(name)?;
     let region = topology.region(sun.server.region)?;
     let group = region.groups.iter().find(|group| group.number == sun.group)?;

@@ -9,7 +9,7 @@
 //!
 //! In reading order: [`machine`] (what follows from what; pure), [`judge`] (what an answer is worth; pure), [`probe`] with
 //! [`trust`] and [`own`] and [`local`], [`pressure`], [`process`], [`peers`] with [`asking`], [`speaker`] with [`bird`] and [`exabgp`]; around them [`driver`],
-//! [`pulse`], [`start`], [`routes`], [`status`], [`history`], [`metrics`], [`config`], [`cli`].
+//! [`pulse`], [`start`], [`routes`], [`status`], [`history`], [`metrics`], [`config`] with [`contradictions`], [`cli`].
 //!
 //! # What it is not
 //!
@@ -20,6 +20,7 @@ pub mod asking;
 pub mod bird;
 pub mod cli;
 pub mod config;
+pub mod contradictions;
 pub mod driver;
 pub mod exabgp;
 pub mod history;

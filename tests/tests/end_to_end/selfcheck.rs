@@ -100,6 +100,38 @@ async fn a_bird_that_is_restarted_announces_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_check_compares_the_config_with_topology_tokens_and_bird() {
+    let mut group = Group::start(&[SUN, OTHER]).await;
+    let config = group.config(SUN);
+    let (file, text) = (config.display().to_string(), std::fs::read_to_string(&config).unwrap());
+    let check = || run("sun-check", &["--config", &file, "--check"]);
+    // The lab's BIRD has two routes that no sun of this topology has.
+    let found = check();
+    let name = &group.world.server(SUN).address.to_string();
+    for part in
+        [format!("BIRD's sun_up_* lack {name}/32"), "BIRD's sun_up_* have 192.0.2.1/32, 192.0.2.2/32".to_owned()]
+    {
+        assert!(found.out.contains(&part), "{part:?} is not in\n{}{}", found.out, found.err);
+    }
+    assert!(found.err.contains("warning: speaker.socket: ") && found.err.contains("no session to a router"));
+    assert_eq!(found.status, Some(1));
+
+    group.bird.kill();
+    let found = check();
+    assert_eq!((found.status, found.out.as_str()), (Some(0), "ok\n"), "{}", found.err);
+    assert!(found.err.contains("does BIRD run, and may this user use its socket?"), "{}", found.err);
+
+    let others = token_file(group.world.folder(), OTHER);
+    let odd = text.replace(&format!("{:?}", token_file(group.world.folder(), SUN)), &format!("{others:?}"));
+    tests::files::write(&config, &format!("{odd}[guard]\nup_min = 2\n[guard.peers]\n\"sun9-9-9\" = \"127.0.0.1:1\"\n"));
+    let found = check();
+    for part in ["is that of \"sun1-1-2\" of region 1", "guard.up_min = 2", "guard.peers: \"sun9-9-9\" is no other sun"]
+    {
+        assert!(found.out.contains(part), "{part:?} is not in\n{}{}", found.out, found.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_of_the_sun_is_no_alarm() {
     let group = Group::start(&[SUN]).await;
     let mut suns = group.suns().await;
