@@ -10,8 +10,6 @@
 //! Commands ask the daemon at its admin port, orders with the sun's own token: who may read that file may give them. An order
 //! is carried out before it is kept, and what the speaker makes of it is looked at ([`ORDER_STATUS`]).
 
-use std::io::{ErrorKind, Read};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,10 +25,9 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustix::event::{PollFd, PollFlags, poll};
 use tokio::net::TcpStream;
 
-use super::config::{Config, SpeakerKind};
+use super::config::Config;
 use super::driver::Done;
 use super::routes::OrderBody;
 use super::start::{self, DRAIN_S};
@@ -119,39 +116,7 @@ fn daemon(args: &DaemonArgs) -> anyhow::Result<ExitCode> {
     }
     let process = Process::begin(&config.log, THREADS)?;
     let drain = process.drain().clone();
-    if config.speaker.kind == SpeakerKind::Exabgp {
-        end_with_exabgp(drain.clone())?;
-    }
     process.run(start::start(config, drain), DRAIN_S)
-}
-
-/// ExaBGP answers orders on standard input; its end is the end of that.
-fn end_with_exabgp(drain: daemon::drain::Drain) -> std::io::Result<()> {
-    let read = move || {
-        let why = until_end(&mut std::io::stdin());
-        tracing::info!(?why, "ExaBGP ended");
-        drain.start();
-    };
-    std::thread::Builder::new().name("exabgp".to_owned()).spawn(read).map(drop)
-}
-
-/// Reads and drops. ExaBGP shares its end of the pipe in a mode that does not wait.
-fn until_end(input: &mut (impl Read + AsFd)) -> std::io::Result<()> {
-    let mut buffer = [0; 4096];
-    loop {
-        match input.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                match poll(&mut [PollFd::new(input, PollFlags::IN)], None) {
-                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::bird::{self, BirdError, Seen};
+use super::bird::{self, BirdError, Channel, Seen};
 use super::config::{SpeakerConfig, SpeakerKind};
 use super::exabgp::Exabgp;
+use super::exabgp::answers::Heard;
 use super::machine::Announce;
 
 /// What is known of the speaker.
@@ -29,6 +30,9 @@ pub struct Speaking {
     pub routes: Option<(usize, usize)>,
     /// BGP sessions to routers; null: it does not tell.
     pub sessions: Option<Sessions>,
+    /// It has confirmed all that it was told; null: it never confirmed anything.
+    #[serde(default)]
+    pub answered: Option<bool>,
     /// Every family of addresses that has routes has a session that is up; null: it is not known, or there are no sessions.
     pub carried: Option<bool>,
     /// Rounds so far, and those in a row at the end in which it did not do what it was told.
@@ -80,15 +84,15 @@ impl Speaking {
     #[must_use]
     pub const fn new(kind: SpeakerKind) -> Self {
         let wanted = Announce::Unchanged;
-        let (announced, routes, sessions, carried, problem) = (None, None, None, None, None);
-        Self { kind, wanted, announced, routes, sessions, carried, rounds: 0, missed: 0, problem }
+        let (announced, routes, sessions, answered, carried) = (None, None, None, None, None);
+        Self { kind, wanted, announced, routes, sessions, answered, carried, rounds: 0, missed: 0, problem: None }
     }
 
     /// Whether a round that ended after `rounds` of them saw that it does as it is told.
     #[must_use]
     pub fn has_done(&self, wanted: Announce, rounds: u64) -> bool {
         let told = self.rounds > rounds && self.wanted == wanted && self.problem.is_none();
-        let does = wanted == Announce::Unchanged || self.announced == Some(wanted);
+        let does = wanted == Announce::Unchanged || (self.announced == Some(wanted) && self.answered == Some(true));
         self.kind == SpeakerKind::None || (told && does)
     }
 
@@ -108,20 +112,36 @@ impl Speaking {
             (0, _) => Announce::Drain,
             _ => Announce::Best,
         };
+        let has_routes = |table: &str| {
+            let announces = |name: &str| name.starts_with(bird::UP) || name.starts_with(bird::DRAIN);
+            protocols.iter().any(|protocol| protocol.table == table && protocol.is_up() && announces(&protocol.name))
+        };
+        let (announced, routes, answered) = (Some(announced), Some((up, drain)), Some(true));
+        let speaking = Self { wanted, announced, routes, answered, ..Self::new(SpeakerKind::Bird) };
+        speaking.with_sessions(channels, (has_routes("master4"), has_routes("master6")))
+    }
+
+    /// ExaBGP was told this.
+    fn of_exabgp(wanted: Announce, exabgp: &Exabgp, heard: &Heard) -> Self {
+        let (announced, routes) = exabgp.said().unzip();
+        let speaking = Self { wanted, announced, routes, answered: heard.answered, ..Self::new(SpeakerKind::Exabgp) };
+        match &heard.channels {
+            Some(channels) if routes == Some((0, 0)) => speaking.with_sessions(channels, (false, false)),
+            Some(channels) => speaking.with_sessions(channels, exabgp.families()),
+            None => speaking,
+        }
+    }
+
+    /// With the sessions that there are; `has` is whether there are routes of IPv4 and of IPv6.
+    fn with_sessions(self, channels: &[Channel], has: (bool, bool)) -> Self {
         let count = |family: &str| {
             let of = || channels.iter().filter(|channel| channel.family == family);
             Count { up: of().filter(|channel| channel.up).count(), all: of().count() }
         };
         let sessions = Sessions { ipv4: count("ipv4"), ipv6: count("ipv6") };
-        let has_routes = |table: &str| {
-            let announces = |name: &str| name.starts_with(bird::UP) || name.starts_with(bird::DRAIN);
-            protocols.iter().any(|protocol| protocol.table == table && protocol.is_up() && announces(&protocol.name))
-        };
-        let carries = |table: &str, count: Count| count.up > 0 || !has_routes(table);
-        let carried =
-            (!channels.is_empty()).then(|| carries("master4", sessions.ipv4) && carries("master6", sessions.ipv6));
-        let (announced, routes, sessions) = (Some(announced), Some((up, drain)), Some(sessions));
-        Self { wanted, announced, routes, sessions, carried, ..Self::new(SpeakerKind::Bird) }
+        let carries = |has_routes: bool, count: Count| count.up > 0 || !has_routes;
+        let carried = (!channels.is_empty()).then(|| carries(has.0, sessions.ipv4) && carries(has.1, sessions.ipv6));
+        Self { sessions: Some(sessions), carried, ..self }
     }
 
     /// It did not do what it was told. `gone`: it cannot have been slow only.
@@ -193,12 +213,12 @@ impl Speaker {
                     Err(error) => before.failed(announce, error.to_string(), matches!(error, BirdError::Away { .. })),
                 }
             }
-            (SpeakerKind::Exabgp, Some(exabgp)) => match exabgp.say(announce) {
-                Ok(()) => {
-                    let (announced, routes) = exabgp.said().unzip();
-                    Speaking { wanted: announce, announced, routes, ..Speaking::new(before.kind) }
-                }
-                Err(problem) => before.failed(announce, problem, true),
+            (SpeakerKind::Exabgp, Some(exabgp)) => match (exabgp.say(announce), exabgp.heard()) {
+                (Ok(()), heard) => match &heard.problem {
+                    None => Speaking::of_exabgp(announce, exabgp, &heard),
+                    Some(problem) => before.failed(announce, problem.clone(), false),
+                },
+                (Err(problem), _) => before.failed(announce, problem, true),
             },
             (SpeakerKind::None | SpeakerKind::Exabgp, _) => {
                 Speaking { wanted: announce, announced: Some(announce), routes: Some((0, 0)), ..before.clone() }
@@ -276,7 +296,7 @@ const EVERY: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
-    use super::super::bird::{Channel, Protocol};
+    use super::super::bird::Protocol;
     use super::*;
 
     #[test]
@@ -365,6 +385,8 @@ mod tests {
         assert!(!nothing.failed(Announce::Nothing, "slow".into(), false).has_done(Announce::Nothing, 6));
         let best = Speaking { rounds: 7, ..of("4", "4+") };
         assert!(best.has_done(Announce::Best, 6) && !best.has_done(Announce::Nothing, 6));
+        let told = Speaking { answered: Some(false), ..nothing.clone() };
+        assert!(!told.has_done(Announce::Nothing, 6), "ExaBGP was told, and has not answered");
         assert!(Speaking::new(SpeakerKind::None).has_done(Announce::Nothing, 0), "nobody is to do anything");
     }
 

@@ -104,7 +104,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let internal = serve_internal(&config, desk.clone(), &drain).await?;
     let admin = admin::serve(config.admin, registry, readiness.clone(), &drain, routes::admin(desk)).await?;
 
-    let speaker = speaker(&config, &topology).context("ExaBGP")?;
+    let speaker = speaker(&config, &topology, &drain).context("ExaBGP")?;
     let (wanted, orders) = watch::channel(announced);
     let (pid, pids) = watch::channel(0);
     let (probe, (look, looks)) = (Arc::new(Notify::new()), watch::channel(0));
@@ -128,10 +128,15 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     Ok(Running { internal, admin, _folder: folder })
 }
 
-fn speaker(config: &Config, topology: &Watched) -> std::io::Result<Speaker> {
+fn speaker(config: &Config, topology: &Watched, drain: &Drain) -> std::io::Result<Speaker> {
     let exabgp = (config.speaker.kind == SpeakerKind::Exabgp)
-        .then(|| Exabgp::new(&config.speaker, &config.name, topology.clone(), Box::new(std::io::stdout())));
-    Ok(Speaker::new(&config.speaker, exabgp.transpose()?))
+        .then(|| Exabgp::new(&config.speaker, &config.name, topology.clone(), Box::new(std::io::stdout())))
+        .transpose()?;
+    if let Some(exabgp) = &exabgp {
+        let drain = drain.clone();
+        exabgp.listen(std::io::stdin(), move || drain.start())?;
+    }
+    Ok(Speaker::new(&config.speaker, exabgp))
 }
 
 async fn serve_internal(config: &Config, desk: Desk, drain: &Drain) -> anyhow::Result<SocketAddr> {

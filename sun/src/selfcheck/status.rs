@@ -182,7 +182,7 @@ impl Status {
                     }
                 }
             }
-            None if *kind == SpeakerKind::Exabgp => text += ", which does not tell of its sessions",
+            None if *kind == SpeakerKind::Exabgp => text += ", whose sessions are not known",
             None => {}
         }
         if *announced != Some(self.announce) && self.announce != Announce::Unchanged {

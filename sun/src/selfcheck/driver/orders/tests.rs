@@ -84,7 +84,8 @@ async fn a_disk_that_hangs_is_not_waited_for() {
 async fn what_a_speaker_has_not_confirmed_is_said() {
     for answers in [true, false] {
         let mut run = Run::up();
-        let speaking = |announced, rounds| Speaking { announced, rounds, ..Speaking::new(SpeakerKind::Bird) };
+        let known = Speaking { answered: Some(true), ..Speaking::new(SpeakerKind::Bird) };
+        let speaking = |announced, rounds| Speaking { announced, rounds, ..known.clone() };
         *run.driver.links.speaking.lock().unwrap() = speaking(Some(Announce::Best), 7);
         let mut answer = run.disable(true);
         run.written().await;
