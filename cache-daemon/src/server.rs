@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use daemon::drain::Drain;
+use daemon::findings::Findings;
 use geo::Topology;
 
 use crate::carrier::{Carrier, Tools};
@@ -77,19 +78,20 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
 
 /// What keeps the cache from starting, one problem a line; empty when nothing does. Binds and writes nothing.
 #[must_use]
-pub fn check(config: &Config) -> Vec<String> {
-    let mut problems = config.problems();
+pub fn check(config: &Config) -> Findings {
+    let mut findings = Findings::from(config.problems());
     let of_the_edge = sun::check(&config.edge);
-    if of_the_edge.is_empty() {
+    if of_the_edge.problems.is_empty() {
         let topology = config.edge.topology.load();
-        problems
+        findings
+            .problems
             .extend(topology.ok().and_then(|topology| own(&topology, &config.edge.name).err()).map(|e| e.to_string()));
     }
-    problems.extend(of_the_edge.into_iter().map(|problem| format!("edge: {problem}")));
+    findings.extend(of_the_edge.of_part("edge"));
     if config.vault.exists() && !config.vault.is_dir() {
-        problems.push(format!("vault {}: is not a folder", config.vault.display()));
+        findings.problems.push(format!("vault {}: is not a folder", config.vault.display()));
     }
-    problems
+    findings
 }
 
 /// How much this cache may hold, bytes.
