@@ -166,7 +166,7 @@ async fn followed(config: &Config, parts: &Parts) -> anyhow::Result<Topologies> 
     let written = match &parts.topology {
         Some(topology) => topology.clone(),
         None => {
-            let metrics = geo::watch::Metrics::register(&parts.registry)?;
+            let metrics = geo::watch::Metrics::register(&parts.registry, &parts.readiness)?;
             geo::watch::follow(&config.topology, Some(config.data.join("topology.toml")), metrics).await?
         }
     };

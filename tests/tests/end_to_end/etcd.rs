@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tests::etcd::{EtcdCluster, KEY};
 use tests::files;
 use tests::poll;
-use tests::process::{Daemon, Done, run};
+use tests::process::{Daemon, Done, admin_get, run};
 use tests::world::{API, GEO, World};
 
 /// A second is what is promised; the other one is for a machine that runs all tests at once.
@@ -175,11 +175,23 @@ async fn a_document_that_does_not_check_and_a_key_that_is_deleted_change_nothing
     poll::until_true("it is refused in the log", || async { sun.log().contains("the topology is refused") }).await;
     assert!(goes_by(&sun, 1).await);
     assert_eq!(sun.metrics().await.sum("topology_source_failures_total", &["why=\"refused\""]), Some(1.0));
+    let ready = readiness(&sun).await;
+    assert!(ready.starts_with("ready\nnote: topology /sun/topology in etcd at "), "{ready}");
+    assert!(ready.contains(" is refused, version 1 stays in force: ") && ready.contains("nonsense"), "{ready}");
+    assert_eq!(in_force(&sun).await, (Some(1.0), Some(1.0)));
+    let shown = sunctl.run(&["topology", "show"]);
+    assert_eq!((shown.status, shown.out.as_str()), (Some(1), "nonsense = 1"), "the document, to be mended");
+    for said in ["every daemon refuses it", "`sunctl topology rollback 1`"] {
+        assert!(shown.err.contains(said), "{}", shown.err);
+        assert!(sunctl.run(&["check"]).out.contains(said), "{:?}", sunctl.run(&["check"]));
+    }
     cluster.ctl(1, &["del", KEY]);
     poll::until_true("it is missed in the log", || async { sun.log().contains("there is no key /sun/topology") }).await;
     assert!(goes_by(&sun, 1).await);
     cluster.ctl(2, &["put", KEY, &world.topology.render().replace("version = 1", "version = 7")]);
     poll::until_true("the good topology", || goes_by(&sun, 7)).await;
+    assert_eq!(in_force(&sun).await, (Some(0.0), Some(7.0)));
+    assert_eq!(readiness(&sun).await, "ready\n");
     // What etcdctl did is told in the history before what is done next.
     sunctl.good(&["weight", "set", "sun1-1-1", "50"]);
     let history = sunctl.good(&["topology", "history"]).out;
@@ -251,6 +263,18 @@ impl Sunctl {
 
 fn text(path: &std::path::Path) -> &str {
     path.to_str().expect("a path in UTF-8")
+}
+
+/// Whether the source's document is refused, and the version that is in force.
+async fn in_force(daemon: &Daemon) -> (Option<f64>, Option<f64>) {
+    let metrics = daemon.metrics().await;
+    (metrics.sum("topology_refused", &[]), metrics.sum("topology_version_in_force", &[]))
+}
+
+async fn readiness(daemon: &Daemon) -> String {
+    let (status, said) = admin_get(daemon.admin(), "/readyz").await.expect("the admin port answers");
+    assert_eq!(status, 200, "{said}");
+    said
 }
 
 async fn goes_by(daemon: &Daemon, version: u64) -> bool {

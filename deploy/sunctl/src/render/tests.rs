@@ -101,7 +101,7 @@ fn a_name_server_takes_the_zone() {
     {
         assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
     }
-    assert!(text.contains("\ncache4-1 IN A 192.0.2.40\n") && text.contains(" ( 7 3600 "), "{text}");
+    assert!(text.contains("\ncache4-1 IN A 192.0.2.130\n") && text.contains(" ( 7 3600 "), "{text}");
     let records = rendered(&["zone", "--records"], &[]);
     assert!(records.starts_with("sun4-2 IN A ") && !records.contains("SOA"), "{records}");
 }
@@ -112,6 +112,22 @@ fn what_does_not_go_together_is_refused() {
     check_refused(&["bird", "--sun", "sun4-3-1"], &V4, "sun4-3 has IPv6 addresses, and no --neighbour has one");
     let inside = ["--asn", "64512", "--neighbour", "192.0.2.254=64512"];
     check_refused(&["bird", "--sun", "sun4-2-1", "--rank", "prepend"], &inside, "of the same AS and would see a loop");
+    let bird = |neighbours: &[&'static str], expected: &str| {
+        let words = [&["bird", "--sun", "sun4-2-1"][..], neighbours].concat();
+        check_refused(&words, &V4, expected);
+    };
+    bird(&["--neighbour", "192.0.2.62=64500"], "192.0.2.62=64500: it is in 192.0.2.0/26 of sun4-2");
+    bird(&["--neighbour", "192.0.2.254=64501"], "192.0.2.254=64500: this address is there twice");
+    bird(&["--neighbour", "10.4.2.1=64500"], "it is the sun's own address");
+    bird(&["--local", "192.0.2.253", "--neighbour", "192.0.2.253=64500"], "it is the sun's own address");
+    bird(&["--local", "192.0.2.9"], "--local 192.0.2.9: it is in 192.0.2.0/26");
+    bird(&["--neighbour", "0.0.0.0=64500"], "a router has an address of its own");
+    let taken = TOPOLOGY.replace("192.0.2.130", "192.0.2.40");
+    for what in ["bird", "addresses"] {
+        let more: &[&str] = if what == "bird" { &V4 } else { &[] };
+        let error = run_on(&taken, &[what, "--sun", "sun4-2-1"], more).expect_err("refused").to_string();
+        assert!(error.contains("cache4-1: addresses = 192.0.2.40: it is in 192.0.2.0/26 of sun4-2"), "{error}");
+    }
     check_refused(&["exabgp", "--sun", "sun4-2-1", "--run", "a; b"], &V4, "without quotes, braces, # and ;");
     check_refused(&["exabgp", "--sun", "sun4-2-1"], &V4, "wants its own address for 192.0.2.254: say --local");
     check_refused(&["zone", "--nameserver", "ns1.example.org"], &[], "within the zone it needs its address");
@@ -143,9 +159,13 @@ struct Line {
 }
 
 fn run(said: &[&str], more: &[&str]) -> anyhow::Result<String> {
+    run_on(TOPOLOGY, said, more)
+}
+
+fn run_on(topology: &str, said: &[&str], more: &[&str]) -> anyhow::Result<String> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("topology.toml");
-    std::fs::write(&file, TOPOLOGY).unwrap();
+    std::fs::write(&file, topology).unwrap();
     let words = ["render"].iter().chain(said).chain(more).copied().chain(["--topology", file.to_str().unwrap()]);
     Ok(render(&Line::try_parse_from(words)?.command)?.text)
 }
@@ -218,7 +238,7 @@ internal = "[fd00::1]:8081"
 weight = 100
 [[cache]]
 name = "cache4-1"
-addresses = ["192.0.2.40"]
+addresses = ["192.0.2.130"]
 internal = "10.4.9.1:8081"
 weight = 100
 bytes = 1000
