@@ -32,11 +32,12 @@
 //! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
 //! - [`lab`]: a group of suns behind a router, and one after the other fails.
-//! - [`units`]: systemd takes the units that are shipped.
+//! - [`units`]: systemd takes the units that are shipped. [`booted`]: a systemd that runs runs them.
 //! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
 //!
 //! One binary, so that it links once. Every test has a world of its own and all run at the same time.
 
+mod booted;
 mod browser;
 mod caching;
 mod carrying;
