@@ -20,7 +20,7 @@ use geo::topology::{Cache, Topology, Watched};
 use geo::{CanonicalName, ContentId};
 use popularity_api::{Client, ClientError, wire};
 use sun::purge::{Mark, Purges, Subject, Verdict};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 
 use crate::config::Config;
 use crate::failures::{Again, DiskHealth, Failures, backoff};
@@ -54,7 +54,9 @@ pub struct Carrier {
     in_flight: HashMap<ContentId, Rated>,
     /// What is left of the plan; a drop belongs to the fetch after it.
     steps: VecDeque<Action>,
-    downloads: JoinSet<(ContentId, Result<Fetched, FetchError>)>,
+    downloads: JoinSet<Result<Fetched, FetchError>>,
+    /// Which file a download is of, also when it ends by a panic.
+    files: HashMap<task::Id, ContentId>,
     /// Calls of the API that failed in a row.
     api_failures: u32,
     disk: DiskHealth,
@@ -114,6 +116,7 @@ impl Carrier {
             in_flight: HashMap::new(),
             steps: VecDeque::new(),
             downloads: JoinSet::new(),
+            files: HashMap::new(),
             api_failures: 0,
             disk: DiskHealth::default(),
         }
@@ -130,7 +133,7 @@ impl Carrier {
             let event = tokio::select! {
                 () = drain.wait() => break,
                 () = tokio::time::sleep_until(due) => Event::Due,
-                Some(ended) = self.downloads.join_next() => Event::Ended(ended),
+                Some(ended) = self.downloads.join_next_with_id() => Event::Ended(ended),
                 () = vault.changed(), if self.api_failures == 0 => Event::Changed,
                 Ok(()) = purged.changed() => Event::Purged,
             };
@@ -326,23 +329,22 @@ impl Carrier {
         let bytes = footprint(candidate.size);
         self.in_flight.insert(content, Rated { content, bytes, score: candidate.score });
         let prefill = Arc::clone(&self.prefill);
-        self.downloads.spawn(async move { (content, prefill.fetch(&order).await) });
+        let download = self.downloads.spawn(async move { prefill.fetch(&order).await });
+        self.files.insert(download.id(), content);
         self.metrics.in_flight.set(self.in_flight.len() as i64);
     }
 
-    fn ended(&mut self, ended: Result<(ContentId, Result<Fetched, FetchError>), tokio::task::JoinError>) {
+    fn ended(&mut self, ended: Ended) {
         let now = Instant::now();
-        let (content, result) = match ended {
+        let (download, result) = match ended {
             Ok(ended) => ended,
             Err(error) => {
-                // Which file it was is not known; with nothing left in flight, nothing holds room for it.
                 tracing::error!(%error, "a download ended by a panic");
-                if self.downloads.is_empty() {
-                    self.in_flight.clear();
-                }
-                return;
+                // What made it panic is in the file or its server, and would do so again at once.
+                (error.id(), Err(FetchError::Lasting(error.to_string())))
             }
         };
+        let Some(content) = self.files.remove(&download) else { return };
         let rated = self.in_flight.remove(&content);
         self.metrics.in_flight.set(self.in_flight.len() as i64);
         match result {
@@ -383,9 +385,12 @@ impl Carrier {
 enum Event {
     Due,
     Purged,
-    Ended(Result<(ContentId, Result<Fetched, FetchError>), tokio::task::JoinError>),
+    Ended(Ended),
     Changed,
 }
+
+/// A download, and what came of it.
+type Ended = Result<(task::Id, Result<Fetched, FetchError>), task::JoinError>;
 
 /// What is held, as the plan sees it. A file whose download has just ended may be in both places: it counts once,
 /// as in flight, or its room would be taken twice and something dropped for nothing.

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::answer::Answer;
 use crate::source::Source;
@@ -108,14 +108,16 @@ struct LookupArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "config", "table"])]
     geoip: Vec<PathBuf>,
     /// The region of a country, for a geoip file without positions; may be given several times.
-    #[arg(long = "country", value_name = "CODE=REGION", conflicts_with_all = ["server", "config", "table"])]
-    countries: Vec<String>,
+    #[arg(long = "country", value_name = "CODE=REGION", value_parser = country,
+        conflicts_with_all = ["server", "config", "table"])]
+    countries: Vec<(String, RegionId)>,
 }
 
 #[derive(Debug, Args)]
 struct ExplainArgs {
     /// A client's address.
-    address: String,
+    #[arg(value_parser = ask::address)]
+    address: IpAddr,
     #[command(flatten)]
     asked: Asked,
 }
@@ -151,6 +153,9 @@ pub fn main() -> ExitCode {
             if answer.good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
+            if let Some(mistake) = error.downcast_ref::<clap::Error>() {
+                mistake.exit();
+            }
             if cli.json {
                 println!("{:#}", serde_json::json!({ "error": format!("{error:#}") }));
             } else {
@@ -167,13 +172,7 @@ fn run(cli: &Cli) -> anyhow::Result<Answer> {
         Command::Serve(args) => Ok(crate::serve::check(&daemon::config::load(&args.config)?)),
         Command::Build(args) => build(args),
         Command::Lookup(args) => ask::lookup(args),
-        Command::Explain(args) => {
-            let address: IpAddr = args
-                .address
-                .parse()
-                .with_context(|| format!("{:?}: give an address, 192.0.2.1 or 2001:db8::1", args.address))?;
-            ask::ask(&args.asked, ask::Question::Explain(address), cli.json)
-        }
+        Command::Explain(args) => ask::ask(&args.asked, ask::Question::Explain(args.address), cli.json),
         Command::Audit(asked) => ask::ask(asked, ask::Question::Audit, cli.json),
         Command::Stats(asked) => ask::ask(asked, ask::Question::Stats, cli.json),
         Command::Diff(args) => {
@@ -213,10 +212,15 @@ fn build(args: &BuildArgs) -> anyhow::Result<Answer> {
     Ok(Answer::good(text, json))
 }
 
-fn country(pair: &str) -> anyhow::Result<(String, RegionId)> {
-    let (code, region) = pair.split_once('=').with_context(|| format!("--country {pair}: give CODE=REGION, RU=4"))?;
-    let region = region.parse().with_context(|| format!("--country {pair}: a region is 0..=65535"))?;
+fn country(pair: &str) -> Result<(String, RegionId), String> {
+    let (code, region) = pair.split_once('=').ok_or("give CODE=REGION, RU=4")?;
+    let region = region.parse().map_err(|_| format!("{region:?}: a region is a number from 0 to {}", u16::MAX))?;
     Ok((code.to_owned(), RegionId(region)))
+}
+
+/// What lacks on the command line and in the environment.
+fn lacks(what: &str) -> clap::Error {
+    Cli::command().error(clap::error::ErrorKind::MissingRequiredArgument, what)
 }
 
 const AFTER_HELP: &str = "\

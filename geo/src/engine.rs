@@ -51,10 +51,11 @@ use crate::table::{Content, Leaf, Stamp, Table, Writer};
 use crate::topology::Topology;
 use crate::wire::{Changes, Position};
 pub use dumps::{Dump, DumpRead};
+pub(crate) use inputs::IDLE;
 pub use inputs::{Inputs, InputsError, Loaded};
 pub use listed::File;
 use log::{Log, Move, Moves};
-pub use report::{Audit, Explanation, Link, Stats, Survey};
+pub use report::{Audit, Examples, Explanation, GeoipFile, Link, Stats, Survey};
 use routes::{Routes, firsts};
 use saved::provisional;
 
@@ -170,6 +171,7 @@ impl Engine {
             self.follow(now)
         } else if self.live.settled() && self.loaded.missing.is_empty() {
             let first = !self.is_published();
+            tracing::info!("the routers have told what they have: the table is what they say now");
             (self.settled, self.saved) = (true, None);
             let changed = self.refresh(true, now);
             if first {
@@ -233,6 +235,7 @@ impl Engine {
         if Regions::of(topology) == self.loaded.regions {
             self.loaded.topology_version = topology.version;
         }
+        self.loaded.idle = inputs::idle(topology);
     }
 
     /// Where the table is.

@@ -46,7 +46,7 @@ use crate::feed::{Event, Family, View};
 use crate::route::Heard;
 
 pub use feeds::{Feed, FeedId, FeedKind, Fits, Limits, PeerClass};
-pub use state::{Counts, FeedState, PeerStanding, PeerState, SideState};
+pub use state::{Counts, FeedState, PeerStanding, PeerState, SideState, Waiting};
 
 use interner::Interner;
 use peer::{Peers, Worth};

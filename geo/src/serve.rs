@@ -111,6 +111,10 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     if !live.is_published() {
         tracing::warn!("there is no saved table: followers keep theirs until the routers have told what they have");
     }
+    let waits_for = live.engine().stats(Instant::now()).waits_for;
+    for router in waits_for {
+        tracing::info!(%router, "waits for a router before the table counts as what they say");
+    }
     tracing::info!(%listen, %admin, ?bmp, position = %live.position(), "the geo server listens");
 
     let (sink, updates) = mpsc::channel(config.bmp.queue_max);
@@ -222,7 +226,7 @@ pub fn check(config: &Config) -> Answer {
 }
 
 /// What is waited for before the server is ready.
-const TABLE: &str = "there is no table of addresses yet";
+const TABLE: &str = "there is no table of addresses yet (geo stats says which routers are waited for)";
 
 fn lines(text: &str) -> Vec<String> {
     text.lines().map(str::to_owned).collect()

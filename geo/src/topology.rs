@@ -33,9 +33,19 @@ use pattern::Pattern;
 pub use signing::{Covers, KEY_ID_BYTES_MAX, SignedLinks, Signing, is_key_id};
 
 /// A region's number, the 4 of `sun4-2-1`.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Serialize)]
 #[serde(transparent)]
 pub struct RegionId(pub u16);
+
+/// As a number, with words of its own for one that is no region's.
+impl<'de> serde::Deserialize<'de> for RegionId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = i64::deserialize(deserializer)?;
+        let region =
+            u16::try_from(number).map_err(|_| format!("{number}: a region is a number from 0 to {}", u16::MAX));
+        region.map(Self).map_err(serde::de::Error::custom)
+    }
+}
 
 impl std::fmt::Display for RegionId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -93,7 +103,7 @@ pub struct Site {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ContentServers {
-    /// `http://cs{number}.storage.example.org`, with an optional port and path prefix.
+    /// `http://cs{number}.storage.example.org`, or `https://`, with an optional port and path prefix.
     pub url: String,
     /// Inclusive ranges of allowed numbers, ascending, disjoint.
     pub numbers: Vec<(u32, u32)>,

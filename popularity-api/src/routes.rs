@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{MatchedPath, Path, Query, RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -68,8 +68,9 @@ pub fn routes(api: Arc<Api>) -> Router {
         .route("/v1/state/holdings/{cache}", get(following::holdings))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), following::refuse_writes))
         .fallback(async || Refusal::missing("there is no such call; all begin with /v1/".to_owned()))
-        .method_not_allowed_fallback(async || {
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "the call exists, with another method")
+        .method_not_allowed_fallback(async |method: Method| {
+            let detail = format!("{method}: the call exists, with another method: see Allow");
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, detail)
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&api), watch))
         .with_state(api)

@@ -34,7 +34,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// From the first byte waited for to the whole head of a request; also how long an idle connection is kept.
     pub head: Duration,
-    /// From the head to the answer's head; the caller gets 408 afterwards.
+    /// From the head to the answer's head; the caller gets 408 afterwards. Also how long a caller may take nothing of its
+    /// answer; then its connection is closed.
     pub request: Duration,
 }
 
@@ -88,6 +89,9 @@ async fn converse(
 ) {
     // Answers are small and waited for.
     drop(stream.set_nodelay(true));
+    // The kernel sees what is taken of an answer, also of the part that hyper is done with (RFC 5482).
+    let untaken_ms = u32::try_from(limits.request.as_millis()).unwrap_or(u32::MAX);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, untaken_ms);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(HEAD_BYTES_MAX);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -147,6 +151,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_caller_that_takes_nothing_of_its_answer_is_let_go() {
+        let brief = Duration::from_millis(50);
+        let (server, _end) = start(Limits { connections_max: 1, request: brief, ..Limits::default() }).await;
+        let mut stalls = connect(server).await;
+        stalls.write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let closing = "GET /fast HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        assert!(converse(server, closing).await.contains("200 OK"));
+        drop(stalls);
+    }
+
+    #[tokio::test]
     async fn no_more_connections_than_allowed_are_served_at_once() {
         let (server, _end) = start(Limits { connections_max: 2, ..Limits::default() }).await;
         let request = "GET /count HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
@@ -194,6 +209,7 @@ mod tests {
         };
         let routes = axum::Router::new()
             .route("/fast", get(async || "fast"))
+            .route("/large", get(async || vec![0_u8; 64 << 20]))
             .route("/never", get(std::future::pending::<()>))
             .route("/count", get(count))
             .route("/echo", post(echo))

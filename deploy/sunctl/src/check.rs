@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use daemon::findings::Findings;
 use geo::answer::Answer;
 use geo::{Source, Topology};
 use serde::de::DeserializeOwned;
@@ -17,30 +18,46 @@ use serde_json::json;
 /// with its problems.
 #[must_use]
 pub fn check(topology: &Source, configs: &[PathBuf], advice: impl FnOnce(&str) -> String) -> Answer {
-    let checked: Vec<(String, &'static str, Result<String, String>)> =
-        std::iter::once((topology.to_string(), "topology", check_topology(topology, advice)))
+    let checked: Vec<(String, &'static str, Checked)> =
+        std::iter::once((topology.to_string(), "topology", check_topology(topology, advice).into()))
             .chain(configs.iter().map(|file| {
-                let (kind, result) = check_config(file);
-                (file.display().to_string(), kind, result)
+                let (kind, checked) = check_config(file);
+                (file.display().to_string(), kind, checked)
             }))
             .collect();
     let mut text = String::new();
     let mut files = Vec::new();
-    for (file, kind, result) in &checked {
+    for (file, kind, Checked { result, warnings }) in &checked {
         // Writing to a string cannot fail.
         let _ = match result {
             Ok(summary) => writeln!(text, "ok    {kind} {file}: {summary}"),
             Err(problems) => writeln!(text, "WRONG {kind} {file}:\n      {}", problems.replace('\n', "\n      ")),
         };
+        for warning in warnings {
+            let _ = writeln!(text, "      warning: {warning}");
+        }
         files.push(json!({
             "file": file,
+            "warnings": warnings,
             "kind": kind,
             "ok": result.is_ok(),
             "problems": result.as_ref().err().map_or_else(Vec::new, |problems| problems.lines().collect::<Vec<_>>()),
         }));
     }
-    let good = checked.iter().all(|(_, _, result)| result.is_ok());
+    let good = checked.iter().all(|(_, _, checked)| checked.result.is_ok());
     Answer { text, json: json!({ "ok": good, "files": files }), good }
+}
+
+/// What is said of a file.
+struct Checked {
+    result: Result<String, String>,
+    warnings: Vec<String>,
+}
+
+impl From<Result<String, String>> for Checked {
+    fn from(result: Result<String, String>) -> Self {
+        Self { result, warnings: Vec::new() }
+    }
 }
 
 fn check_topology(source: &Source, advice: impl FnOnce(&str) -> String) -> Result<String, String> {
@@ -66,14 +83,14 @@ fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-fn check_config(file: &Path) -> (&'static str, Result<String, String>) {
+fn check_config(file: &Path) -> (&'static str, Checked) {
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
-        Err(error) => return ("config", Err(error.to_string())),
+        Err(error) => return ("config", Err(error.to_string()).into()),
     };
     let table: toml::Table = match toml::from_str(&text) {
         Ok(table) => table,
-        Err(error) => return ("config", Err(error.to_string())),
+        Err(error) => return ("config", Err(error.to_string()).into()),
     };
     let origin = file.display().to_string();
     let (text, origin) = (text.as_str(), origin.as_str());
@@ -83,19 +100,24 @@ fn check_config(file: &Path) -> (&'static str, Result<String, String>) {
         Ok(Daemon::Geo) => ("geo serve", judged(text, origin, |config| problems_of(&geo::serve::check(config)))),
         Ok(Daemon::SelfCheck) => ("sun-check", judged(text, origin, sun::selfcheck::check)),
         Ok(Daemon::Sun) => ("sun", judged(text, origin, sun::check)),
-        Err(what) => ("config", Err(format!("this is no daemon's config: {what}"))),
+        Err(what) => ("config", Err(format!("this is no daemon's config: {what}")).into()),
     }
 }
 
 /// What a daemon says of its config, and of the files that this names.
-fn judged<Config: DeserializeOwned>(
+fn judged<Config: DeserializeOwned, Found: Into<Findings>>(
     text: &str,
     origin: &str,
-    check: impl FnOnce(&Config) -> Vec<String>,
-) -> Result<String, String> {
-    let config = daemon::config::parse(text, origin).map_err(|error| error.to_string())?;
-    let problems = check(&config);
-    if problems.is_empty() { Ok("accepted, with the files it names".to_owned()) } else { Err(problems.join("\n")) }
+    check: impl FnOnce(&Config) -> Found,
+) -> Checked {
+    let config = match daemon::config::parse(text, origin) {
+        Ok(config) => config,
+        Err(error) => return Err(error.to_string()).into(),
+    };
+    let Findings { problems, warnings } = check(&config).into();
+    let accepted = problems.is_empty();
+    let result = if accepted { Ok("accepted, with the files it names".to_owned()) } else { Err(problems.join("\n")) };
+    Checked { result, warnings }
 }
 
 fn problems_of(answer: &Answer) -> Vec<String> {
@@ -180,9 +202,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tokens.toml");
         fs::write(&file, tokens).unwrap();
-        let (kind, result) = check_config(&file);
+        let (kind, checked) = check_config(&file);
         assert_eq!(kind, "config");
-        assert!(result.unwrap_err().starts_with("this is no daemon's config: "));
+        assert!(checked.result.unwrap_err().starts_with("this is no daemon's config: "));
     }
 
     #[test]
@@ -196,8 +218,8 @@ mod tests {
             format!("listen = '127.0.0.1:8090'\ntopology = '{topology}'\ntokens = '{tokens}'\nsigning_keys = '{keys}'\ndata = '{}'", folder.path().display()),
         )
         .unwrap();
-        let (kind, result) = check_config(&config);
-        let problems = result.unwrap_err();
+        let (kind, checked) = check_config(&config);
+        let problems = checked.result.unwrap_err();
         assert_eq!(kind, "popularity-api");
         assert!(problems.contains(&topology) && problems.contains(&tokens), "{problems}");
     }

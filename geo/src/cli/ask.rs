@@ -9,7 +9,7 @@ use anyhow::Context;
 
 use daemon::config::variable;
 
-use super::{Asked, LookupArgs, country};
+use super::{Asked, LookupArgs};
 use crate::answer::Answer;
 use crate::client::{Client, Server, TABLE_BYTES_MAX, Whole};
 use crate::engine::{Engine, Loaded};
@@ -38,7 +38,7 @@ pub(super) fn ask(asked: &Asked, question: Question, json: bool) -> anyhow::Resu
         });
     }
     let client = client(asked.server.as_deref(), asked.token_file.as_deref())?
-        .context("who is asked? Say --server URL, set SUN_GEO, or say --config FILE")?;
+        .ok_or_else(|| super::lacks("who is asked? Say --server URL, set SUN_GEO, or say --config FILE"))?;
     waiting(async {
         Ok(match question {
             Question::Explain(address) => client.told(&["explain", &address.to_string()], json).await?,
@@ -71,15 +71,20 @@ pub(super) fn lookup(args: &LookupArgs) -> anyhow::Result<Answer> {
 fn sorted_out(told: &[Named]) -> (Vec<IpAddr>, Vec<String>) {
     let (mut addresses, mut wrong) = (Vec::with_capacity(told.len()), Vec::new());
     for Named { line, text } in told {
-        match text.parse() {
+        match address(text) {
             Ok(address) => addresses.push(address),
-            Err(_) => {
+            Err(why) => {
                 let place = line.map_or(String::new(), |line| format!("line {line}: "));
-                wrong.push(format!("{place}{text:?}: give an address, 192.0.2.1 or 2001:db8::1"));
+                wrong.push(format!("{place}{text:?}: {why}"));
             }
         }
     }
     (addresses, wrong)
+}
+
+/// An address of the command line or of a line.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "give an address, 192.0.2.1 or 2001:db8::1".to_owned())
 }
 
 /// Asks whoever was named.
@@ -139,13 +144,18 @@ fn resolver(args: &LookupArgs) -> anyhow::Result<Arc<Resolver>> {
         return Ok(engine(config)?.resolver().load_full());
     }
     let source = crate::cli::topology(args.topology.as_ref())?;
-    let source = source.context("who is asked? Say --server URL, --config FILE or --topology FILE")?;
+    let source = source.ok_or_else(|| {
+        super::lacks(match args.table {
+            Some(_) => "a table has no regions of its own: say --topology FILE or set SUN_TOPOLOGY",
+            None => "who is asked? Say --server URL, --config FILE or --topology FILE",
+        })
+    })?;
     let topology = source.load().map_err(anyhow::Error::msg)?;
     if let Some(path) = &args.table {
         let (writer, _) = table(path)?;
         return Ok(Arc::new(Resolver::new(Arc::clone(writer.table()), crate::regions::Regions::of(&topology))));
     }
-    let countries = args.countries.iter().map(|pair| country(pair)).collect::<anyhow::Result<_>>()?;
+    let countries = args.countries.iter().cloned().collect();
     let (prefixes, geoip) = (args.prefixes.clone(), args.geoip.clone());
     let sources = Sources { prefixes, geoip, countries, ..Sources::default() };
     Ok(Arc::new(Resolver::load(&sources, &topology)?))
@@ -185,7 +195,8 @@ fn table(path: &Path) -> anyhow::Result<(Writer, Stamp)> {
 fn client(server: Option<&str>, token_file: Option<&Path>) -> anyhow::Result<Option<Client>> {
     let Some(url) = server.map(str::to_owned).or_else(|| variable("SUN_GEO")) else { return Ok(None) };
     let token_file = token_file.map(Path::to_owned).or_else(|| variable("SUN_TOKEN_FILE").map(PathBuf::from));
-    let token_file = token_file.context("whose token? Say --token-file FILE or set SUN_TOKEN_FILE")?;
+    let token_file =
+        token_file.ok_or_else(|| super::lacks("whose token? Say --token-file FILE or set SUN_TOKEN_FILE"))?;
     Ok(Some(Client::new(&Server { url, token_file })?))
 }
 

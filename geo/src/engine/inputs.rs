@@ -25,7 +25,7 @@ use crate::resolver::Resolver;
 use crate::rib::{self, Feed, Rib};
 use crate::rules::{Origin, Rule, Rules};
 use crate::table::{Base, NOTHING, Ranges, Writer};
-use crate::topology::{RegionId, Topology};
+use crate::topology::{Region, RegionId, Topology};
 
 /// What the operator configured.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +62,8 @@ pub struct Loaded {
     pub(super) inputs: Inputs,
     pub(super) regions: Regions,
     pub(super) topology_version: u64,
+    /// Regions that no sun serves now: see [`idle`].
+    pub(super) idle: Vec<RegionId>,
     pub(super) rules: Rules,
     /// Prefixes with rules, sorted.
     pub(super) ruled: Vec<IpNet>,
@@ -80,6 +82,15 @@ pub struct Loaded {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct InputsError(pub String);
+
+/// Regions without a sun that has weight: the table may send clients there all the same.
+pub(super) fn idle(topology: &Topology) -> Vec<RegionId> {
+    let serves = |region: &&Region| region.suns.iter().any(|sun| sun.server.weight.get() > 0);
+    topology.regions.iter().filter(|region| !serves(region)).map(|region| region.id).collect()
+}
+
+/// What is to be said of such a region.
+pub(crate) const IDLE: &str = "no sun of it has weight: its clients are served from elsewhere";
 
 impl Inputs {
     /// The files that are read.
@@ -143,8 +154,12 @@ impl Loaded {
         let mut ruled: Vec<IpNet> = rules.prefixes().collect();
         ruled.sort_unstable();
         let (inputs, topology_version, dumped) = (inputs.clone(), topology.version, Arc::new(dumped));
+        let idle = idle(topology);
         let (geoip, kept) = (files, BTreeSet::new());
-        (Self { inputs, regions, topology_version, rules, ruled, listed, dumped, geoip, base, missing, kept }, problems)
+        (
+            Self { inputs, regions, topology_version, idle, rules, ruled, listed, dumped, geoip, base, missing, kept },
+            problems,
+        )
     }
 
     /// Files that cannot be used, and why; none when all was read. Then the table is what was saved: what is known without
@@ -159,7 +174,9 @@ impl Loaded {
     pub fn left_out(&self) -> Vec<String> {
         let lists = self.listed.files.iter().map(|list| (&list.file, list.left_out()));
         let dumps = self.dumped.files.iter().map(|dump| (&dump.file, dump.left_out()));
-        lists.chain(dumps).filter_map(|(file, what)| Some(format!("{file}: {}", what?))).collect()
+        let files = lists.chain(dumps).filter_map(|(file, what)| Some(format!("{file}: {}", what?)));
+        let idle = self.idle.iter().map(|region| format!("region {region}: {IDLE}"));
+        files.chain(idle).collect()
     }
 
     /// Says why it is not whole, if no file of it does.

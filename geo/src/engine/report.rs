@@ -13,6 +13,7 @@ use super::listed;
 use super::routes::{Routes, firsts};
 use super::{Engine, Move};
 use crate::choice::Choice;
+use crate::geoip::Geoip;
 use crate::regions::Regions;
 use crate::rib;
 use crate::table::{Content, Counts, Found, Leaf, Table};
@@ -70,6 +71,7 @@ pub struct Survey {
     table: Arc<Table>,
     content: Content,
     regions: Regions,
+    idle: Vec<RegionId>,
     moved: Examples<Moved>,
     moves_forgotten: u64,
 }
@@ -160,6 +162,8 @@ pub struct RegionAudit {
     /// Somebody has nowhere else to go but the default region: it is the only candidate of some prefix, or geoip's
     /// word, and has no neighbours.
     pub without_alternative: bool,
+    /// No sun of it has weight.
+    pub idle: bool,
 }
 
 /// How much there is.
@@ -171,6 +175,8 @@ pub struct Stats {
     pub table: Counts,
     /// Whether it is what routers say now, and not what was saved.
     pub settled: bool,
+    /// Routers that are waited for until then.
+    pub waits_for: Vec<rib::Waiting>,
     /// Changes that are kept for followers.
     pub changes_kept: usize,
     /// Prefixes that wait for their change.
@@ -185,14 +191,32 @@ pub struct Stats {
     pub lists: Vec<listed::File>,
     /// Dumps.
     pub dumps: Vec<DumpRead>,
-    /// IPv4 and IPv6 ranges of each geoip file.
-    pub geoip: Vec<(usize, usize)>,
+    /// Geoip files.
+    pub geoip: Vec<GeoipFile>,
     /// Sources that could not be used at the start, and why: the table is what was saved until they can.
     pub missing: Vec<String>,
     /// What was changed since and is refused, and why: what was there before counts.
     pub refused: Vec<String>,
     /// The topology whose regions these are.
     pub topology_version: u64,
+}
+
+/// How much a geoip file says.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct GeoipFile {
+    /// Which.
+    pub file: String,
+    /// Ranges of IPv4 addresses.
+    pub ranges_ipv4: usize,
+    /// Ranges of IPv6 addresses.
+    pub ranges_ipv6: usize,
+}
+
+impl GeoipFile {
+    fn of(file: &str, content: &Geoip) -> Self {
+        let (ranges_ipv4, ranges_ipv6) = content.ranges();
+        Self { file: file.to_owned(), ranges_ipv4, ranges_ipv6 }
+    }
 }
 
 impl Engine {
@@ -257,6 +281,7 @@ impl Engine {
             table: Arc::clone(self.table()),
             content: self.writer.content(),
             regions: self.loaded.regions.clone(),
+            idle: self.loaded.idle.clone(),
             moved: Examples::of(self.moves.recent(now), tell),
             moves_forgotten: self.moves.forgotten(),
         }
@@ -269,6 +294,7 @@ impl Engine {
             position: self.position(),
             table: self.table().counts(),
             settled: self.settled,
+            waits_for: self.live.waits_for(self.since_start(now)),
             changes_kept: self.log.len(),
             pending: self.damping.pending(),
             moved_early: self.damping.early_total(),
@@ -276,7 +302,7 @@ impl Engine {
             feeds: self.live.states(self.since_start(now)),
             lists: self.loaded.listed.files.clone(),
             dumps: self.loaded.dumped.files.clone(),
-            geoip: self.loaded.geoip.iter().map(|(_, file)| file.ranges()).collect(),
+            geoip: self.loaded.geoip.iter().map(|(path, file)| GeoipFile::of(path, file)).collect(),
             missing: self.loaded.missing.clone(),
             refused: Vec::new(),
             topology_version: self.loaded.topology_version,
@@ -299,7 +325,7 @@ impl Survey {
     }
 
     fn regions(&self) -> Vec<RegionAudit> {
-        let Self { table, content, regions, .. } = self;
+        let Self { table, content, regions, idle, .. } = self;
         let (mut first, mut only): (BTreeMap<RegionId, usize>, BTreeMap<RegionId, usize>) = Default::default();
         for (prefix, leaf) in prefixes(content) {
             for region in firsts(Some(leaf)) {
@@ -321,6 +347,7 @@ impl Survey {
                 only,
                 neighbours,
                 without_alternative,
+                idle: idle.contains(&region),
             }
         };
         regions.iter().map(audit).collect()

@@ -127,7 +127,9 @@ impl Mrt<'_> {
         self.body.clear();
         let length = usize::try_from(bytes).ok().filter(|bytes| *bytes <= RECORD_BYTES_MAX);
         let Some(length) = length else {
-            let what = format!("a record of {bytes} bytes; at most {RECORD_BYTES_MAX} can be");
+            // The first "length" of a text is four of its letters.
+            let no_dump = if start == 0 { ": this is no MRT dump (RFC 6396)" } else { "" };
+            let what = format!("a record of {bytes} bytes; at most {RECORD_BYTES_MAX} can be{no_dump}");
             return Err(FeedError { kind: FeedErrorKind::Framing, what: what.into(), offset: start, peer: None });
         };
         self.fill(length, start)?;

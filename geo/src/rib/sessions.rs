@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use crate::feed::{Family, PeerId};
 
-use super::peer::Peer;
 use super::store::{PeerIndex, SESSIONS_APART_MAX};
 use super::walk::Tell;
-use super::{FeedId, FeedKind, Rib};
+use super::{FeedId, FeedKind, Rib, Waiting};
 
 impl Rib {
     /// A peer's session is up.
@@ -90,26 +89,36 @@ impl Rib {
         }
     }
 
-    /// Looks whether everything was told once. A peer that told its table is not waited for again. Routers that are
-    /// not connected are waited for as long as what they said before the start would count as stale: until then what
-    /// was saved is better than what is known without them.
+    /// Looks whether everything was told once. A peer that told its table is not waited for again.
     pub(super) fn settle(&mut self, now: Duration) {
-        if self.settled {
-            return;
+        if !self.settled {
+            self.settled = (0..self.feeds.len()).all(|index| self.waits_for_feed(index, now).is_none());
         }
-        let patience = self.patience;
-        self.settled = self.feeds.iter().enumerate().all(|(index, slot)| {
-            if !slot.configured || slot.feed.kind == FeedKind::Dump {
-                return true;
+    }
+
+    /// Routers that are waited for before [`super::Rib::settled`], in the order in which they are configured.
+    #[must_use]
+    pub fn waits_for(&self, now: Duration) -> Vec<Waiting> {
+        let feeds = if self.settled { 0 } else { self.feeds.len() };
+        (0..feeds).filter_map(|index| self.waits_for_feed(index, now)).collect()
+    }
+
+    /// What a router has yet to do, and how long it may take. Routers that are not connected are waited for as long as what
+    /// they said before the start would count as stale: until then what was saved is better than what is known without them.
+    fn waits_for_feed(&self, index: usize, now: Duration) -> Option<Waiting> {
+        let slot = self.feeds.get(index).filter(|slot| slot.configured && slot.feed.kind != FeedKind::Dump)?;
+        let mut up =
+            self.peers.iter().map(|(_, peer)| peer).filter(|peer| usize::from(peer.feed.0) == index && peer.up);
+        let (what, until) = match (up.next(), slot.connected) {
+            (Some(first), _) => {
+                let peer = std::iter::once(first).chain(up).find(|peer| !peer.is_settled(now, self.patience))?;
+                let what = format!("to tell all routes of its peer {}", peer.id.address);
+                (what, peer.known_since + self.patience)
             }
-            let own = |peer: &&Peer| usize::from(peer.feed.0) == index && peer.up;
-            let mut up = self.peers.iter().map(|(_, peer)| peer).filter(own).peekable();
-            let is_over = if slot.connected {
-                now.saturating_sub(slot.since) >= self.limits.gate
-            } else {
-                now.saturating_sub(slot.configured_at) >= patience
-            };
-            (is_over || up.peek().is_some()) && up.all(|peer| peer.is_settled(now, patience))
-        });
+            (None, true) => ("to tell of a peer".to_owned(), slot.since + self.limits.gate),
+            (None, false) => ("to connect".to_owned(), slot.configured_at + self.patience),
+        };
+        let left = until.checked_sub(now).filter(|left| !left.is_zero())?;
+        Some(Waiting { router: slot.feed.name.clone(), what, at_most_s: left.as_millis().div_ceil(1000) as u64 })
     }
 }

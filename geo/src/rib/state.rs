@@ -29,6 +29,23 @@ pub struct Counts {
     pub dirty: u64,
 }
 
+/// A router that is waited for after a start.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Waiting {
+    /// Its name.
+    pub router: String,
+    /// What it has yet to do, so that it reads well behind its name: "to connect".
+    pub what: String,
+    /// After so many seconds, rounded up, it is not waited for any more.
+    pub at_most_s: u64,
+}
+
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}, {} s at most", self.router, self.what, self.at_most_s)
+    }
+}
+
 /// A configured feed.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct FeedState {

@@ -379,10 +379,29 @@ fn it_is_settled_when_every_feed_was_heard_or_waited_for() {
             act(&mut rib, one, &mut now);
         }
         assert_eq!(rib.settled(), expected, "{acts:?}");
+        assert_eq!(rib.waits_for(now).is_empty(), expected, "{acts:?}");
     }
     let mut rib = Rib::new(Limits::default());
     rib.set_feeds(&[], Duration::ZERO);
     assert!(rib.settled(), "nothing to wait for");
+}
+
+#[test]
+fn who_is_waited_for_is_told_with_what_and_how_long() {
+    let (mut rib, mut now) = (two_routers(Limits::default()), Duration::ZERO);
+    let mut told = |one: Act| -> Vec<String> {
+        act(&mut rib, &one, &mut now);
+        rib.waits_for(now).iter().map(ToString::to_string).collect()
+    };
+    let [router, other] = ["r1", "r2"].map(|name| format!("{name} to connect, 800 s at most"));
+    assert_eq!(told(Tick(100)), [router, other]);
+    let whole = |what: &str, left_s: u64| format!("r1 {what}, {left_s} s at most");
+    assert_eq!(told(Connect(ROUTER))[0], whole("to tell of a peer", 120));
+    let peer = told(Up(ROUTER, 1)).remove(0);
+    assert!(peer.starts_with("r1 to tell all routes of its peer ") && peer.ends_with(", 900 s at most"), "{peer}");
+    told(End(ROUTER, 1, Family::V4));
+    assert_eq!(told(End(ROUTER, 1, Family::V6)), ["r2 to connect, 800 s at most"]);
+    assert_eq!(told(Tick(900)), [""; 0]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::answer::{Answer, Table, bytes, share};
 use crate::diff::Named;
-use crate::engine::{Audit, Explanation, Link, Stats};
+use crate::engine::{Audit, Examples, Explanation, IDLE, Link, Stats};
 use crate::table::{Leaf, Source};
 use crate::topology::RegionId;
 
@@ -105,32 +105,33 @@ pub(crate) fn audit(told: &Audit) -> Answer {
     );
     let mut regions = Table::new(&["REGION", "FIRST FOR", "ONLY FOR", "NEIGHBOURS", "NOTE"]);
     for region in &told.regions {
-        let note = if region.without_alternative { "without an alternative" } else { "" };
+        let without = region.without_alternative.then_some("without an alternative");
+        let notes: Vec<&str> = without.into_iter().chain(region.idle.then_some(IDLE)).collect();
         regions.row([
             region.region.to_string(),
             region.first.to_string(),
             region.only.to_string(),
             joined(&region.neighbours),
-            note.to_owned(),
+            notes.join("; "),
         ]);
     }
     text += &regions.text();
     let mut several = Table::new(&["PREFIX", "REGIONS"]);
     told.several.examples.iter().for_each(|one| several.row([one.prefix.to_string(), joined(&one.regions)]));
-    section(&mut text, "Prefixes heard in several regions", told.several.count, &several);
+    section(&mut text, "Prefixes heard in several regions", &told.several, &several);
     let mut moved = Table::new(&["PREFIX", "FROM", "TO", "AGO"]);
     for one in &told.moved.examples {
         let (from, to) = (Named(&one.from).to_string(), Named(&one.to).to_string());
         moved.row([one.prefix.to_string(), from, to, format!("{} s", one.ago_s)]);
     }
-    section(&mut text, "Prefixes moved during the last day", told.moved.count, &moved);
+    section(&mut text, "Prefixes moved during the last day", &told.moved, &moved);
     for (family, evidence) in [("IPv4", &told.v4), ("IPv6", &told.v6)] {
         let mut ranges = Table::new(&["FIRST", "LAST", "REGIONS"]);
         for range in &evidence.geoip_only.examples {
             ranges.row([range.first.to_string(), range.last.to_string(), joined(&range.regions)]);
         }
         let what = format!("Ranges of {family} that geoip alone knows");
-        section(&mut text, &what, evidence.geoip_only.count, &ranges);
+        section(&mut text, &what, &evidence.geoip_only, &ranges);
     }
     good(text, told)
 }
@@ -142,10 +143,12 @@ fn shares(family: &str, counts: [f64; 3]) -> String {
     format!("{family}: {prefixes} of all addresses by prefixes, {geoip} by geoip alone, {nothing} not at all\n")
 }
 
-fn section(text: &mut String, what: &str, count: usize, examples: &Table) {
-    let _ = writeln!(text, "\n{what}: {count}");
-    if count > 0 {
-        text.push_str(&examples.text());
+fn section<T>(text: &mut String, what: &str, Examples { count, examples }: &Examples<T>, rows: &Table) {
+    let shown = examples.len();
+    let some = if shown < *count { format!(", {shown} of them here") } else { String::new() };
+    let _ = writeln!(text, "\n{what}: {count}{some}");
+    if *count > 0 {
+        text.push_str(&rows.text());
     }
 }
 
@@ -156,6 +159,7 @@ pub(crate) fn stats(told: &Stats) -> Answer {
     let mut row = |what: &str, many: String| table.row([what.to_owned(), many]);
     row("position", told.position.to_string());
     row("settled", told.settled.to_string());
+    told.waits_for.iter().for_each(|router| row("waits for", router.to_string()));
     row("topology", told.topology_version.to_string());
     row("prefixes", format!("{} IPv4, {} IPv6", counts.prefixes_v4, counts.prefixes_v6));
     row("ranges of geoip", format!("{} IPv4, {} IPv6", counts.ranges_v4, counts.ranges_v6));
@@ -165,7 +169,10 @@ pub(crate) fn stats(told: &Stats) -> Answer {
     row("prefixes moved early", told.moved_early.to_string());
     told.missing.iter().for_each(|why| row("missing: the saved table stands", why.clone()));
     told.refused.iter().for_each(|why| row("refused: what was there counts", why.clone()));
-    row("routes", format!("{}, {} different attributes, {}", routes.routes, routes.attributes, bytes(routes.bytes)));
+    row(
+        "routes of routers",
+        format!("{}, {} different attributes, {}", routes.routes, routes.attributes, bytes(routes.bytes)),
+    );
     let mut text = table.text();
     let mut sources = Table::new(&["SOURCE", "PREFIXES", "ROUTES", "DOES NOT COUNT"]);
     for list in &told.lists {
@@ -176,7 +183,11 @@ pub(crate) fn stats(told: &Stats) -> Answer {
         let (count, left_out) = (dump.taken().to_string(), dump.left_out().unwrap_or_default());
         sources.row([dump.file.clone(), String::new(), count, left_out]);
     }
-    if !(told.lists.is_empty() && told.dumps.is_empty()) {
+    for geoip in &told.geoip {
+        let ranges = format!("{} IPv4 and {} IPv6 ranges", geoip.ranges_ipv4, geoip.ranges_ipv6);
+        sources.row([geoip.file.clone(), ranges, String::new(), String::new()]);
+    }
+    if !(told.lists.is_empty() && told.dumps.is_empty() && told.geoip.is_empty()) {
         text += &format!("\n{}", sources.text());
     }
     let mut peers =

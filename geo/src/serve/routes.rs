@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Path, RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -57,8 +57,9 @@ pub(super) fn routes<O: Oracle>(shared: Arc<Shared<O>>) -> Router {
         .route("/v1/table", get(table::<O>))
         .route("/v1/table/changes", get(changes::<O>))
         .fallback(async || Refusal::missing("there is no such call; all begin with /v1/".to_owned()))
-        .method_not_allowed_fallback(async || {
-            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "the call exists, with another method")
+        .method_not_allowed_fallback(async |method: Method| {
+            let detail = format!("{method}: the call exists, with another method: see Allow");
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, detail)
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), watch::<O>))
         .with_state(shared)

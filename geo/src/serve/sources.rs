@@ -26,7 +26,7 @@ use crate::file::{self, Followed, Look};
 use crate::regions::Regions;
 use crate::topology::{Topology, Watched};
 use guard::{Lost, Sizes};
-use standing::{Seen, Standing};
+use standing::{News, Seen, Standing};
 
 /// Everything that is followed.
 #[derive(Debug)]
@@ -146,10 +146,18 @@ impl Sources {
         if loaded.is_some() {
             tracing::info!("what is known of addresses is read anew");
         }
-        if let Some(why) = self.standing.unsaid() {
-            tracing::warn!(%why, "what is known of addresses cannot be read anew; what runs stays");
-        } else if insists && !self.lost.is_empty() {
-            tracing::warn!(why = self.refusals().join("; "), "SIGHUP takes nothing of what is lost while this is so");
+        match self.standing.unsaid() {
+            Some(News::Refused(why)) => {
+                tracing::warn!(%why, "what is known of addresses cannot be read anew; what runs stays");
+            }
+            Some(News::NothingRefused) => tracing::info!("nothing of the config and the sources is refused any more"),
+            None if insists && !self.lost.is_empty() => {
+                tracing::warn!(
+                    why = self.refusals().join("; "),
+                    "SIGHUP takes nothing of what is lost while this is so"
+                );
+            }
+            None => {}
         }
         loaded
     }

@@ -84,6 +84,23 @@ fn stats_tell_what_does_not_count() {
     assert!(told.contains(waits), "{told}");
 }
 
+#[test]
+fn a_region_that_nobody_serves_is_told() {
+    let place = Place::new();
+    place.write("topology.toml", &TOPOLOGY.replace("weight = 1", "weight = 0"));
+    place.check("", true, &format!("note: region 4: {}\nok\n", crate::engine::IDLE));
+    let config = place.config("");
+    let topology = config.topology.load().unwrap();
+    let mut engine = Engine::start(Loaded::read(&config.inputs(), &topology).unwrap(), None, 1, Instant::now());
+    let told = |engine: &Engine| report::audit(&engine.audit(Instant::now()));
+    assert!(told(&engine).text.contains(crate::engine::IDLE), "{}", told(&engine).text);
+    assert_eq!(told(&engine).json["regions"][0]["idle"], true);
+    // A weight moves no client, and counts here at once.
+    place.write("topology.toml", TOPOLOGY);
+    engine.sees_topology(&config.topology.load().unwrap());
+    assert!(!told(&engine).text.contains(crate::engine::IDLE));
+}
+
 struct Place(tempfile::TempDir);
 
 impl Place {

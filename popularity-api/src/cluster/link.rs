@@ -39,7 +39,6 @@ enum Failed {
 }
 
 /// A connection over whose cluster it is known that it was made with the same settings.
-#[derive(Clone)]
 struct Connected {
     connection: ClusterConnection,
     since: Instant,
@@ -180,10 +179,7 @@ impl Link {
     async fn look(&self, question: redis::Cmd, whom: RoutingInfo) -> Result<Value, String> {
         let mut kept = self.looking.lock().await;
         // Who is cut off by a deadline leaves none behind.
-        let mut connected = match kept.take() {
-            Some(connected) => connected,
-            None => self.connect().await?,
-        };
+        let mut connected = self.taken_or_new(&mut kept).await?;
         let answer = match connected.connection.route_command(question, whom).await {
             Err(error) if error.code() == Some("NOPERM") => Ok(Value::Nil),
             answer => answer.map_err(|error| error.to_string()),
@@ -201,11 +197,15 @@ impl Link {
 
     async fn connected(&self) -> Result<ClusterConnection, String> {
         let mut kept = self.connection.lock().await;
-        let connected = match kept.take() {
-            Some(connected) => connected,
-            None => self.connect().await?,
-        };
+        let connected = self.taken_or_new(&mut kept).await?;
         Ok(kept.insert(connected).connection.clone())
+    }
+
+    async fn taken_or_new(&self, kept: &mut Option<Connected>) -> Result<Connected, String> {
+        match kept.take() {
+            Some(connected) => Ok(connected),
+            None => self.connect().await,
+        }
     }
 
     /// The next call connects anew, unless somebody did so a short time before this one began, or does. Calls for nodes that are

@@ -4,8 +4,8 @@
 //! |---|---|---|---|
 //! | internal | `GET /v1/selfcheck` | a sun, an operator | 200 and a [`super::peers::Peer`] |
 //! | admin | `GET /status` | anybody there | 200 and a [`Status`] |
-//! | admin | `POST /disable` `{"reason": "...", "force": false}` | an operator, this sun's own token | 200; 409: it is needed, or another order is under way or took its place |
-//! | admin | `POST /enable` `{"reason": "..."}` | the same | 200 |
+//! | admin | `POST /disable` `{"reason": "...", "force": false}` | an operator, this sun's own token | 200 and a [`Done`]; 409: it is needed, or another order is under way or took its place |
+//! | admin | `POST /enable` `{"reason": "..."}` | the same | 200 and a [`Done`] |
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use daemon::problem::{Refusal, from_json};
 use daemon::tokens::{Role, Tokens};
 use tokio::sync::{mpsc, oneshot};
 
-use super::driver::{Heard, Order, Refused};
+use super::driver::{Done, Heard, Order, Refused};
 use super::peers;
 use super::pulse::Pulse;
 use super::status::Status;
@@ -77,13 +77,13 @@ async fn status(State(desk): State<Desk>) -> Json<Status> {
     Json(desk.status())
 }
 
-async fn disable(State(desk): State<Desk>, fields: HeaderMap, body: Bytes) -> Result<String, Refusal> {
+async fn disable(State(desk): State<Desk>, fields: HeaderMap, body: Bytes) -> Result<Json<Done>, Refusal> {
     let (who, OrderBody { reason, force }) = desk.order(&fields, &body)?;
     let reason = said_by(&who, &reason);
     desk.give(Order::Disable { reason, force }).await
 }
 
-async fn enable(State(desk): State<Desk>, fields: HeaderMap, body: Bytes) -> Result<String, Refusal> {
+async fn enable(State(desk): State<Desk>, fields: HeaderMap, body: Bytes) -> Result<Json<Done>, Refusal> {
     let (who, OrderBody { reason, .. }) = desk.order(&fields, &body)?;
     desk.give(Order::Enable { reason: said_by(&who, &reason) }).await
 }
@@ -108,7 +108,12 @@ impl Desk {
             Role::Sun => own || !orders,
             Role::Cache | Role::Backend | Role::Replica => false,
         };
-        let refusal = || Refusal::new(StatusCode::FORBIDDEN, "this is for operators and for suns of the group");
+        let whose = if orders {
+            "orders are for operators and for this sun's own token"
+        } else {
+            "this is for operators and for suns"
+        };
+        let refusal = || Refusal::new(StatusCode::FORBIDDEN, whose);
         may.then(|| who.name.clone()).ok_or_else(refusal)
     }
 
@@ -121,20 +126,19 @@ impl Desk {
         Ok((who, order))
     }
 
-    async fn give(&self, order: Order) -> Result<String, Refusal> {
+    async fn give(&self, order: Order) -> Result<Json<Done>, Refusal> {
         let ends = || Refusal::unavailable("this self-check is ending".to_owned());
         let (answer, answered) = oneshot::channel();
         self.orders.send(Heard::Order(order, answer)).await.map_err(|_| ends())?;
         let late = || {
             Refusal::unavailable(
-                "the order waits for the disk: it is carried out when `data` answers, if it still may be".to_owned(),
+                "the order waits for the others of the group: `sun-check status` shows what becomes of it".to_owned(),
             )
         };
         let answered = tokio::time::timeout(ORDER_MAX, answered).await.map_err(|_| late())?;
         match answered.map_err(|_| ends())? {
-            Ok(said) => Ok(said + "\n"),
+            Ok(done) => Ok(Json(done)),
             Err(Refused::Needed(why)) => Err(Refusal::new(StatusCode::CONFLICT, why)),
-            Err(Refused::Disk(why)) => Err(Refusal::unavailable(why)),
             Err(Refused::Superseded) => {
                 Err(Refusal::new(StatusCode::CONFLICT, "another order took its place".to_owned()))
             }

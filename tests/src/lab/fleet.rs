@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -17,9 +18,9 @@ use crate::process::{Daemon, run as run_to_its_end};
 use crate::topology::DOMAIN;
 
 /// How a lab is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Options {
-    /// Suns in the group, 2..=16.
+    /// Suns in the group, as many as [`super::order::SUNS`] allows.
     pub suns: u8,
     /// A sun-check beside each; without it all are announced for ever.
     pub checked: bool,
@@ -27,6 +28,12 @@ pub struct Options {
     pub passes_on: bool,
     /// More text for every sun-check.toml.
     pub check_more: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { suns: 3, checked: true, passes_on: true, check_more: String::new() }
+    }
 }
 
 /// A lab. Everything ends with it.
@@ -241,11 +248,11 @@ impl Fleet {
         crate::files::write(&self.folder.path().join("topology.toml"), &text);
     }
 
-    /// A certificate that expired takes the place of a member's.
-    pub fn expire_certificate(&mut self, number: u8) {
+    /// A certificate that expires soon takes the place of a member's; a sun refuses one that has expired already.
+    pub fn expire_certificate(&mut self, number: u8, end: SystemTime) {
         let folder = self.folder.path().join("expired");
         std::fs::create_dir_all(&folder).expect("a folder");
-        let expired = self.authority.issue_expired(&folder, "expired", &[&format!("*.{DOMAIN}")]);
+        let expired = self.authority.issue_valid_until(&folder, "expired", &[&format!("*.{DOMAIN}")], end);
         let current = &self.members[usize::from(number) - 1].certificate;
         std::fs::rename(&expired.key, &current.key).expect("the key is replaced");
         std::fs::rename(&expired.chain, &current.chain).expect("the chain is replaced");

@@ -41,6 +41,15 @@ pub(super) struct Seen {
     pub(super) unreadable: Option<String>,
 }
 
+/// What operators are told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum News {
+    /// Something is refused, and why.
+    Refused(String),
+    /// Nothing is refused any more.
+    NothingRefused,
+}
+
 impl Standing {
     /// Takes a look; whether everything is to be read now.
     pub(super) fn seen(&mut self, seen: Seen) -> bool {
@@ -76,12 +85,13 @@ impl Standing {
         self.refusals().next().is_some()
     }
 
-    /// What is refused, unless it was said.
-    pub(super) fn unsaid(&mut self) -> Option<String> {
+    /// What is to be said now, unless it was.
+    pub(super) fn unsaid(&mut self) -> Option<News> {
         let now: Vec<String> = self.refusals().map(str::to_owned).collect();
         let new = now.iter().any(|why| !self.said.contains(why));
+        let ended = now.is_empty() && !self.said.is_empty();
         self.said = now;
-        new.then(|| self.said.join("; "))
+        if new { Some(News::Refused(self.said.join("; "))) } else { ended.then_some(News::NothingRefused) }
     }
 
     /// What is refused, and why.
@@ -138,19 +148,23 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_said_once() {
+    fn a_refusal_is_said_once_and_so_is_its_end() {
         let mut standing = Standing::default();
+        let refused = |why: &str| Some(News::Refused(why.to_owned()));
         let typo = || Seen { config: Some(Err("typo".to_owned())), ..Seen::default() };
         standing.seen(typo());
-        assert_eq!(standing.unsaid().as_deref(), Some("typo"));
+        assert_eq!(standing.unsaid(), refused("typo"));
         standing.seen(typo());
         assert_eq!(standing.unsaid(), None);
         standing.seen(Seen { unreadable: Some("away".to_owned()), ..Seen::default() });
-        assert_eq!(standing.unsaid().as_deref(), Some("typo; away"));
+        assert_eq!(standing.unsaid(), refused("typo; away"));
         standing.seen(Seen::default());
         assert_eq!(standing.unsaid(), None, "less is refused");
         standing.seen(Seen { unreadable: Some("away".to_owned()), ..Seen::default() });
-        assert_eq!(standing.unsaid().as_deref(), Some("typo; away"));
+        assert_eq!(standing.unsaid(), refused("typo; away"));
+        standing.seen(Seen { config: Some(Ok(())), ..Seen::default() });
+        assert_eq!(standing.unsaid(), Some(News::NothingRefused));
+        assert_eq!(standing.unsaid(), None);
     }
 
     /// `events`: looks, of what they saw, and what came of loads. `expected`: of each look whether it loads, and what is refused.

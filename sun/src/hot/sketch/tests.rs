@@ -1,11 +1,13 @@
 //! The sketch beside exact counts.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    // What a sketch loses is a matter of chance: one stream in a thousand is beyond the bounds below, so these are always the same.
+    #![proptest_config(ProptestConfig { cases: 24, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
     /// A second of a sun: 20,000 requests of 50,000 files.
     #[test]
