@@ -137,8 +137,12 @@ impl Connections {
         }
     }
 
-    /// In TLS 1.3 a server that does not like our certificate says so after the handshake.
+    /// What a connection that ended says of its settings. In TLS 1.3 a server that does not like our certificate says so after
+    /// the handshake; one that wants TLS ends what is none.
     fn told(&self, why: &str) -> String {
+        if !self.etcd.is_tls() && why.contains("connection closed before message completed") {
+            return format!("{why}: where it speaks TLS its address begins with https://");
+        }
         let refused =
             ["CertificateRequired", "BadCertificate", "UnknownCA", "CertificateExpired", "CertificateUnknown"];
         if !refused.iter().any(|alert| why.contains(alert)) {

@@ -320,10 +320,8 @@ pub enum EtcdError {
 }
 
 /// What etcd says, and what that means here.
-const HINTS: [(&str, &str); 2] = [
-    ("HTTP request to an HTTPS server", ": its address begins with https://"),
-    ("CommonName of client", ": a cluster with users takes certificates of clients without a CommonName only"),
-];
+const HINTS: [(&str, &str); 1] =
+    [("CommonName of client", ": a cluster with users takes certificates of clients without a CommonName only")];
 /// gRPC's code.
 const UNAUTHENTICATED: u64 = 16;
 /// A document in base64, and what is around it.

@@ -252,7 +252,7 @@ async fn a_cluster_with_tls_and_authentication_is_read_by_those_who_have_certifi
     let with_name = [&by_password[..], &["--etcd-ca", text(&ca)], &by_name].concat();
     sunctl.bad(&show(&with_name), "takes certificates of clients without a CommonName only");
     let plain = Sunctl::new(cluster.source().replace("etcds://", "etcd://sun@"));
-    plain.bad(&show(&by_password), "connection closed before message completed");
+    plain.bad(&show(&by_password), "where it speaks TLS its address begins with https://");
     let first = world.topology_file();
     sunctl.good(&[&["topology", "put", text(&first)], &all[..]].concat());
 
