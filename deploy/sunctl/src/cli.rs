@@ -334,6 +334,7 @@ Environment:
   SUN_API                 default of --api
   SUN_TOKEN_FILE          default of --token-file
   SUN_ETCD_PASSWORD_FILE  default of --etcd-password-file
+  SUN_ETCD_CA, SUN_ETCD_CERTIFICATE, SUN_ETCD_CERTIFICATE_KEY   and of the others of that kind
 
 Exit status: 0 all is well, 1 something is wrong, 2 a mistake on the command line.";
 

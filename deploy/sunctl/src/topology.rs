@@ -232,7 +232,9 @@ fn moves(before: &Topology, after: &Topology) -> String {
 async fn text_of(store: &Store, number: Option<u64>) -> anyhow::Result<String> {
     let Some(number) = number else {
         let held = store.read().await?;
-        return held.text.with_context(|| format!("topology {store}: there is none"));
+        return held.text.with_context(|| {
+            format!("topology {store}: there is no document yet; `sunctl topology put FILE` writes the first")
+        });
     };
     let entries = store.history(entry::HISTORY_MAX).await?;
     let entry = entries.into_iter().find(|entry| entry.number == number);

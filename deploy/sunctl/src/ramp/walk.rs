@@ -278,6 +278,65 @@ mod tests {
         assert!(steps(&down, Edit::Weight(0), drained).iter().all(|step| step.draining));
     }
 
+    #[tokio::test]
+    async fn a_server_is_drained_and_resumed_in_steps_which_are_one_change_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("topology.toml");
+        std::fs::write(&file, TOPOLOGY).unwrap();
+        let now = || state(&Topology::parse(&std::fs::read_to_string(&file).unwrap()).unwrap(), "sun4-2-1").unwrap();
+        let answer = walked(&file, Edit::Drain, at(100, false)).await;
+        assert_eq!(answer.text, "Done: sun4-2-1 has weight 100, draining.\n");
+        assert_eq!((answer.good, now()), (true, at(100, true)));
+        let answer = walked(&file, Edit::Resume, at(100, true)).await;
+        assert_eq!((answer.good, now()), (true, at(100, false)));
+        let history = Store::File(file.clone()).history(9).await.unwrap();
+        let changes: Vec<&str> = history.iter().map(|entry| entry.change.as_str()).collect();
+        assert_eq!(changes[0], "resume sun4-2-1 --over: weight 100, draining -> weight 100 in 20 steps");
+        assert_eq!(changes[1], "drain sun4-2-1 --over: weight 100 -> weight 100, draining in 20 steps");
+        assert_eq!(changes.len(), 3, "and what was found: {changes:?}");
+        // Somebody else was there since this one looked.
+        let answer = walked(&file, Edit::Drain, at(90, false)).await;
+        assert_eq!((answer.good, now()), (false, at(100, false)));
+        for said in
+            ["somebody changed sun4-2-1 meanwhile: it has weight 100 and keeps it", "`sunctl drain sun4-2-1 --over "]
+        {
+            assert!(answer.text.contains(said), "{}", answer.text);
+        }
+    }
+
+    /// A ramp without pauses.
+    async fn walked(file: &std::path::Path, edit: Edit, first: State) -> Answer {
+        let (from, to) = if edit == Edit::Drain { (first.weight, 0) } else { (0, first.weight) };
+        let plan = Plan { every: Duration::ZERO, ..Plan::new(&[100], from, to, Duration::from_secs(600)) };
+        let by = Signature::new("ann", "").unwrap();
+        let wish = Wish { server: "sun4-2-1", edit, guard: weight::Guard::Last };
+        let interrupted = signal(SignalKind::interrupt()).unwrap();
+        let store = Store::File(file.to_owned());
+        let series = format!("{edit:?}");
+        Walk { store: &store, by: &by, wish, series, first, now: first, interrupted }.run(&plan).await
+    }
+
+    const TOPOLOGY: &str = r#"
+version = 7
+domain = "example.org"
+default_region = 4
+content_servers = { url = "http://cs{number}", numbers = ["1"] }
+region = [{ id = 4, name = "Moscow", latitude = 55.75, longitude = 37.6 }]
+group = [{ name = "sun4-2", subnet = "192.0.2.0/26" }]
+
+[[sun]]
+name = "sun4-2-1"
+addresses = ["192.0.2.1"]
+internal = "10.4.2.1:8081"
+weight = 100
+
+[[sun]]
+name = "sun4-2-2"
+addresses = ["192.0.2.2"]
+internal = "10.4.2.2:8081"
+weight = 100
+"#;
+
     const fn at(weight: u16, draining: bool) -> State {
         State { weight, draining }
     }

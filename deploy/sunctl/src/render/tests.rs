@@ -63,8 +63,8 @@ fn exabgp_takes_what_is_rendered_for_it() {
 fn a_shell_takes_what_is_rendered_for_it() {
     let text = rendered(&["addresses", "--sun", "sun4-3-1"], &[]);
     checked("addresses", &text, |file| Process::new("sh").arg("-n").arg(file).output());
-    assert!(text.contains("\nip route replace local 192.0.2.64/26 dev lo\n"), "{text}");
-    assert!(text.contains("\nip -6 route replace local 2001:db8:3::1/128 dev lo\n"), "{text}");
+    assert!(text.contains("\nip route replace local 192.0.2.64/26 dev lo proto 115\n"), "{text}");
+    assert!(text.contains("\nip -6 route replace local 2001:db8:3::1/128 dev lo proto 115\n"), "{text}");
 }
 
 #[test]
@@ -90,6 +90,67 @@ fn what_a_sun_does_not_know_goes_to_the_one_that_had_the_address() {
     let rules = text.split("<<'RULES'\n").nth(1).unwrap().split("RULES\n").next().unwrap();
     checked("rules", rules, |file| Process::new(in_sbin("nft")).arg("--check").arg("--file").arg(file).output());
 }
+
+#[test]
+fn a_script_that_is_run_after_another_one_takes_away_what_only_that_one_wanted() {
+    let before = TOPOLOGY.replace("192.0.2.64/26", "192.0.2.64/27").replace("2001:db8:3::1", "2001:db8:3::9");
+    let passing = |topology: &str, sun: &str| {
+        let words = ["addresses", "--sun", sun, "--pass-on", "internal"];
+        run_on(topology, &words, &[]).unwrap()
+    };
+    let plain = |topology: &str, sun: &str| run_on(topology, &["addresses", "--sun", sun], &[]).unwrap();
+    let others = TOPOLOGY.replace("192.0.2.2\"", "192.0.2.22\"");
+    let steps = [
+        (
+            "an operator's own route stays",
+            "ip route replace local 198.51.100.1 dev lo\n".to_owned(),
+            "local 198.51.100.1 dev lo",
+        ),
+        ("1: another subnet", plain(&before, "sun4-3-1"), "local 192.0.2.64/27 dev lo"),
+        ("2: this subnet alone", plain(TOPOLOGY, "sun4-3-1"), "local 192.0.2.64/26 dev lo"),
+        ("3: passes on", passing(TOPOLOGY, "sun4-2-1"), "192.0.2.2 via 10.4.2.2"),
+        ("4: to other addresses", passing(&others, "sun4-2-1"), "192.0.2.22 via 10.4.2.2"),
+        ("5: again", passing(&others, "sun4-2-1"), "192.0.2.22 via 10.4.2.2"),
+        ("6: not any more", plain(TOPOLOGY, "sun4-2-1"), "local 192.0.2.0/26 dev lo"),
+    ];
+    let mut script =
+        "set -eu\nip link set lo up\nip link add internal type veth peer name other\nip link set other up\nip address add 10.4.2.1/24 dev internal\n\
+                      ip link set internal up\nsysctl -q -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=1\n\
+                      ip rule >rules\n"
+            .to_owned();
+    for (number, (_, step, _)) in steps.iter().enumerate() {
+        let file = format!("step{number}");
+        script += &format!("cat >{file} <<'STEP'\n{step}STEP\nsh {file}\n(echo 'STATE {number}'; {STATE})\n");
+    }
+    script += "ip rule | cmp - rules\n";
+    let folder = tempfile::tempdir().unwrap();
+    let output = Process::new("unshare").args(["--net", "sh", "-c", &script]).current_dir(folder.path()).output();
+    let output = output.expect("unshare is there; as root");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let states: Vec<&str> = said.split("STATE ").skip(1).collect();
+    let gone = |state: &str, what: &[&str]| {
+        for what in what {
+            assert!(!state.contains(what), "{what} is left: {state}");
+        }
+    };
+    for ((about, _, wanted), state) in steps.iter().zip(&states) {
+        assert!(state.contains(wanted) && state.contains("local 198.51.100.1 dev lo"), "{about}: {state}");
+    }
+    assert!(states[1].contains("2001:db8:3::9") && states[2].contains("local 2001:db8:3::1 dev lo"), "{}", states[2]);
+    gone(states[2], &["192.0.2.64/27", "2001:db8:3::9"]);
+    gone(states[3], &["192.0.2.64/26", "2001:db8:3::1"]);
+    assert!(states[3].contains("fwmark 0x73756e lookup 7566") && states[3].contains("forward 1 1"), "{}", states[3]);
+    gone(states[4], &["192.0.2.2 via"]);
+    assert_eq!(states[5].trim_start_matches('5'), states[4].trim_start_matches('4'), "a second run changes nothing");
+    gone(states[6], &["via", "fwmark", "sun_pass_on", "192.0.2.64"]);
+    assert!(states[6].contains("forward 0 1"), "as it was before: {}", states[6]);
+}
+
+/// What the scripts leave behind.
+const STATE: &str = "(ip route show table local; ip -6 route show table local) | grep -v 'proto kernel'; ip route show table 7566 2>/dev/null || true; \
+                     ip rule; ip -6 rule; nft list tables; \
+                     echo forward $(sysctl -n net.ipv4.ip_forward) $(sysctl -n net.ipv6.conf.all.forwarding)";
 
 #[test]
 fn a_name_server_takes_the_zone() {
