@@ -232,27 +232,41 @@ impl Rates {
 }
 
 /// Rereads the certificates when one of their files changes, and those that are refused now and then: the time of one that is not
-/// valid yet comes. `seen` are [those files](certificate_files) from before they were loaded.
+/// valid yet comes, as that of one that runs ends. `seen` are [those files](certificate_files) from before they were loaded;
+/// `counts` are of those refused and of those that run and are not valid.
 pub async fn follow_certificates(
     certificates: Arc<Certificates>,
     pairs: Vec<Certificate>,
     mut seen: Seen,
-    count: IntGauge,
+    counts: [IntGauge; 2],
     drain: Drain,
 ) {
     let (mut refused, mut looked) = (Vec::new(), Instant::now());
+    let mut invalid = certificates.invalid(now_s());
+    counts[1].set(level(invalid.len()));
     loop {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
             () = drain.wait() => return,
         }
         let changed = seen.look();
-        if !changed && (refused.is_empty() || looked.elapsed() < REFUSED_EVERY) {
+        if !changed && looked.elapsed() < LOOKED_AT_EVERY {
             continue;
         }
         looked = Instant::now();
-        let before = std::mem::replace(&mut refused, certificates.reload(&pairs, now_s()));
-        count.set(level(refused.len()));
+        let before = refused.clone();
+        if changed || !refused.is_empty() {
+            refused = certificates.reload(&pairs, now_s());
+        } else {
+            certificates.settle(now_s());
+        }
+        counts[0].set(level(refused.len()));
+        let no_good = certificates.invalid(now_s());
+        counts[1].set(level(no_good.len()));
+        for why in no_good.iter().filter(|why| !invalid.contains(why)) {
+            tracing::error!(why, "a certificate in use is not valid: clients refuse it");
+        }
+        invalid = no_good;
         if !changed && refused.len() == before.len() {
             continue;
         }
@@ -265,8 +279,8 @@ pub async fn follow_certificates(
     }
 }
 
-/// Certificates that were refused are looked at again so often.
-const REFUSED_EVERY: Duration = Duration::from_secs(60);
+/// Certificates of which no file changed are looked at so often.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(60);
 
 /// Seconds since 1970.
 #[must_use]

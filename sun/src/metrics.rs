@@ -52,6 +52,8 @@ pub struct Metrics {
     pub unknown_tickets: IntCounter,
     /// Pairs of certificate and key whose files changed and are not taken.
     pub certificates_refused: IntGauge,
+    /// Certificates in use that are not valid.
+    pub certificates_invalid: IntGauge,
     /// Bytes in the RAM tier.
     pub ram_bytes: IntGauge,
     /// Downloads on their way to the popularity API.
@@ -178,8 +180,10 @@ impl Metrics {
             unknown_tickets: meters.counter("unknown_tickets_total", "TLS session tickets that no key opened.")?,
             certificates_refused: meters.gauge(
                 "certificates_refused",
-                "Changed certificates that are not taken: broken, expired or not valid yet. The ones before stay.",
+                "Changed certificates that are not taken: broken, expired, not valid yet or others'. The ones before stay.",
             )?,
+            certificates_invalid: meters
+                .gauge("certificates_invalid", "Certificates in use that have expired or are not valid yet.")?,
             ram_bytes: meters.gauge("ram_bytes", "Bytes in the RAM tier.")?,
             report: ReportMetrics::new(registry)?,
             hot_redirects: meters.counter("hot_redirects_total", "Requests for hot files passed on to a sibling.")?,

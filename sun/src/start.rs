@@ -96,7 +96,8 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     let token = tokens::read_secret(&config.token)?;
     let client = config.popularity.as_ref().map(Client::new).transpose()?;
     let metrics = Metrics::new(&parts.registry)?;
-    let secured = (!config.https.is_empty()).then(|| Secured::load(&config, &metrics)).transpose()?;
+    let secured =
+        (!config.https.is_empty()).then(|| Secured::load(&config, &metrics, !drain.is_alone())).transpose()?;
     let workers = config.workers_count();
     let listeners = Listeners::bind(&addresses(&config), workers, drain.sockets())?;
     let store = open_store(&config, parts.registry.clone()).await?;
@@ -191,10 +192,14 @@ struct Secured {
 }
 
 impl Secured {
-    fn load(config: &Config, metrics: &Metrics) -> anyhow::Result<Self> {
+    fn load(config: &Config, metrics: &Metrics, takes_over: bool) -> anyhow::Result<Self> {
         let seen_certificates = Seen::now(control::certificate_files(&config.certificates));
         let seen_secret = Seen::now(config.ticket_secret.iter().cloned().collect());
         let certificates = Certificates::load(&config.certificates, control::now_s())?;
+        // The process before this one may have a good one that its files no longer hold.
+        if takes_over && let Some(why) = certificates.shown_invalid(control::now_s()) {
+            anyhow::bail!("{why}; until then the process before this one stays");
+        }
         for why in certificates.invalid(control::now_s()) {
             tracing::error!(why, "clients refuse this server");
         }
@@ -209,8 +214,9 @@ impl Secured {
     /// Has the files reread when they change.
     fn follow(self, config: &Config, metrics: &Metrics, drain: &Drain) {
         let Self { certificates, tickets, seen_certificates, seen_secret } = self;
-        let (files, refused) = (config.certificates.clone(), metrics.certificates_refused.clone());
-        drain.spawn(control::follow_certificates(certificates, files, seen_certificates, refused, drain.clone()));
+        let counts = [&metrics.certificates_refused, &metrics.certificates_invalid].map(Clone::clone);
+        let files = config.certificates.clone();
+        drain.spawn(control::follow_certificates(certificates, files, seen_certificates, counts, drain.clone()));
         if let Some(file) = config.ticket_secret.clone() {
             drain.spawn(control::follow_tickets(tickets, file, seen_secret, drain.clone()));
         }

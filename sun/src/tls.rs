@@ -2,8 +2,8 @@
 //!
 //! A name is matched exactly, then by a wildcard for its first label (RFC 6125, section 6.4.3); a client
 //! without a name, or with one that no certificate has, gets the first certificate that is valid. A changed pair of files that cannot
-//! be used, or has expired or is not valid yet, leaves the running one of that pair in place while that is valid itself; the
-//! other pairs are taken. At a start there is nothing to keep: what has expired is used and told, because some clients look at no
+//! be used, has expired, is not valid yet or is for other names, leaves the running one of that pair in place while that is valid
+//! itself; the other pairs are taken. At a start there is nothing to keep: what has expired is used and told, because some clients look at no
 //! date and the self-check withdraws the sun for all others.
 
 use std::collections::HashMap;
@@ -83,10 +83,28 @@ impl Certificates {
         refused
     }
 
+    /// Chooses anew among what runs: of two for one name, the one that was chosen may have expired meanwhile.
+    pub fn settle(&self, now: i64) {
+        if let Ok(all) = ByName::of(self.current.load().pairs.clone(), now) {
+            self.current.store(Arc::new(all));
+        }
+    }
+
     /// Which are not valid at `now`, seconds since 1970; a sentence each.
     #[must_use]
     pub fn invalid(&self, now: i64) -> Vec<String> {
         self.current.load().pairs.iter().filter_map(|pair| pair.problem(now)).collect()
+    }
+
+    /// The first that is not valid and shown all the same, for want of a better one.
+    #[must_use]
+    pub fn shown_invalid(&self, now: i64) -> Option<String> {
+        let current = self.current.load();
+        let is_shown = |pair: &Pair| {
+            let of_name = pair.names.iter().filter_map(|name| current.names.get(name));
+            of_name.chain([&current.first]).any(|shown| Arc::ptr_eq(shown, &pair.key))
+        };
+        current.pairs.iter().filter(|pair| is_shown(pair)).find_map(|pair| pair.problem(now))
     }
 
     /// Which of these names no certificate is for; a sentence each.
@@ -152,9 +170,31 @@ impl Pair {
         Some(format!("certificates: {chain}: {why}; it is for {names}: put a renewed one there, with its key"))
     }
 
-    /// Why it is not to take the place of the running one: that one is valid.
+    /// Why it is not to take the place of the running one, which is valid.
     fn worse_than(&self, running: &Self, now: i64) -> Option<String> {
-        self.problem(now).filter(|_| running.problem(now).is_none())
+        if running.problem(now).is_some() {
+            return None;
+        }
+        self.problem(now).or_else(|| self.of_others(running))
+    }
+
+    /// That it is for none of the names that the running one is for: somebody copied the wrong file.
+    fn of_others(&self, running: &Self) -> Option<String> {
+        let shares = |one: &Self, other: &Self| one.names.iter().any(|name| other.covers(name));
+        let has_no_names = running.names.is_empty();
+        if has_no_names || shares(self, running) || shares(running, self) {
+            return None;
+        }
+        let (chain, names, before) = (self.chain.display(), self.names.join(", "), running.names.join(", "));
+        Some(format!(
+            "certificates: {chain}: it is for {names}, and the running one for {before}: put one there that is for one of these, \
+             or restart the server, which then takes what there is"
+        ))
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        let wildcard = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+        self.names.iter().any(|own| own == name || Some(own) == wildcard.as_ref())
     }
 }
 
@@ -234,9 +274,44 @@ mod tests {
         std::fs::write(&files[0].chain, "nonsense").unwrap();
         assert_eq!(certificates.reload(&files, year(2026)).len(), 1);
 
-        // Nothing that is better is lost.
+        // Nothing that is better is lost, and it is told that it is no good.
         folder.issue("a", 2020, 2024);
         assert_eq!(certificates.reload(&files, year(2041)), [""; 0]);
+        assert_eq!(certificates.invalid(year(2041)).len(), 2);
+    }
+
+    #[test]
+    fn a_certificate_of_others_does_not_take_the_place_of_ones_own() {
+        let folder = Folder::new();
+        let own = folder.issue("sun4-2-1.cdn.test", 2020, 2030);
+        let replaced_by = |name: &str| {
+            let certificates = Certificates::load(std::slice::from_ref(&own), year(2025)).unwrap();
+            let new = folder.issue(name, 2020, 2031);
+            let files = [Certificate { chain: new.chain, key: new.key }];
+            certificates.reload(&files, year(2025))
+        };
+        assert_eq!(replaced_by("*.cdn.test"), [""; 0]);
+        let refused = replaced_by("other.test");
+        assert!(refused[0].contains("it is for other.test, and the running one for sun4-2-1.cdn.test"), "{refused:?}");
+    }
+
+    #[test]
+    fn of_two_for_one_name_the_valid_one_is_shown_also_when_the_other_expires() {
+        let folder = Folder::new();
+        let soon = folder.issue("a", 2020, 2026);
+        let [chain, key] =
+            [&soon.chain, &soon.key].map(|file| file.with_file_name("soon").with_extension(file.extension().unwrap()));
+        std::fs::rename(&soon.chain, &chain).unwrap();
+        std::fs::rename(&soon.key, &key).unwrap();
+        let files = [Certificate { chain, key }, folder.issue("a", 2020, 2040)];
+        let certificates = Certificates::load(&files, year(2025)).unwrap();
+        let shown = || certificates.current.load().choose(Some("a")).cert[0].to_vec();
+        let (before, first) = (shown(), certificates.current.load().choose(None).cert[0].to_vec());
+        assert_eq!(before, first);
+        assert!(certificates.shown_invalid(year(2028)).is_some_and(|why| why.contains("soon.pem")));
+        certificates.settle(year(2028));
+        assert_ne!(shown(), before);
+        assert_eq!((certificates.shown_invalid(year(2028)), certificates.invalid(year(2028)).len()), (None, 1));
     }
 
     #[test]
