@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use daemon::admin::Readiness;
 use daemon::drain::Drain;
 use daemon::findings::Findings;
 use geo::Topology;
@@ -25,15 +26,15 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
     anyhow::ensure!(problems.is_empty(), "config: {}", problems.join("; "));
     let vault = Arc::new(Vault::open(&config.vault).context("vault")?);
     let last_good = config.vault.join("topology.toml");
-    let registry = prometheus::Registry::new();
-    let watched = geo::watch::Metrics::register(&registry)?;
+    let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
+    let watched = geo::watch::Metrics::register(&registry, &readiness)?;
     let topology = geo::watch::follow(&config.edge.topology, Some(last_good), watched).await?;
     let bytes_max = own(&topology.borrow(), &config.edge.name)?;
     vault.limit(bytes_max);
     let purges = sun::purges(&config.edge, &topology.borrow())?;
     let held = Some(Arc::clone(&vault) as Arc<dyn sun::HeldFiles>);
     let (purged, followed) = (Some(Arc::clone(&purges)), Some(topology.clone()));
-    let parts = sun::Parts { held, registry, topology: followed, purges: purged, ..sun::Parts::default() };
+    let parts = sun::Parts { held, registry, readiness, topology: followed, purges: purged };
     let metrics = Metrics::new(&parts.registry, &vault)?;
     let readiness = parts.readiness.clone();
     readiness.expect(SCANNED);
@@ -44,7 +45,8 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
         }
         Some(api) => {
             let token = daemon::tokens::read_secret(&config.edge.token)?;
-            let prefill = Prefill::new(&config.prefill, token, Arc::clone(&vault), Arc::clone(&purges))?;
+            let tls = sun::origin_tls::client(&config.edge.upstream)?;
+            let prefill = Prefill::new(&config.prefill, tls, token, Arc::clone(&vault), Arc::clone(&purges))?;
             let api = popularity_api::Client::new(api)?;
             let turns = Turns::new(api.clone(), topology.clone(), config.edge.name.clone());
             let prefill = prefill.in_turn(turns);

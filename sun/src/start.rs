@@ -24,6 +24,7 @@ use crate::edge::{Edge, Pieces};
 use crate::held::HeldFiles;
 use crate::listener::{self, Kind, Listeners, Shared};
 use crate::metrics::Metrics;
+use crate::origin_tls;
 use crate::purge::{Purges, follower};
 use crate::report;
 use crate::response::Signature;
@@ -104,7 +105,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         rests,
         resolver,
         tokens: Tokens::follow(&config.tokens, &drain)?,
-        upstream: Upstream::new(&config.upstream, &token, &config.name, &domain)?,
+        upstream: upstream(&config, &token, &domain)?,
         metrics,
         signature: Signature::new(&config.name)?,
         held: parts.held,
@@ -165,7 +166,7 @@ async fn followed(config: &Config, parts: &Parts) -> anyhow::Result<Topologies> 
     let written = match &parts.topology {
         Some(topology) => topology.clone(),
         None => {
-            let metrics = geo::watch::Metrics::register(&parts.registry)?;
+            let metrics = geo::watch::Metrics::register(&parts.registry, &parts.readiness)?;
             geo::watch::follow(&config.topology, Some(config.data.join("topology.toml")), metrics).await?
         }
     };
@@ -291,6 +292,7 @@ pub fn check(config: &Config) -> Findings {
             problems.extend(known_name(config, &topology).err().map(|error| error.to_string()));
             problems.extend(geo::Resolver::load(&config.geo, &topology).err().map(|error| error.to_string()));
             problems.extend(signing::problems(config.signing_keys.as_deref(), &topology));
+            problems.extend(origin_tls::problem(&config.upstream, &topology));
         }
     }
     problems.extend(config.rest.problem());
@@ -324,6 +326,11 @@ fn names(name: &str, topology: &geo::Topology) -> Vec<String> {
         Some(format!("{}.{}", group.name, topology.domain))
     });
     own.into_iter().chain(group).collect()
+}
+
+fn upstream(config: &Config, token: &str, domain: &str) -> anyhow::Result<Upstream> {
+    let connector = origin_tls::connector(&config.upstream)?;
+    Ok(Upstream::new(&config.upstream, connector, token, &config.name, domain)?)
 }
 
 fn known_name(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {

@@ -57,6 +57,14 @@ impl Authority {
         self.issue_between(folder, stem, names, |params| (params.not_before, params.not_after) = (first, last))
     }
 
+    /// The same, of a certificate whose subject has no name: etcd takes no other from clients of its gateway, where it has users.
+    #[must_use]
+    pub fn issue_nameless(&self, folder: &Path, stem: &str) -> Files {
+        self.issue_between(folder, stem, &[stem], |params| {
+            params.distinguished_name = rcgen::DistinguishedName::new();
+        })
+    }
+
     /// The same, of a certificate that expired years ago.
     #[must_use]
     pub fn issue_expired(&self, folder: &Path, stem: &str, names: &[&str]) -> Files {

@@ -12,12 +12,13 @@
 //!
 //! In reading order: [`world`] (a system of a test's own), [`topology`] and [`settings`] (its documents), [`origin`] (the content
 //! server), [`intake`] (one that takes uploads), [`client`], [`raw`] and [`visitors`] (who asks), [`routers`] (real ones),
-//! [`lab`] (a group of suns behind a router, and what fails there), [`process`] (programs), [`pattern`] (which byte belongs where), [`poll`] (waiting),
+//! [`lab`] (a group of suns behind a router, and what fails there), [`booted`] (machines with systemd), [`process`] (programs), [`pattern`] (which byte belongs where), [`poll`] (waiting),
 //! [`conformance`] (the public suite for HTTP caches), [`addresses`], [`certificates`], [`files`], [`metrics`].
 //!
 //! Not here: a mock of any part of Sun. Nor does anything sleep to wait for something: it polls with a deadline.
 
 pub mod addresses;
+pub mod booted;
 pub mod certificates;
 pub mod client;
 pub mod conformance;

@@ -14,11 +14,12 @@ use geo::{Source, Topology};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-/// Checks each file; the answer is bad when one of them is.
+/// Checks each file; the answer is bad when one of them is. What `advice` says of a topology's text that does not check goes
+/// with its problems.
 #[must_use]
-pub fn check(topology: &Source, configs: &[PathBuf]) -> Answer {
+pub fn check(topology: &Source, configs: &[PathBuf], advice: impl FnOnce(&str) -> String) -> Answer {
     let checked: Vec<(String, &'static str, Checked)> =
-        std::iter::once((topology.to_string(), "topology", check_topology(topology).into()))
+        std::iter::once((topology.to_string(), "topology", check_topology(topology, advice).into()))
             .chain(configs.iter().map(|file| {
                 let (kind, checked) = check_config(file);
                 (file.display().to_string(), kind, checked)
@@ -59,9 +60,13 @@ impl From<Result<String, String>> for Checked {
     }
 }
 
-fn check_topology(source: &Source) -> Result<String, String> {
+fn check_topology(source: &Source, advice: impl FnOnce(&str) -> String) -> Result<String, String> {
     let text = source.read()?;
-    let topology = Topology::parse(&text).map_err(|error| error.to_string())?;
+    let topology = Topology::parse(&text).map_err(|error| format!("{error}\n{}", advice(&text)))?;
+    let conflicts = geo::anycast::conflicts(&topology);
+    if !conflicts.is_empty() {
+        return Err(conflicts.join("\n"));
+    }
     let suns: usize = topology.regions.iter().map(|region| region.suns.len()).sum();
     let caches: usize = topology.regions.iter().map(|region| region.caches.len()).sum();
     let regions = topology.regions.len();
@@ -220,16 +225,40 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_topology_is_good_and_one_whose_addresses_stand_in_each_others_way_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("topology.toml");
+        let shipped = include_str!("../../config/topology.toml");
+        for (text, good, says) in [
+            (shipped.to_owned(), true, "ok    topology"),
+            (
+                shipped.replace("192.0.2.130", "192.0.2.40"),
+                false,
+                "cache4-1: addresses = 192.0.2.40: it is in 192.0.2.0/26",
+            ),
+            (
+                shipped.replace("10.4.2.1:", "192.0.2.70:"),
+                false,
+                "sun4-2-1: internal = 192.0.2.70:8081: it is in 192.0.2.64/26",
+            ),
+        ] {
+            fs::write(&file, text).unwrap();
+            let answer = check(&file.clone().into(), &[], |_| unreachable!("daemons take it"));
+            assert!(answer.good == good && answer.text.contains(says), "{}", answer.text);
+        }
+    }
+
+    #[test]
     fn what_is_wrong_with_each_file_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let topology = folder.path().join("topology.toml");
         let config = folder.path().join("sun.toml");
         fs::write(&topology, "version = 'one'").unwrap();
         fs::write(&config, "name = 'sun4-2-1'\nramm_bytes = 1").unwrap();
-        let answer = check(&topology.into(), &[config, folder.path().join("missing.toml")]);
+        let answer = check(&topology.into(), &[config, folder.path().join("missing.toml")], |_| "Mend it.".to_owned());
         assert!(!answer.good);
         assert_eq!(answer.text.matches("WRONG").count(), 3, "{}", answer.text);
-        assert!(answer.text.contains("ramm_bytes"), "{}", answer.text);
+        assert!(answer.text.contains("ramm_bytes") && answer.text.contains("\n      Mend it.\n"), "{}", answer.text);
     }
 
     #[track_caller]

@@ -69,7 +69,9 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let folder = DataFolder::open(&config.data)?;
     let registry = prometheus::Registry::new();
     let last_good = Some(config.data.join("topology.toml"));
-    let topology = geo::watch::follow(&config.topology, last_good, geo::watch::Metrics::register(&registry)?).await?;
+    let readiness = Readiness::default();
+    let watched = geo::watch::Metrics::register(&registry, &readiness)?;
+    let topology = geo::watch::follow(&config.topology, last_good, watched).await?;
     known(&config, &topology.borrow())?;
     let order = history::order(&config.data).context("the operator's order in `data`")?;
     let token = tokens::read_secret(&config.token)?;
@@ -78,7 +80,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let prober = Prober::new(&token, &config.probe)?;
     let asker = Asker::new(&token, Duration::from_millis(config.guard.timeout_ms))?;
     let api = config.popularity.as_ref().map(popularity_api::Client::new).transpose()?;
-    let (metrics, readiness) = (Metrics::new(&registry)?, Readiness::default());
+    let metrics = Metrics::new(&registry)?;
     readiness.expect(FIRST_PROBE);
 
     let clock = Instant::now();

@@ -1,46 +1,54 @@
 //! `tests/lab`: faults of suns behind a router, and what clients have of them.
 
-use anyhow::{Context, bail};
-use tests::lab::fault::Fault;
-use tests::lab::fleet::Options;
+use std::path::Path;
+use std::process::ExitCode;
+
+use tests::lab::order::{Order, Play, help};
 use tests::lab::outcome::Outcome;
 
-fn main() -> anyhow::Result<()> {
-    let mut options = Options { suns: 3, checked: true, passes_on: true, check_more: String::new() };
-    let mut faults = Vec::new();
-    let (mut tells, mut json) = (false, false);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--suns" => options.suns = arguments.next().context("--suns NUMBER")?.parse()?,
-            "--unchecked" => options.checked = false,
-            "--resets" => options.passes_on = false,
-            "--tell" => tells = true,
-            "--json" => json = true,
-            word => match Fault::ALL.into_iter().find(|fault| fault.word() == word) {
-                Some(fault) => faults.push(fault),
-                None => bail!("{word}: the faults are {}", Fault::ALL.map(Fault::word).join(", ")),
-            },
+fn main() -> ExitCode {
+    let play = match Order::parse(std::env::args().skip(1)) {
+        Ok(Order::Help) => {
+            print!("{}", help());
+            return ExitCode::SUCCESS;
         }
-    }
-    if faults.is_empty() {
-        faults = Fault::ALL.to_vec();
+        Ok(Order::Play(play)) => play,
+        Err(why) => return refuse(&why),
+    };
+    if let Some(lacks) = lacking(&play) {
+        return refuse(&lacks);
     }
     let mut outcomes = Vec::new();
-    for fault in faults {
-        let outcome = fault.play(&options);
-        eprintln!("{}: {:?}, failed {} + {}", fault.word(), outcome.taken_over, outcome.new.0, outcome.kept.0);
-        if tells {
-            outcome.failures.iter().for_each(|(what, count)| eprintln!("  {count} x {what}"));
-            eprintln!("  last failure began {:?} after the fault", outcome.last_failure);
-            outcome.states.iter().for_each(|line| eprintln!("  {line}"));
+    for fault in play.faults {
+        let outcome = fault.play(&play.options);
+        eprintln!("{}", outcome.line());
+        if play.tells {
+            outcome.details().iter().for_each(|line| eprintln!("  {line}"));
         }
         outcomes.push(outcome);
     }
-    if json {
+    if play.json {
         println!("{}", serde_json::Value::from_iter(outcomes.iter().map(Outcome::json)));
     } else {
         print!("{}", Outcome::table(&outcomes));
     }
-    Ok(())
+    ExitCode::SUCCESS
 }
+
+fn refuse(why: &str) -> ExitCode {
+    eprintln!("tests/lab: {why}");
+    ExitCode::from(2)
+}
+
+/// What this machine does not have.
+fn lacking(_: &Play) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("it takes root, to make network namespaces".to_owned());
+    }
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let is_there = |name: &str| path.split(':').any(|folder| Path::new(folder).join(name).is_file());
+    let lacking: Vec<&str> = PROGRAMS.into_iter().filter(|name| !is_there(name)).collect();
+    (!lacking.is_empty()).then(|| format!("there is no {}; tests/setup installs it", lacking.join(", no ")))
+}
+
+const PROGRAMS: [&str; 4] = ["bird", "birdc", "ip", "nft"];

@@ -95,6 +95,15 @@ impl Fault {
         }
     }
 
+    /// Why it cannot be played in such a lab.
+    #[must_use]
+    pub fn lacks(self, options: &Options) -> Option<&'static str> {
+        match self {
+            Self::Flapping if options.suns < 3 => Some("it takes 3 suns: the last one that is well stays"),
+            _ => None,
+        }
+    }
+
     /// Plays it in a lab.
     ///
     /// # Panics

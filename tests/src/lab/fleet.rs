@@ -18,9 +18,9 @@ use crate::process::{Daemon, run as run_to_its_end};
 use crate::topology::DOMAIN;
 
 /// How a lab is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Options {
-    /// Suns in the group, 2..=16.
+    /// Suns in the group, as many as [`super::order::SUNS`] allows.
     pub suns: u8,
     /// A sun-check beside each; without it all are announced for ever.
     pub checked: bool,
@@ -28,6 +28,12 @@ pub struct Options {
     pub passes_on: bool,
     /// More text for every sun-check.toml.
     pub check_more: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { suns: 3, checked: true, passes_on: true, check_more: String::new() }
+    }
 }
 
 /// A lab. Everything ends with it.

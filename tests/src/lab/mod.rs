@@ -10,7 +10,8 @@
 //! ```
 //!
 //! In reading order: [`network`] (machines and cables), [`documents`] (topology and configs), [`fleet`] (what runs),
-//! [`flow`] (clients), [`fault`] (what fails, and how it is done), [`outcome`] (what clients had of it).
+//! [`flow`] (clients), [`fault`] (what fails, and how it is done), [`outcome`] (what clients had of it), [`order`] (what
+//! `tests/lab` is asked for).
 //!
 //! `tests/lab` prints a table of it; the end-to-end tests assert what must hold whatever the machine's speed.
 
@@ -19,4 +20,5 @@ pub mod fault;
 pub mod fleet;
 pub mod flow;
 pub mod network;
+pub mod order;
 pub mod outcome;

@@ -71,6 +71,27 @@ impl Outcome {
         }
     }
 
+    /// For people, while others are still played.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let taken_over = self.taken_over.map_or_else(
+            || "its addresses stay".to_owned(),
+            |time| format!("another one answers after {}", seconds(time)),
+        );
+        let ((new_failed, new), (kept_failed, kept)) = (self.new, self.kept);
+        let word = self.fault.word();
+        format!("{word}: {taken_over}; failed: {new_failed} of {new} new connections, {kept_failed} of {kept} kept")
+    }
+
+    /// What failed, when last, and what the self-checks say: a line each.
+    #[must_use]
+    pub fn details(&self) -> Vec<String> {
+        let failures = self.failures.iter().map(|(what, count)| format!("{count} x {what}"));
+        let last =
+            self.last_failure.map(|time| format!("the last one that failed began {} after the fault", seconds(time)));
+        failures.chain(last).chain(self.states.iter().cloned()).collect()
+    }
+
     /// For programs.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
@@ -92,11 +113,10 @@ impl Outcome {
         let titles = ["FAULT", "ANSWERED BY ANOTHER", "NEW FAILED", "OF", "KEPT FAILED", "OF", "BUSIEST", "RESUMED"];
         let mut table = Table::new(&titles);
         for outcome in outcomes {
-            let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
             let (resumed, moved) = outcome.resumed;
             table.row([
                 outcome.fault.name().to_owned(),
-                outcome.taken_over.map_or_else(|| "-".to_owned(), seconds),
+                outcome.taken_over.map_or_else(|| "stays".to_owned(), seconds),
                 outcome.new.0.to_string(),
                 outcome.new.1.to_string(),
                 outcome.kept.0.to_string(),
@@ -107,6 +127,10 @@ impl Outcome {
         }
         table.text()
     }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
 }
 
 /// The time until the last of the victim's addresses was answered by somebody else.

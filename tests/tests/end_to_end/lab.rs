@@ -28,6 +28,20 @@ fn a_group_survives_what_happens_to_one_of_its_suns() {
     }
 }
 
+#[test]
+fn a_lab_that_cannot_be_made_is_refused_and_help_is_given() {
+    for (words, status, says) in [
+        (&["--suns", "300"][..], 2, "tests/lab: --suns 300: a whole number from 2 to 16\n"),
+        (&["melted"], 2, "tests/lab: melted: no such fault; there are killed, hung, "),
+        (&["--help"], 0, "usage: tests/lab [OPTION...] [FAULT...]"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_lab")).args(words).stdin(Stdio::null()).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        assert_eq!(output.status.code(), Some(status), "{words:?}: {said}");
+        assert!(said.contains(says), "{words:?}: {said}");
+    }
+}
+
 /// Every fault with what clients had of it.
 fn play() -> Vec<(String, Value)> {
     let lab = env!("CARGO_BIN_EXE_lab");

@@ -7,6 +7,7 @@
 //! - [`parts`]: several ranges in one response, and what of a partly cached file is asked for.
 //! - [`fills`]: what competes for sources and memory, and what is fetched ahead.
 //! - [`upstream`]: a content server that dies, lies, hangs or is away.
+//! - [`secured`]: a content server behind TLS, and who is taken for it.
 //! - [`uploads`]: what is passed on uncached: uploads, and a site's other methods.
 //! - [`hostile`]: what must reach no upstream; malformed and slow clients.
 //! - [`conformance`]: the public suite for HTTP caches, against what passed before.
@@ -31,11 +32,12 @@
 //! - [`geo_oracle`]: which region an address is in, beside other implementations.
 //! - [`shipped`]: the config files that are shipped start the daemons.
 //! - [`lab`]: a group of suns behind a router, and one after the other fails.
-//! - [`units`]: systemd takes the units that are shipped.
+//! - [`units`]: systemd takes the units that are shipped. [`booted`]: a systemd that runs runs them.
 //! - [`demo`], [`browser`]: `sunctl demo`, its commands, and its gallery in a real browser.
 //!
 //! One binary, so that it links once. Every test has a world of its own and all run at the same time.
 
+mod booted;
 mod browser;
 mod caching;
 mod carrying;
@@ -58,6 +60,7 @@ mod parts;
 mod purge;
 mod region;
 mod restarts;
+mod secured;
 mod selfcheck;
 mod serving;
 mod shipped;

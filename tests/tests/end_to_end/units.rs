@@ -1,5 +1,5 @@
-//! The systemd units that are shipped: systemd understands them, and they leave little open. They are not run here: what they
-//! start is, and what they must say and must not say is looked at.
+//! The systemd units that are shipped: systemd understands them, they leave little open, and they say what they must and must not
+//! say. A systemd runs them in [`crate::booted`].
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -68,6 +68,8 @@ fn a_sun_that_crashes_leaves_its_self_check_alone_and_one_that_is_stopped_stops_
     let start = "ExecStartPost=+-/usr/bin/systemctl start --no-block sun-check.service";
     assert!(sun.contains(&start.to_owned()), "the self-check is ordered after the sun, which must not wait: {sun:?}");
     assert!(check.contains(&"Requires=sun-addresses.service".to_owned()), "{check:?}");
+    let addresses = settings("sun-addresses.service");
+    assert!(addresses.contains(&start.to_owned()), "systemd goes by Wants= at each failure as well: {addresses:?}");
     // One that hangs leaves BIRD announcing what nobody watches. It answers when it is killed as when it crashes.
     assert!(check.contains(&"WatchdogSec=10".to_owned()) && check.contains(&"Restart=always".to_owned()), "{check:?}");
     assert!(check.contains(&"Type=notify".to_owned()), "{check:?}");

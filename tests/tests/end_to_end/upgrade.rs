@@ -247,7 +247,7 @@ impl Drop for Killed {
 }
 
 /// Waits until every visitor has asked again, on average.
-async fn progress(visitors: &Visitors) {
+pub(crate) async fn progress(visitors: &Visitors) {
     let before = visitors.tally.total();
     poll::until_true("more requests", || async { visitors.tally.total() > before + 100 }).await;
 }
