@@ -190,6 +190,7 @@ mod tests {
             told(Role::Sun, Some(4), "sun4-2-2"),
             told(Role::Sun, Some(5), "sun4-2-1"),
             told(Role::Operator, None, "sun4-2-1"),
+            told(Role::Cache, Some(4), "sun4-2-1"),
         ] {
             assert!(odd.unwrap().contains("and not of the sun \"sun4-2-1\""));
         }

@@ -156,3 +156,47 @@ const ORDER_MAX: Duration = Duration::from_secs(4);
 
 /// Longest reason.
 const REASON_CHARACTERS_MAX: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::config::SpeakerKind;
+    use super::super::machine;
+    use super::super::speaker::Speaking;
+    use super::*;
+
+    #[test]
+    fn suns_of_the_group_may_ask_and_only_the_own_one_may_order() {
+        let mut tokens = String::new();
+        let sun = |name| format!("role = 'sun'\nregion = 4\nname = '{name}'");
+        let whose = [sun("sun4-2-1"), sun("sun4-2-2"), "role = 'operator'".to_owned(), "role = 'backend'".to_owned()];
+        for (at, who) in whose.iter().enumerate() {
+            tokens += &format!("[[token]]\ntoken = 'the-token-of-number-{at}'\n{who}\n");
+        }
+        let status = Status::new("sun4-2-1", machine::State::Up, Speaking::new(SpeakerKind::None), 0);
+        let desk = Desk {
+            status: Arc::new(Mutex::new(status)),
+            tokens: Tokens::parse(&tokens, "test").unwrap(),
+            name: "sun4-2-1".to_owned(),
+            orders: mpsc::channel(1).0,
+            pulse: (Pulse::new(Instant::now()), 500),
+        };
+        let check = |at: usize, asks: Option<&str>, orders: Option<&str>| {
+            let mut fields = HeaderMap::new();
+            fields.insert(header::AUTHORIZATION, format!("Bearer the-token-of-number-{at}").parse().unwrap());
+            for (is_order, expected) in [(false, asks), (true, orders)] {
+                let refused = desk.admit(&fields, is_order).err().map(|refusal| format!("{refusal:?}"));
+                match expected {
+                    None => assert_eq!(refused, None, "{at}"),
+                    Some(why) => assert!(refused.is_some_and(|refused| refused.contains(why)), "{at}"),
+                }
+            }
+        };
+        let own = Some("orders are for operators and for this sun's own token");
+        check(0, None, None);
+        check(1, None, own);
+        check(2, None, None);
+        check(3, Some("this is for operators and for suns"), own);
+    }
+}

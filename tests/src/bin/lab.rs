@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tests::lab::order::{Order, Play, help};
 use tests::lab::outcome::Outcome;
+use tests::lab::speaker::Kind;
 
 fn main() -> ExitCode {
     let play = match Order::parse(std::env::args().skip(1)) {
@@ -41,13 +42,14 @@ fn refuse(why: &str) -> ExitCode {
 }
 
 /// What this machine does not have.
-fn lacking(_: &Play) -> Option<String> {
+fn lacking(play: &Play) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("it takes root, to make network namespaces".to_owned());
     }
+    let more = (play.options.speaker == Kind::Exabgp).then_some("exabgp");
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let is_there = |name: &str| path.split(':').any(|folder| Path::new(folder).join(name).is_file());
-    let lacking: Vec<&str> = PROGRAMS.into_iter().filter(|name| !is_there(name)).collect();
+    let lacking: Vec<&str> = PROGRAMS.into_iter().chain(more).filter(|name| !is_there(name)).collect();
     (!lacking.is_empty()).then(|| format!("there is no {}; tests/setup installs it", lacking.join(", no ")))
 }
 

@@ -1,9 +1,10 @@
 //! Topology, tokens and configs of the lab's daemons, as an operator would write them.
 
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use super::family::Family;
 use crate::certificates::Files;
 use crate::settings;
 use crate::topology::DOMAIN;
@@ -13,9 +14,6 @@ pub const FILE: &str = "c1/a.jpg";
 
 /// Its size, bytes.
 pub const FILE_BYTES: u64 = 4000;
-
-/// Own addresses of each sun.
-pub const ADDRESSES: u8 = 4;
 
 /// AS of all suns.
 pub const ASN: u32 = 64_512;
@@ -35,48 +33,31 @@ pub fn name(number: u8) -> String {
     format!("sun1-1-{number}")
 }
 
-/// A sun's own addresses.
+/// Its address for what is not played: metrics, and what it asks the core.
 #[must_use]
-pub fn own_addresses(number: u8) -> Vec<Ipv4Addr> {
-    (0..ADDRESSES).map(|index| Ipv4Addr::new(192, 0, 2, number * 8 + index)).collect()
-}
-
-/// Its address on the internal network.
-#[must_use]
-pub const fn internal(number: u8) -> Ipv4Addr {
+pub const fn admin(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 99, 0, 10 + number)
-}
-
-/// Its end of the cable to the router.
-#[must_use]
-pub const fn public(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, number, 2)
-}
-
-/// The router's end of it.
-#[must_use]
-pub const fn gateway(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, number, 1)
 }
 
 /// The topology; those in `draining` drain.
 #[must_use]
-pub fn topology(suns: u8, version: u64, draining: &[u8]) -> String {
+pub fn topology(family: Family, suns: u8, version: u64, draining: &[u8]) -> String {
     let mut text = format!(
         "version = {version}\ndomain = \"{DOMAIN}\"\ndefault_region = 1\n\
          [content_servers]\nurl = \"http://{CORE}:9100/cs{{number}}\"\nnumbers = [\"1-9\"]\n\
          [[region]]\nid = 1\nname = \"Lab\"\nlatitude = 10.0\nlongitude = 30.0\n\
-         [[group]]\nname = \"sun1-1\"\nsubnet = \"192.0.2.0/24\"\n\
+         [[group]]\nname = \"sun1-1\"\nsubnet = \"{}\"\n\
          [[cache]]\nname = \"{CACHE}\"\naddresses = [\"{CORE}\"]\nhttps_port = 8443\ninternal = \"{CORE}:8081\"\n\
-         weight = 100\nbytes = 1073741824\n"
+         weight = 100\nbytes = 1073741824\n",
+        family.subnet()
     );
     for number in 1..=suns {
         let _ = write!(
             text,
-            "[[sun]]\nname = \"{}\"\naddresses = {:?}\ninternal = \"{}:8081\"\nweight = 100\n{}",
+            "[[sun]]\nname = \"{}\"\naddresses = {:?}\ninternal = \"{}\"\nweight = 100\n{}",
             name(number),
-            own_addresses(number).iter().map(ToString::to_string).collect::<Vec<_>>(),
-            internal(number),
+            family.own_addresses(number).iter().map(ToString::to_string).collect::<Vec<_>>(),
+            SocketAddr::from((family.internal(number), 8081)),
             if draining.contains(&number) { "draining = true\n" } else { "" }
         );
     }
@@ -100,10 +81,10 @@ pub fn write_tokens(folder: &Path, suns: u8) {
 
 /// `sun.toml`.
 #[must_use]
-pub fn sun(folder: &Path, number: u8, certificate: &Files, store: &Path) -> String {
-    let (name, internal) = (name(number), internal(number));
+pub fn sun(folder: &Path, family: Family, number: u8, certificate: &Files, store: &Path) -> String {
+    let (name, admin, internal) = (name(number), admin(number), SocketAddr::from((family.internal(number), 8081)));
     format!(
-        "name = \"{name}\"\nhttps = [\"0.0.0.0:443\"]\ninternal = \"{internal}:8081\"\nadmin = \"{internal}:9081\"\n\
+        "name = \"{name}\"\nhttps = [\"0.0.0.0:443\", \"[::]:443\"]\ninternal = \"{internal}\"\nadmin = \"{admin}:9081\"\n\
          {}drain_s = 5\nticket_secret = {:?}\n\
          [[certificates]]\nchain = {:?}\nkey = {:?}\n\
          [popularity]\nurl = \"http://{CORE}:8090\"\ntoken_file = {:?}\n\
@@ -119,14 +100,14 @@ pub fn sun(folder: &Path, number: u8, certificate: &Files, store: &Path) -> Stri
 
 /// `sun-check.toml`, with more text at the end.
 #[must_use]
-pub fn sun_check(folder: &Path, number: u8, control: &Path, more: &str) -> String {
-    let (name, internal) = (name(number), internal(number));
+pub fn sun_check(folder: &Path, family: Family, number: u8, speaker: &str, more: &str) -> String {
+    let (name, admin, internal) = (name(number), admin(number), SocketAddr::from((family.internal(number), 8084)));
     let file = |name: &str| folder.join(name);
     format!(
-        "name = \"{name}\"\ntopology = {:?}\ndata = {:?}\nadmin = \"{internal}:9084\"\ninternal = \"{internal}:8084\"\n\
+        "name = \"{name}\"\ntopology = {:?}\ndata = {:?}\nadmin = \"{admin}:9084\"\ninternal = \"{internal}\"\n\
          tokens = {:?}\ntoken = {:?}\n\
          [probe]\naddresses = [\"127.0.0.1:443\"]\ntrust = {:?}\n\
-         [speaker]\nkind = \"bird\"\nsocket = {control:?}\n\
+         [speaker]\n{speaker}\n\
          [popularity]\nurl = \"http://{CORE}:8090\"\ntoken_file = {:?}\n[log]\nlevel = \"info\"\n{more}",
         file("topology.toml"),
         file(&format!("{name}.check")),
@@ -178,20 +159,23 @@ fn shared(folder: &Path, name: &str) -> String {
 /// `bird.conf` of the router: connections are shared among equal routes, and GRACEFUL_SHUTDOWN counts (RFC 8326,
 /// section 4.2).
 #[must_use]
-pub fn router(suns: u8) -> String {
-    let mut text = "log stderr all;\nrouter id 198.51.100.1;\nprotocol device { scan time 1; }\n\
-                    protocol kernel { ipv4 { import none; export all; }; merge paths on; }\n"
-        .to_owned();
-    for number in 1..=suns {
-        let _ = write!(
-            text,
-            "protocol bgp sun{number} {{\n  local {} as {ROUTER_ASN};\n  neighbor {} as {ASN};\n  hold time 3;\n  \
-             keepalive time 1;\n  connect delay time 1;\n  connect retry time 1;\n  error wait time 1, 2;\n  \
-             ipv4 {{\n    import filter {{ if (65535, 0) ~ bgp_community then bgp_local_pref = 0; accept; }};\n    \
-             export none;\n  }};\n}}\n",
-            gateway(number),
-            public(number),
-        );
+pub fn router(family: Family, suns: u8) -> String {
+    let mut text = "log stderr all;\nrouter id 198.51.100.1;\nprotocol device { scan time 1; }\n".to_owned();
+    for family in family.each() {
+        let channel = format!("ipv{}", family.word());
+        let _ = writeln!(text, "protocol kernel {{ {channel} {{ import none; export all; }}; merge paths on; }}");
+        for number in 1..=suns {
+            let _ = write!(
+                text,
+                "protocol bgp sun{number}_{channel} {{\n  local {} as {ROUTER_ASN};\n  neighbor {} as {ASN};\n  \
+                 hold time 3;\n  keepalive time 1;\n  connect delay time 1;\n  connect retry time 1;\n  \
+                 error wait time 1, 2;\n  {channel} {{\n    \
+                 import filter {{ if (65535, 0) ~ bgp_community then bgp_local_pref = 0; accept; }};\n    \
+                 export none;\n  }};\n}}\n",
+                family.gateway(number),
+                family.public(number),
+            );
+        }
     }
     text
 }

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use super::documents;
 use super::fleet::{Fleet, Member, Options, in_a_lab};
 use super::outcome::Outcome;
+use super::speaker::Kind;
 use crate::poll;
 
 /// What happens to a sun, or to several.
@@ -22,7 +23,7 @@ pub enum Fault {
     Disk,
     /// Its certificate expires.
     Certificate,
-    /// kill -9 of BIRD.
+    /// kill -9 of its BGP speaker.
     Speaker,
     /// The cable to the router is cut.
     Link,
@@ -84,7 +85,7 @@ impl Fault {
             Self::Hung => "sun hung (SIGSTOP)",
             Self::Disk => "its disk failed",
             Self::Certificate => "its certificate expired",
-            Self::Speaker => "its BIRD killed",
+            Self::Speaker => "its BGP speaker killed",
             Self::Link => "its link cut",
             Self::Machine => "its machine gone",
             Self::Drained => "sun drained",
@@ -99,6 +100,9 @@ impl Fault {
     #[must_use]
     pub fn lacks(self, options: &Options) -> Option<&'static str> {
         match self {
+            Self::Restarted if options.speaker == Kind::Exabgp => {
+                Some("with ExaBGP the self-check is no unit that is stopped first")
+            }
             Self::Flapping if options.suns < 3 => Some("it takes 3 suns: the last one that is well stays"),
             _ => None,
         }
@@ -155,7 +159,7 @@ impl Fault {
             Self::Disk => fleet.member(VICTIM).break_disk(),
             // Its time has come.
             Self::Certificate => {}
-            Self::Speaker => fleet.member(VICTIM).bird.as_mut().expect("it runs").kill(),
+            Self::Speaker => fleet.member(VICTIM).speaker.as_mut().expect("it runs").kill(),
             Self::Link => drop(fleet.router.ip(&format!("link set sun{VICTIM} down"))),
             Self::Machine => lose(fleet, VICTIM),
             Self::Drained => fleet.drain(&[VICTIM]),
@@ -208,7 +212,7 @@ async fn flap(fleet: &mut Fleet) {
         let held = || async { states(fleet).iter().filter(|state| state.contains(" is Held ")).count() == 2 };
         let routed = || async {
             let routes = fleet.routes();
-            let at = |number| routes.iter().filter(|(_, gateway)| *gateway == documents::public(number)).count();
+            let at = |number| routes.iter().filter(|(_, by)| *by == number).count();
             at(VICTIM) > 0 && at(VICTIM + 1) > 0
         };
         poll::until_true("both are announced again, or held", || async { routed().await || held().await }).await;
@@ -225,10 +229,7 @@ async fn leave_alone(fleet: &mut Fleet, suns: u8) {
             lose(fleet, number);
         }
     }
-    poll::until_true("one is left", || async {
-        fleet.routes().iter().all(|(_, gateway)| *gateway == documents::public(VICTIM))
-    })
-    .await;
+    poll::until_true("one is left", || async { fleet.routes().iter().all(|(_, by)| *by == VICTIM) }).await;
 }
 
 fn lose(fleet: &Fleet, number: u8) {
@@ -238,7 +239,7 @@ fn lose(fleet: &Fleet, number: u8) {
 
 /// What each self-check says of its sun.
 fn states(fleet: &Fleet) -> Vec<String> {
-    fleet.members.iter().filter(|member| member.check.is_some()).map(Member::state).collect()
+    fleet.members.iter().map(Member::state).collect()
 }
 
 /// Which sun it happens to; a second one is the next.

@@ -1,20 +1,22 @@
 //! What runs in the lab, and orders to it.
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::documents::{self, ASN, CACHE, CORE, FILE, FILE_BYTES, ROUTER_ASN};
+use super::family::Family;
 use super::flow::{Flow, Target};
 use super::network::{Machine, Network};
+use super::speaker::{Kind, Speaker};
 use crate::certificates::{Authority, Files};
 use crate::origin::{Origin, Script};
 use crate::poll;
-use crate::process::{Daemon, run as run_to_its_end};
+use crate::process::{Daemon, admin_get, binary, run as run_to_its_end};
 use crate::topology::DOMAIN;
 
 /// How a lab is made.
@@ -26,13 +28,24 @@ pub struct Options {
     pub checked: bool,
     /// Open connections go on where they are when their address moves (`sunctl render addresses --pass-on`).
     pub passes_on: bool,
+    /// Who speaks BGP for the suns.
+    pub speaker: Kind,
+    /// What clients ask by.
+    pub family: Family,
     /// More text for every sun-check.toml.
     pub check_more: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { suns: 3, checked: true, passes_on: true, check_more: String::new() }
+        Self {
+            suns: 3,
+            checked: true,
+            passes_on: true,
+            speaker: Kind::Bird,
+            family: Family::V4,
+            check_more: String::new(),
+        }
     }
 }
 
@@ -46,7 +59,7 @@ pub struct Fleet {
     authority: Authority,
     client: Machine,
     core: Machine,
-    router_bird: Option<Bird>,
+    router_bird: Option<Speaker>,
     services: Vec<Daemon>,
     origin: Option<Origin>,
     options: Options,
@@ -66,19 +79,14 @@ pub struct Member {
     pub machine: Machine,
     /// The sun; none after its end.
     pub sun: Option<Daemon>,
-    /// Its self-check.
+    /// Its self-check; none when ExaBGP started it.
     pub check: Option<Daemon>,
     /// Its BGP speaker.
-    pub bird: Option<Bird>,
+    pub speaker: Option<Speaker>,
+    family: Family,
+    kind: Kind,
     certificate: Files,
     folder: PathBuf,
-}
-
-/// A BIRD; killed when dropped.
-#[derive(Debug)]
-pub struct Bird {
-    child: Child,
-    control: PathBuf,
 }
 
 /// Makes a lab, has a scenario play in it and takes it down. The scenario runs in the core, from where everything but the
@@ -107,31 +115,37 @@ impl Fleet {
         let folder = tempfile::Builder::new().prefix("sun-lab-").tempdir().expect("a temporary folder");
         let mut network = Network::new();
         let (router, client, core) = (network.machine("router"), network.machine("client"), network.machine("core"));
+        let family = options.family;
+        let both = || Family::Both.each().iter().copied();
         network.link((&client, "router"), (&router, "client"));
-        router.ip("addr add 198.51.100.1/24 dev client");
-        for host in 2..=9 {
-            client.ip(&format!("addr add 198.51.100.{host}/24 dev router"));
+        for family in both() {
+            let at = |host| family.to_add(family.client(host));
+            router.ip(&format!("addr add {} dev client", at(1)));
+            (2..=9).for_each(|host| drop(client.ip(&format!("addr add {} dev router", at(host)))));
+            client.ip(&format!("-{} route add default via {}", family.word(), family.client(1)));
+            router.set(&format!("net/ipv{}/fib_multipath_hash_policy", family.word()), "1");
         }
-        client.ip("route add default via 198.51.100.1");
         router.set("net/ipv4/ip_forward", "1");
-        router.set("net/ipv4/fib_multipath_hash_policy", "1");
+        router.set("net/ipv6/conf/all/forwarding", "1");
         core.ip("link add internal type bridge");
         core.ip(&format!("addr add {CORE}/24 dev internal"));
         core.ip("link set internal up");
         let authority = Authority::new();
         documents::write_tokens(folder.path(), options.suns);
         crate::files::write(&folder.path().join("root.pem"), authority.root_pem());
-        crate::files::write(&folder.path().join("topology.toml"), &documents::topology(options.suns, 1, &[]));
+        crate::files::write(&folder.path().join("topology.toml"), &documents::topology(family, options.suns, 1, &[]));
         let members = (1..=options.suns).map(|number| {
             let machine = network.machine(&format!("sun{number}"));
             network.link((&router, &format!("sun{number}")), (&machine, "public"));
             network.link((&core, &format!("sun{number}")), (&machine, "internal"));
-            router.ip(&format!("addr add {}/30 dev sun{number}", documents::gateway(number)));
             core.ip(&format!("link set sun{number} master internal"));
-            machine.ip(&format!("addr add {}/30 dev public", documents::public(number)));
-            machine.ip(&format!("addr add {}/24 dev internal", documents::internal(number)));
-            machine.ip(&format!("route add default via {}", documents::gateway(number)));
-            Member::new(number, machine, folder.path(), &authority)
+            for family in both() {
+                router.ip(&format!("addr add {} dev sun{number}", family.to_add(family.gateway(number))));
+                machine.ip(&format!("addr add {} dev public", family.to_add(family.public(number))));
+                machine.ip(&format!("addr add {} dev internal", family.to_add(family.internal(number))));
+                machine.ip(&format!("-{} route add default via {}", family.word(), family.gateway(number)));
+            }
+            Member::new(number, machine, folder.path(), &authority, options)
         });
         let members = members.collect();
         let options = options.clone();
@@ -160,8 +174,8 @@ impl Fleet {
         self.origin = Some(origin);
         let folder = self.folder.path().to_owned();
         let config = folder.join("router.conf");
-        crate::files::write(&config, &documents::router(self.options.suns));
-        self.router_bird = Some(Bird::start(&self.router, &config).await);
+        crate::files::write(&config, &documents::router(self.options.family, self.options.suns));
+        self.router_bird = Some(Speaker::bird(&self.router, &config).await);
         let config = write(&folder, "popularity-api", &documents::popularity_api(&folder));
         self.services.push(Daemon::start("popularity-api", "popularity-api", &config, (CORE, 9090).into()).await);
         let certificate = self.authority.issue(&folder, CACHE, &[&format!("*.{DOMAIN}")]);
@@ -171,13 +185,15 @@ impl Fleet {
         for member in &mut self.members {
             member.answer(self.options.passes_on);
             member.start_sun().await;
-            member.start_bird().await;
+            if member.kind == Kind::Bird {
+                member.start_bird().await;
+            }
         }
         for member in &mut self.members {
-            if self.options.checked {
-                member.start_check(&self.options.check_more).await;
-            } else {
-                member.birdc(&["enable", "\"sun_up_*\""]);
+            match (self.options.checked, member.kind) {
+                (true, Kind::Bird) => member.start_check(&self.options.check_more).await,
+                (true, Kind::Exabgp) => member.start_exabgp(&self.options.check_more).await,
+                (false, _) => drop(member.birdc(&["enable", "\"sun_up_*\""])),
             }
         }
         self.until_home().await;
@@ -187,9 +203,9 @@ impl Fleet {
     pub async fn until_home(&self) {
         poll::until_true("every address at its owner", || async {
             let routes = self.routes();
-            self.members.iter().all(|member| {
-                member.addresses().iter().all(|address| routes.contains(&(*address, documents::public(member.number))))
-            })
+            self.members
+                .iter()
+                .all(|member| member.addresses().iter().all(|address| routes.contains(&(*address, member.number))))
         })
         .await;
     }
@@ -197,20 +213,21 @@ impl Fleet {
     /// Waits until no address is routed to a member that owns it.
     pub async fn until_away(&self, number: u8) {
         poll::until_true(&format!("no address at {}", documents::name(number)), || async {
-            self.routes().iter().all(|(_, gateway)| *gateway != documents::public(number))
+            self.routes().iter().all(|(_, by)| *by != number)
         })
         .await;
     }
 
-    /// What the router does: (address, its next hop).
+    /// What the router does: (address, number of the member that it is routed to).
     #[must_use]
-    pub fn routes(&self) -> Vec<(Ipv4Addr, Ipv4Addr)> {
-        let text = self.router.ip("-4 route show proto bird");
+    pub fn routes(&self) -> Vec<(IpAddr, u8)> {
+        let told = |family: &Family| self.router.ip(&format!("-{} route show proto bird", family.word()));
+        let text: String = self.options.family.each().iter().map(told).collect();
         let route = |line: &str| {
             let mut words = line.split_whitespace();
             let address = words.next()?.parse().ok()?;
-            let gateway = words.skip_while(|word| *word != "via").nth(1)?.parse().ok()?;
-            Some((address, gateway))
+            let device = words.skip_while(|word| *word != "dev").nth(1)?;
+            Some((address, device.strip_prefix("sun")?.parse().ok()?))
         };
         text.lines().filter_map(route).collect()
     }
@@ -226,7 +243,7 @@ impl Fleet {
                 .map(move |address| Target { address: (address, 443).into(), host: host.clone() })
         };
         let targets: Vec<Target> = self.members.iter().flat_map(of).collect();
-        let own = documents::own_addresses(aimed).into_iter().map(IpAddr::from).collect::<Vec<_>>();
+        let own = self.options.family.own_addresses(aimed);
         let aimed = (0..targets.len()).filter(|&index| own.contains(&targets[index].address.ip())).collect();
         let bytes = usize::try_from(FILE_BYTES).expect("a small file");
         Flow::start(&self.client, &self.authority, targets, aimed, &format!("/{FILE}"), bytes)
@@ -244,7 +261,7 @@ impl Fleet {
     /// Writes the topology anew, with these draining.
     pub fn drain(&mut self, numbers: &[u8]) {
         self.version += 1;
-        let text = documents::topology(self.options.suns, self.version, numbers);
+        let text = documents::topology(self.options.family, self.options.suns, self.version, numbers);
         crate::files::write(&self.folder.path().join("topology.toml"), &text);
     }
 
@@ -265,7 +282,7 @@ impl Fleet {
 }
 
 impl Member {
-    fn new(number: u8, machine: Machine, folder: &Path, authority: &Authority) -> Self {
+    fn new(number: u8, machine: Machine, folder: &Path, authority: &Authority, options: &Options) -> Self {
         let name = documents::name(number);
         let certificate = authority.issue(folder, &name, &[&format!("*.{DOMAIN}")]);
         let store = folder.join(format!("{name}.store"));
@@ -274,22 +291,23 @@ impl Member {
         for data in ["data", "check"] {
             std::fs::create_dir_all(folder.join(format!("{name}.{data}"))).expect("a folder");
         }
-        write(folder, &name, &documents::sun(folder, number, &certificate, &store));
-        let (sun, check, bird, folder) = (None, None, None, folder.to_owned());
-        Self { number, name, machine, sun, check, bird, certificate, folder }
+        write(folder, &name, &documents::sun(folder, options.family, number, &certificate, &store));
+        let (sun, check, speaker, folder) = (None, None, None, folder.to_owned());
+        let (family, kind) = (options.family, options.speaker);
+        Self { number, name, machine, sun, check, speaker, family, kind, certificate, folder }
     }
 
     /// Its own addresses.
     #[must_use]
-    pub fn addresses(&self) -> Vec<Ipv4Addr> {
-        documents::own_addresses(self.number)
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.family.own_addresses(self.number)
     }
 
     /// Starts the sun, or starts it again, and waits until it is ready.
     pub async fn start_sun(&mut self) {
         self.sun = None;
         let config = self.folder.join(format!("{}.toml", self.name));
-        let admin: SocketAddr = (documents::internal(self.number), 9081).into();
+        let admin: SocketAddr = (documents::admin(self.number), 9081).into();
         let starting = self.machine.inside(|| Daemon::start("sun", &self.name, &config, admin));
         self.sun = Some(starting.await);
     }
@@ -297,12 +315,41 @@ impl Member {
     /// Starts the self-check, or starts it again, and waits until it serves.
     pub async fn start_check(&mut self, more: &str) {
         self.check = None;
-        let text = documents::sun_check(&self.folder, self.number, &self.control(), more);
-        let config = write(&self.folder, &format!("{}-check", self.name), &text);
-        let admin: SocketAddr = (documents::internal(self.number), 9084).into();
+        let config = self.write_check(&format!("kind = \"bird\"\nsocket = {:?}", self.control()), more);
+        let admin: SocketAddr = (documents::admin(self.number), 9084).into();
         let starting =
             self.machine.inside(|| Daemon::start("sun-check", &format!("{}-check", self.name), &config, admin));
         self.check = Some(starting.await);
+    }
+
+    /// Starts ExaBGP, or starts it again, with the rendered config; it starts the self-check.
+    pub async fn start_exabgp(&mut self, more: &str) {
+        self.speaker = None;
+        let config = self.write_check("kind = \"exabgp\"", more);
+        let run = format!("{} --config {}", binary("sun-check").display(), config.display());
+        let config = self.folder.join(format!("{}.exabgp", self.name));
+        crate::files::write(&config, &self.rendered_sessions(&["exabgp", "--run", &run]));
+        self.speaker = Some(Speaker::exabgp(&self.machine, &config));
+        let admin: SocketAddr = (documents::admin(self.number), 9084).into();
+        let ready = || async { admin_get(admin, "/readyz").await.is_some_and(|(status, _)| status == 200) };
+        poll::until_true("the self-check that ExaBGP starts is ready", ready).await;
+    }
+
+    fn write_check(&self, speaker: &str, more: &str) -> PathBuf {
+        let text = documents::sun_check(&self.folder, self.family, self.number, speaker, more);
+        write(&self.folder, &format!("{}-check", self.name), &text)
+    }
+
+    /// What `sunctl render` says with these words, and of the sessions with the router.
+    fn rendered_sessions(&self, words: &[&str]) -> String {
+        let (asn, id) = (ASN.to_string(), Family::V4.public(self.number).to_string());
+        let own = self.family.each().iter().flat_map(|family| {
+            let neighbour = format!("{}={ROUTER_ASN}", family.gateway(self.number));
+            ["--neighbour".to_owned(), neighbour, "--local".to_owned(), family.public(self.number).to_string()]
+        });
+        let own: Vec<String> = own.collect();
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        self.rendered(&[words, &["--asn", &asn, "--router-id", &id], &own].concat())
     }
 
     /// Has it answer for the group's addresses, by the rendered script.
@@ -313,14 +360,10 @@ impl Member {
 
     /// Starts its BIRD with the rendered config.
     pub async fn start_bird(&mut self) {
-        self.bird = None;
-        let (gateway, public) = (documents::gateway(self.number), documents::public(self.number));
-        let neighbour = format!("{gateway}={ROUTER_ASN}");
-        let (asn, public) = (ASN.to_string(), public.to_string());
-        let session = ["--asn", &asn, "--neighbour", &neighbour, "--local", &public, "--router-id", &public];
+        self.speaker = None;
         let config = self.folder.join(format!("{}.bird", self.name));
-        crate::files::write(&config, &self.rendered(&[&["bird"], &session[..]].concat()));
-        self.bird = Some(Bird::start(&self.machine, &config).await);
+        crate::files::write(&config, &self.rendered_sessions(&["bird"]));
+        self.speaker = Some(Speaker::bird(&self.machine, &config).await);
     }
 
     /// What `sunctl render` says with these words, for this sun.
@@ -338,7 +381,7 @@ impl Member {
     ///
     /// When it has none.
     pub fn birdc(&self, words: &[&str]) -> String {
-        self.bird.as_ref().expect("its BIRD runs").ask(words)
+        self.speaker.as_ref().expect("its BIRD runs").ask(words)
     }
 
     /// What its self-check says of it, in one line; that it cannot be asked, if so.
@@ -385,46 +428,9 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         // It is unmounted when the last process that has a file open in it is gone.
-        (self.sun, self.check, self.bird) = (None, None, None);
+        (self.sun, self.check, self.speaker) = (None, None, None);
         let store = self.folder.join(format!("{}.store", self.name));
         let _ = Command::new("umount").arg("--lazy").arg(store).stderr(Stdio::null()).status();
-    }
-}
-
-impl Bird {
-    async fn start(machine: &Machine, config: &Path) -> Self {
-        let (control, log) = (config.with_extension("ctl"), config.with_extension("bird.log"));
-        let _ = std::fs::remove_file(&control);
-        let log = File::options().create(true).append(true).open(log).expect("a log file");
-        let mut command = Command::new("/usr/sbin/bird");
-        command.arg("-f").arg("-c").arg(config).arg("-s").arg(&control).arg("-P").arg(config.with_extension("pid"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let child = machine.inside(|| command.spawn()).expect("BIRD starts; tests/setup installs it");
-        let bird = Self { child, control };
-        poll::until_true("BIRD answers", || async { bird.ask(&["show", "status"]).contains("Daemon is up") }).await;
-        bird
-    }
-
-    /// kill -9.
-    ///
-    /// # Panics
-    ///
-    /// When it is no more.
-    pub fn kill(&mut self) {
-        self.child.kill().expect("it can be killed");
-        let _ = self.child.wait();
-    }
-
-    fn ask(&self, words: &[&str]) -> String {
-        let output = Command::new("/usr/sbin/birdc").arg("-s").arg(&self.control).args(words).output();
-        String::from_utf8_lossy(&output.expect("birdc runs").stdout).into_owned()
-    }
-}
-
-impl Drop for Bird {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -9,16 +9,18 @@
 //!                         core          content server, cache, popularity API; this program
 //! ```
 //!
-//! In reading order: [`network`] (machines and cables), [`documents`] (topology and configs), [`fleet`] (what runs),
-//! [`flow`] (clients), [`fault`] (what fails, and how it is done), [`outcome`] (what clients had of it), [`order`] (what
+//! In reading order: [`network`] (machines and cables), [`family`] (their addresses), [`documents`] (topology and configs), [`fleet`]
+//! (what runs), [`speaker`] (who speaks BGP), [`flow`] (clients), [`fault`] (what fails, and how it is done), [`outcome`] (what clients had of it), [`order`] (what
 //! `tests/lab` is asked for).
 //!
 //! `tests/lab` prints a table of it; the end-to-end tests assert what must hold whatever the machine's speed.
 
 pub mod documents;
+pub mod family;
 pub mod fault;
 pub mod fleet;
 pub mod flow;
 pub mod network;
 pub mod order;
 pub mod outcome;
+pub mod speaker;

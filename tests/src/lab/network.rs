@@ -45,6 +45,8 @@ impl Network {
         ip(&["netns", "add", &machine.name]);
         self.machines.push(machine.clone());
         machine.ip("link set lo up");
+        // Its addresses are its own: none waits a second to find that out.
+        machine.set("net/ipv6/conf/default/accept_dad", "0");
         machine
     }
 

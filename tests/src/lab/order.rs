@@ -4,8 +4,10 @@
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 
+use super::family::Family;
 use super::fault::Fault;
 use super::fleet::Options;
+use super::speaker::Kind;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,6 +44,8 @@ impl Order {
             match word.as_str() {
                 "--help" | "-h" => return Ok(Self::Help),
                 "--suns" => play.options.suns = suns(words.next())?,
+                "--speaker" => play.options.speaker = speaker(words.next())?,
+                "--family" => play.options.family = family(words.next())?,
                 "--unchecked" => play.options.checked = false,
                 "--resets" => play.options.passes_on = false,
                 "--tell" => play.tells = true,
@@ -51,6 +55,9 @@ impl Order {
                 }
                 name => play.faults.push(fault(name)?),
             }
+        }
+        if play.options.speaker == Kind::Exabgp && !play.options.checked {
+            return Err("--unchecked: ExaBGP announces only what a self-check says".to_owned());
         }
         let named = !play.faults.is_empty();
         let wanted = if named { play.faults } else { Fault::ALL.to_vec() };
@@ -86,6 +93,18 @@ fn suns(word: Option<String>) -> Result<u8, String> {
     number.ok_or_else(|| format!("--suns {word}: a whole number from {least} to {most}"))
 }
 
+fn speaker(word: Option<String>) -> Result<Kind, String> {
+    let word = word.unwrap_or_default();
+    let found = Kind::ALL.into_iter().find(|kind| kind.word() == word);
+    found.ok_or_else(|| format!("--speaker {word}: bird or exabgp"))
+}
+
+fn family(word: Option<String>) -> Result<Family, String> {
+    let word = word.unwrap_or_default();
+    let found = Family::ALL.into_iter().find(|family| family.word() == word);
+    found.ok_or_else(|| format!("--family {word}: 4, 6 or both"))
+}
+
 fn fault(word: &str) -> Result<Fault, String> {
     let found = Fault::ALL.into_iter().find(|fault| fault.word() == word);
     found.ok_or_else(|| format!("{word}: no such fault; there are {}", Fault::ALL.map(Fault::word).join(", ")))
@@ -114,6 +133,9 @@ faults:
 ";
 
 const TAIL: &str = "  \
+  --speaker S  who speaks BGP for the suns, bird or exabgp; bird if nothing is said
+  --family F   what clients ask by, 4, 6 or both; 4 if nothing is said. Of both, connections by IPv6 are not passed on:
+               what the suns have among themselves is IPv4
   --unchecked  without self-checks: what becomes of a group that nobody watches
   --resets     without `sunctl render addresses --pass-on`: connections break when their address moves
   --tell       also what failed, and what the self-checks say at the end
@@ -137,6 +159,10 @@ mod tests {
             ("--suns three", "--suns three: a whole number from 2 to 16"),
             ("--suns", "--suns takes a number, 2 to 16"),
             ("--sun 3", "--sun: no such option; --help lists them"),
+            ("--speaker frr", "--speaker frr: bird or exabgp"),
+            ("--family 5", "--family 5: 4, 6 or both"),
+            ("--speaker exabgp --unchecked", "--unchecked: ExaBGP announces only what a self-check says"),
+            ("--speaker exabgp restarted", "restarted: with ExaBGP the self-check is no unit that is stopped first"),
             ("--suns 2 flapping", "flapping: it takes 3 suns: the last one that is well stays"),
         ] {
             check(line, &Err(expected.to_owned()));
@@ -150,9 +176,9 @@ mod tests {
         let play =
             Play { faults: vec![Fault::Hung, Fault::Killed], options: Options::default(), tells: false, json: false };
         check("hung killed", &Ok(Order::Play(play.clone())));
-        let options = Options { suns: 8, checked: false, passes_on: false, ..Options::default() };
+        let options = Options { suns: 8, checked: false, passes_on: false, family: Family::V6, ..Options::default() };
         let more = Play { faults: vec![Fault::Killed], options, tells: true, json: true };
-        check("--suns 8 --unchecked --resets --tell --json killed", &Ok(Order::Play(more)));
+        check("--suns 8 --unchecked --resets --family 6 --tell --json killed", &Ok(Order::Play(more)));
         check("", &Ok(Order::Play(Play { faults: Fault::ALL.to_vec(), ..play.clone() })));
         let Ok(Order::Play(two)) = parse("--suns 2") else { panic!("two suns are a group") };
         assert!(!two.faults.contains(&Fault::Flapping) && two.faults.len() + 1 == Fault::ALL.len());

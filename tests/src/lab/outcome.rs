@@ -121,7 +121,8 @@ impl Outcome {
                 outcome.new.1.to_string(),
                 outcome.kept.0.to_string(),
                 outcome.kept.1.to_string(),
-                format!("{:+.0} %", (outcome.worst - 1.0) * 100.0),
+                // Not "-0 %".
+                format!("{:+.0} %", ((outcome.worst - 1.0) * 100.0).round() + 0.0),
                 (100 * resumed).checked_div(moved).map_or_else(|| "-".to_owned(), |percent| format!("{percent} %")),
             ]);
         }

@@ -7,25 +7,44 @@ use serde_json::Value;
 
 #[test]
 fn a_group_survives_what_happens_to_one_of_its_suns() {
-    for (fault, outcome) in play() {
-        // Others answer at the addresses of a sun that is ill or away.
-        let stays = ["upgraded", "last"].contains(&fault.as_str());
-        assert_eq!(outcome["taken_over_s"].is_null(), stays, "{fault}: {outcome:#}");
-        // What is done on purpose costs no request, neither on new connections nor on open ones.
-        let spares = ["drained", "restarted", "upgraded", "last"].contains(&fault.as_str());
-        let failed = outcome["new"]["failed"].as_u64().unwrap() + outcome["kept"]["failed"].as_u64().unwrap();
-        assert!(failed == 0 || !spares, "{fault}: {outcome:#}");
-        // Three suns with four addresses each: half of one's addresses go to each of the others.
-        let busiest = outcome["busiest"].as_f64().unwrap();
-        assert!(busiest < 1.75 || ["last", "flapping"].contains(&fault.as_str()), "{fault}: {outcome:#}");
-        // Sessions are resumed on another sun. A client runs out of tickets now and then.
-        let count = |key: &str| outcome["resumed"][key].as_u64().unwrap();
-        assert!(2 * count("resumed") >= count("all"), "{fault}: {outcome:#}");
-        let states: Vec<&str> =
-            outcome["states"].as_array().unwrap().iter().map(|state| state.as_str().unwrap()).collect();
-        let held = states.iter().filter(|state| state.contains(" is Held ")).count();
-        assert_eq!(held, if fault == "flapping" { 2 } else { 0 }, "{fault}: {states:?}");
-    }
+    let played = play(&[]);
+    assert_eq!(played.len(), tests::lab::fault::Fault::ALL.len());
+    played.iter().for_each(|(fault, outcome)| check(fault, outcome));
+}
+
+#[test]
+fn a_group_survives_it_as_well_when_exabgp_speaks_for_it() {
+    let played = play(&["--speaker", "exabgp", "killed", "hung", "drained"]);
+    assert_eq!(played.len(), 3);
+    played.iter().for_each(|(fault, outcome)| check(fault, outcome));
+}
+
+#[test]
+fn a_group_survives_it_as_well_at_addresses_of_ipv6_and_of_both_families() {
+    let mut played = play(&["--family", "both", "killed", "hung"]);
+    played.extend(play(&["--family", "6", "drained"]));
+    assert_eq!(played.len(), 3);
+    played.iter().for_each(|(fault, outcome)| check(fault, outcome));
+}
+
+#[track_caller]
+fn check(fault: &str, outcome: &Value) {
+    // Others answer at the addresses of a sun that is ill or away.
+    let stays = ["upgraded", "last"].contains(&fault);
+    assert_eq!(outcome["taken_over_s"].is_null(), stays, "{fault}: {outcome:#}");
+    // What is done on purpose costs no request, neither on new connections nor on open ones.
+    let spares = ["drained", "restarted", "upgraded", "last"].contains(&fault);
+    let failed = outcome["new"]["failed"].as_u64().unwrap() + outcome["kept"]["failed"].as_u64().unwrap();
+    assert!(failed == 0 || !spares, "{fault}: {outcome:#}");
+    // Three suns with four addresses each: half of one's addresses go to each of the others.
+    let busiest = outcome["busiest"].as_f64().unwrap();
+    assert!(busiest < 1.75 || ["last", "flapping"].contains(&fault), "{fault}: {outcome:#}");
+    // Sessions are resumed on another sun. A client runs out of tickets now and then.
+    let count = |key: &str| outcome["resumed"][key].as_u64().unwrap();
+    assert!(2 * count("resumed") >= count("all"), "{fault}: {outcome:#}");
+    let states: Vec<&str> = outcome["states"].as_array().unwrap().iter().map(|state| state.as_str().unwrap()).collect();
+    let held = states.iter().filter(|state| state.contains(" is Held ")).count();
+    assert_eq!(held, if fault == "flapping" { 2 } else { 0 }, "{fault}: {states:?}");
 }
 
 #[test]
@@ -42,8 +61,8 @@ fn a_lab_that_cannot_be_made_is_refused_and_help_is_given() {
     }
 }
 
-/// Every fault with what clients had of it.
-fn play() -> Vec<(String, Value)> {
+/// Each fault with what clients had of it; all of them when none is named.
+fn play(words: &[&str]) -> Vec<(String, Value)> {
     let lab = env!("CARGO_BIN_EXE_lab");
     let mut command = if rustix::process::geteuid().is_root() {
         Command::new(lab)
@@ -54,10 +73,9 @@ fn play() -> Vec<(String, Value)> {
         command
     };
     let programs = tests::process::binary("sun").parent().unwrap().to_owned();
-    let output = command.arg("--json").env("SUN_BIN_DIR", programs).stdin(Stdio::null()).output().unwrap();
+    let output = command.args(words).arg("--json").env("SUN_BIN_DIR", programs).stdin(Stdio::null()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let outcomes: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(outcomes.len(), tests::lab::fault::Fault::ALL.len());
     outcomes.into_iter().map(|outcome| (outcome["fault"].as_str().unwrap().to_owned(), outcome)).collect()
 }

@@ -229,7 +229,8 @@ impl Run {
 
     /// The disk says what became of it.
     async fn told(&mut self) -> bool {
-        let heard = self.heard.recv().await.unwrap();
+        let heard = tokio::time::timeout(Duration::from_secs(30), self.heard.recv()).await;
+        let heard = heard.expect("the disk is asked").unwrap();
         let Heard::Kept(written) = &heard else { panic!("{heard:?}") };
         let written = written.is_ok();
         self.driver.hear(heard);
