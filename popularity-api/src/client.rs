@@ -61,6 +61,8 @@ impl Client {
         let timeout = Duration::from_millis(config.timeout_ms);
         let http = reqwest::Client::builder()
             .no_proxy()
+            // Plain HTTP only: the platform's authorities, which a machine may lack, are not asked for.
+            .tls_certs_only([])
             .redirect(reqwest::redirect::Policy::none())
             .timeout(timeout)
             .connect_timeout(timeout)

@@ -75,7 +75,8 @@ impl Access {
             Ok(text.trim().to_owned())
         };
         let timeout = Duration::from_millis(timeout_ms);
-        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
+        // Plain HTTP only: the platform's authorities, which a machine may lack, are not asked for.
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).redirect(reqwest::redirect::Policy::none());
         let http = http.timeout(timeout).connect_timeout(timeout).build();
         Ok(Self {
             http: http.map_err(|error| bad(&format!("HTTP client: {error}")))?,
