@@ -17,7 +17,7 @@ fn run() -> anyhow::Result<ExitCode> {
     let args = Args::read("cache-daemon", env!("CARGO_PKG_VERSION"), "A regional cache: carries files ahead of demand");
     let config: Config = args.config()?;
     if args.check {
-        return Ok(checked(&cache_daemon::check(&config)));
+        return Ok(checked(cache_daemon::check(&config)));
     }
     // The edge's workers have threads of their own; these carry the plan, the downloads and the admin port.
     let process = Process::begin(&config.edge.log, 2)?;

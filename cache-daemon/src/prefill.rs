@@ -97,11 +97,14 @@ pub enum FetchError {
 }
 
 impl Prefill {
+    /// `tls`: whom to trust of content servers.
+    ///
     /// # Errors
     ///
     /// When the HTTP client cannot be made.
     pub fn new(
         config: &PrefillConfig,
+        tls: rustls::ClientConfig,
         token: String,
         vault: Arc<Vault>,
         purges: Arc<Purges>,
@@ -109,6 +112,8 @@ impl Prefill {
         let idle = Duration::from_millis(config.idle_ms);
         let client = reqwest::Client::builder()
             .no_proxy()
+            .tls_backend_preconfigured(tls)
+            .http1_only()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_millis(config.connect_ms))
             .read_timeout(idle)

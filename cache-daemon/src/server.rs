@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use daemon::admin::Readiness;
 use daemon::drain::Drain;
+use daemon::findings::Findings;
 use geo::Topology;
 
 use crate::carrier::{Carrier, Tools};
@@ -24,15 +26,15 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
     anyhow::ensure!(problems.is_empty(), "config: {}", problems.join("; "));
     let vault = Arc::new(Vault::open(&config.vault).context("vault")?);
     let last_good = config.vault.join("topology.toml");
-    let registry = prometheus::Registry::new();
-    let watched = geo::watch::Metrics::register(&registry)?;
+    let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
+    let watched = geo::watch::Metrics::register(&registry, &readiness)?;
     let topology = geo::watch::follow(&config.edge.topology, Some(last_good), watched).await?;
     let bytes_max = own(&topology.borrow(), &config.edge.name)?;
     vault.limit(bytes_max);
     let purges = sun::purges(&config.edge, &topology.borrow())?;
     let held = Some(Arc::clone(&vault) as Arc<dyn sun::HeldFiles>);
     let (purged, followed) = (Some(Arc::clone(&purges)), Some(topology.clone()));
-    let parts = sun::Parts { held, registry, topology: followed, purges: purged, ..sun::Parts::default() };
+    let parts = sun::Parts { held, registry, readiness, topology: followed, purges: purged };
     let metrics = Metrics::new(&parts.registry, &vault)?;
     let readiness = parts.readiness.clone();
     readiness.expect(SCANNED);
@@ -43,7 +45,8 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
         }
         Some(api) => {
             let token = daemon::tokens::read_secret(&config.edge.token)?;
-            let prefill = Prefill::new(&config.prefill, token, Arc::clone(&vault), Arc::clone(&purges))?;
+            let tls = sun::origin_tls::client(&config.edge.upstream)?;
+            let prefill = Prefill::new(&config.prefill, tls, token, Arc::clone(&vault), Arc::clone(&purges))?;
             let api = popularity_api::Client::new(api)?;
             let turns = Turns::new(api.clone(), topology.clone(), config.edge.name.clone());
             let prefill = prefill.in_turn(turns);
@@ -76,19 +79,20 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<sun::Running>
 
 /// What keeps the cache from starting, one problem a line; empty when nothing does. Binds and writes nothing.
 #[must_use]
-pub fn check(config: &Config) -> Vec<String> {
-    let mut problems = config.problems();
+pub fn check(config: &Config) -> Findings {
+    let mut findings = Findings::from(config.problems());
     let of_the_edge = sun::check(&config.edge);
-    if of_the_edge.is_empty() {
+    if of_the_edge.problems.is_empty() {
         let topology = config.edge.topology.load();
-        problems
+        findings
+            .problems
             .extend(topology.ok().and_then(|topology| own(&topology, &config.edge.name).err()).map(|e| e.to_string()));
     }
-    problems.extend(of_the_edge.into_iter().map(|problem| format!("edge: {problem}")));
+    findings.extend(of_the_edge.of_part("edge"));
     if config.vault.exists() && !config.vault.is_dir() {
-        problems.push(format!("vault {}: is not a folder", config.vault.display()));
+        findings.problems.push(format!("vault {}: is not a folder", config.vault.display()));
     }
-    problems
+    findings
 }
 
 /// How much this cache may hold, bytes.

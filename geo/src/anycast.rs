@@ -28,12 +28,15 @@
 //!
 //! Why not by rotation (`i`, `i + 1`, ... of the sorted names): as even, but a member whose name sorts first shifts all.
 
+mod conflicts;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::topology::Topology;
+pub use conflicts::conflicts;
 
 /// The addresses of one group, each with its owner and the order of its backups.
 #[derive(Clone, Debug, Eq, PartialEq)]

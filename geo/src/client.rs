@@ -205,10 +205,15 @@ struct Answer {
 
 /// A plain base address: `http`, a host, perhaps a port, nothing else.
 pub(crate) fn base(url: &str) -> Option<Url> {
+    base_of(url, &["http"])
+}
+
+/// The same, of one of these schemes.
+pub(crate) fn base_of(url: &str, schemes: &[&str]) -> Option<Url> {
     let url = Url::parse(url).ok()?;
     let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     let anonymous = url.username().is_empty() && url.password().is_none();
-    (url.scheme() == "http" && url.has_host() && bare && anonymous).then_some(url)
+    (schemes.contains(&url.scheme()) && url.has_host() && bare && anonymous).then_some(url)
 }
 
 /// A whole body of at most `bytes_max`.

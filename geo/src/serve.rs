@@ -88,8 +88,8 @@ pub async fn start(file: Option<PathBuf>, config: Config, drain: Drain) -> anyho
     let tokens = Tokens::follow(&config.tokens, &drain)?;
     let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
     let last_good = Some(config.data.join("topology.toml"));
-    let topology =
-        crate::watch::follow(&config.topology, last_good, crate::watch::Metrics::register(&registry)?).await?;
+    let watched = crate::watch::Metrics::register(&registry, &readiness)?;
+    let topology = crate::watch::follow(&config.topology, last_good, watched).await?;
     readiness.expect(TABLE);
     let metrics = Metrics::register(&registry)?;
     let admin = admin::serve(config.admin, registry.clone(), readiness.clone(), &drain, axum::Router::new()).await?;

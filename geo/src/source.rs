@@ -4,7 +4,7 @@
 //!   config    topology = "/etc/sun/topology.toml"
 //!             topology = { etcd = ["http://10.0.0.1:2379", "http://10.0.0.2:2379"], key = "/sun/topology" }
 //!   sunctl    --topology /etc/sun/topology.toml
-//!             --topology etcd://10.0.0.1:2379,10.0.0.2:2379/sun/topology
+//!             --topology etcd://10.0.0.1:2379,10.0.0.2:2379/sun/topology     etcds:// for TLS
 //! ```
 //!
 //! [`watch`](crate::watch) follows either, [`etcd`](crate::etcd) speaks to the cluster.
@@ -85,19 +85,26 @@ impl From<PathBuf> for Source {
     }
 }
 
-/// A path, or `etcd://[user@]host:port,host:port/key`.
+/// A path, or `etcd://[user@]host:port,host:port/key`, or the same with `etcds://` for TLS.
 impl FromStr for Source {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let Some(rest) = text.strip_prefix("etcd://") else { return Ok(Self::File(text.into())) };
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("etcd", rest)) => ("http", rest),
+            Some(("etcds", rest)) => ("https", rest),
+            Some(("http" | "https", _)) => return Err(format!("{text}: {SHORT_FORM}")),
+            _ => return Ok(Self::File(text.into())),
+        };
         let (hosts, key) = rest.split_once('/').ok_or_else(|| format!("{text}: {SHORT_FORM}"))?;
         let (user, hosts) = hosts.split_once('@').map_or((None, hosts), |(user, hosts)| (Some(user.to_owned()), hosts));
-        let etcd = hosts.split(',').map(|host| format!("http://{host}")).collect();
-        let etcd = Etcd { etcd, key: format!("/{key}"), ..Etcd::default() };
-        // The file with the user's password is said elsewhere.
-        let problem = etcd.problems();
-        problem.map_or(Ok(Self::Etcd(Etcd { user, ..etcd })), |problem| Err(format!("{text}: {problem}")))
+        let addresses = |scheme: &str| hosts.split(',').map(|host| format!("{scheme}://{host}")).collect();
+        // The files with the user's password and of TLS are said elsewhere.
+        let plain = Etcd { etcd: addresses("http"), key: format!("/{key}"), ..Etcd::default() };
+        match plain.problems() {
+            Some(problem) => Err(format!("{text}: {problem}")),
+            None => Ok(Self::Etcd(Etcd { user, etcd: addresses(scheme), ..plain })),
+        }
     }
 }
 
@@ -145,7 +152,7 @@ impl<'de> Visitor<'de> for FileOrTable {
     }
 }
 
-const SHORT_FORM: &str = "a cluster is etcd://10.0.0.1:2379,10.0.0.2:2379/sun/topology";
+const SHORT_FORM: &str = "a cluster is etcd://10.0.0.1:2379,10.0.0.2:2379/sun/topology, with TLS etcds://...";
 
 #[cfg(test)]
 mod tests {
@@ -168,6 +175,11 @@ mod tests {
             "/x in etcd at http://a:1",
         );
         check_config("topology = 'etcd://a:1,b:2/c/d'", "/c/d in etcd at http://a:1, http://b:2");
+        check_config("topology = 'etcds://u@a:1,b:2/c/d'", "/c/d in etcd at https://a:1, https://b:2");
+        check_config(
+            "topology = { etcd = ['https://a:1'], ca = '/ca', certificate = '/c', certificate_key = '/k' }",
+            "/sun/topology in etcd at https://a:1",
+        );
     }
 
     #[test]
@@ -183,7 +195,21 @@ mod tests {
         check_config("topology = { etcd = ['http://a:1'], key = '' }", "key: it has 1..=512 bytes");
         check_config("topology = { etcd = ['http://a:1'], user = 'sun' }", "user and password_file belong together");
         check_config("topology = { etcd = ['http://a:1'], check_ms = 5 }", "check_ms = 5: 100..=60000");
+        check_config(
+            "topology = { etcd = ['https://a:1'] }",
+            "https:// and ca, the file of the authority, belong together",
+        );
+        check_config("topology = { etcd = ['http://a:1'], ca = '/ca' }", "https:// and ca, the file of");
+        check_config(
+            "topology = { etcd = ['http://a:1', 'https://b:1'], ca = '/ca' }",
+            "either all members have https://",
+        );
+        check_config(
+            "topology = { etcd = ['https://a:1'], ca = '/ca', certificate = '/c' }",
+            "certificate and certificate_key belong together",
+        );
         check_config("topology = 'etcd://a:1'", "a cluster is etcd://");
+        check_config("topology = 'http://a:1/sun/topology'", "a cluster is etcd://");
     }
 
     #[test]

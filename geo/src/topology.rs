@@ -103,7 +103,7 @@ pub struct Site {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ContentServers {
-    /// `http://cs{number}.storage.example.org`, with an optional port and path prefix.
+    /// `http://cs{number}.storage.example.org`, or `https://`, with an optional port and path prefix.
     pub url: String,
     /// Inclusive ranges of allowed numbers, ascending, disjoint.
     pub numbers: Vec<(u32, u32)>,

@@ -95,6 +95,7 @@ async fn begin(
     metrics.tell(&first);
     let started = tokio::task::spawn_blocking(move || Running::start(name, first, last_good)).await;
     let running = started.map_err(|error| error.to_string()).flatten()?;
+    metrics.runs(&running);
     let (sender, receiver) = watch::channel(running.topology());
     tokio::spawn(run(followed, running, sender, metrics));
     Ok(receiver)
@@ -125,6 +126,7 @@ async fn run(
         let Ok((again, taken)) = taken.await else { return };
         running = again;
         metrics.took(&taken);
+        metrics.runs(&running);
         if let running::Taken::Accepted(topology) = taken {
             sender.send_replace(topology);
         }

@@ -26,7 +26,7 @@ fn run() -> anyhow::Result<ExitCode> {
     let args = Args::read("popularity-api", env!("CARGO_PKG_VERSION"), about);
     let config: Config = args.config()?;
     if args.check {
-        return Ok(process::checked(&server::check(&config)));
+        return Ok(process::checked(server::check(&config)));
     }
     let process = Process::begin(&config.log, 0)?;
     let (drain, drain_s) = (process.drain().clone(), config.drain_s);

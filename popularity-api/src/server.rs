@@ -59,7 +59,8 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let keys = Arc::new(ArcSwap::from_pointee(Keys::load(config.signing_keys.as_deref())?));
     let (registry, readiness) = (prometheus::Registry::new(), Readiness::default());
     let last_good = Some(config.data.join("topology.toml"));
-    let topology = geo::watch::follow(&config.topology, last_good, geo::watch::Metrics::register(&registry)?).await?;
+    let watched = geo::watch::Metrics::register(&registry, &readiness)?;
+    let topology = geo::watch::follow(&config.topology, last_good, watched).await?;
     let table = Some(config.data.join("geo.table"));
     let resolver = geo::resolver::follow(config.geo.clone(), topology.clone(), table, &registry).await?;
 

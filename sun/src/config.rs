@@ -120,6 +120,9 @@ pub struct UpstreamConfig {
     /// A connection, milliseconds. Default 1000; too small: distant content servers are never reached, too
     /// large: clients wait for dead ones.
     pub connect_ms: u64,
+    /// PEM file of the authorities that certificates of content servers are checked by, where `content_servers.url` is
+    /// `https://`. Default: those of this machine (Debian's package ca-certificates). Read at the start.
+    pub ca: Option<PathBuf>,
     /// From the question to the head of the answer, milliseconds. Default 10000; too small: slow content
     /// servers look dead, too large: clients wait for hung ones.
     pub first_byte_ms: u64,
@@ -234,6 +237,7 @@ impl Default for UpstreamConfig {
     fn default() -> Self {
         Self {
             connect_ms: 1000,
+            ca: None,
             first_byte_ms: 10_000,
             idle_ms: 10_000,
             idle_connections_max: 64,

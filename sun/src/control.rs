@@ -14,6 +14,7 @@ use geo::rest::Rests;
 use geo::{CanonicalName, Topology};
 use popularity_api::Client;
 use popularity_api::wire::{HotRate, Load, RegionState, StatusReport, Tier};
+use prometheus::IntGauge;
 
 use crate::config::Certificate;
 use crate::edge::Edge;
@@ -230,13 +231,47 @@ impl Rates {
     }
 }
 
-/// Rereads the certificates when one of their files changes; `seen` are [those files](certificate_files) from before they were loaded.
-pub async fn follow_certificates(certificates: Arc<Certificates>, pairs: Vec<Certificate>, seen: Seen, drain: Drain) {
-    files::follow(seen, drain, || match certificates.reload(&pairs) {
-        Ok(()) => tracing::info!("certificates reloaded"),
-        Err(error) => tracing::warn!(%error, "changed certificates are refused, the running ones stay"),
-    })
-    .await;
+/// Rereads the certificates when one of their files changes, and those that are refused now and then: the time of one that is not
+/// valid yet comes. `seen` are [those files](certificate_files) from before they were loaded.
+pub async fn follow_certificates(
+    certificates: Arc<Certificates>,
+    pairs: Vec<Certificate>,
+    mut seen: Seen,
+    count: IntGauge,
+    drain: Drain,
+) {
+    let (mut refused, mut looked) = (Vec::new(), Instant::now());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            () = drain.wait() => return,
+        }
+        let changed = seen.look();
+        if !changed && (refused.is_empty() || looked.elapsed() < REFUSED_EVERY) {
+            continue;
+        }
+        looked = Instant::now();
+        let before = std::mem::replace(&mut refused, certificates.reload(&pairs, now_s()));
+        count.set(level(refused.len()));
+        if !changed && refused.len() == before.len() {
+            continue;
+        }
+        for why in &refused {
+            tracing::error!(why, "a changed certificate is refused, the running one stays");
+        }
+        if refused.len() < pairs.len() {
+            tracing::info!(refused = refused.len(), "certificates reloaded");
+        }
+    }
+}
+
+/// Certificates that were refused are looked at again so often.
+const REFUSED_EVERY: Duration = Duration::from_secs(60);
+
+/// Seconds since 1970.
+#[must_use]
+pub fn now_s() -> i64 {
+    i64::try_from(daemon::clock::unix_s()).unwrap_or(i64::MAX)
 }
 
 /// All files of certificates.

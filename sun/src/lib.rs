@@ -22,9 +22,9 @@
 //! - [`meta`], [`extent`], [`ram`], [`held`]: what is known and kept of a file.
 //! - [`sources`], [`region`], [`breaker`]: whom to ask, and whom to leave alone.
 //! - [`purge`]: what was purged, and what that makes of what is held.
-//! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking.
+//! - [`fill`]: getting bytes once for everybody. [`upstream`]: asking. [`origin_tls`]: whom to trust there.
 //! - [`serve`], [`body`], [`vault_read`]: the shell that waits. [`pass`]: what is not cached, uploads.
-//! - [`listener`], [`tls`], [`tickets`], [`greeting`], [`farewell`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
+//! - [`listener`], [`tls`] with [`validity`], [`tickets`], [`greeting`], [`farewell`], [`stall`], [`interim`]: sockets. [`edge`]: the shared state.
 //! - [`hot`]: files that one sun is not enough for.
 //! - [`resting`]: when this sun takes less than its weight. [`pressure`]: what it goes by.
 //! - [`report`], [`control`], [`metrics`]: what is told to others.
@@ -60,6 +60,7 @@ pub mod listener;
 pub mod meta;
 pub mod metrics;
 pub mod multipart;
+pub mod origin_tls;
 pub mod pass;
 pub mod pressure;
 pub mod purge;
@@ -80,6 +81,7 @@ pub mod stored;
 pub mod tickets;
 pub mod tls;
 pub mod upstream;
+pub mod validity;
 pub mod vault_read;
 
 pub use config::{Certificate, Config};

@@ -17,7 +17,7 @@ fn run() -> anyhow::Result<ExitCode> {
     let args = Args::read("sun", env!("CARGO_PKG_VERSION"), about);
     let config: sun::Config = args.config()?;
     if args.check {
-        return Ok(process::checked(&sun::check(&config)));
+        return Ok(process::checked(sun::check(&config)));
     }
     // The workers have threads of their own; two more carry reports, reloads and the admin port.
     let process = Process::begin(&config.log, 2)?.upgradable();

@@ -50,6 +50,8 @@ pub struct Metrics {
     resumed_handshakes: IntCounter,
     /// Session tickets that no key opened: too old, damaged, or of a sun with another secret.
     pub unknown_tickets: IntCounter,
+    /// Pairs of certificate and key whose files changed and are not taken.
+    pub certificates_refused: IntGauge,
     /// Bytes in the RAM tier.
     pub ram_bytes: IntGauge,
     /// Downloads on their way to the popularity API.
@@ -174,6 +176,10 @@ impl Metrics {
             full_handshakes: handshakes.with_label_values(&["full"]),
             resumed_handshakes: handshakes.with_label_values(&["resumed"]),
             unknown_tickets: meters.counter("unknown_tickets_total", "TLS session tickets that no key opened.")?,
+            certificates_refused: meters.gauge(
+                "certificates_refused",
+                "Changed certificates that are not taken: broken, expired or not valid yet. The ones before stay.",
+            )?,
             ram_bytes: meters.gauge("ram_bytes", "Bytes in the RAM tier.")?,
             report: ReportMetrics::new(registry)?,
             hot_redirects: meters.counter("hot_redirects_total", "Requests for hot files passed on to a sibling.")?,

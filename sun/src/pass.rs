@@ -35,7 +35,6 @@ use http::header::{self, HeaderName};
 use http::{HeaderValue, Request, Response, StatusCode, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -49,6 +48,7 @@ use crate::caching::freshness::Exchange;
 use crate::config::UpstreamConfig;
 use crate::edge::Edge;
 use crate::metrics::Outcome;
+use crate::origin_tls::Connector;
 use crate::request::{Pass, Refusal};
 use crate::sources::{self, Source};
 use body::{Fault, Passed, Progress, Turn, Upload, UploadLimits};
@@ -56,7 +56,7 @@ use body::{Fault, Passed, Progress, Turn, Upload, UploadLimits};
 /// The client for what is passed.
 #[derive(Clone, Debug)]
 pub struct Passing {
-    client: Client<HttpConnector, Upload>,
+    client: Client<Connector, Upload>,
     /// Requests that may be under way.
     permits: Arc<Semaphore>,
     /// Those of one client.
@@ -67,13 +67,9 @@ pub struct Passing {
 }
 
 impl Passing {
-    /// With the deadlines of fills.
+    /// With the deadlines and the connector of fills.
     #[must_use]
-    pub fn new(config: &UpstreamConfig) -> Self {
-        let connect = Duration::from_millis(config.connect_ms);
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(connect));
+    pub fn new(config: &UpstreamConfig, connector: Connector) -> Self {
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .retry_canceled_requests(false)
@@ -84,7 +80,7 @@ impl Passing {
             client,
             permits: Arc::new(Semaphore::new(config.passes_max.min(Semaphore::MAX_PERMITS))),
             shares: Arc::default(),
-            connect,
+            connect: Duration::from_millis(config.connect_ms),
             first_byte: Duration::from_millis(config.first_byte_ms),
             idle: Duration::from_millis(config.idle_ms),
         }
@@ -322,7 +318,8 @@ mod tests {
     #[tokio::test]
     async fn the_content_server_has_its_time_and_the_clients_is_not_counted() {
         let config = UpstreamConfig { connect_ms: 1, idle_ms: 20, first_byte_ms: 300, ..UpstreamConfig::default() };
-        let passing = Passing::new(&config);
+        let connector = crate::origin_tls::connector(&config).unwrap();
+        let passing = Passing::new(&config, connector);
         let since = Instant::now();
         let wait = |turn, passed_ms| {
             let now = since + Duration::from_millis(passed_ms);

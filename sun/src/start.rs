@@ -8,6 +8,7 @@ use anyhow::Context;
 use daemon::admin::{self, Readiness};
 use daemon::drain::Drain;
 use daemon::files::Seen;
+use daemon::findings::Findings;
 use daemon::tokens::{self, Tokens};
 use daemon::upgrade::Stage;
 use geo::rest::Rests;
@@ -23,6 +24,7 @@ use crate::edge::{Edge, Pieces};
 use crate::held::HeldFiles;
 use crate::listener::{self, Kind, Listeners, Shared};
 use crate::metrics::Metrics;
+use crate::origin_tls;
 use crate::purge::{Purges, follower};
 use crate::report;
 use crate::response::Signature;
@@ -103,7 +105,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         rests,
         resolver,
         tokens: Tokens::follow(&config.tokens, &drain)?,
-        upstream: Upstream::new(&config.upstream, &token, &config.name, &domain)?,
+        upstream: upstream(&config, &token, &domain)?,
         metrics,
         signature: Signature::new(&config.name)?,
         held: parts.held,
@@ -137,7 +139,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
         drain.spawn(follower::follow(Arc::clone(&edge), client, !caught_up, drain.clone()));
     }
     if let Some(secured) = secured {
-        secured.follow(&edge.config, &drain);
+        secured.follow(&edge.config, &edge.metrics, &drain);
     }
     follow_keys(&edge, seen_keys, &drain);
     drain.spawn(control::tell_topology(Arc::clone(&edge), drain.clone()));
@@ -164,7 +166,7 @@ async fn followed(config: &Config, parts: &Parts) -> anyhow::Result<Topologies> 
     let written = match &parts.topology {
         Some(topology) => topology.clone(),
         None => {
-            let metrics = geo::watch::Metrics::register(&parts.registry)?;
+            let metrics = geo::watch::Metrics::register(&parts.registry, &parts.readiness)?;
             geo::watch::follow(&config.topology, Some(config.data.join("topology.toml")), metrics).await?
         }
     };
@@ -192,7 +194,10 @@ impl Secured {
     fn load(config: &Config, metrics: &Metrics) -> anyhow::Result<Self> {
         let seen_certificates = Seen::now(control::certificate_files(&config.certificates));
         let seen_secret = Seen::now(config.ticket_secret.iter().cloned().collect());
-        let certificates = Certificates::load(&config.certificates)?;
+        let certificates = Certificates::load(&config.certificates, control::now_s())?;
+        for why in certificates.invalid(control::now_s()) {
+            tracing::error!(why, "clients refuse this server");
+        }
         let tickets = Tickets::new(config.ticket_secret.as_deref(), metrics.unknown_tickets.clone())?;
         Ok(Self { certificates: Arc::new(certificates), tickets: Arc::new(tickets), seen_certificates, seen_secret })
     }
@@ -202,10 +207,10 @@ impl Secured {
     }
 
     /// Has the files reread when they change.
-    fn follow(self, config: &Config, drain: &Drain) {
+    fn follow(self, config: &Config, metrics: &Metrics, drain: &Drain) {
         let Self { certificates, tickets, seen_certificates, seen_secret } = self;
-        let files = config.certificates.clone();
-        drain.spawn(control::follow_certificates(certificates, files, seen_certificates, drain.clone()));
+        let (files, refused) = (config.certificates.clone(), metrics.certificates_refused.clone());
+        drain.spawn(control::follow_certificates(certificates, files, seen_certificates, refused, drain.clone()));
         if let Some(file) = config.ticket_secret.clone() {
             drain.spawn(control::follow_tickets(tickets, file, seen_secret, drain.clone()));
         }
@@ -278,14 +283,16 @@ async fn close_store(edge: Arc<Edge>, drain: Drain, connections: TaskTracker) {
 
 /// Everything that is wrong with a config and the files it names; binds nothing.
 #[must_use]
-pub fn check(config: &Config) -> Vec<String> {
-    let mut problems = Vec::new();
+pub fn check(config: &Config) -> Findings {
+    let (mut problems, mut own_names) = (Vec::new(), Vec::new());
     match config.topology.load() {
         Err(problem) => problems.push(problem),
         Ok(topology) => {
+            own_names = names(&config.name, &topology);
             problems.extend(known_name(config, &topology).err().map(|error| error.to_string()));
             problems.extend(geo::Resolver::load(&config.geo, &topology).err().map(|error| error.to_string()));
             problems.extend(signing::problems(config.signing_keys.as_deref(), &topology));
+            problems.extend(origin_tls::problem(&config.upstream, &topology));
         }
     }
     problems.extend(config.rest.problem());
@@ -296,12 +303,34 @@ pub fn check(config: &Config) -> Vec<String> {
     if let Some(popularity) = &config.popularity {
         problems.extend(Client::new(popularity).err().map(|error| error.to_string()));
     }
+    let mut warnings = Vec::new();
     if !config.https.is_empty() {
-        problems.extend(Certificates::load(&config.certificates).err().map(|error| error.to_string()));
+        match Certificates::load(&config.certificates, control::now_s()) {
+            Err(error) => problems.push(error.to_string()),
+            Ok(certificates) => {
+                problems.extend(certificates.invalid(control::now_s()));
+                warnings = certificates.uncovered(&own_names);
+            }
+        }
         let secrets = config.ticket_secret.as_deref().map(Secrets::load);
         problems.extend(secrets.and_then(Result::err).map(|error| error.to_string()));
     }
-    problems
+    Findings { problems, warnings }
+}
+
+/// The names that links have this server as, and a sun's group.
+fn names(name: &str, topology: &geo::Topology) -> Vec<String> {
+    let own = topology.server(name).map(|server| server.host.clone());
+    let group = topology.sun(name).and_then(|sun| {
+        let group = topology.region(sun.server.region)?.groups.iter().find(|group| group.number == sun.group)?;
+        Some(format!("{}.{}", group.name, topology.domain))
+    });
+    own.into_iter().chain(group).collect()
+}
+
+fn upstream(config: &Config, token: &str, domain: &str) -> anyhow::Result<Upstream> {
+    let connector = origin_tls::connector(&config.upstream)?;
+    Ok(Upstream::new(&config.upstream, connector, token, &config.name, domain)?)
 }
 
 fn known_name(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {

@@ -1,11 +1,13 @@
 //! TLS 1.2 and 1.3 by rustls: certificates chosen by SNI, reread when their files change.
 //!
 //! A name is matched exactly, then by a wildcard for its first label (RFC 6125, section 6.4.3); a client
-//! without a name, or with one that no certificate has, gets the first certificate. A changed file that cannot
-//! be used leaves the running certificates in place, with one WARN.
+//! without a name, or with one that no certificate has, gets the first certificate that is valid. A changed pair of files that cannot
+//! be used, or has expired or is not valid yet, leaves the running one of that pair in place while that is valid itself; the
+//! other pairs are taken. At a start there is nothing to keep: what has expired is used and told, because some clients look at no
+//! date and the self-check withdraws the sun for all others.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -18,6 +20,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::config::Certificate;
 use crate::tickets::Tickets;
+use crate::validity::Validity;
 
 /// All certificates of an edge; replaced whole.
 #[derive(Debug)]
@@ -25,10 +28,23 @@ pub struct Certificates {
     current: ArcSwap<ByName>,
 }
 
+/// Certificates by the names that clients ask for.
 #[derive(Debug)]
 struct ByName {
+    /// As configured.
+    pairs: Vec<Pair>,
     names: HashMap<String, Arc<CertifiedKey>>,
     first: Arc<CertifiedKey>,
+}
+
+/// A certificate and its key, from a pair of files.
+#[derive(Clone, Debug)]
+struct Pair {
+    chain: PathBuf,
+    key: Arc<CertifiedKey>,
+    names: Vec<String>,
+    /// None: it cannot be told.
+    validity: Option<Validity>,
 }
 
 /// Certificates that cannot be used.
@@ -42,18 +58,49 @@ impl Certificates {
     /// # Errors
     ///
     /// Which file, and what is wrong with it.
-    pub fn load(files: &[Certificate]) -> Result<Self, TlsError> {
-        Ok(Self { current: ArcSwap::from_pointee(ByName::load(files)?) })
+    pub fn load(files: &[Certificate], now: i64) -> Result<Self, TlsError> {
+        let pairs = files.iter().map(Pair::read).collect::<Result<_, _>>()?;
+        Ok(Self { current: ArcSwap::from_pointee(ByName::of(pairs, now)?) })
     }
 
-    /// Reads all files again; connections that are open keep what they have.
-    ///
-    /// # Errors
-    ///
-    /// As [`Certificates::load`]; the running certificates stay.
-    pub fn reload(&self, files: &[Certificate]) -> Result<(), TlsError> {
-        self.current.store(Arc::new(ByName::load(files)?));
-        Ok(())
+    /// Reads all files again; connections that are open keep what they have. `files` are those of [`Certificates::load`], `now`
+    /// is in seconds since 1970. Returned is why which of them are not taken: the running ones of those stay.
+    pub fn reload(&self, files: &[Certificate], now: i64) -> Vec<String> {
+        let (mut pairs, mut refused) = (self.current.load().pairs.clone(), Vec::new());
+        for (running, file) in pairs.iter_mut().zip(files) {
+            match Pair::read(file) {
+                Err(error) => refused.push(error.to_string()),
+                Ok(new) => match new.worse_than(running, now) {
+                    Some(why) => refused.push(why),
+                    None => *running = new,
+                },
+            }
+        }
+        // There are as many as at the start, which were not none.
+        if let Ok(all) = ByName::of(pairs, now) {
+            self.current.store(Arc::new(all));
+        }
+        refused
+    }
+
+    /// Which are not valid at `now`, seconds since 1970; a sentence each.
+    #[must_use]
+    pub fn invalid(&self, now: i64) -> Vec<String> {
+        self.current.load().pairs.iter().filter_map(|pair| pair.problem(now)).collect()
+    }
+
+    /// Which of these names no certificate is for; a sentence each.
+    #[must_use]
+    pub fn uncovered(&self, names: &[String]) -> Vec<String> {
+        let current = self.current.load();
+        let told = |name: &String| {
+            let chain = current.pairs.first().map(|pair| pair.chain.display().to_string()).unwrap_or_default();
+            format!(
+                "certificates: none is for {name}: who asks for it gets {chain}, and refuses it; have one issued that has this \
+                 name, or a wildcard for it"
+            )
+        };
+        names.iter().filter(|name| current.find(name).is_none()).map(told).collect()
     }
 }
 
@@ -64,25 +111,50 @@ impl ResolvesServerCert for Certificates {
 }
 
 impl ByName {
-    fn load(files: &[Certificate]) -> Result<Self, TlsError> {
+    fn of(pairs: Vec<Pair>, now: i64) -> Result<Self, TlsError> {
         let mut names = HashMap::new();
+        // Of two that are for one name, one that is valid comes first.
+        let (valid, invalid): (Vec<&Pair>, Vec<&Pair>) = pairs.iter().partition(|pair| pair.problem(now).is_none());
         let mut first = None;
-        for file in files {
-            let key = Arc::new(read(file)?);
-            first.get_or_insert_with(|| Arc::clone(&key));
-            for name in dns_names(&key).map_err(|why| at(&file.chain, &why))? {
-                names.entry(name).or_insert_with(|| Arc::clone(&key));
+        for pair in valid.into_iter().chain(invalid) {
+            first.get_or_insert_with(|| Arc::clone(&pair.key));
+            for name in &pair.names {
+                names.entry(name.clone()).or_insert_with(|| Arc::clone(&pair.key));
             }
         }
         let first = first.ok_or_else(|| TlsError("certificates: a TLS listener needs at least one".to_owned()))?;
-        Ok(Self { names, first })
+        Ok(Self { pairs, names, first })
     }
 
     fn choose(&self, name: Option<&str>) -> Arc<CertifiedKey> {
-        let name = name.map(str::to_ascii_lowercase);
-        let exact = name.as_ref().and_then(|name| self.names.get(name));
-        let wildcard = || name.as_ref()?.split_once('.').and_then(|(_, rest)| self.names.get(&format!("*.{rest}")));
-        Arc::clone(exact.or_else(wildcard).unwrap_or(&self.first))
+        Arc::clone(name.and_then(|name| self.find(name)).unwrap_or(&self.first))
+    }
+
+    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+        let name = name.to_ascii_lowercase();
+        let wildcard = || name.split_once('.').and_then(|(_, rest)| self.names.get(&format!("*.{rest}")));
+        self.names.get(&name).or_else(wildcard)
+    }
+}
+
+impl Pair {
+    fn read(file: &Certificate) -> Result<Self, TlsError> {
+        let key = Arc::new(read(file)?);
+        let names = dns_names(&key).map_err(|why| at(&file.chain, &why))?;
+        let validity = key.end_entity_cert().ok().and_then(|leaf| Validity::of(leaf));
+        Ok(Self { chain: file.chain.clone(), key, names, validity })
+    }
+
+    /// Why it is not valid, where, for whom it is, and what to do.
+    fn problem(&self, now: i64) -> Option<String> {
+        let why = self.validity?.problem(now)?;
+        let (chain, names) = (self.chain.display(), self.names.join(", "));
+        Some(format!("certificates: {chain}: {why}; it is for {names}: put a renewed one there, with its key"))
+    }
+
+    /// Why it is not to take the place of the running one: that one is valid.
+    fn worse_than(&self, running: &Self, now: i64) -> Option<String> {
+        self.problem(now).filter(|_| running.problem(now).is_none())
     }
 }
 
@@ -130,4 +202,88 @@ pub fn server_config(
     config.max_early_data_size = 0;
     config.send_tls13_tickets = 2;
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_valid_does_not_take_the_place_of_what_is() {
+        let folder = Folder::new();
+        let files = [folder.issue("a", 2020, 2030), folder.issue("b", 2020, 2030)];
+        let certificates = Certificates::load(&files, year(2025)).unwrap();
+        let shown = |name: &str| certificates.current.load().choose(Some(name)).cert[0].to_vec();
+        let (first_a, first_b) = (shown("a"), shown("b"));
+
+        folder.issue("a", 2020, 2024);
+        folder.issue("b", 2020, 2031);
+        let refused = certificates.reload(&files, year(2025));
+        assert_eq!(refused.len(), 1);
+        for part in ["a.pem: it expired on ", "2024", "it is for a: put a renewed one there"] {
+            assert!(refused[0].contains(part), "{part:?} is not in {}", refused[0]);
+        }
+        assert_eq!(shown("a"), first_a, "the one that is good stays");
+        assert_ne!(shown("b"), first_b, "and the other is taken");
+
+        folder.issue("a", 2026, 2040);
+        assert!(certificates.reload(&files, year(2025))[0].contains("it is not valid before "));
+        assert_eq!(shown("a"), first_a);
+        assert_eq!(certificates.reload(&files, year(2026)), [""; 0], "its time has come");
+        assert_ne!(shown("a"), first_a);
+        std::fs::write(&files[0].chain, "nonsense").unwrap();
+        assert_eq!(certificates.reload(&files, year(2026)).len(), 1);
+
+        // Nothing that is better is lost.
+        folder.issue("a", 2020, 2024);
+        assert_eq!(certificates.reload(&files, year(2041)), [""; 0]);
+    }
+
+    #[test]
+    fn a_start_takes_what_there_is_and_prefers_what_is_valid() {
+        let folder = Folder::new();
+        let old = folder.issue("old", 2020, 2024);
+        let alone = Certificates::load(std::slice::from_ref(&old), year(2025)).unwrap();
+        assert_eq!(alone.invalid(year(2025)).len(), 1);
+        let new = folder.issue("new", 2020, 2030);
+        let both = Certificates::load(&[old, new], year(2025)).unwrap();
+        let names = |name| dns_names(&both.current.load().choose(name)).unwrap();
+        assert_eq!((names(None), names(Some("old"))), (vec!["new".to_owned()], vec!["old".to_owned()]));
+    }
+
+    #[test]
+    fn names_that_no_certificate_is_for_are_told() {
+        let folder = Folder::new();
+        let files = [folder.issue("*.cdn.test", 2020, 2030)];
+        let certificates = Certificates::load(&files, year(2025)).unwrap();
+        let uncovered = |name: &str| certificates.uncovered(&[name.to_owned()]);
+        assert_eq!(uncovered("sun4-2-1.CDN.test"), [""; 0]);
+        assert!(uncovered("sun4-2.other.test")[0].starts_with("certificates: none is for sun4-2.other.test: "));
+        assert_eq!(uncovered("a.b.cdn.test").len(), 1);
+    }
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        /// A certificate for a name from the beginning of one year to that of another.
+        fn issue(&self, name: &str, from: i32, to: i32) -> Certificate {
+            let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+            (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(to, 1, 1));
+            let key = rcgen::KeyPair::generate().unwrap();
+            let at = |end: &str| self.0.path().join(format!("{name}.{end}"));
+            let files = Certificate { chain: at("pem"), key: at("key") };
+            std::fs::write(&files.chain, params.self_signed(&key).unwrap().pem()).unwrap();
+            std::fs::write(&files.key, key.serialize_pem()).unwrap();
+            files
+        }
+    }
+
+    /// The middle of a year, roughly.
+    fn year(year: i64) -> i64 {
+        (year - 1970) * 31_557_600 + 15_000_000
+    }
 }

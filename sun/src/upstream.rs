@@ -15,7 +15,6 @@ use http::{HeaderValue, Method, Request, Response};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::caching::update;
@@ -24,13 +23,15 @@ use crate::errand::{Errand, Said};
 use crate::fill::Fill;
 use crate::fill::plan::Plan;
 use crate::headers;
+use crate::origin_tls::Connector;
 use crate::request::SITE;
 use crate::sources::Source;
 
 /// The client. Connections are kept and shared by all workers.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Client<Connector, Empty<Bytes>>,
+    connector: Connector,
     authorization: HeaderValue,
     via: HeaderValue,
     cdn_loop: HeaderValue,
@@ -64,7 +65,7 @@ pub struct Asked {
 }
 
 impl Upstream {
-    /// `token` is this server's own, for other servers; `name` its name, for `Via`; `domain` identifies the CDN
+    /// `connector` is that of [`crate::origin_tls`]; `token` is this server's own, for other servers; `name` its name, for `Via`; `domain` identifies the CDN
     /// in `CDN-Loop` (RFC 8586).
     ///
     /// # Errors
@@ -72,28 +73,33 @@ impl Upstream {
     /// When one of them cannot stand in a header.
     pub fn new(
         config: &UpstreamConfig,
+        connector: Connector,
         token: &str,
         name: &str,
         domain: &str,
     ) -> Result<Self, header::InvalidHeaderValue> {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_millis(config.connect_ms)));
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(config.idle_connections_max)
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
-            .build(connector);
+            .build(connector.clone());
         let mut authorization = HeaderValue::from_str(&format!("Bearer {token}"))?;
         authorization.set_sensitive(true);
         Ok(Self {
             client,
+            connector,
             authorization,
             via: HeaderValue::from_str(&format!("1.1 {name}"))?,
             cdn_loop: HeaderValue::from_str(domain)?,
             first_byte: Duration::from_millis(config.first_byte_ms),
         })
+    }
+
+    /// Connects as its questions do.
+    #[must_use]
+    pub const fn connector(&self) -> &Connector {
+        &self.connector
     }
 
     /// Asks one source for a file. `fill` hears the 1xx responses that come first, if the client would.
@@ -345,7 +351,9 @@ mod tests {
     }
 
     fn upstream() -> Upstream {
-        Upstream::new(&UpstreamConfig::default(), "secret", "sun4-2-1", "example.org").unwrap()
+        let config = UpstreamConfig::default();
+        let connector = crate::origin_tls::connector(&config).unwrap();
+        Upstream::new(&config, connector, "secret", "sun4-2-1", "example.org").unwrap()
     }
 
     fn errand() -> Errand {

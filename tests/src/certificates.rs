@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
@@ -47,6 +48,23 @@ impl Authority {
         self.issue_until(folder, stem, names, None)
     }
 
+    /// The same, of a certificate that is valid until then, to the second.
+    #[must_use]
+    pub fn issue_valid_until(&self, folder: &Path, stem: &str, names: &[&str], end: SystemTime) -> Files {
+        let since = end.duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
+        let first = rcgen::date_time_ymd(2001, 1, 1);
+        let last = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(since);
+        self.issue_between(folder, stem, names, |params| (params.not_before, params.not_after) = (first, last))
+    }
+
+    /// The same, of a certificate whose subject has no name: etcd takes no other from clients of its gateway, where it has users.
+    #[must_use]
+    pub fn issue_nameless(&self, folder: &Path, stem: &str) -> Files {
+        self.issue_between(folder, stem, &[stem], |params| {
+            params.distinguished_name = rcgen::DistinguishedName::new();
+        })
+    }
+
     /// The same, of a certificate that expired years ago.
     #[must_use]
     pub fn issue_expired(&self, folder: &Path, stem: &str, names: &[&str]) -> Files {
@@ -54,14 +72,26 @@ impl Authority {
     }
 
     fn issue_until(&self, folder: &Path, stem: &str, names: &[&str], year: Option<i32>) -> Files {
+        self.issue_between(folder, stem, names, |params| {
+            if let Some(year) = year {
+                params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
+                params.not_after = rcgen::date_time_ymd(year, 1, 1);
+            }
+        })
+    }
+
+    fn issue_between(
+        &self,
+        folder: &Path,
+        stem: &str,
+        names: &[&str],
+        dated: impl FnOnce(&mut CertificateParams),
+    ) -> Files {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name.push(DnType::CommonName, stem);
-        if let Some(year) = year {
-            params.not_before = rcgen::date_time_ymd(year - 1, 1, 1);
-            params.not_after = rcgen::date_time_ymd(year, 1, 1);
-        }
+        dated(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let files = Files { chain: folder.join(format!("{stem}.pem")), key: folder.join(format!("{stem}.key")) };
         crate::files::write(&files.key, &key.serialize_pem());

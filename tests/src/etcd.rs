@@ -1,5 +1,5 @@
 //! A real etcd cluster for tests: three members on loopback, from Debian's etcd-server (`tests/setup` installs it). Each
-//! member has a folder and an address of its own; ports are constants.
+//! member has a folder and an address of its own; ports are constants. With TLS members want certificates of their clients.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::addresses::Block;
+use crate::certificates::{Authority, Files};
 use crate::poll;
 use crate::process::Done;
 
@@ -15,7 +16,23 @@ use crate::process::Done;
 pub struct EtcdCluster {
     members: Vec<Member>,
     folder: tempfile::TempDir,
+    tls: Option<Tls>,
+    /// Name and password of who administers it, once it has authentication.
+    root: Option<&'static str>,
     _block: Block,
+}
+
+/// Certificates of a cluster: its authority, the members' and that of a client.
+#[derive(Debug)]
+pub struct Tls {
+    /// Whom members and clients trust.
+    pub ca: PathBuf,
+    /// What every member shows; read by etcd for each connection.
+    pub members: Files,
+    /// What a client shows.
+    pub client: Files,
+    /// Who issued them.
+    pub authority: Authority,
 }
 
 #[derive(Debug)]
@@ -32,13 +49,28 @@ impl EtcdCluster {
     ///
     /// When etcd is not there, or it is not ready within [`poll::DEADLINE`].
     pub async fn start() -> Self {
+        Self::start_with(false).await
+    }
+
+    /// The same with TLS between it and its clients.
+    ///
+    /// # Panics
+    ///
+    /// As [`EtcdCluster::start`].
+    pub async fn start_with_tls() -> Self {
+        Self::start_with(true).await
+    }
+
+    async fn start_with(tls: bool) -> Self {
         let (block, folder) = (Block::claim(), tempfile::tempdir().expect("a folder"));
         let members = (1..=MEMBERS).map(|host| Member {
             address: block.address(host),
             folder: folder.path().join(host.to_string()),
             child: None,
         });
-        let mut cluster = Self { members: members.collect(), folder, _block: block };
+        let members: Vec<Member> = members.collect();
+        let tls = tls.then(|| Tls::new(folder.path(), &members));
+        let mut cluster = Self { members, folder, tls, root: None, _block: block };
         for member in 0..cluster.members.len() {
             cluster.start_member(member);
         }
@@ -56,7 +88,34 @@ impl EtcdCluster {
     #[must_use]
     pub fn source_of(&self, members: &[usize]) -> String {
         let hosts: Vec<String> = members.iter().map(|&member| self.host(member)).collect();
-        format!("etcd://{}{KEY}", hosts.join(","))
+        let scheme = if self.tls.is_some() { "etcds" } else { "etcd" };
+        format!("{scheme}://{}{KEY}", hosts.join(","))
+    }
+
+    /// Its certificates.
+    ///
+    /// # Panics
+    ///
+    /// When it has none.
+    #[must_use]
+    pub fn tls(&self) -> &Tls {
+        self.tls.as_ref().expect("it was started with TLS")
+    }
+
+    /// Has it ask for users: `sun`, whose password this is, reads and writes the topology.
+    pub fn authenticate(&mut self, password: &str) {
+        for command in [
+            &["user", "add", ROOT][..],
+            &["user", "grant-role", "root", "root"],
+            &["role", "add", "suns"],
+            &["role", "grant-permission", "suns", "readwrite", "--prefix=true", KEY],
+            &["user", "add", &format!("sun:{password}")],
+            &["user", "grant-role", "sun", "suns"],
+            &["auth", "enable"],
+        ] {
+            self.ctl(0, command);
+        }
+        self.root = Some(ROOT);
     }
 
     /// Starts a member that does not run, with what is in its folder.
@@ -66,6 +125,7 @@ impl EtcdCluster {
     /// When it cannot be started.
     pub fn start_member(&mut self, member: usize) {
         let url = |address: &Ipv4Addr, port: u16| format!("http://{address}:{port}");
+        let tls: Vec<String> = self.tls.as_ref().map_or_else(Vec::new, Tls::of_member);
         let all: Vec<String> = self
             .members
             .iter()
@@ -76,11 +136,13 @@ impl EtcdCluster {
         let log = File::options().create(true).append(true).open(log).expect("a log");
         let Member { address, folder, child } = &mut self.members[member];
         let (client, peer) = (url(address, PORT), url(address, PEER_PORT));
+        let client = if tls.is_empty() { client } else { client.replace("http://", "https://") };
         let mut command = Command::new("etcd");
         command.arg("--name").arg(format!("m{member}")).arg("--data-dir").arg(folder);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &all.join(","), "--initial-cluster-state", "new"]);
+        command.args(tls);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
         *child = Some(command.spawn().expect("etcd starts; tests/setup installs it"));
     }
@@ -127,7 +189,13 @@ impl EtcdCluster {
     pub fn ctl_at(&self, member: usize, arguments: &[&str]) -> Done {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").stdin(Stdio::null());
-        command.args(["--command-timeout=5s", "--endpoints", &self.host(member)]).args(arguments);
+        let host = self.host(member);
+        let endpoint = if self.tls.is_some() { format!("https://{host}") } else { host };
+        command.args(["--command-timeout=5s", "--endpoints", &endpoint]);
+        if let Some(Tls { ca, client, .. }) = &self.tls {
+            command.arg("--cacert").arg(ca).arg("--cert").arg(&client.chain).arg("--key").arg(&client.key);
+        }
+        command.args(self.root.iter().flat_map(|root| ["--user", root])).args(arguments);
         let output = command.output().expect("etcdctl is there: tests/setup");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Done { status: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
@@ -152,6 +220,28 @@ impl EtcdCluster {
     }
 }
 
+impl Tls {
+    fn new(folder: &std::path::Path, members: &[Member]) -> Self {
+        let authority = Authority::new();
+        let ca = folder.join("ca.pem");
+        crate::files::write(&ca, authority.root_pem());
+        let addresses: Vec<String> = members.iter().map(|member| member.address.to_string()).collect();
+        let names: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let (members, client) = (authority.issue(folder, "member", &names), authority.issue_nameless(folder, "client"));
+        for key in [&members.key, &client.key] {
+            std::fs::set_permissions(key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is ours");
+        }
+        Self { ca, members, client, authority }
+    }
+
+    fn of_member(&self) -> Vec<String> {
+        let Files { chain, key } = &self.members;
+        let options = [("cert-file", chain), ("key-file", key), ("trusted-ca-file", &self.ca)];
+        let options = options.map(|(option, file)| format!("--{option}={}", file.display()));
+        options.into_iter().chain(["--client-cert-auth=true".to_owned()]).collect()
+    }
+}
+
 impl Drop for EtcdCluster {
     fn drop(&mut self) {
         for child in self.members.iter_mut().filter_map(|member| member.child.as_mut()) {
@@ -163,6 +253,7 @@ impl Drop for EtcdCluster {
 
 /// The topology's key.
 pub const KEY: &str = "/sun/topology";
+const ROOT: &str = "root:of-root";
 const MEMBERS: u8 = 3;
 const PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;

@@ -202,6 +202,12 @@ impl Daemon {
         ended.await.0
     }
 
+    /// Its config file.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     /// Starts it again from the same config, after a kill or an end, and waits until it is ready.
     ///
     /// # Panics

@@ -237,20 +237,23 @@ async fn a_disk_that_fails_is_told_and_the_rest_goes_on() {
 async fn a_config_is_checked_without_starting() {
     let origin = Scripted::start(|_| missing()).await;
     let place = Place::new(&origin).await;
-    assert_eq!(cache_daemon::check(&place.config()), Vec::<String>::new());
+    assert_eq!(cache_daemon::check(&place.config()).problems, Vec::<String>::new());
     let mut config = place.config();
     config.edge.name = "sun4-1-1".to_owned();
-    assert_eq!(cache_daemon::check(&config), ["edge.name = \"sun4-1-1\": the topology has no cache of this name"]);
+    assert_eq!(
+        cache_daemon::check(&config).problems,
+        ["edge.name = \"sun4-1-1\": the topology has no cache of this name"]
+    );
     config.plan_ms = 0;
     config.vault = config.edge.token.clone();
-    assert_eq!(cache_daemon::check(&config).len(), 3);
+    assert_eq!(cache_daemon::check(&config).problems.len(), 3);
     assert!(cache_daemon::start(config, Drain::new()).await.is_err());
     config = place.config();
     config.edge.topology = geo::Source::File("/nonexistent".into());
     assert!(
-        cache_daemon::check(&config)[0].starts_with("edge: topology /nonexistent"),
+        cache_daemon::check(&config).problems[0].starts_with("edge: topology /nonexistent"),
         "{:?}",
-        cache_daemon::check(&config)
+        cache_daemon::check(&config).problems
     );
 }
 

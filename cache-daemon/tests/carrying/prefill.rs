@@ -172,7 +172,8 @@ fn purge(purges: &Purges, number: u64) {
 
 async fn fetch_by(purges: &Arc<Purges>, vault: &Arc<Vault>, sources: Vec<Source>) -> Result<Fetched, FetchError> {
     let config = PrefillConfig { idle_ms: 1000, ..PrefillConfig::default() };
-    let prefill = Prefill::new(&config, TOKEN.to_owned(), Arc::clone(vault), Arc::clone(purges)).unwrap();
+    let tls = sun::origin_tls::client(&sun::config::UpstreamConfig::default()).unwrap();
+    let prefill = Prefill::new(&config, tls, TOKEN.to_owned(), Arc::clone(vault), Arc::clone(purges)).unwrap();
     prefill.fetch(&Order { name: name("c1/a.png"), size_max: 1_000_000, sources }).await
 }
 

@@ -1,9 +1,11 @@
 //! The private admin port: `/metrics` (Prometheus text), `/healthz` (200 while the process works),
-//! `/readyz` (200 when ready; when not, or draining, 503 with a line `not ready: ...` for each reason).
+//! `/readyz` (200 when ready; when not, or draining, 503 with a line `not ready: ...` for each reason; a line `note: ...`
+//! for each thing that is wrong and keeps nobody from being served).
 //!
 //! It outlives the listeners: while the daemon drains it still tells Prometheus how far that is, and stops
 //! when the last tracked task has ended, or as soon as a new process has taken over. It is never bound where clients are.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,6 +22,8 @@ use crate::http;
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     waiting: Arc<Mutex<Vec<String>>>,
+    /// What each is about, and the note.
+    notes: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 impl Readiness {
@@ -41,6 +45,22 @@ impl Readiness {
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
         self.change(|waiting| waiting.clone())
+    }
+
+    /// Notes what an operator has to know of something while the daemon is ready all the same, a line that reads well behind
+    /// "note: "; none: there is nothing to know of it any more.
+    pub fn note(&self, about: &'static str, note: Option<String>) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        match note {
+            Some(note) => drop(notes.insert(about, note)),
+            None => drop(notes.remove(about)),
+        }
+    }
+
+    /// The notes, in the order of what they are about.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     fn change<T>(&self, with: impl FnOnce(&mut Vec<String>) -> T) -> T {
@@ -110,11 +130,12 @@ async fn ready(State(shared): State<Shared>) -> (StatusCode, String) {
     if shared.drain.started() {
         reasons.insert(0, "draining".to_owned());
     }
+    let notes: String = shared.readiness.notes().iter().map(|note| format!("note: {note}\n")).collect();
     if reasons.is_empty() {
-        return (StatusCode::OK, "ready\n".to_owned());
+        return (StatusCode::OK, format!("ready\n{notes}"));
     }
-    let lines = reasons.iter().map(|reason| format!("not ready: {reason}\n"));
-    (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
+    let lines: String = reasons.iter().map(|reason| format!("not ready: {reason}\n")).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, lines + &notes)
 }
 
 #[cfg(test)]
@@ -139,6 +160,19 @@ mod tests {
         readiness.hold("never declared");
         check(admin, "/readyz", "200 ready\n").await;
         check(admin, "/healthz", "200 ok\n").await;
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_and_stops_nobody_is_noted_beside_ready() {
+        let readiness = Readiness::default();
+        let admin = start(readiness.clone(), &Drain::new()).await;
+        readiness.note("topology", Some("it is refused".to_owned()));
+        check(admin, "/readyz", "200 ready\nnote: it is refused\n").await;
+        readiness.expect("tokens");
+        check(admin, "/readyz", "503 not ready: tokens\nnote: it is refused\n").await;
+        readiness.hold("tokens");
+        readiness.note("topology", None);
+        check(admin, "/readyz", "200 ready\n").await;
     }
 
     #[tokio::test]

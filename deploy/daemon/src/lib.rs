@@ -18,7 +18,7 @@
 //!
 //! - [`process`]: the life of a daemon's process, command line to exit status; what a `main.rs` calls.
 //! - [`config`]: a TOML file into a checked value, or an error with line, column and key.
-//! - [`files`]: those that are read again when they change.
+//! - [`findings`]: what `--check` finds. [`files`]: those that are read again when they change.
 //! - [`telemetry`]: one log line an event.
 //! - [`drain`]: one signal that everything listens to, and everything that the end waits for. [`clock`]: the time of day.
 //! - [`upgrade`], [`sockets`]: a new process takes over from a running one.
@@ -36,6 +36,7 @@ pub mod clock;
 pub mod config;
 pub mod drain;
 pub mod files;
+pub mod findings;
 pub mod folder;
 pub mod http;
 pub mod metrics;

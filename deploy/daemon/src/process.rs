@@ -15,7 +15,7 @@
 //!     let args = Args::read("cache-daemon", env!("CARGO_PKG_VERSION"), "A regional cache");
 //!     let config: Config = args.config()?;
 //!     if args.check {
-//!         return Ok(daemon::process::checked(&check(&config)));
+//!         return Ok(daemon::process::checked(check(&config)));
 //!     }
 //!     let process = Process::begin(&config.log, 0)?;
 //!     let drain = process.drain().clone();
@@ -27,7 +27,7 @@
 //! | status | when |
 //! |---|---|
 //! | 0 | drained after a signal, or `--check` found nothing, or `--help`, `--version` |
-//! | 1 | refused to start, or `--check` found problems; standard error or output says which |
+//! | 1 | refused to start, or `--check` found problems (warnings do not count); standard error or output says which |
 //! | 2 | the command line is wrong |
 //! | 130 | a second signal ended it at once |
 //!
@@ -48,6 +48,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::drain::{self, Drain};
+use crate::findings::Findings;
 use crate::sockets;
 use crate::telemetry::{self, LogConfig};
 use crate::upgrade::{self, Predecessor, Stage, Successor};
@@ -278,9 +279,13 @@ pub fn status(result: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
-/// The answer to `--check`: "ok", or one problem a line, on standard output.
+/// The answer to `--check`: "ok", or one problem a line, on standard output; warnings on standard error.
 #[must_use]
-pub fn checked(problems: &[String]) -> ExitCode {
+pub fn checked(findings: impl Into<Findings>) -> ExitCode {
+    let Findings { problems, warnings } = findings.into();
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
     if problems.is_empty() {
         println!("ok");
         return ExitCode::SUCCESS;

@@ -8,43 +8,65 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use daemon::findings::Findings;
 use geo::answer::Answer;
 use geo::{Source, Topology};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-/// Checks each file; the answer is bad when one of them is.
+/// Checks each file; the answer is bad when one of them is. What `advice` says of a topology's text that does not check goes
+/// with its problems.
 #[must_use]
-pub fn check(topology: &Source, configs: &[PathBuf]) -> Answer {
-    let checked: Vec<(String, &'static str, Result<String, String>)> =
-        std::iter::once((topology.to_string(), "topology", check_topology(topology)))
+pub fn check(topology: &Source, configs: &[PathBuf], advice: impl FnOnce(&str) -> String) -> Answer {
+    let checked: Vec<(String, &'static str, Checked)> =
+        std::iter::once((topology.to_string(), "topology", check_topology(topology, advice).into()))
             .chain(configs.iter().map(|file| {
-                let (kind, result) = check_config(file);
-                (file.display().to_string(), kind, result)
+                let (kind, checked) = check_config(file);
+                (file.display().to_string(), kind, checked)
             }))
             .collect();
     let mut text = String::new();
     let mut files = Vec::new();
-    for (file, kind, result) in &checked {
+    for (file, kind, Checked { result, warnings }) in &checked {
         // Writing to a string cannot fail.
         let _ = match result {
             Ok(summary) => writeln!(text, "ok    {kind} {file}: {summary}"),
             Err(problems) => writeln!(text, "WRONG {kind} {file}:\n      {}", problems.replace('\n', "\n      ")),
         };
+        for warning in warnings {
+            let _ = writeln!(text, "      warning: {warning}");
+        }
         files.push(json!({
             "file": file,
+            "warnings": warnings,
             "kind": kind,
             "ok": result.is_ok(),
             "problems": result.as_ref().err().map_or_else(Vec::new, |problems| problems.lines().collect::<Vec<_>>()),
         }));
     }
-    let good = checked.iter().all(|(_, _, result)| result.is_ok());
+    let good = checked.iter().all(|(_, _, checked)| checked.result.is_ok());
     Answer { text, json: json!({ "ok": good, "files": files }), good }
 }
 
-fn check_topology(source: &Source) -> Result<String, String> {
+/// What is said of a file.
+struct Checked {
+    result: Result<String, String>,
+    warnings: Vec<String>,
+}
+
+impl From<Result<String, String>> for Checked {
+    fn from(result: Result<String, String>) -> Self {
+        Self { result, warnings: Vec::new() }
+    }
+}
+
+fn check_topology(source: &Source, advice: impl FnOnce(&str) -> String) -> Result<String, String> {
     let text = source.read()?;
-    let topology = Topology::parse(&text).map_err(|error| error.to_string())?;
+    let topology = Topology::parse(&text).map_err(|error| format!("{error}\n{}", advice(&text)))?;
+    let conflicts = geo::anycast::conflicts(&topology);
+    if !conflicts.is_empty() {
+        return Err(conflicts.join("\n"));
+    }
     let suns: usize = topology.regions.iter().map(|region| region.suns.len()).sum();
     let caches: usize = topology.regions.iter().map(|region| region.caches.len()).sum();
     let regions = topology.regions.len();
@@ -61,14 +83,14 @@ fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-fn check_config(file: &Path) -> (&'static str, Result<String, String>) {
+fn check_config(file: &Path) -> (&'static str, Checked) {
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
-        Err(error) => return ("config", Err(error.to_string())),
+        Err(error) => return ("config", Err(error.to_string()).into()),
     };
     let table: toml::Table = match toml::from_str(&text) {
         Ok(table) => table,
-        Err(error) => return ("config", Err(error.to_string())),
+        Err(error) => return ("config", Err(error.to_string()).into()),
     };
     let origin = file.display().to_string();
     let (text, origin) = (text.as_str(), origin.as_str());
@@ -78,19 +100,24 @@ fn check_config(file: &Path) -> (&'static str, Result<String, String>) {
         Ok(Daemon::Geo) => ("geo serve", judged(text, origin, |config| problems_of(&geo::serve::check(config)))),
         Ok(Daemon::SelfCheck) => ("sun-check", judged(text, origin, sun::selfcheck::check)),
         Ok(Daemon::Sun) => ("sun", judged(text, origin, sun::check)),
-        Err(what) => ("config", Err(format!("this is no daemon's config: {what}"))),
+        Err(what) => ("config", Err(format!("this is no daemon's config: {what}")).into()),
     }
 }
 
 /// What a daemon says of its config, and of the files that this names.
-fn judged<Config: DeserializeOwned>(
+fn judged<Config: DeserializeOwned, Found: Into<Findings>>(
     text: &str,
     origin: &str,
-    check: impl FnOnce(&Config) -> Vec<String>,
-) -> Result<String, String> {
-    let config = daemon::config::parse(text, origin).map_err(|error| error.to_string())?;
-    let problems = check(&config);
-    if problems.is_empty() { Ok("accepted, with the files it names".to_owned()) } else { Err(problems.join("\n")) }
+    check: impl FnOnce(&Config) -> Found,
+) -> Checked {
+    let config = match daemon::config::parse(text, origin) {
+        Ok(config) => config,
+        Err(error) => return Err(error.to_string()).into(),
+    };
+    let Findings { problems, warnings } = check(&config).into();
+    let accepted = problems.is_empty();
+    let result = if accepted { Ok("accepted, with the files it names".to_owned()) } else { Err(problems.join("\n")) };
+    Checked { result, warnings }
 }
 
 fn problems_of(answer: &Answer) -> Vec<String> {
@@ -175,9 +202,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tokens.toml");
         fs::write(&file, tokens).unwrap();
-        let (kind, result) = check_config(&file);
+        let (kind, checked) = check_config(&file);
         assert_eq!(kind, "config");
-        assert!(result.unwrap_err().starts_with("this is no daemon's config: "));
+        assert!(checked.result.unwrap_err().starts_with("this is no daemon's config: "));
     }
 
     #[test]
@@ -191,10 +218,34 @@ mod tests {
             format!("listen = '127.0.0.1:8090'\ntopology = '{topology}'\ntokens = '{tokens}'\nsigning_keys = '{keys}'\ndata = '{}'", folder.path().display()),
         )
         .unwrap();
-        let (kind, result) = check_config(&config);
-        let problems = result.unwrap_err();
+        let (kind, checked) = check_config(&config);
+        let problems = checked.result.unwrap_err();
         assert_eq!(kind, "popularity-api");
         assert!(problems.contains(&topology) && problems.contains(&tokens), "{problems}");
+    }
+
+    #[test]
+    fn the_shipped_topology_is_good_and_one_whose_addresses_stand_in_each_others_way_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("topology.toml");
+        let shipped = include_str!("../../config/topology.toml");
+        for (text, good, says) in [
+            (shipped.to_owned(), true, "ok    topology"),
+            (
+                shipped.replace("192.0.2.130", "192.0.2.40"),
+                false,
+                "cache4-1: addresses = 192.0.2.40: it is in 192.0.2.0/26",
+            ),
+            (
+                shipped.replace("10.4.2.1:", "192.0.2.70:"),
+                false,
+                "sun4-2-1: internal = 192.0.2.70:8081: it is in 192.0.2.64/26",
+            ),
+        ] {
+            fs::write(&file, text).unwrap();
+            let answer = check(&file.clone().into(), &[], |_| unreachable!("daemons take it"));
+            assert!(answer.good == good && answer.text.contains(says), "{}", answer.text);
+        }
     }
 
     #[test]
@@ -204,10 +255,10 @@ mod tests {
         let config = folder.path().join("sun.toml");
         fs::write(&topology, "version = 'one'").unwrap();
         fs::write(&config, "name = 'sun4-2-1'\nramm_bytes = 1").unwrap();
-        let answer = check(&topology.into(), &[config, folder.path().join("missing.toml")]);
+        let answer = check(&topology.into(), &[config, folder.path().join("missing.toml")], |_| "Mend it.".to_owned());
         assert!(!answer.good);
         assert_eq!(answer.text.matches("WRONG").count(), 3, "{}", answer.text);
-        assert!(answer.text.contains("ramm_bytes"), "{}", answer.text);
+        assert!(answer.text.contains("ramm_bytes") && answer.text.contains("\n      Mend it.\n"), "{}", answer.text);
     }
 
     #[track_caller]

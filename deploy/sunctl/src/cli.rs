@@ -23,7 +23,8 @@ use self::purge::PurgeArgs;
 use self::sources::ApiArgs;
 pub(crate) use self::sources::TopologyArgs;
 use crate::edit::Edit;
-use crate::{backup, check, content, demo, history, hot, ramp, render, sign, token, top, weight};
+use crate::weight::Guard;
+use crate::{backup, check, content, demo, history, hot, ramp, render, sign, token, top, topology, weight};
 
 /// The operator's tool of a Sun CDN.
 #[derive(Debug, Parser)]
@@ -60,7 +61,12 @@ enum Command {
     #[command(subcommand)]
     Weight(WeightCommand),
     /// Take a sun or cache out: it owns nothing and is not linked, and its weight is kept for `sunctl resume`.
-    Drain(ServerArgs),
+    Drain {
+        #[command(flatten)]
+        server: ServerArgs,
+        #[command(flatten)]
+        force: ForceArgs,
+    },
     /// Give a drained sun or cache the weight back that it had.
     Resume(ServerArgs),
     /// Show the best-rated files of a region.
@@ -180,17 +186,17 @@ enum WeightCommand {
         #[command(flatten)]
         topology: TopologyArgs,
     },
-    /// Change one weight in the topology file. On a terminal, what moves is shown first and then it asks;
+    /// Change one weight. On a terminal, what moves is shown first and then it asks;
     /// in a script it applies at once and says what moved.
     Set {
         /// Name of a sun or cache, sun4-2-1.
         server: String,
         /// 0..=256; 0 drains the server.
         weight: u16,
-        /// In steps over so long, 90s, 10m, 2h: at most 5 % of the region's files change their server in a minute. Ctrl-C
-        /// stops where it is.
-        #[arg(long, value_name = "DURATION", value_parser = ramp::duration)]
-        over: Option<Duration>,
+        #[command(flatten)]
+        over: OverArgs,
+        #[command(flatten)]
+        force: ForceArgs,
         #[command(flatten)]
         change: ChangeArgs,
         #[command(flatten)]
@@ -203,9 +209,33 @@ struct ServerArgs {
     /// Name of a sun or cache, sun4-2-1.
     server: String,
     #[command(flatten)]
+    over: OverArgs,
+    #[command(flatten)]
     change: ChangeArgs,
     #[command(flatten)]
     topology: TopologyArgs,
+}
+
+#[derive(Debug, Args)]
+struct OverArgs {
+    /// In steps over so long, 90s, 10m, 2h; longer where more than 5 % of the region's files would change their server in a
+    /// minute. It waits up to 5 minutes for a cluster that does not answer. Ctrl-C stops where it is, with status 1.
+    #[arg(long, value_name = "DURATION", value_parser = ramp::duration)]
+    over: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+struct ForceArgs {
+    /// Also when no other sun of the group or region has weight then.
+    #[arg(long)]
+    force: bool,
+}
+
+impl ServerArgs {
+    fn change(&self, edit: Edit, force: bool) -> anyhow::Result<Answer> {
+        let Self { server, over, change, topology } = self;
+        change.change(topology, (server, edit), over.over, Guard::unless(force))
+    }
 }
 
 /// Runs the process's command line; the exit status is 1 when something is wrong, 2 for a mistake in it.
@@ -231,21 +261,20 @@ fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
     match &cli.command {
         Command::Demo(options) => return demo::run(options).map(|()| None),
         Command::Content(options) => return waiting(content::run(options)).map(|()| None),
-        Command::Check { topology, config } => Ok(check::check(&topology.source()?, config)),
+        Command::Check { topology, config } => {
+            let source = topology.source()?;
+            let advice = |text: &str| waiting(topology::refused(&source, text)).unwrap_or_default();
+            Ok(check::check(&source, config, advice))
+        }
         Command::Topology(command) => command.answer(),
         Command::Weight(WeightCommand::List { topology, api }) => {
             Ok(weight::list(&topology.read()?, &api.told(topology, None)?))
         }
-        Command::Weight(WeightCommand::Set { server, weight, over: None, change, topology }) => {
-            change.change(topology, server, Edit::Weight(*weight))
+        Command::Weight(WeightCommand::Set { server, weight, over, force, change, topology }) => {
+            change.change(topology, (server, Edit::Weight(*weight)), over.over, Guard::unless(force.force))
         }
-        Command::Weight(WeightCommand::Set { server, weight, over: Some(over), change, topology }) => {
-            let (source, by, told) =
-                (topology.source()?, change.signature()?, change.api.told(topology, Some(server))?);
-            waiting(ramp::set(&source, (server, *weight), *over, &by, change.consent(&mut asked), &told))
-        }
-        Command::Drain(ServerArgs { server, change, topology }) => change.change(topology, server, Edit::Drain),
-        Command::Resume(ServerArgs { server, change, topology }) => change.change(topology, server, Edit::Resume),
+        Command::Drain { server, force } => server.change(Edit::Drain, force.force),
+        Command::Resume(server) => server.change(Edit::Resume, false),
         Command::Top { region, limit, api } => {
             let client = api.client()?;
             waiting(top::top(&client, RegionId(*region), usize::from(*limit)))
@@ -305,6 +334,7 @@ Environment:
   SUN_API                 default of --api
   SUN_TOKEN_FILE          default of --token-file
   SUN_ETCD_PASSWORD_FILE  default of --etcd-password-file
+  SUN_ETCD_CA, SUN_ETCD_CERTIFICATE, SUN_ETCD_CERTIFICATE_KEY   and of the others of that kind
 
 Exit status: 0 all is well, 1 something is wrong, 2 a mistake on the command line.";
 

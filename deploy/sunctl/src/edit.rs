@@ -15,9 +15,20 @@ pub enum Edit {
     Drain,
     /// It has the weight that it had before it was drained.
     Resume,
+    /// Both, for one step of several.
+    State(State),
 }
 
-/// The document with the server changed and its version one higher.
+/// What a document says of a server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct State {
+    /// Its weight, 0..=256; kept while it drains.
+    pub weight: u16,
+    /// Whether it drains: has no weight for now.
+    pub draining: bool,
+}
+
+/// The document with the server changed and its version one higher; where it is so already, the text as it is.
 ///
 /// # Errors
 ///
@@ -25,13 +36,23 @@ pub enum Edit {
 pub fn edit(text: &str, server: &str, edit: Edit) -> anyhow::Result<String> {
     let mut document: DocumentMut = text.parse()?;
     let Some(entry) = find(document.as_table_mut(), server) else {
-        bail!("there is no sun or cache {server:?}; `sunctl weight list` shows them all");
+        bail!("there is no sun or cache {server:?}; `sunctl weight show` lists them all");
     };
     match edit {
         Edit::Weight(weight) if Weight::new(weight).is_none() => {
             bail!("weight {weight}: a weight is 0..={}, and 0 drains the server", Weight::MAX);
         }
+        Edit::Weight(weight) if has(entry, weight) => return Ok(text.to_owned()),
         Edit::Weight(weight) => put(entry, "weight", i64::from(weight)),
+        Edit::State(state) if has(entry, state.weight) && drains(entry) == state.draining => return Ok(text.to_owned()),
+        Edit::State(State { weight, draining }) => {
+            put(entry, "weight", i64::from(weight));
+            if draining {
+                put(entry, "draining", true);
+            } else {
+                entry.remove("draining");
+            }
+        }
         Edit::Drain if drains(entry) => bail!("{server} drains already"),
         Edit::Drain => put(entry, "draining", true),
         Edit::Resume if !drains(entry) => bail!("{server} does not drain: there is nothing to resume"),
@@ -58,6 +79,10 @@ fn raise_version(document: &mut DocumentMut) -> anyhow::Result<()> {
     let version = document.get("version").and_then(Item::as_integer).context("version: is no number")?;
     put(document.as_table_mut(), "version", version.checked_add(1).context("version: it is too large")?);
     Ok(())
+}
+
+fn has(entry: &dyn TableLike, weight: u16) -> bool {
+    entry.get("weight").and_then(Item::as_integer) == Some(i64::from(weight))
 }
 
 fn drains(entry: &dyn TableLike) -> bool {
@@ -157,11 +182,24 @@ draining = false # it did
 
     #[test]
     fn a_change_that_makes_no_sense_says_what_to_do() {
-        let none = "there is no sun or cache \"sun4-2-9\"; `sunctl weight list` shows them all";
+        let none = "there is no sun or cache \"sun4-2-9\"; `sunctl weight show` lists them all";
         check_refused("sun4-2-9", Edit::Weight(1), none);
         check_refused("sun4-2-1", Edit::Weight(257), "weight 257: a weight is 0..=256, and 0 drains the server");
         check_refused("sun4-2-1", Edit::Resume, "sun4-2-1 does not drain: there is nothing to resume");
         check_refused("cache4-1", Edit::Resume, "cache4-1 does not drain: there is nothing to resume");
+    }
+
+    #[test]
+    fn what_is_so_already_leaves_the_text_alone() {
+        let same =
+            |server: &str, change: Edit| assert_eq!(edit(TOPOLOGY, server, change).unwrap(), TOPOLOGY, "{change:?}");
+        same("sun4-2-1", Edit::Weight(100));
+        same("sun4-2-1", Edit::State(State { weight: 100, draining: false }));
+        same("cache4-1", Edit::State(State { weight: 100, draining: false }));
+        let step = edit(TOPOLOGY, "sun4-2-1", Edit::State(State { weight: 0, draining: false })).unwrap();
+        let last = edit(&step, "sun4-2-1", Edit::State(State { weight: 100, draining: true })).unwrap();
+        let drained = edit(TOPOLOGY, "sun4-2-1", Edit::Drain).unwrap();
+        assert_eq!(last, drained.replace("version = 8", "version = 9"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `sunctl weight set ... --over`: a weight that changes in steps, so that caches keep up. The plan is pure.
+//! `--over` of `sunctl weight set`, `drain` and `resume`: a weight that changes in steps, so that caches keep up. The plan is
+//! here, and pure; [`walk`] carries it out.
 //!
 //! ```text
 //!   share of the region      at most 5 % a minute, in at most 20 steps of equal share
@@ -8,18 +9,13 @@
 //!   0    1    2    3    ... minutes
 //! ```
 
-use std::io::Write;
+mod walk;
+
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use geo::answer::Answer;
-use geo::{Source, Topology, Weight};
-use serde_json::json;
+pub use walk::set;
 
-use crate::edit::Edit;
-use crate::topology::change::{self, Consent, Draft, Signature, percent};
-use crate::topology::store::{Held, Store};
-use crate::weight::{self, Told};
+use crate::topology::change::percent;
 
 /// What weight a server gets when.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +26,8 @@ pub struct Plan {
     pub every: Duration,
     /// The most that moves at once, as a share of the region's files.
     pub moved_max: f64,
+    /// How long it was to take.
+    pub said: Duration,
 }
 
 impl Plan {
@@ -42,7 +40,7 @@ impl Plan {
         let share = |weight: u16| f64::from(weight) / (f64::from(weight) + rest).max(1.0);
         let (first, last) = (share(from), share(to));
         let slowest = Duration::from_secs_f64((last - first).abs() / SHARE_PER_MINUTE * 60.0);
-        let over = over.max(slowest);
+        let (said, over) = (over, over.max(slowest));
         let count = (over.as_secs_f64() / STEP_S).floor().clamp(1.0, STEPS_MAX);
         let mut weights = Vec::new();
         for step in 1..=STEPS_MAX as u16 {
@@ -55,7 +53,7 @@ impl Plan {
         let before = std::iter::once(&from).chain(&weights);
         let moved_max = before.zip(&weights).map(|(&a, &b)| (share(a) - share(b)).abs()).fold(0.0, f64::max);
         let every = over.div_f64(weights.len().max(1) as f64);
-        Self { weights, every, moved_max }
+        Self { weights, every, moved_max, said }
     }
 
     /// How long all of it takes: the last step is one pause before the end.
@@ -74,120 +72,27 @@ fn weight_of(share: f64, rest: f64, from: u16, to: u16) -> u16 {
     weight
 }
 
-/// Sets a server's weight in steps, in the foreground; Ctrl-C leaves it where it is.
-///
-/// # Errors
-///
-/// As [`weight::set`], and when somebody else sets the server's weight meanwhile.
-pub async fn set(
-    source: &Source,
-    (server, to): (&str, u16),
-    over: Duration,
-    by: &Signature,
-    consent: Consent<'_>,
-    told: &Told,
-) -> anyhow::Result<Answer> {
-    let store = Store::open(source)?;
-    let held = store.read().await?;
-    let whole = weight::draft(&held, server, Edit::Weight(to), told)?;
-    let topology = held.topology()?.context("there is no topology yet")?;
-    let plan = of(&topology, server, to, over)?;
-    let preview = format!("{}{}", whole.preview, plan.text());
-    match consent {
-        Consent::Never => return Ok(plan.answer(format!("{preview}Nothing was written (--dry-run).\n"), None)),
-        Consent::Given => tell(&preview),
-        Consent::Asked(ask) => {
-            if !ask(&preview)? {
-                return Ok(plan.answer("Nothing was written.\n".to_owned(), None));
-            }
-        }
-    }
-    let mut now = wanted(&topology, server)?;
-    // Heard from here on: one that comes while a step is written ends the ramp after it.
-    let interrupt = tokio::signal::unix::SignalKind::interrupt();
-    let mut interrupted = tokio::signal::unix::signal(interrupt).context("signals cannot be listened to")?;
-    for (step, &weight) in (1..).zip(&plan.weights) {
-        let what = format!("weight set {server} {to} --over: step {step} of {} is {weight}", plan.weights.len());
-        let before = now;
-        let draft = |held: &Held| step_draft(held, server, (before, weight), &what);
-        change::make(&store, by, Consent::Given, draft).await?;
-        now = weight;
-        tell(&format!("{server}: weight {weight}, step {step} of {}\n", plan.weights.len()));
-        tokio::select! {
-            () = tokio::time::sleep(plan.every) => {}
-            _ = interrupted.recv() => {
-                if now == to {
-                    break;
-                }
-                let left = plan.every * u32::try_from(plan.weights.len() - step).unwrap_or(u32::MAX);
-                let said = format!(
-                    "Stopped: {server} has weight {now} and keeps it. `sunctl weight set {server} {to} --over {}s` goes on.\n",
-                    left.as_secs()
-                );
-                return Ok(plan.answer(said, Some(now)));
-            }
-        }
-    }
-    Ok(plan.answer(format!("Done: {server} has weight {to}.\n"), Some(now)))
-}
-
 impl Plan {
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
+        let slower = if self.over() > self.said + Duration::from_secs(1) && self.weights.len() > 1 {
+            format!(
+                "{} s are too few: at most {} of the region's files may change their server in a minute.\n",
+                self.said.as_secs(),
+                percent(SHARE_PER_MINUTE)
+            )
+        } else {
+            String::new()
+        };
         match self.weights.len() {
-            0 => "It has this weight already.\n".to_owned(),
-            1 => "In one step.\n".to_owned(),
+            0 | 1 => "In one step.\n".to_owned(),
             count => format!(
-                "In {count} steps over {} s, one every {} s, each moving {} of the files at most.\n",
+                "{slower}In {count} steps over {} s, one every {} s, each moving {} of the files at most.\n",
                 self.over().as_secs(),
                 self.every.as_secs(),
                 percent(self.moved_max)
             ),
         }
     }
-
-    fn answer(&self, text: String, weight: Option<u16>) -> Answer {
-        let json = json!({
-            "weights": self.weights,
-            "every_s": self.every.as_secs_f64(),
-            "moved_max": self.moved_max,
-            "weight": weight,
-            "written": weight.is_some(),
-        });
-        Answer::good(text, json)
-    }
-}
-
-/// The plan of a server in a topology.
-fn of(topology: &Topology, server: &str, to: u16, over: Duration) -> anyhow::Result<Plan> {
-    let own = topology.server(server).context("the server is gone")?;
-    let region = topology.region(own.region).context("the region is gone")?;
-    let weights: Vec<(&str, Weight)> = if topology.sun(server).is_some() {
-        region.suns.iter().map(|sun| (sun.server.name.as_str(), sun.server.weight)).collect()
-    } else {
-        region.caches.iter().map(|cache| (cache.server.name.as_str(), cache.server.weight)).collect()
-    };
-    let others: Vec<u16> = weights.iter().filter(|(name, _)| *name != server).map(|(_, weight)| weight.get()).collect();
-    Ok(Plan::new(&others, own.weight_wanted.get(), to, over))
-}
-
-/// One step, if nobody else changed the weight since the last one.
-fn step_draft(held: &Held, server: &str, (before, weight): (u16, u16), what: &str) -> anyhow::Result<Draft> {
-    let topology = held.topology()?.context("the topology is gone")?;
-    let now = wanted(&topology, server)?;
-    if now != before {
-        bail!("somebody set the weight of {server} to {now} meanwhile: it stays so, and the ramp ends here");
-    }
-    Ok(Draft { what: what.to_owned(), ..weight::draft(held, server, Edit::Weight(weight), &Told::default())? })
-}
-
-fn wanted(topology: &Topology, server: &str) -> anyhow::Result<u16> {
-    Ok(topology.server(server).with_context(|| format!("{server} is gone"))?.weight_wanted.get())
-}
-
-/// Progress goes beside the answer, which is told at the end.
-fn tell(text: &str) {
-    // Who does not listen wants no progress.
-    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// A duration as it is said, `90s`, `10m`, `2h`.
@@ -213,7 +118,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub const SHARE_PER_MINUTE: f64 = 0.05;
 /// Shortest step, seconds: the fills of one are behind it before the next one.
 const STEP_S: f64 = 5.0;
-/// Each is a change in the history.
+/// Each is a write, and a topology that every daemon takes over.
 const STEPS_MAX: f64 = 20.0;
 const OVER_S_MAX: u64 = 86_400;
 
@@ -238,6 +143,15 @@ mod tests {
         let plan = Plan::new(&[100], 100, 0, Duration::from_secs(60));
         assert!((plan.over().as_secs_f64() - 600.0).abs() < 1.0, "half of the files at 5 % a minute: {plan:?}");
         assert_eq!(plan.weights.last(), Some(&0));
+    }
+
+    #[test]
+    fn a_ramp_that_takes_longer_than_was_said_says_so_before_it_begins() {
+        let short = Plan::new(&[100], 100, 50, Duration::from_secs(5)).text();
+        assert!(short.starts_with("5 s are too few: at most 5.0% of the region's files may change"), "{short}");
+        assert!(short.contains("steps over 200 s"), "{short}");
+        let long = Plan::new(&[100], 100, 50, Duration::from_secs(600)).text();
+        assert!(long.starts_with("In 20 steps over 600 s"), "{long}");
     }
 
     #[test]

@@ -162,6 +162,7 @@ pub(crate) fn render(command: &Command) -> anyhow::Result<Answer> {
         Command::Addresses { sun, pass_on, topology } => {
             let topology = topology.read()?;
             let (group, members) = group_of(&topology, sun)?;
+            apart(&topology)?;
             addresses::script(sun, group, &members, pass_on.as_deref())
         }
         Command::Zone { zone, topology } => zone::zone(&topology.read()?, zone)?,
@@ -190,7 +191,9 @@ struct Session {
 
 impl<'a> Speaker<'a> {
     fn of(topology: &Topology, said: &'a SpeakerArgs) -> anyhow::Result<Self> {
-        let (group, _) = group_of(topology, &said.sun)?;
+        let (group, members) = group_of(topology, &said.sun)?;
+        apart(topology)?;
+        said.possible(group, &members)?;
         let assignment = Assignment::of(topology, &group.name).context("a sun has a group")?;
         let announcements = assignment.announcements(&said.sun);
         let sessions: Vec<Session> = said.neighbours.iter().map(|&neighbour| said.session(neighbour)).collect();
@@ -222,7 +225,45 @@ impl<'a> Speaker<'a> {
     }
 }
 
+/// Nothing that is announced is somebody else's.
+fn apart(topology: &Topology) -> anyhow::Result<()> {
+    let conflicts = geo::anycast::conflicts(topology);
+    ensure!(conflicts.is_empty(), "the topology's addresses stand in each other's way:\n{}", conflicts.join("\n"));
+    Ok(())
+}
+
 impl SpeakerArgs {
+    /// Refuses sessions that can never come up: the kernel takes the whole subnet for its own, so neither end may be in it.
+    fn possible(&self, group: &Group, members: &[&Sun]) -> anyhow::Result<()> {
+        let subnet = group.subnet;
+        let own = members.iter().find(|member| member.server.name == self.sun).context("a sun is in its group")?;
+        for (index, neighbour) in self.neighbours.iter().enumerate() {
+            let Neighbour { address, asn } = neighbour;
+            let said = format!("--neighbour {address}={asn}");
+            let twice = self.neighbours[..index].iter().any(|other| other.address == *address);
+            ensure!(!twice, "{said}: this address is there twice");
+            ensure!(
+                !self.locals.contains(address) && own.server.internal.ip() != *address,
+                "{said}: it is the sun's own address, not a router's"
+            );
+            ensure!(!address.is_unspecified() && !address.is_multicast(), "{said}: a router has an address of its own");
+            ensure!(
+                !subnet.contains(address),
+                "{said}: it is in {subnet} of {}, for which the sun answers itself: a router has an address outside of it",
+                group.name
+            );
+        }
+        for local in &self.locals {
+            ensure!(
+                !subnet.contains(local),
+                "--local {local}: it is in {subnet} of {}, for which all of its suns answer: a session needs an address that \
+                 is this sun's alone",
+                group.name
+            );
+        }
+        Ok(())
+    }
+
     fn session(&self, neighbour: Neighbour) -> Session {
         let same = |local: &&IpAddr| local.is_ipv4() == neighbour.address.is_ipv4();
         Session { local: self.locals.iter().find(same).copied(), neighbour }

@@ -35,17 +35,51 @@ use store::{Held, Store};
 pub async fn show(source: &Source, number: Option<u64>) -> anyhow::Result<Answer> {
     let store = Store::open(source)?;
     let text = text_of(&store, number).await?;
-    let version = Topology::parse(&text).map(|topology| topology.version).ok();
-    Ok(Answer::good(text.clone(), json!({ "version": version, "document": text })))
+    let error = match Topology::parse(&text) {
+        Ok(topology) => {
+            return Ok(Answer::good(text.clone(), json!({ "version": topology.version, "document": text })));
+        }
+        Err(error) => error,
+    };
+    // Beside the document, which may be on its way into a file in which it is mended.
+    let refused = advice(&store, &text).await;
+    eprintln!("sunctl: topology {store}: it does not check: {refused}\n{error}");
+    let json = json!({ "version": null, "document": text, "problems": error.problems, "advice": refused });
+    Ok(Answer { text, json, good: false })
 }
 
-/// `sunctl topology history`: the latest changes, who made them and why.
+/// What a document that does not check means for the daemons that follow it, and what puts a good one back.
+///
+/// # Errors
+///
+/// What is wrong with the settings of a cluster.
+pub(crate) async fn refused(source: &Source, text: &str) -> anyhow::Result<String> {
+    Ok(advice(&Store::open(source)?, text).await)
+}
+
+async fn advice(store: &Store, text: &str) -> String {
+    let refused = "every daemon refuses it and stays with the version that it has; ";
+    // The history may be what is broken.
+    let entries = store.history(entry::HISTORY_MAX).await.unwrap_or_default();
+    let good = entries.iter().find(|entry| entry.document != text && Topology::parse(&entry.document).is_ok());
+    match good {
+        Some(entry) => format!(
+            "{refused}`sunctl topology rollback {}` puts back version {}, `sunctl topology put FILE` another one",
+            entry.number, entry.version
+        ),
+        None => format!("{refused}`sunctl topology put FILE` replaces it"),
+    }
+}
+
+/// `sunctl topology history`: the latest changes, who made them and why; and whether there are more.
 ///
 /// # Errors
 ///
 /// When it cannot be read.
 pub async fn history(source: &Source, count_max: usize) -> anyhow::Result<Answer> {
-    let entries = Store::open(source)?.history(count_max).await?;
+    let mut entries = Store::open(source)?.history(count_max.saturating_add(1)).await?;
+    let more = entries.len() > count_max;
+    entries.truncate(count_max);
     if entries.is_empty() {
         return Ok(Answer::good("No change was made with sunctl yet.\n".to_owned(), json!({ "changes": [] })));
     }
@@ -61,7 +95,12 @@ pub async fn history(source: &Source, count_max: usize) -> anyhow::Result<Answer
         ]);
     }
     let told: Vec<_> = entries.iter().map(Entry::json).collect();
-    Ok(Answer::good(table.text(), json!({ "changes": told })))
+    let note = if more {
+        format!("\nThese are the last {count_max}; --all shows the others that are kept.\n")
+    } else {
+        String::new()
+    };
+    Ok(Answer::good(table.text() + &note, json!({ "changes": told, "more": more })))
 }
 
 /// What two documents are compared.
@@ -168,7 +207,7 @@ fn whole(held: &Held, text: String, what: String) -> anyhow::Result<Draft> {
     };
     let difference = lines::diff(held.text.as_deref().unwrap_or_default(), &text);
     let json = json!({ "diff": difference });
-    Ok(Draft { what, text, version: after.version, preview: format!("{difference}{moved}"), json })
+    Ok(Draft { what, text, version: after.version, preview: format!("{difference}{moved}"), json, series: None })
 }
 
 /// What share of each region's files changes its server, where any does.
@@ -193,7 +232,9 @@ fn moves(before: &Topology, after: &Topology) -> String {
 async fn text_of(store: &Store, number: Option<u64>) -> anyhow::Result<String> {
     let Some(number) = number else {
         let held = store.read().await?;
-        return held.text.with_context(|| format!("topology {store}: there is none"));
+        return held.text.with_context(|| {
+            format!("topology {store}: there is no document yet; `sunctl topology put FILE` writes the first")
+        });
     };
     let entries = store.history(entry::HISTORY_MAX).await?;
     let entry = entries.into_iter().find(|entry| entry.number == number);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use geo::answer::{Answer, Table, bytes};
 use geo::topology::{Region, Server};
 use geo::{RegionId, Source, Topology, Weight, placement};
@@ -10,7 +10,7 @@ use popularity_api::Client;
 use popularity_api::wire::ServerNow;
 use serde_json::json;
 
-use crate::edit::{Edit, edit};
+use crate::edit::{Edit, State, edit};
 use crate::topology::change::{self, Consent, Draft, Signature, percent};
 use crate::topology::store::{Held, Store};
 
@@ -98,35 +98,101 @@ impl Told {
     }
 }
 
+/// What is wished for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Name of a sun or cache.
+    pub server: &'a str,
+    /// What becomes of it.
+    pub edit: Edit,
+    /// Whether anybody is asked about the last sun.
+    pub guard: Guard,
+}
+
+/// What becomes of a change after which no sun of a group, or of a region, has weight.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Guard {
+    /// It is refused.
+    Last,
+    /// It is made.
+    Nobody,
+}
+
+impl Guard {
+    /// `--force` switches it off.
+    #[must_use]
+    pub const fn unless(force: bool) -> Self {
+        if force { Self::Nobody } else { Self::Last }
+    }
+
+    /// Refuses a change that takes the weight of the last sun that has any.
+    fn check(self, before: &Topology, after: &Topology, server: &str) -> anyhow::Result<()> {
+        let (Self::Last, Some(sun)) = (self, before.sun(server)) else { return Ok(()) };
+        let others = |topology: &Topology, group: Option<u16>| {
+            let region = topology.region(sun.server.region);
+            let suns = region.into_iter().flat_map(|region| &region.suns);
+            suns.filter(|sun| group.is_none_or(|group| sun.group == group)).any(|sun| sun.server.weight.get() > 0)
+        };
+        let emptied = |group| others(before, group) && !others(after, group);
+        let (region, group) = (sun.server.region, sun.group);
+        ensure!(
+            !emptied(None),
+            "{server} is the last sun of region {region} that has weight: its neighbours would get all of its clients. \
+             Give another one weight first, or say --force"
+        );
+        ensure!(
+            !emptied(Some(group)),
+            "{server} is the last sun of group sun{region}-{group} that has weight: nobody is left to take over the \
+             group's addresses. Give another one weight first, or say --force"
+        );
+        Ok(())
+    }
+}
+
 /// `sunctl weight set`, `drain`, `resume`: previews the change and, with consent, writes it.
 ///
 /// # Errors
 ///
-/// When the topology cannot be read or written, the server is not in it, the changed document does not check, or
-/// somebody changed it while the question was open.
+/// When the topology cannot be read or written, the server is not in it or is the last one, the changed document does not
+/// check, or somebody changed it while the question was open.
 pub async fn set(
     source: &Source,
-    server: &str,
-    change: Edit,
+    wish: Wish<'_>,
     by: &Signature,
     consent: Consent<'_>,
     told: &Told,
 ) -> anyhow::Result<Answer> {
-    change::make(&Store::open(source)?, by, consent, |held| draft(held, server, change, told)).await
+    change::make(&Store::open(source)?, by, consent, |held| draft(held, wish, told)).await
 }
 
 /// The draft of one server's change.
-pub(crate) fn draft(held: &Held, server: &str, change: Edit, told: &Told) -> anyhow::Result<Draft> {
+pub(crate) fn draft(held: &Held, wish: Wish<'_>, told: &Told) -> anyhow::Result<Draft> {
+    let Wish { server, edit: change, guard } = wish;
     let before = held.topology()?.context("there is no topology yet; `sunctl topology put FILE` writes the first")?;
     let text = edit(held.text.as_deref().unwrap_or_default(), server, change)?;
     let after = Topology::parse(&text).context("nothing was written: the changed document does not check")?;
+    guard.check(&before, &after, server)?;
     let preview = Preview::new(&before, &after, server, told)?;
-    let what = match change {
-        Edit::Weight(weight) => format!("weight set {server} {weight}"),
-        Edit::Drain => format!("drain {server}"),
+    let said = if after.version == before.version { preview.same() } else { preview.text() };
+    Ok(Draft {
+        what: named(server, change),
+        text,
+        version: after.version,
+        preview: said,
+        json: preview.json(),
+        series: None,
+    })
+}
+
+/// The command that makes a change.
+pub(crate) fn named(server: &str, change: Edit) -> String {
+    match change {
+        Edit::Weight(weight) | Edit::State(State { weight, draining: false }) => {
+            format!("weight set {server} {weight}")
+        }
+        Edit::Drain | Edit::State(State { draining: true, .. }) => format!("drain {server}"),
         Edit::Resume => format!("resume {server}"),
-    };
-    Ok(Draft { what, text, version: after.version, preview: preview.text(), json: preview.json() })
+    }
 }
 
 /// Suns and caches are placed apart from each other.
@@ -196,6 +262,12 @@ impl Preview {
             moved: kind.moved(from, to),
             shares,
         })
+    }
+
+    /// Of a change that is none.
+    fn same(&self) -> String {
+        let (weight, server) = (&self.written.1, &self.server);
+        format!("{server} has weight {weight} already.")
     }
 
     fn text(&self) -> String {
@@ -332,10 +404,59 @@ weight = 100
         let others = TOPOLOGY.replace("version = 7", "version = 9");
         let mut ask = |_: &str| fs::write(&file, &others).map(|()| true).map_err(anyhow::Error::from);
         let source = file.clone().into();
-        let set = set(&source, "sun4-2-1", Edit::Weight(50), &ann(), Consent::Asked(&mut ask), &Told::default()).await;
+        let set = set(&source, wish(Edit::Weight(50)), &ann(), Consent::Asked(&mut ask), &Told::default()).await;
         let error = format!("{:#}", set.unwrap_err());
         assert!(error.contains("somebody changed it meanwhile"), "{error}");
         assert_eq!(fs::read_to_string(&file).unwrap(), others);
+    }
+
+    #[tokio::test]
+    async fn a_weight_that_is_so_already_writes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("topology.toml");
+        fs::write(&file, TOPOLOGY).unwrap();
+        let source: Source = file.clone().into();
+        let mut ask = |_: &str| -> anyhow::Result<bool> { panic!("there is nothing to agree to") };
+        let asked = Consent::Asked(&mut ask);
+        let answer = set(&source, wish(Edit::Weight(100)), &ann(), asked, &Told::default()).await.unwrap();
+        assert_eq!(answer.text, "sun4-2-1 has weight 100 already.\nNothing was written.\n");
+        assert_eq!((answer.good, &answer.json["written"]), (true, &false.into()));
+        assert_eq!(fs::read_to_string(&file).unwrap(), TOPOLOGY);
+        assert_eq!(Store::open(&source).unwrap().history(9).await.unwrap(), []);
+    }
+
+    #[test]
+    fn the_last_sun_of_a_group_or_a_region_keeps_its_weight_unless_somebody_insists() {
+        let other_group = "\n[[group]]\nname = \"sun4-3\"\nsubnet = \"192.0.2.64/26\"\n\n[[sun]]\nname = \"sun4-3-1\"\n\
+                           addresses = [\"192.0.2.65\"]\ninternal = \"10.4.3.1:8081\"\nweight = 10\n";
+        let alone = edit(TOPOLOGY, "sun4-2-2", Edit::Drain).unwrap();
+        let beside = format!("{alone}{other_group}");
+        check_guard(TOPOLOGY, "sun4-2-1", Edit::Drain, "");
+        for last in [Edit::Drain, Edit::Weight(0), Edit::State(State { weight: 0, draining: false })] {
+            check_guard(&alone, "sun4-2-1", last, "sun4-2-1 is the last sun of region 4 that has weight");
+            check_guard(&beside, "sun4-2-1", last, "sun4-2-1 is the last sun of group sun4-2 that has weight");
+        }
+        check_guard(&beside, "sun4-3-1", Edit::Weight(0), "is the last sun of group sun4-3");
+        check_guard(&alone, "sun4-2-1", Edit::Weight(1), "");
+        // It has no weight to lose.
+        let none = edit(&alone, "sun4-2-1", Edit::Weight(0)).unwrap();
+        check_guard(&none, "sun4-2-1", Edit::Drain, "");
+    }
+
+    #[track_caller]
+    fn check_guard(text: &str, server: &str, change: Edit, expected: &str) {
+        let held = Held::of(text);
+        let wish = |guard| Wish { server, edit: change, guard };
+        let guarded = draft(&held, wish(Guard::Last), &Told::default()).map_err(|error| error.to_string());
+        match guarded {
+            Ok(_) => assert_eq!(expected, "", "{change:?}"),
+            Err(said) => assert!(!expected.is_empty() && said.contains(expected) && said.contains("--force"), "{said}"),
+        }
+        draft(&held, wish(Guard::Nobody), &Told::default()).unwrap();
+    }
+
+    fn wish(edit: Edit) -> Wish<'static> {
+        Wish { server: "sun4-2-1", edit, guard: Guard::Last }
     }
 
     async fn check_set(consent: Consent<'_>, written: bool, says: &str) {
@@ -343,7 +464,7 @@ weight = 100
         let file = folder.path().join("topology.toml");
         fs::write(&file, TOPOLOGY).unwrap();
         let answer =
-            set(&file.clone().into(), "sun4-2-1", Edit::Weight(50), &ann(), consent, &Told::default()).await.unwrap();
+            set(&file.clone().into(), wish(Edit::Weight(50)), &ann(), consent, &Told::default()).await.unwrap();
         assert_eq!(answer.json["version"], 8);
         assert_eq!(answer.json["written"], written);
         assert!(answer.text.contains(says), "{}", answer.text);

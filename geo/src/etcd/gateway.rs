@@ -1,26 +1,28 @@
 //! Calls to the members of a cluster.
 //!
-//! Proxy variables of the environment are not read, redirects are not followed; every call has a deadline and every
-//! answer a bound.
+//! Every call has a deadline and every answer a bound.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use daemon::telemetry::causes;
-use reqwest::{StatusCode, Url, header};
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, StatusCode, header};
+use reqwest::Url;
 use serde_json::{Value, json};
 
 use super::Etcd;
+use super::connection::{Answered, Connections};
 use super::wire::{self, Document, Put, Stored, Told};
-use crate::client::{base, whole};
+use crate::client::base_of;
 use crate::topology::DOCUMENT_BYTES_MAX;
 
 /// A cluster that can be asked.
 pub struct Gateway {
     etcd: Etcd,
-    members: Vec<Url>,
-    http: reqwest::Client,
+    connections: Connections,
     /// The member that answered last.
     preferred: AtomicUsize,
     /// Of the last authentication.
@@ -46,16 +48,11 @@ impl Gateway {
         if let Some(problem) = etcd.problems() {
             return Err(problem);
         }
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .build()
-            .map_err(|error| format!("HTTP client: {error}"))?;
-        let members: Vec<Url> = etcd.etcd.iter().filter_map(|url| base(url)).collect();
+        let members: Vec<Url> = etcd.etcd.iter().filter_map(|url| base_of(url, &["http", "https"])).collect();
         // So that not all daemons ask the member that was written first.
         let preferred = AtomicUsize::new(usize::try_from(std::process::id()).unwrap_or_default() % members.len());
-        Ok(Self { etcd: etcd.clone(), members, http, preferred, token: Mutex::default() })
+        let connections = Connections::new(etcd, members)?;
+        Ok(Self { etcd: etcd.clone(), connections, preferred, token: Mutex::default() })
     }
 
     /// The key of the document.
@@ -108,8 +105,8 @@ impl Gateway {
     }
 
     /// How many members there are to ask.
-    pub(crate) const fn members(&self) -> usize {
-        self.members.len()
+    pub(crate) fn members(&self) -> usize {
+        self.connections.members().len()
     }
 
     /// The place of the member to begin with.
@@ -119,7 +116,7 @@ impl Gateway {
 
     /// A member's address, for people.
     pub(crate) fn name(&self, member: usize) -> &str {
-        self.members[member].as_str().trim_end_matches('/')
+        self.connections.members()[member].as_str().trim_end_matches('/')
     }
 
     /// What one member has under the key; with `revision_only`, the revision alone.
@@ -134,16 +131,17 @@ impl Gateway {
         self.authenticate(member).await?;
         let question = wire::watch(&self.etcd.key, from);
         // Without it a member that is cut off from its cluster watches on and says nothing.
-        let request = self.request(member, "watch", &question).header("Grpc-Metadata-hasleader", "true");
-        let answered = tokio::time::timeout(CALL, request.send()).await;
+        let mut request = self.request(member, "watch", &question)?;
+        request.headers_mut().insert("Grpc-Metadata-hasleader", header::HeaderValue::from_static("true"));
+        let answered = tokio::time::timeout(CALL, self.connections.post(member, request)).await;
         let answered = answered.map_err(|_| self.unreachable(member, "it does not answer"))?;
-        let response = answered.map_err(|error| self.unreachable(member, causes(&error)))?;
-        if !response.status().is_success() {
-            let status = response.status();
-            let body = whole(response, ANSWER_BYTES_MAX).await.unwrap_or_default();
-            return Err(self.refusal(member, status, &body));
+        let answered = answered.map_err(|why| self.unreachable(member, why))?;
+        let status = answered.response.status();
+        if !status.is_success() {
+            let body = tokio::time::timeout(CALL, self.connections.whole(member, answered, ANSWER_BYTES_MAX)).await;
+            return Err(self.refusal(member, status, &body.ok().and_then(Result::ok).unwrap_or_default()));
         }
-        Ok(Watching { response, buffer: Vec::new(), searched: 0, name: self.name(member).to_owned() })
+        Ok(Watching { answered, buffer: Vec::new(), searched: 0, name: self.name(member).to_owned() })
     }
 
     /// Forgets the token: the next call gets another.
@@ -165,8 +163,8 @@ impl Gateway {
     async fn ask_all(&self, call: &str, question: &Value, bytes_max: usize) -> Result<Value, EtcdError> {
         let first = self.first();
         let mut failed = Vec::new();
-        for offset in 0..self.members.len() {
-            let member = (first + offset) % self.members.len();
+        for offset in 0..self.members() {
+            let member = (first + offset) % self.members();
             match self.ask_at(member, call, question, bytes_max).await {
                 Ok(answer) => {
                     self.preferred.store(member, Ordering::Relaxed);
@@ -199,10 +197,16 @@ impl Gateway {
         question: &Value,
         bytes_max: usize,
     ) -> Result<Value, EtcdError> {
-        let request = self.request(member, call, question).timeout(CALL);
-        let response = request.send().await.map_err(|error| self.unreachable(member, causes(&error)))?;
-        let status = response.status();
-        let body = whole(response, bytes_max).await.map_err(|why| self.unreachable(member, why))?;
+        let request = self.request(member, call, question)?;
+        let answered = async {
+            let answered = self.connections.post(member, request).await?;
+            let status = answered.response.status();
+            Ok::<_, String>((status, self.connections.whole(member, answered, bytes_max).await?))
+        };
+        let answered = tokio::time::timeout(CALL, answered).await;
+        let answered =
+            answered.map_err(|_| self.unreachable(member, format!("no answer within {} s", CALL.as_secs())))?;
+        let (status, body) = answered.map_err(|why| self.unreachable(member, why))?;
         if !status.is_success() {
             return Err(self.refusal(member, status, &body));
         }
@@ -225,19 +229,22 @@ impl Gateway {
         Ok(())
     }
 
-    fn request(&self, member: usize, call: &str, question: &Value) -> reqwest::RequestBuilder {
-        let mut url = self.members[member].clone();
-        url.set_path(&format!("v3/{call}"));
-        let request = self.http.post(url).json(question);
-        match &*self.token() {
-            Some(token) => request.header(header::AUTHORIZATION, token),
-            None => request,
+    fn request(&self, member: usize, call: &str, question: &Value) -> Result<Request<Full<Bytes>>, EtcdError> {
+        let url = &self.connections.members()[member];
+        let mut request = Request::post(format!("/v3/{call}"))
+            .header(header::HOST, url.authority())
+            .header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = &*self.token() {
+            request = request.header(header::AUTHORIZATION, token);
         }
+        let request = request.body(Full::from(question.to_string()));
+        request.map_err(|error| self.unreachable(member, error))
     }
 
     fn refusal(&self, member: usize, status: StatusCode, body: &[u8]) -> EtcdError {
         let (code, why) = wire::refusal(body);
-        let told = format!("{}: {why}", self.name(member));
+        let hint = HINTS.iter().find(|(said, _)| why.contains(said)).map_or("", |(_, hint)| hint);
+        let told = format!("{}: {why}{hint}", self.name(member));
         match code {
             UNAUTHENTICATED => EtcdError::Unauthenticated(told),
             // Users were changed since the token was made; it comes with the code of a bad argument.
@@ -265,7 +272,7 @@ impl std::fmt::Debug for Gateway {
 
 /// A watch that goes on: a line of JSON for every message.
 pub(crate) struct Watching {
-    response: reqwest::Response,
+    answered: Answered,
     buffer: Vec<u8>,
     /// How many bytes of the buffer have no end of a line.
     searched: usize,
@@ -285,10 +292,10 @@ impl Watching {
                 return Err(self.broken(format!("a message is longer than {DOCUMENT_ANSWER_BYTES_MAX} bytes")));
             }
             self.searched = self.buffer.len();
-            match self.response.chunk().await {
-                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
-                Ok(None) => return Err(self.broken("it ended the watch")),
-                Err(error) => return Err(self.broken(causes(&error))),
+            match self.answered.response.body_mut().frame().await {
+                Some(Ok(frame)) => self.buffer.extend_from_slice(frame.data_ref().map_or(&[], |chunk| chunk)),
+                None => return Err(self.broken("it ended the watch")),
+                Some(Err(error)) => return Err(self.broken(causes(&error))),
             }
         }
     }
@@ -312,6 +319,9 @@ pub enum EtcdError {
     Unauthenticated(String),
 }
 
+/// What etcd says, and what that means here.
+const HINTS: [(&str, &str); 1] =
+    [("CommonName of client", ": a cluster with users takes certificates of clients without a CommonName only")];
 /// gRPC's code.
 const UNAUTHENTICATED: u64 = 16;
 /// A document in base64, and what is around it.
@@ -319,7 +329,6 @@ const DOCUMENT_ANSWER_BYTES_MAX: usize = DOCUMENT_BYTES_MAX / 3 * 4 + (64 << 10)
 /// Many documents of a history, packed and in base64.
 const LIST_BYTES_MAX: usize = 64 << 20;
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-const CONNECT: Duration = Duration::from_millis(500);
 /// Deadline of a call: longer than an election takes by default (1 s) and shorter than a person waits.
 pub(crate) const CALL: Duration = Duration::from_secs(2);
 /// How long somebody who waits is kept waiting for a cluster without a leader.

@@ -18,12 +18,12 @@ pub(super) fn content_servers(raw: &document::ContentServers, problems: &mut Pro
     let numbers = numbers(&raw.numbers, problems);
     // What holds for the shortest and for the longest number holds for those between.
     let tried = numbers.first().map_or([1, 1], |first| [first.0, numbers.last().map_or(first.1, |last| last.1)]);
-    let problem = |url: &str, schemes: &[&str]| tried.iter().find_map(|&number| url_problem(url, number, schemes));
-    if let Some(allowed) = problem(&raw.url, &["http://"]) {
+    let problem = |url: &str| tried.iter().find_map(|&number| url_problem(url, number));
+    if let Some(allowed) = problem(&raw.url) {
         problems.add("content_servers", "url", &raw.url, allowed);
     }
     if let Some(public) = &raw.public
-        && let Some(allowed) = problem(public, &["https://", "http://"])
+        && let Some(allowed) = problem(public)
     {
         problems.add("content_servers", "public", public, allowed);
     }
@@ -31,13 +31,13 @@ pub(super) fn content_servers(raw: &document::ContentServers, problems: &mut Pro
 }
 
 /// What is wrong with the template when `{number}` is this number.
-fn url_problem(template: &str, number: u32, schemes: &[&str]) -> Option<&'static str> {
+fn url_problem(template: &str, number: u32) -> Option<&'static str> {
     if !template.contains("{number}") {
         return Some("it holds {number}, http://cs{number}.storage.example.org");
     }
     let url = template.replace("{number}", &number.to_string());
-    let Some(rest) = schemes.iter().find_map(|scheme| url.strip_prefix(scheme)) else {
-        return Some(if schemes.len() == 1 { "it begins with http://" } else { "it begins with https:// or http://" });
+    let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else {
+        return Some("it begins with https:// or http://");
     };
     let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
     if path.ends_with('/') {

@@ -1,10 +1,12 @@
-//! What a daemon tells of the topology's source.
+//! What a daemon tells of the topology's source: by metrics, and where something is wrong in a note of `/readyz`. A refused
+//! document keeps nobody from being ready, since what runs is good; only an operator can mend it.
 
+use daemon::admin::Readiness;
 use daemon::metrics::{Meters, level};
 use prometheus::{IntCounterVec, IntGauge, Registry};
 
 use super::News;
-use super::running::Taken;
+use super::running::{Running, Taken};
 
 /// All of it; cheap to clone. The default is told to nobody.
 #[derive(Clone, Debug)]
@@ -12,16 +14,19 @@ pub struct Metrics {
     up: IntGauge,
     revision: IntGauge,
     confirmed: IntGauge,
+    version: IntGauge,
+    refused: IntGauge,
+    readiness: Readiness,
     failures: IntCounterVec,
 }
 
 impl Metrics {
-    /// Makes and registers them.
+    /// Makes and registers them; notes go to `readiness`.
     ///
     /// # Errors
     ///
     /// When the registry has one of these names already.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+    pub fn register(registry: &Registry, readiness: &Readiness) -> prometheus::Result<Self> {
         let meters = Meters::new(registry, "topology_");
         let failures =
             meters.counters("source_failures_total", "Times the topology could not be taken, by why.", &["why"])?;
@@ -32,6 +37,9 @@ impl Metrics {
             up: meters.gauge("source_up", "Whether the topology's source can be read.")?,
             revision: meters.gauge("revision", "Revision of the topology's key in etcd; 0: the source is a file.")?,
             confirmed: meters.gauge("confirmed_timestamp_seconds", "When the topology's source was read last, or said that nothing changed, Unix time; 0: not since the start.")?,
+            version: meters.gauge("version_in_force", "Version of the topology in force, as it was accepted.")?,
+            refused: meters.gauge("refused", "Whether the topology that the source has is refused, and an earlier one stays in force.")?,
+            readiness: readiness.clone(),
             failures,
         })
     }
@@ -54,11 +62,18 @@ impl Metrics {
             self.failures.with_label_values(&[REFUSED]).inc();
         }
     }
+
+    /// Tells what runs, and what is wrong with what should.
+    pub(super) fn runs(&self, running: &Running) {
+        self.version.set(level(running.topology().version));
+        self.refused.set(i64::from(running.refusal().is_some()));
+        self.readiness.note("topology", running.trouble());
+    }
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::register(&Registry::new()).expect("the registry is empty")
+        Self::register(&Registry::new(), &Readiness::default()).expect("the registry is empty")
     }
 }
 

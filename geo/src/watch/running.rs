@@ -15,10 +15,17 @@ pub(super) struct Running {
     topology: Arc<Topology>,
     /// Of the document that runs.
     digest: blake3::Hash,
-    /// That the source cannot be read was said; it is said again after it was readable.
-    said_away: bool,
-    /// Of the document that was refused last, so that it is said once.
-    refused: Option<blake3::Hash>,
+    /// Why the source cannot be read, as it was said; it is said again after it was readable.
+    away: Option<String>,
+    /// The document that the source has, where it is refused; it is said once.
+    refused: Option<Refused>,
+}
+
+/// A document that does not check.
+#[derive(Debug)]
+struct Refused {
+    digest: blake3::Hash,
+    why: String,
 }
 
 /// What the news led to.
@@ -35,16 +42,17 @@ pub(super) enum Taken {
 impl Running {
     /// Begins with what the source says, or else with the last good copy.
     pub(super) fn start(source: String, first: News, last_good: Option<PathBuf>) -> Result<Self, String> {
-        let said_away = matches!(first, News::Away(_));
-        let (read, refused) = match first {
+        let (mut away, mut refused) = (None, None);
+        let read = match first {
             News::Document { bytes, .. } => {
                 let digest = blake3::hash(&bytes);
-                let read = parse(bytes);
-                let refused = read.is_err().then_some(digest);
-                (read, refused)
+                parse(bytes).inspect_err(|why| refused = Some(Refused { digest, why: why.clone() }))
             }
-            News::Away(why) => (Err(why), None),
-            News::Same | News::Back => (Err("nothing was read".to_owned()), None),
+            News::Away(why) => {
+                away = Some(why.clone());
+                Err(why)
+            }
+            News::Same | News::Back => Err("nothing was read".to_owned()),
         };
         let (topology, text) = match read {
             Ok(good) => good,
@@ -59,7 +67,7 @@ impl Running {
         };
         keep(last_good.as_deref(), &text);
         let digest = blake3::hash(text.as_bytes());
-        Ok(Self { source, last_good, topology: Arc::new(topology), digest, said_away, refused })
+        Ok(Self { source, last_good, topology: Arc::new(topology), digest, away, refused })
     }
 
     /// What runs.
@@ -67,10 +75,28 @@ impl Running {
         Arc::clone(&self.topology)
     }
 
+    /// Why the document that the source has is refused, where it is.
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.refused.as_ref().map(|refused| refused.why.as_str())
+    }
+
+    /// What an operator is to know, in one line: that the source has something else than what runs, or cannot be read.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let (what, why) = match (&self.away, self.refusal()) {
+            (Some(why), _) => ("cannot be read", why.as_str()),
+            (None, Some(why)) => ("is refused", why),
+            (None, None) => return None,
+        };
+        let why: Vec<&str> = why.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let why: String = why.join("; ").chars().take(WHY_CHARS_MAX).collect();
+        Some(format!("topology {} {what}, version {} stays in force: {why}", self.source, self.topology.version))
+    }
+
     /// Takes news in.
     pub(super) fn take(&mut self, news: News) -> Taken {
         let source = &self.source;
-        let said = std::mem::replace(&mut self.said_away, matches!(news, News::Away(_)));
+        let away = if let News::Away(why) = &news { Some(why.clone()) } else { None };
+        let said = std::mem::replace(&mut self.away, away).is_some();
         match news {
             News::Away(why) if !said => {
                 tracing::warn!(%source, %why, "the topology cannot be read; the running one stays");
@@ -93,10 +119,10 @@ impl Running {
         match parse(bytes) {
             Ok((topology, text)) => Taken::Accepted(self.accept(topology, &text, revision)),
             Err(why) => {
-                self.refused = Some(digest);
-                if refused != self.refused {
+                if refused.is_none_or(|refused| refused.digest != digest) {
                     tracing::warn!(%source, revision, %why, "the topology is refused; the running one stays");
                 }
+                self.refused = Some(Refused { digest, why });
                 Taken::Refused
             }
         }
@@ -145,3 +171,6 @@ fn keep(copy: Option<&Path>, text: &str) {
         tracing::warn!(copy = %copy.display(), %error, "the last good topology cannot be kept");
     }
 }
+
+/// Of a refusal in a line for people; the log has all of it.
+const WHY_CHARS_MAX: usize = 1000;

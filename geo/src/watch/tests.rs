@@ -137,6 +137,36 @@ async fn a_change_reaches_every_receiver_however_it_is_written() {
     assert_eq!(next_version(&mut first).await, 4);
 }
 
+#[test]
+fn what_is_wrong_with_the_source_is_told_until_it_is_mended() {
+    let place = Place::new();
+    let mut source = place.start().unwrap();
+    let registry = prometheus::Registry::new();
+    let readiness = daemon::admin::Readiness::default();
+    let metrics = Metrics::register(&registry, &readiness).unwrap();
+    let mut check = |text: Option<&str>, refused: f64, version: f64, note: &str| {
+        match text {
+            Some(text) => place.write(text),
+            None => fs::remove_file(place.file()).unwrap(),
+        }
+        accepted(&mut source);
+        metrics.runs(&source.running);
+        let gauge = |name: &str| {
+            let family = registry.gather().into_iter().find(|family| family.name() == name).unwrap();
+            family.get_metric()[0].get_gauge().get_value()
+        };
+        assert_eq!((gauge("topology_refused"), gauge("topology_version_in_force")), (refused, version), "{text:?}");
+        let notes = readiness.notes().concat();
+        assert!(notes.contains(note) && notes.is_empty() == note.is_empty() && !notes.contains('\n'), "{notes}");
+    };
+    check(Some(&document(2, 100)), 0.0, 2.0, "");
+    check(Some(&document(3, 300)), 1.0, 2.0, "is refused, version 2 stays in force: sun[0] sun1-1-1: weight = 300");
+    check(None, 1.0, 2.0, "cannot be read, version 2 stays in force: No such file");
+    check(Some("version = "), 1.0, 2.0, "is refused, version 2");
+    check(Some(&document(2, 100)), 0.0, 2.0, "");
+    check(Some(&document(3, 100)), 0.0, 3.0, "");
+}
+
 #[tokio::test]
 async fn the_task_ends_when_nobody_listens() {
     let place = Place::new();

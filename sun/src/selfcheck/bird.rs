@@ -19,6 +19,7 @@
 //! Every line of a reply has a code and `-`, or begins with a space and continues the code before; the last has a code and a
 //! space. Codes from 8000 on are errors. Make before break: what is to be announced is enabled before anything is disabled.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -117,6 +118,52 @@ pub async fn round(socket: &Path, announce: Announce, timeout: Duration) -> Resu
         Err(_) => Err(BirdError::Hung { socket: socket.to_owned(), timeout_ms }),
         Ok(Err(why)) => Err(BirdError::Away { socket: socket.to_owned(), why }),
         Ok(Ok(result)) => result,
+    }
+}
+
+/// Which routes its static protocols have, be they enabled or not, and what its sessions to routers carry.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Configured {
+    /// Names of protocols and their prefixes, as BIRD writes them.
+    pub routes: Vec<(String, String)>,
+    /// See [`Seen`].
+    pub channels: Vec<Channel>,
+}
+
+impl Configured {
+    /// The prefixes of a family.
+    #[must_use]
+    pub fn prefixes(&self, family: &str) -> BTreeSet<String> {
+        let of = self.routes.iter().filter(|(name, _)| name.starts_with(family));
+        of.map(|(_, prefix)| prefix.clone()).collect()
+    }
+}
+
+/// Asks what BIRD is configured to announce; changes nothing.
+///
+/// # Errors
+///
+/// When it does not answer.
+pub async fn configured(socket: &Path, timeout: Duration) -> Result<Configured, BirdError> {
+    let exchange = async {
+        let mut bird = Bird::connect(socket).await?;
+        let mut routes = Vec::new();
+        let protocols = bird.protocols().await?;
+        let ours = |name: &str| name.starts_with(UP) || name.starts_with(DRAIN);
+        for Protocol { name, .. } in protocols.into_iter().filter(|protocol| ours(&protocol.name)) {
+            // Refused: a `birdc configure` took it away meanwhile.
+            let rows = bird.ask(&format!("show static {name}")).await?.unwrap_or_default();
+            let prefixes =
+                rows.iter().filter(|(code, _)| *code == STATIC).filter_map(|(_, row)| row.split_whitespace().next());
+            routes.extend(prefixes.map(|prefix| (name.clone(), prefix.to_owned())));
+        }
+        Ok(Configured { routes, channels: bird.channels().await? })
+    };
+    let timeout_ms = timeout.as_millis();
+    match tokio::time::timeout(timeout, exchange).await {
+        Err(_) => Err(BirdError::Hung { socket: socket.to_owned(), timeout_ms }),
+        Ok(Err(why)) => Err(BirdError::Away { socket: socket.to_owned(), why }),
+        Ok(Ok(configured)) => Ok(configured),
     }
 }
 
@@ -282,6 +329,9 @@ impl<'a> Line<'a> {
 
 /// A row of `show protocols`.
 const PROTOCOL: u16 = 1002;
+
+/// A route of `show static`.
+const STATIC: u16 = 1009;
 
 /// Codes of errors.
 const ERRORS_FROM: u16 = 8000;

@@ -7,10 +7,9 @@
 //!   sun-check enable  --config FILE [--reason TEXT]
 //! ```
 //!
-//! Commands ask the daemon at its admin port, orders with the sun's own token: who may read that file may give them.
+//! Commands ask the daemon at its admin port, orders with the sun's own token: who may read that file may give them. An order
+//! is carried out before it is kept, and what the speaker makes of it is looked at ([`ORDER_STATUS`]).
 
-use std::io::{ErrorKind, Read};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,13 +25,13 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustix::event::{PollFd, PollFlags, poll};
 use tokio::net::TcpStream;
 
-use super::config::{Config, SpeakerKind};
+use super::config::Config;
+use super::driver::Done;
 use super::routes::OrderBody;
 use super::start::{self, DRAIN_S};
-use super::status::Status;
+use super::status::{Status, plain};
 
 /// Watches one sun and has its addresses announced while it is well.
 #[derive(Debug, Parser)]
@@ -66,6 +65,7 @@ enum Command {
         json: bool,
     },
     /// Withdraw the sun's addresses until `enable`, also over restarts.
+    #[command(after_help = ORDER_STATUS)]
     Disable {
         /// Config file of the daemon.
         #[arg(long, value_name = "FILE")]
@@ -78,6 +78,7 @@ enum Command {
         force: bool,
     },
     /// Announce it again as soon as it is well, and forget that it flapped.
+    #[command(after_help = ORDER_STATUS)]
     Enable {
         /// Config file of the daemon.
         #[arg(long, value_name = "FILE")]
@@ -111,43 +112,11 @@ fn daemon(args: &DaemonArgs) -> anyhow::Result<ExitCode> {
     let file = args.config.as_ref().context("--config FILE is missing")?;
     let config: Config = daemon::config::load(file)?;
     if args.check {
-        return Ok(process::checked(&start::check(&config)));
+        return Ok(process::checked(start::check(&config)));
     }
     let process = Process::begin(&config.log, THREADS)?;
     let drain = process.drain().clone();
-    if config.speaker.kind == SpeakerKind::Exabgp {
-        end_with_exabgp(drain.clone())?;
-    }
     process.run(start::start(config, drain), DRAIN_S)
-}
-
-/// ExaBGP answers orders on standard input; its end is the end of that.
-fn end_with_exabgp(drain: daemon::drain::Drain) -> std::io::Result<()> {
-    let read = move || {
-        let why = until_end(&mut std::io::stdin());
-        tracing::info!(?why, "ExaBGP ended");
-        drain.start();
-    };
-    std::thread::Builder::new().name("exabgp".to_owned()).spawn(read).map(drop)
-}
-
-/// Reads and drops. ExaBGP shares its end of the pipe in a mode that does not wait.
-fn until_end(input: &mut (impl Read + AsFd)) -> std::io::Result<()> {
-    let mut buffer = [0; 4096];
-    loop {
-        match input.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                match poll(&mut [PollFd::new(input, PollFlags::IN)], None) {
-                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
@@ -163,8 +132,25 @@ fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
 
 fn order(config: &Config, path: &str, order: &OrderBody) -> anyhow::Result<ExitCode> {
     let body = ask(config, Method::POST, path, Some(order))?;
-    print!("{}", String::from_utf8_lossy(&body));
-    Ok(ExitCode::SUCCESS)
+    let done: Done = serde_json::from_slice(&body).context("the answer of another version")?;
+    println!("{}", plain(&done.said));
+    if let Some(why) = &done.unkept {
+        let why = plain(why);
+        eprintln!(
+            "WARNING: it is in force and cannot be written ({why}): a restart of sun-check forgets it. It is tried again every \
+             5 s; see `sun-check status`"
+        );
+    }
+    Ok(ExitCode::from(status_of(&done, order.force)))
+}
+
+/// See [`ORDER_STATUS`].
+const fn status_of(done: &Done, force: bool) -> u8 {
+    match (&done.unconfirmed, &done.unkept) {
+        (Some(_), _) => 4,
+        (None, Some(_)) if !force => 3,
+        (None, _) => 0,
+    }
 }
 
 /// Asks the daemon.
@@ -189,7 +175,7 @@ fn ask(config: &Config, method: Method, path: &str, order: Option<&OrderBody>) -
         .with_context(|| format!("{admin}: does sun-check run?"))?;
     if status != StatusCode::OK {
         let told = serde_json::from_slice::<Problem>(&body).map(|problem| problem.detail);
-        bail!("{}", told.unwrap_or_else(|_| format!("{admin} answers {status}")));
+        bail!("{}", told.as_deref().map(plain).unwrap_or_else(|_| format!("{admin} answers {status}")));
     }
     Ok(body)
 }
@@ -205,6 +191,15 @@ async fn converse(address: std::net::SocketAddr, request: Request<Full<Bytes>>) 
     Ok((status, body.map_err(|error| anyhow::anyhow!("{error}"))?.to_bytes()))
 }
 
+/// For people and scripts.
+const ORDER_STATUS: &str = "Exit status:
+  0  it is in force, kept over restarts, and seen at the speaker; with --force also when it cannot be written
+     (a WARNING says so)
+  1  it is refused, or sun-check was not reached
+  3  it is in force and cannot be written: a restart of sun-check forgets it
+  4  it is in force, and BIRD or ExaBGP has not confirmed it within 3.5 s: after `disable` the addresses may
+     still be announced. It is asked again and again";
+
 /// Threads of the daemon: it mostly waits, and one that is held up must not hold up the other.
 const THREADS: usize = 2;
 
@@ -213,3 +208,22 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// A status of 512 members and its history fits in.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_an_order_says_what_of_it_is_so() {
+        let check = |unkept: bool, unconfirmed: bool, force: bool, expected: u8| {
+            let why = |is: bool| is.then(|| "why".to_owned());
+            let done = Done { said: String::new(), unkept: why(unkept), unconfirmed: why(unconfirmed) };
+            assert_eq!(status_of(&done, force), expected, "{done:?} {force}");
+        };
+        check(false, false, false, 0);
+        check(true, false, false, 3);
+        check(true, false, true, 0);
+        check(false, true, true, 4);
+        check(true, true, false, 4);
+    }
+}

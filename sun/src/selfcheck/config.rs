@@ -55,6 +55,15 @@ pub enum OnStop {
     Keep,
 }
 
+impl std::fmt::Display for OnStop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Withdraw => "what is announced is withdrawn",
+            Self::Keep => "what is announced stays (on_stop = \"keep\")",
+        })
+    }
+}
+
 /// How the sun is asked.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -209,6 +218,16 @@ pub enum SpeakerKind {
     Bird,
     /// ExaBGP, which starts this daemon: orders are lines on standard output.
     Exabgp,
+}
+
+impl std::fmt::Display for SpeakerKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::None => "nobody (speaker.kind = \"none\")",
+            Self::Bird => "BIRD",
+            Self::Exabgp => "ExaBGP",
+        })
+    }
 }
 
 /// How backups are ranked.

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use daemon::admin::Readiness;
 use daemon::clock::unix_ms;
 use daemon::drain::Drain;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
-use orders::{Disk, Pending};
-pub use orders::{Order, Refused};
+pub use orders::{Answer as OrderAnswer, Done, Order, Refused};
+use orders::{Carried, Disk, Pending};
 
 use super::config::{Config, OnStop};
-use super::history::{Entry, History, Penalty};
+use super::history::{self, Entry, History, Penalty};
 use super::judge::{Judged, descriptors_percent};
 use super::machine::{Action, Announce, Event, Machine, State, Transition};
 use super::metrics::Metrics;
@@ -24,7 +24,7 @@ use super::peers::{self, Asked, Book, Peer};
 use super::pressure::Pressure;
 use super::probe::Answer;
 use super::pulse::{Pulse, elapsed_ms};
-use super::speaker;
+use super::speaker::{self, Speaking};
 use super::status::{Probed, Status};
 
 /// What the tasks around the driver tell it.
@@ -43,7 +43,7 @@ pub enum Heard {
     /// Whether the topology drains the sun.
     Draining(bool),
     /// The operator orders something.
-    Order(Order, oneshot::Sender<Result<String, Refused>>),
+    Order(Order, OrderAnswer),
 }
 
 /// A round of probes.
@@ -82,6 +82,7 @@ pub struct Driver {
     book: Book,
     group: Arc<peers::Group>,
     pending: Option<Pending>,
+    carried: Option<Carried>,
     disk: Disk,
     pulse: Pulse,
 }
@@ -114,8 +115,23 @@ impl Driver {
         (links, pulse, history): (Links, Pulse, History),
     ) -> Self {
         let (clock, book, group) = (pulse.clock(), Book::default(), Arc::from(Vec::new()));
-        let (pending, disk) = (None, Disk::default());
-        Self { config, machine, history, status, metrics, readiness, links, clock, book, group, pending, disk, pulse }
+        let (pending, carried, disk) = (None, None, Disk::default());
+        Self {
+            config,
+            machine,
+            history,
+            status,
+            metrics,
+            readiness,
+            links,
+            clock,
+            book,
+            group,
+            pending,
+            carried,
+            disk,
+            pulse,
+        }
     }
 
     /// Runs until the drain.
@@ -123,7 +139,7 @@ impl Driver {
         let rounds_ms_max = self.config.probe.every_ms.saturating_mul(peers::ROUNDS_MISSED_MAX);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.status().history = self.history.last(HISTORY_SHOWN);
+        self.note(history::START, history::began(self.history.last(1).last()));
         self.show();
         loop {
             tokio::select! {
@@ -142,6 +158,7 @@ impl Driver {
         if self.config.on_stop == OnStop::Withdraw {
             self.event(Event::Stop);
         }
+        self.note(history::STOP, format!("sun-check was told to end: {}", self.config.on_stop));
         // The speaker ends when its orders do, after it has carried out the last one.
         drop(self.links);
         if let Some(thread) = self.history.close() {
@@ -178,6 +195,7 @@ impl Driver {
         self.look_around();
         self.show();
         self.decide();
+        self.follow_up();
     }
 
     fn probed(&mut self, round: Round) {
@@ -220,6 +238,7 @@ impl Driver {
         self.look_around();
         self.act(event);
         self.decide();
+        self.follow_up();
     }
 
     /// What is known of the others gets old by itself.
@@ -247,7 +266,7 @@ impl Driver {
                 Action::Look => drop(self.links.look.send_replace(self.machine.looks())),
                 Action::Moved(transition) => self.moved(transition),
                 Action::Last(last) => self.stays(last),
-                Action::Announce(announce) => tracing::info!(?announce, "to be announced"),
+                Action::Announce(announce) => tracing::info!(%announce, "to be announced"),
             }
         }
         if *self.machine.flaps() != flaps {
@@ -265,14 +284,24 @@ impl Driver {
         self.metrics.moved(&transition);
         let Transition { from, to, reason, cause } = transition;
         if matches!(to, State::Falling | State::Down | State::Held) {
-            tracing::warn!(?from, ?to, cause, reason, "state");
+            tracing::warn!(%from, %to, cause, reason, "state");
         } else {
-            tracing::info!(?from, ?to, cause, reason, "state");
+            tracing::info!(%from, %to, cause, reason, "state");
         }
         let entry = Entry { at_ms: unix_ms(), from, to, cause: cause.to_owned(), reason };
         let mut status = self.status();
         (status.since_ms, status.reason) = (entry.at_ms, entry.reason.clone());
         drop(status);
+        self.remember(entry);
+    }
+
+    /// What happened and changed no state.
+    fn note(&mut self, cause: &str, reason: String) {
+        let state = self.machine.state();
+        self.remember(Entry { at_ms: unix_ms(), from: state, to: state, cause: cause.to_owned(), reason });
+    }
+
+    fn remember(&mut self, entry: Entry) {
         if !self.history.add(entry) {
             self.metrics.history_dropped.inc();
         }
@@ -301,8 +330,13 @@ impl Driver {
         status.penalty = self.machine.penalty(now_ms);
         status.view = self.machine.view();
         status.members = self.book.members(&self.group, now_ms);
-        status.speaker = self.links.speaking.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        status.speaker = self.speaking();
         self.metrics.show(&status);
+    }
+
+    /// What is known of the speaker.
+    fn speaking(&self) -> Speaking {
+        self.links.speaking.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn status(&self) -> std::sync::MutexGuard<'_, Status> {

@@ -8,22 +8,28 @@
 //!
 //! A route that is announced again replaces the one before, so draining has no gap. Which routes there are is the topology's
 //! word ([`geo::anycast`]), the same as of `sunctl render bird`. ExaBGP keeps the routes of a process that died and starts it
-//! again: one that finds its sun ill withdraws what the one before may have left. What it answers is read and dropped: of its sessions
-//! nothing is known.
+//! again: one that finds its sun ill withdraws what the one before may have left. It is asked for its sessions once a second; what
+//! it [`answers`] is read by a thread.
 //!
 //! Orders are written by a thread, one after the other: an ExaBGP that does not read holds nobody up.
 
+pub mod answers;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{self, Write};
-use std::sync::Arc;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use geo::anycast::{Announcement, Assignment};
 use geo::topology::Watched;
+use rustix::event::{PollFd, PollFlags, poll};
 
+use self::answers::{Answers, Command, Heard};
 use super::config::{Rank, SpeakerConfig};
 use super::machine::Announce;
 
@@ -38,6 +44,7 @@ pub struct Exabgp {
     topology: Watched,
     /// What is to be announced when anything is.
     routes: Vec<Announcement>,
+    answers: Arc<Mutex<Answers>>,
     /// What was said, by prefix; none: nothing, and a process before this one may have said anything.
     said: Option<BTreeMap<String, String>>,
     announced: Announce,
@@ -71,9 +78,44 @@ impl Exabgp {
             name: name.to_owned(),
             topology,
             routes: Vec::new(),
+            answers: Arc::default(),
             said: None,
             announced: Announce::Nothing,
         })
+    }
+
+    /// Reads what it answers, until `input` ends, which is the end of ExaBGP.
+    ///
+    /// # Errors
+    ///
+    /// When the thread that reads cannot be made.
+    pub fn listen(
+        &self,
+        input: impl Read + AsFd + Send + 'static,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let answers = Arc::clone(&self.answers);
+        let read = move || {
+            match until_end(input, |bytes| lock(&answers).read(bytes, Instant::now())) {
+                Ok(()) => tracing::info!("ExaBGP ended"),
+                Err(error) => tracing::warn!(%error, "ExaBGP is not heard any more"),
+            }
+            ended();
+        };
+        std::thread::Builder::new().name("exabgp-answers".to_owned()).spawn(read).map(drop)
+    }
+
+    /// What it answered.
+    #[must_use]
+    pub fn heard(&self) -> Heard {
+        lock(&self.answers).heard(Instant::now())
+    }
+
+    /// Which families of addresses are announced when anything is: IPv4, IPv6.
+    #[must_use]
+    pub fn families(&self) -> (bool, bool) {
+        let has = |ipv4| self.routes.iter().any(|route| route.prefix.addr().is_ipv4() == ipv4);
+        (has(true), has(false))
     }
 
     /// Says what changed since it was last said.
@@ -98,11 +140,30 @@ impl Exabgp {
         if self.ended.load(Ordering::Relaxed) {
             return Err("ExaBGP does not read any more".to_owned());
         }
-        if !lines.is_empty() && self.orders.try_send(lines).is_err() {
-            return Err("ExaBGP does not read: an order waits already".to_owned());
-        }
+        self.write(&lines)?;
         (self.said, self.announced) = (Some(wanted), announce);
         Ok(())
+    }
+
+    /// Hands orders to the thread that writes, and with them asks for sessions now and then.
+    fn write(&self, lines: &str) -> Result<(), String> {
+        let now = Instant::now();
+        // What is asked is noted before it can be answered.
+        let mut answers = lock(&self.answers);
+        let asks = answers.asks(now);
+        if lines.is_empty() && !asks {
+            return Ok(());
+        }
+        let text = if asks { format!("{lines}{SESSIONS}\n") } else { lines.to_owned() };
+        match self.orders.try_send(text) {
+            Ok(()) => {
+                answers.asked(Command::Route, lines.lines().count(), now);
+                answers.asked(Command::Sessions, usize::from(asks), now);
+                Ok(())
+            }
+            Err(_) if lines.is_empty() => Ok(()),
+            Err(_) => Err("ExaBGP does not read: an order waits already".to_owned()),
+        }
     }
 
     /// What was said last, and how many routes as best or backup, and with a lower preference; none: nothing, and what a process
@@ -126,7 +187,7 @@ impl Exabgp {
 }
 
 /// What a sun announces while it is well; none: the topology has no such sun.
-fn routes(topology: &geo::Topology, name: &str) -> Option<Vec<Announcement>> {
+pub(super) fn routes(topology: &geo::Topology, name: &str) -> Option<Vec<Announcement>> {
     let sun = topology.sun(name)?;
     let region = topology.region(sun.server.region)?;
     let group = region.groups.iter().find(|group| group.number == sun.group)?;
@@ -169,6 +230,30 @@ fn begin(routes: &[Announcement], wanted: &BTreeMap<String, String>, next_hop: &
     changes(&before, wanted, next_hop)
 }
 
+/// Reads until the end. ExaBGP shares its end of the pipe in a mode that does not wait.
+fn until_end(mut input: impl Read + AsFd, mut heard: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        match input.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => heard(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                match poll(&mut [PollFd::new(&input, PollFlags::IN)], None) {
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn lock(answers: &Mutex<Answers>) -> MutexGuard<'_, Answers> {
+    // What is kept is whole after every step.
+    answers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn write_all(mut output: Box<dyn Write + Send>, orders: &Receiver<String>) {
     for lines in orders {
         if let Err(error) = output.write_all(lines.as_bytes()).and_then(|()| output.flush()) {
@@ -196,8 +281,11 @@ impl std::fmt::Debug for Exabgp {
     }
 }
 
-/// Orders that may wait for an ExaBGP that reads slowly.
-const ORDERS_MAX: usize = 1;
+/// Orders that may wait for an ExaBGP that reads slowly: one, and a question before it.
+const ORDERS_MAX: usize = 2;
+
+/// What it is asked; `summary` has only the sessions that are up.
+const SESSIONS: &str = "show neighbor extensive";
 
 /// As in BIRD's configuration.
 const MED_A_RANK: u32 = 100;

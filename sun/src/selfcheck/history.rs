@@ -1,4 +1,5 @@
-//! What became of the sun: its last changes of state, in memory and as lines of JSON in a file; and the operator's order.
+//! What became of the sun: its last changes of state, starts and ends of this daemon and orders that changed none, in memory and
+//! as lines of JSON in a file; and the operator's order.
 //!
 //! ```text
 //!   driver --> History (memory) --channel, bounded--> thread: Journal --> history.jsonl
@@ -17,7 +18,7 @@ use std::thread::JoinHandle;
 
 use super::machine::State;
 
-/// A change of state.
+/// A change of state; or something that changed none: `from` and `to` are the same.
 #[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
 pub struct Entry {
     /// When, milliseconds since 1970.
@@ -138,6 +139,17 @@ pub fn penalty(folder: &Path, half_life_s: f64, now_ms: u64) -> f64 {
     read().map_or(0.0, |Penalty { points, at_ms }| {
         points * (-(now_ms.saturating_sub(at_ms) as f64) / (half_life_s * 1000.0)).exp2()
     })
+}
+
+/// What is said of a start, after what the history has last.
+#[must_use]
+pub fn began(last: Option<&Entry>) -> String {
+    let after = match last {
+        None => "the history begins",
+        Some(last) if last.cause == STOP => "the one before was told to end",
+        Some(_) => "the one before did not come to its end: it was killed or crashed, or its machine did",
+    };
+    format!("sun-check {} started; {after}", env!("CARGO_PKG_VERSION"))
 }
 
 /// The last changes, oldest first.
@@ -261,6 +273,11 @@ fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Causes of what changes no state.
+pub const START: &str = "start";
+/// See [`START`].
+pub const STOP: &str = "stop";
+
 const ORDER: &str = "disabled.json";
 const PENALTY: &str = "penalty.json";
 
@@ -332,6 +349,14 @@ mod tests {
         assert_eq!(order(folder.path()).unwrap(), None);
         fs::write(folder.path().join(ORDER), "{").unwrap();
         assert!(order(folder.path()).is_err());
+    }
+
+    #[test]
+    fn a_start_says_how_the_one_before_ended() {
+        let after = |cause: &str| began(Some(&Entry { cause: cause.to_owned(), ..entry(1) }));
+        assert!(began(None).ends_with("; the history begins"));
+        assert!(after(STOP).ends_with("; the one before was told to end"));
+        assert!(after("probe").contains("; the one before did not come to its end"));
     }
 
     fn entry(at_ms: u64) -> Entry {

@@ -19,6 +19,7 @@ pub struct Metrics {
     speaker_up: IntGauge,
     last: IntGauge,
     kept: IntGauge,
+    order_unkept: IntGauge,
     /// Times that an ill sun was announced because too few others were well.
     pub guard_holds: IntCounter,
     /// Changes of state that the file of the history lacks.
@@ -54,6 +55,10 @@ impl Metrics {
             )?,
             speaker_up: meters.gauge("speaker_up", "Whether the speaker does what it is told.")?,
             kept: meters.gauge("slow", "Whether the sun is slow and announced as before, as most of its group is.")?,
+            order_unkept: meters.gauge(
+                "order_unkept",
+                "Whether a restart forgets what the operator ordered last: it cannot be written.",
+            )?,
             last: meters.gauge("last", "Whether the sun is ill and announced as the last of its group.")?,
             guard_holds: meters.counter("guard_holds_total", "Times that an ill sun was announced as the last.")?,
             history_dropped: meters
@@ -94,6 +99,7 @@ impl Metrics {
         }
         self.speaker_up.set(i64::from(speaker.problem.is_none()));
         self.kept.set(i64::from(status.kept));
+        self.order_unkept.set(i64::from(status.unkept.is_some()));
         self.last.set(i64::from(status.last));
         self.others_up.set(level(status.view.up));
         self.penalty.set(status.penalty);

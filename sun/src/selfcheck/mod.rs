@@ -8,8 +8,8 @@
 //! ```
 //!
 //! In reading order: [`machine`] (what follows from what; pure), [`judge`] (what an answer is worth; pure), [`probe`] with
-//! [`trust`] and [`expiry`] and [`own`] and [`local`], [`pressure`], [`process`], [`peers`] with [`asking`], [`speaker`] with [`bird`] and [`exabgp`]; around them [`driver`],
-//! [`pulse`], [`start`], [`routes`], [`status`], [`history`], [`metrics`], [`config`], [`cli`].
+//! [`trust`] and [`own`] and [`local`], [`pressure`], [`process`], [`peers`] with [`asking`], [`speaker`] with [`bird`] and [`exabgp`]; around them [`driver`],
+//! [`pulse`], [`start`], [`routes`], [`status`], [`history`], [`metrics`], [`config`] with [`contradictions`], [`cli`].
 //!
 //! # What it is not
 //!
@@ -20,9 +20,9 @@ pub mod asking;
 pub mod bird;
 pub mod cli;
 pub mod config;
+pub mod contradictions;
 pub mod driver;
 pub mod exabgp;
-pub mod expiry;
 pub mod history;
 pub mod judge;
 pub mod local;

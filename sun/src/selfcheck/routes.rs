@@ -4,8 +4,8 @@
 //! |---|---|---|---|
 //! | internal | `GET /v1/selfcheck` | a sun, an operator | 200 and a [`super::peers::Peer`] |
 //! | admin | `GET /status` | anybody there | 200 and a [`Status`] |
-//! | admin | `POST /disable` `{"reason": "...", "force": false}` | an operator, this sun's own token | 200; 409: it is needed, or another order is under way or took its place |
-//! | admin | `POST /enable` `{"reason": "..."}` | the same | 200 |
+//! | admin | `POST /disable` `{"reason": "...", "force": false}` | an operator, this sun's own token | 200 and a [`Done`]; 409: it is needed, or another order is under way or took its place |
+//! | admin | `POST /enable` `{"reason": "..."}` | the same | 200 and a [`Done`] |
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use daemon::problem::{Refusal, from_json};
 use daemon::tokens::{Role, Tokens};
 use tokio::sync::{mpsc, oneshot};
 
-use super::driver::{Heard, Order, Refused};
+use super::driver::{Done, Heard, Order, Refused};
 use super::peers;
 use super::pulse::Pulse;
 use super::status::Status;
@@ -77,13 +77,13 @@ async fn status(State(desk): State<Desk>) -> Json<Status> {
     Json(desk.status())
 }
 
-async fn disable(State(desk): State<Desk>, fields: HeaderMap, body: Bytes) -> Result<String, Refusal> {
+async fn disable(State(desk): State<Desk>, fields: HeaderMap, body: Bytes) -> Result<Json<Done>, Refusal> {
     let (who, OrderBody { reason, force }) = desk.order(&fields, &body)?;
     let reason = said_by(&who, &reason);
     desk.give(Order::Disable { reason, force }).await
 }
 
-async fn enable(State(desk): State<Desk>, fields: HeaderMap, body: Bytes) -> Result<String, Refusal> {
+async fn enable(State(desk): State<Desk>, fields: HeaderMap, body: Bytes) -> Result<Json<Done>, Refusal> {
     let (who, OrderBody { reason, .. }) = desk.order(&fields, &body)?;
     desk.give(Order::Enable { reason: said_by(&who, &reason) }).await
 }
@@ -108,7 +108,12 @@ impl Desk {
             Role::Sun => own || !orders,
             Role::Cache | Role::Backend | Role::Replica => false,
         };
-        let refusal = || Refusal::new(StatusCode::FORBIDDEN, "this is for operators and for suns of the group");
+        let whose = if orders {
+            "orders are for operators and for this sun's own token"
+        } else {
+            "this is for operators and for suns"
+        };
+        let refusal = || Refusal::new(StatusCode::FORBIDDEN, whose);
         may.then(|| who.name.clone()).ok_or_else(refusal)
     }
 
@@ -121,20 +126,19 @@ impl Desk {
         Ok((who, order))
     }
 
-    async fn give(&self, order: Order) -> Result<String, Refusal> {
+    async fn give(&self, order: Order) -> Result<Json<Done>, Refusal> {
         let ends = || Refusal::unavailable("this self-check is ending".to_owned());
         let (answer, answered) = oneshot::channel();
         self.orders.send(Heard::Order(order, answer)).await.map_err(|_| ends())?;
         let late = || {
             Refusal::unavailable(
-                "the order waits for the disk: it is carried out when `data` answers, if it still may be".to_owned(),
+                "the order waits for the others of the group: `sun-check status` shows what becomes of it".to_owned(),
             )
         };
         let answered = tokio::time::timeout(ORDER_MAX, answered).await.map_err(|_| late())?;
         match answered.map_err(|_| ends())? {
-            Ok(said) => Ok(said + "\n"),
+            Ok(done) => Ok(Json(done)),
             Err(Refused::Needed(why)) => Err(Refusal::new(StatusCode::CONFLICT, why)),
-            Err(Refused::Disk(why)) => Err(Refusal::unavailable(why)),
             Err(Refused::Superseded) => {
                 Err(Refusal::new(StatusCode::CONFLICT, "another order took its place".to_owned()))
             }
@@ -152,3 +156,47 @@ const ORDER_MAX: Duration = Duration::from_secs(4);
 
 /// Longest reason.
 const REASON_CHARACTERS_MAX: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::config::SpeakerKind;
+    use super::super::machine;
+    use super::super::speaker::Speaking;
+    use super::*;
+
+    #[test]
+    fn suns_of_the_group_may_ask_and_only_the_own_one_may_order() {
+        let mut tokens = String::new();
+        let sun = |name| format!("role = 'sun'\nregion = 4\nname = '{name}'");
+        let whose = [sun("sun4-2-1"), sun("sun4-2-2"), "role = 'operator'".to_owned(), "role = 'backend'".to_owned()];
+        for (at, who) in whose.iter().enumerate() {
+            tokens += &format!("[[token]]\ntoken = 'the-token-of-number-{at}'\n{who}\n");
+        }
+        let status = Status::new("sun4-2-1", machine::State::Up, Speaking::new(SpeakerKind::None), 0);
+        let desk = Desk {
+            status: Arc::new(Mutex::new(status)),
+            tokens: Tokens::parse(&tokens, "test").unwrap(),
+            name: "sun4-2-1".to_owned(),
+            orders: mpsc::channel(1).0,
+            pulse: (Pulse::new(Instant::now()), 500),
+        };
+        let check = |at: usize, asks: Option<&str>, orders: Option<&str>| {
+            let mut fields = HeaderMap::new();
+            fields.insert(header::AUTHORIZATION, format!("Bearer the-token-of-number-{at}").parse().unwrap());
+            for (is_order, expected) in [(false, asks), (true, orders)] {
+                let refused = desk.admit(&fields, is_order).err().map(|refusal| format!("{refusal:?}"));
+                match expected {
+                    None => assert_eq!(refused, None, "{at}"),
+                    Some(why) => assert!(refused.is_some_and(|refused| refused.contains(why)), "{at}"),
+                }
+            }
+        };
+        let own = Some("orders are for operators and for this sun's own token");
+        check(0, None, None);
+        check(1, None, own);
+        check(2, None, None);
+        check(3, Some("this is for operators and for suns"), own);
+    }
+}

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::bird::{self, BirdError, Seen};
+use super::bird::{self, BirdError, Channel, Seen};
 use super::config::{SpeakerConfig, SpeakerKind};
 use super::exabgp::Exabgp;
+use super::exabgp::answers::Heard;
 use super::machine::Announce;
 
 /// What is known of the speaker.
@@ -29,9 +30,15 @@ pub struct Speaking {
     pub routes: Option<(usize, usize)>,
     /// BGP sessions to routers; null: it does not tell.
     pub sessions: Option<Sessions>,
+    /// It has confirmed all that it was told; null: it never confirmed anything.
+    #[serde(default)]
+    pub answered: Option<bool>,
     /// Every family of addresses that has routes has a session that is up; null: it is not known, or there are no sessions.
     pub carried: Option<bool>,
-    /// Rounds in a row in which it did not do what it was told.
+    /// Rounds so far, and those in a row at the end in which it did not do what it was told.
+    #[serde(default)]
+    pub rounds: u64,
+    /// See `rounds`.
     pub missed: u32,
     /// What is wrong; null: nothing.
     pub problem: Option<String>,
@@ -55,6 +62,12 @@ pub struct Count {
     pub all: usize,
 }
 
+impl std::fmt::Display for Count {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} up", self.up, self.all)
+    }
+}
+
 /// Shared with whoever shows it.
 pub type Shared = Arc<Mutex<Speaking>>;
 
@@ -71,7 +84,16 @@ impl Speaking {
     #[must_use]
     pub const fn new(kind: SpeakerKind) -> Self {
         let wanted = Announce::Unchanged;
-        Self { kind, wanted, announced: None, routes: None, sessions: None, carried: None, missed: 0, problem: None }
+        let (announced, routes, sessions, answered, carried) = (None, None, None, None, None);
+        Self { kind, wanted, announced, routes, sessions, answered, carried, rounds: 0, missed: 0, problem: None }
+    }
+
+    /// Whether a round that ended after `rounds` of them saw that it does as it is told.
+    #[must_use]
+    pub fn has_done(&self, wanted: Announce, rounds: u64) -> bool {
+        let told = self.rounds > rounds && self.wanted == wanted && self.problem.is_none();
+        let does = wanted == Announce::Unchanged || (self.announced == Some(wanted) && self.answered == Some(true));
+        self.kind == SpeakerKind::None || (told && does)
     }
 
     /// Whether clients are sent here by it: the routes are there, and as far as it is known sessions carry them. Without a
@@ -90,20 +112,36 @@ impl Speaking {
             (0, _) => Announce::Drain,
             _ => Announce::Best,
         };
+        let has_routes = |table: &str| {
+            let announces = |name: &str| name.starts_with(bird::UP) || name.starts_with(bird::DRAIN);
+            protocols.iter().any(|protocol| protocol.table == table && protocol.is_up() && announces(&protocol.name))
+        };
+        let (announced, routes, answered) = (Some(announced), Some((up, drain)), Some(true));
+        let speaking = Self { wanted, announced, routes, answered, ..Self::new(SpeakerKind::Bird) };
+        speaking.with_sessions(channels, (has_routes("master4"), has_routes("master6")))
+    }
+
+    /// ExaBGP was told this.
+    fn of_exabgp(wanted: Announce, exabgp: &Exabgp, heard: &Heard) -> Self {
+        let (announced, routes) = exabgp.said().unzip();
+        let speaking = Self { wanted, announced, routes, answered: heard.answered, ..Self::new(SpeakerKind::Exabgp) };
+        match &heard.channels {
+            Some(channels) if routes == Some((0, 0)) => speaking.with_sessions(channels, (false, false)),
+            Some(channels) => speaking.with_sessions(channels, exabgp.families()),
+            None => speaking,
+        }
+    }
+
+    /// With the sessions that there are; `has` is whether there are routes of IPv4 and of IPv6.
+    fn with_sessions(self, channels: &[Channel], has: (bool, bool)) -> Self {
         let count = |family: &str| {
             let of = || channels.iter().filter(|channel| channel.family == family);
             Count { up: of().filter(|channel| channel.up).count(), all: of().count() }
         };
         let sessions = Sessions { ipv4: count("ipv4"), ipv6: count("ipv6") };
-        let has_routes = |table: &str| {
-            let announces = |name: &str| name.starts_with(bird::UP) || name.starts_with(bird::DRAIN);
-            protocols.iter().any(|protocol| protocol.table == table && protocol.is_up() && announces(&protocol.name))
-        };
-        let carries = |table: &str, count: Count| count.up > 0 || !has_routes(table);
-        let carried =
-            (!channels.is_empty()).then(|| carries("master4", sessions.ipv4) && carries("master6", sessions.ipv6));
-        let (announced, routes, sessions) = (Some(announced), Some((up, drain)), Some(sessions));
-        Self { kind: SpeakerKind::Bird, wanted, announced, routes, sessions, carried, missed: 0, problem: None }
+        let carries = |has_routes: bool, count: Count| count.up > 0 || !has_routes;
+        let carried = (!channels.is_empty()).then(|| carries(has.0, sessions.ipv4) && carries(has.1, sessions.ipv6));
+        Self { sessions: Some(sessions), carried, ..self }
     }
 
     /// It did not do what it was told. `gone`: it cannot have been slow only.
@@ -175,17 +213,18 @@ impl Speaker {
                     Err(error) => before.failed(announce, error.to_string(), matches!(error, BirdError::Away { .. })),
                 }
             }
-            (SpeakerKind::Exabgp, Some(exabgp)) => match exabgp.say(announce) {
-                Ok(()) => {
-                    let (announced, routes) = exabgp.said().unzip();
-                    Speaking { wanted: announce, announced, routes, ..Speaking::new(before.kind) }
-                }
-                Err(problem) => before.failed(announce, problem, true),
+            (SpeakerKind::Exabgp, Some(exabgp)) => match (exabgp.say(announce), exabgp.heard()) {
+                (Ok(()), heard) => match &heard.problem {
+                    None => Speaking::of_exabgp(announce, exabgp, &heard),
+                    Some(problem) => before.failed(announce, problem.clone(), false),
+                },
+                (Err(problem), _) => before.failed(announce, problem, true),
             },
             (SpeakerKind::None | SpeakerKind::Exabgp, _) => {
                 Speaking { wanted: announce, announced: Some(announce), routes: Some((0, 0)), ..before.clone() }
             }
         };
+        let now = Speaking { rounds: before.rounds + 1, ..now };
         say(&before, &now);
         *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
@@ -228,12 +267,15 @@ fn say(before: &Speaking, now: &Speaking) {
     }
     if now.problem.is_none() && before.announced != now.announced {
         let routes = now.routes.map_or(0, |(best, drain)| best + drain);
-        tracing::info!(announced = ?now.announced.unwrap_or(Announce::Unchanged), routes, "announced");
+        match now.announced {
+            Some(announced) => tracing::info!(%announced, routes, "announced"),
+            None => tracing::info!("what is announced is not known"),
+        }
     }
     if let (Some(before), Some(Sessions { ipv4, ipv6 })) = (before.sessions, now.sessions)
         && before != (Sessions { ipv4, ipv6 })
     {
-        tracing::info!(?ipv4, ?ipv6, "BGP sessions");
+        tracing::info!(%ipv4, %ipv6, "BGP sessions");
     }
 }
 
@@ -254,7 +296,7 @@ const EVERY: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
-    use super::super::bird::{Channel, Protocol};
+    use super::super::bird::Protocol;
     use super::*;
 
     #[test]
@@ -332,6 +374,21 @@ mod tests {
         [[group]]\nname = \"sun4-2\"\nsubnet = \"192.0.2.0/24\"\n\
         [[sun]]\nname = \"sun4-2-1\"\naddresses = [\"192.0.2.1\"]\n\
         internal = \"10.0.0.1:8081\"\nweight = 100\n";
+
+    #[test]
+    fn an_order_is_confirmed_by_a_round_after_it() {
+        let nothing =
+            Speaking { wanted: Announce::Nothing, rounds: 7, ..Speaking::of_bird(Announce::Nothing, &Seen::default()) };
+        assert!(nothing.has_done(Announce::Nothing, 6));
+        assert!(!nothing.has_done(Announce::Nothing, 7), "it was seen before the order");
+        assert!(!nothing.has_done(Announce::Best, 6));
+        assert!(!nothing.failed(Announce::Nothing, "slow".into(), false).has_done(Announce::Nothing, 6));
+        let best = Speaking { rounds: 7, ..of("4", "4+") };
+        assert!(best.has_done(Announce::Best, 6) && !best.has_done(Announce::Nothing, 6));
+        let told = Speaking { answered: Some(false), ..nothing.clone() };
+        assert!(!told.has_done(Announce::Nothing, 6), "ExaBGP was told, and has not answered");
+        assert!(Speaking::new(SpeakerKind::None).has_done(Announce::Nothing, 0), "nobody is to do anything");
+    }
 
     #[test]
     fn one_slow_round_is_tolerated_and_after_that_nothing_is_known() {

@@ -17,6 +17,7 @@ use daemon::admin::{self, Readiness};
 use daemon::clock::unix_ms;
 use daemon::drain::Drain;
 use daemon::files::{self, Seen};
+use daemon::findings::Findings;
 use daemon::folder::DataFolder;
 use daemon::tokens::{self, Tokens};
 use geo::topology::Watched;
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 
 use super::asking::{ask_api, ask_others};
 use super::config::{Config, SpeakerKind};
+use super::contradictions;
 pub use super::driver::Heard;
 use super::driver::{Driver, FIRST_PROBE, Links, Round};
 use super::exabgp::Exabgp;
@@ -67,7 +69,9 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let folder = DataFolder::open(&config.data)?;
     let registry = prometheus::Registry::new();
     let last_good = Some(config.data.join("topology.toml"));
-    let topology = geo::watch::follow(&config.topology, last_good, geo::watch::Metrics::register(&registry)?).await?;
+    let readiness = Readiness::default();
+    let watched = geo::watch::Metrics::register(&registry, &readiness)?;
+    let topology = geo::watch::follow(&config.topology, last_good, watched).await?;
     known(&config, &topology.borrow())?;
     let order = history::order(&config.data).context("the operator's order in `data`")?;
     let token = tokens::read_secret(&config.token)?;
@@ -76,7 +80,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let prober = Prober::new(&token, &config.probe)?;
     let asker = Asker::new(&token, Duration::from_millis(config.guard.timeout_ms))?;
     let api = config.popularity.as_ref().map(popularity_api::Client::new).transpose()?;
-    let (metrics, readiness) = (Metrics::new(&registry)?, Readiness::default());
+    let metrics = Metrics::new(&registry)?;
     readiness.expect(FIRST_PROBE);
 
     let clock = Instant::now();
@@ -102,7 +106,7 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     let internal = serve_internal(&config, desk.clone(), &drain).await?;
     let admin = admin::serve(config.admin, registry, readiness.clone(), &drain, routes::admin(desk)).await?;
 
-    let speaker = speaker(&config, &topology).context("ExaBGP")?;
+    let speaker = speaker(&config, &topology, &drain).context("ExaBGP")?;
     let (wanted, orders) = watch::channel(announced);
     let (pid, pids) = watch::channel(0);
     let (probe, (look, looks)) = (Arc::new(Notify::new()), watch::channel(0));
@@ -126,10 +130,15 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     Ok(Running { internal, admin, _folder: folder })
 }
 
-fn speaker(config: &Config, topology: &Watched) -> std::io::Result<Speaker> {
+fn speaker(config: &Config, topology: &Watched, drain: &Drain) -> std::io::Result<Speaker> {
     let exabgp = (config.speaker.kind == SpeakerKind::Exabgp)
-        .then(|| Exabgp::new(&config.speaker, &config.name, topology.clone(), Box::new(std::io::stdout())));
-    Ok(Speaker::new(&config.speaker, exabgp.transpose()?))
+        .then(|| Exabgp::new(&config.speaker, &config.name, topology.clone(), Box::new(std::io::stdout())))
+        .transpose()?;
+    if let Some(exabgp) = &exabgp {
+        let drain = drain.clone();
+        exabgp.listen(std::io::stdin(), move || drain.start())?;
+    }
+    Ok(Speaker::new(&config.speaker, exabgp))
 }
 
 async fn serve_internal(config: &Config, desk: Desk, drain: &Drain) -> anyhow::Result<SocketAddr> {
@@ -213,29 +222,40 @@ fn known(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {
 
 /// Everything that is wrong with a config and the files it names; binds nothing.
 #[must_use]
-pub fn check(config: &Config) -> Vec<String> {
-    let mut problems = config.problems();
-    match config.topology.load() {
-        Err(problem) => problems.push(problem),
-        Ok(topology) => {
-            let known = if config.name.is_empty() { Ok(()) } else { known(config, &topology) };
-            problems.extend(known.err().map(|error| error.to_string()));
-        }
-    }
-    problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
-    match tokens::read_secret(&config.token) {
-        Err(error) => problems.push(error.to_string()),
-        Ok(token) => {
-            let prober = Prober::new(&token, &config.probe);
-            problems.extend(prober.err().map(|error| error.to_string()));
-        }
+pub fn check(config: &Config) -> Findings {
+    let mut findings = Findings::from(config.problems());
+    let problems = &mut findings.problems;
+    let topology = config.topology.load().map_err(|problem| problems.push(problem)).ok();
+    let topology = topology.filter(|topology| {
+        let unknown = if config.name.is_empty() { None } else { known(config, topology).err() };
+        let is_known = unknown.is_none() && !config.name.is_empty();
+        problems.extend(unknown.map(|error| error.to_string()));
+        is_known
+    });
+    let tokens = Tokens::load(&config.tokens).map_err(|error| problems.push(error.to_string())).ok();
+    let token = tokens::read_secret(&config.token).map_err(|error| problems.push(error.to_string())).ok();
+    if let Some(token) = &token {
+        let prober = Prober::new(token, &config.probe);
+        problems.extend(prober.err().map(|error| error.to_string()));
     }
     problems.extend(daemon::folder::check(&config.data).err().map(|error| error.to_string()));
+    let order = history::order(&config.data).err();
+    problems.extend(order.map(|error| format!("data: {}: the operator's order: {error}", config.data.display())));
     problems.extend(daemon::telemetry::check(&config.log).err().map(|error| error.to_string()));
     if let Some(popularity) = &config.popularity {
         problems.extend(popularity_api::Client::new(popularity).err().map(|error| error.to_string()));
     }
-    problems
+    if let Some(topology) = &topology {
+        if let (Some(tokens), Some(token)) = (&tokens, &token) {
+            let whose = tokens.identify(Some(&format!("Bearer {token}")));
+            problems.extend(contradictions::of_token(config, topology, whose.as_deref()));
+        }
+        findings.extend(contradictions::of_group(config, topology));
+        if let Some(bird) = contradictions::ask_bird(config) {
+            findings.extend(contradictions::of_bird(config, topology, bird.as_ref()));
+        }
+    }
+    findings
 }
 
 /// What a drain may take, seconds: two rounds with a speaker that is slow, the one that is under way and the one that withdraws;

@@ -34,6 +34,9 @@ pub struct Status {
     pub draining: bool,
     /// The operator took it out.
     pub order: Option<Disabled>,
+    /// Why a restart of this daemon forgets what the operator ordered last; null: it does not.
+    #[serde(default)]
+    pub unkept: Option<String>,
     /// The penalty for its falls.
     pub penalty: f64,
     /// The last probe; null: there was none yet.
@@ -85,6 +88,7 @@ impl Status {
             leaving: false,
             draining: false,
             order: None,
+            unkept: None,
             penalty: 0.0,
             probe: None,
             warnings: Vec::new(),
@@ -114,7 +118,7 @@ impl Status {
     #[must_use]
     pub fn text(&self, now_ms: u64) -> String {
         let ago = |at_ms: u64| span(now_ms.saturating_sub(at_ms));
-        let mut text = format!("{} is {:?} for {}: {}\n", self.name, self.state, ago(self.since_ms), self.reason);
+        let mut text = format!("{} is {} for {}: {}\n", self.name, self.state, ago(self.since_ms), plain(&self.reason));
         if self.last {
             text += "  it is ill and announced all the same: too few others are well\n";
         }
@@ -122,10 +126,15 @@ impl Status {
             text += "  it is slow and announced as before: too many others are not Up, and have as much to do\n";
         }
         if let Some(order) = &self.order {
-            let _ = writeln!(text, "  disabled for {}: {}", ago(order.since_ms), order.reason);
+            let _ = writeln!(text, "  disabled for {}: {}", ago(order.since_ms), plain(&order.reason));
+        }
+        if let Some(why) = &self.unkept {
+            let why = plain(why);
+            let _ =
+                writeln!(text, "  a restart of sun-check forgets what was ordered last: it cannot be written ({why})");
         }
         if self.leaving {
-            text += "  it is to be disabled if others of its group are Up: they are asked, or the disk is waited for\n";
+            text += "  it is to be disabled if others of its group are Up: they are asked\n";
         }
         if self.draining {
             text += "  the topology drains it\n";
@@ -139,7 +148,7 @@ impl Status {
             text += "pressure   this kernel does not tell (/proc/pressure)\n";
         }
         for warning in &self.warnings {
-            let _ = writeln!(text, "warning    {warning}");
+            let _ = writeln!(text, "warning    {}", plain(warning));
         }
         for member in &self.members {
             let _ = writeln!(text, "other      {}", member.text());
@@ -148,8 +157,7 @@ impl Status {
             text += "           too few others are known to be Up: it would not be withdrawn now\n";
         }
         for entry in self.history.iter().rev().take(HISTORY_LINES) {
-            let Entry { from, to, cause, reason, at_ms } = entry;
-            let _ = writeln!(text, "{:>8} ago {from:?} -> {to:?} ({cause}): {reason}", ago(*at_ms));
+            let _ = writeln!(text, "{:>8} ago {}", ago(entry.at_ms), entry.text());
         }
         text
     }
@@ -157,12 +165,15 @@ impl Status {
     fn announced(&self) -> String {
         let Speaking { kind, announced, routes, sessions, problem, .. } = &self.speaker;
         let mut text = match (announced, routes) {
-            (Some(announced), Some((up, _))) => format!("{announced:?} by {kind:?}, {up} routes"),
-            _ => format!("not known of {kind:?}"),
+            _ if *kind == SpeakerKind::None => format!("by {kind}"),
+            (Some(Announce::Nothing), _) => format!("nothing by {kind}"),
+            (Some(_), Some((best, 0))) => format!("{} as best by {kind}", routes_of(*best)),
+            (Some(_), Some((0, drain))) => format!("{} with a lower preference by {kind}", routes_of(*drain)),
+            (Some(_), Some((best, drain))) => {
+                format!("{} as best and {drain} with a lower preference by {kind}", routes_of(*best))
+            }
+            _ => format!("not known of {kind}"),
         };
-        if let Some((_, drain @ 1..)) = routes {
-            let _ = write!(text, ", {drain} with lower preference");
-        }
         match sessions {
             Some(Sessions { ipv4, ipv6 }) => {
                 for (family, Count { up, all }) in [("IPv4", ipv4), ("IPv6", ipv6)] {
@@ -171,17 +182,20 @@ impl Status {
                     }
                 }
             }
-            None if *kind == SpeakerKind::Exabgp => text += ", which does not tell of its sessions",
+            None if *kind == SpeakerKind::Exabgp => text += ", whose sessions are not known",
             None => {}
         }
         if *announced != Some(self.announce) && self.announce != Announce::Unchanged {
-            let _ = write!(text, "; wanted is {:?}", self.announce);
+            let _ = match self.announce {
+                Announce::Nothing => write!(text, "; nothing is to be announced"),
+                announce => write!(text, "; it is to be announced {announce}"),
+            };
         }
         if self.speaker.carried == Some(false) {
             text += "; no session carries all of its routes: the others do not count on it";
         }
         if let Some(problem) = problem {
-            let _ = write!(text, "; {problem}");
+            let _ = write!(text, "; {}", plain(problem));
             if announced.is_none() {
                 text += "; until then nothing can be announced and nothing withdrawn";
             }
@@ -191,7 +205,7 @@ impl Status {
 
     fn probed(&self, now_ms: u64) -> String {
         let Some(probe) = &self.probe else { return "none yet".to_owned() };
-        let result = probe.problem.as_deref().unwrap_or("good");
+        let result = probe.problem.as_deref().map_or_else(|| "good".to_owned(), plain);
         let mut text = format!("{} ago, {:.1} ms: {result}", span(now_ms.saturating_sub(probe.at_ms)), probe.took_ms);
         if let Some(expires) = probe.certificate_expires {
             let left_s = expires - i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
@@ -209,7 +223,7 @@ impl Member {
         let mut text = self.name.clone();
         match (&self.said, self.age_ms) {
             (Some(said), Some(age_ms)) => {
-                let _ = write!(text, " {:?}, {} ago", said.state, span(age_ms));
+                let _ = write!(text, " {}, {} ago", said.state, span(age_ms));
                 if !said.reachable {
                     text += ", not announced";
                 }
@@ -226,13 +240,48 @@ impl Member {
             _ => text += " never answered",
         }
         if let Some(problem) = &self.problem {
-            let _ = write!(text, "; {problem} ({})", self.address);
+            let _ = write!(text, "; {} ({})", plain(problem), self.address);
         }
         if self.witnessed {
             text += "; the popularity API hears from its sun (which does not count)";
         }
         text
     }
+}
+
+impl Entry {
+    /// For people, one line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let Self { from, to, cause, reason, .. } = self;
+        let (cause, reason) = (plain(cause), plain(reason));
+        if from == to { format!("{to} ({cause}): {reason}") } else { format!("{from} -> {to} ({cause}): {reason}") }
+    }
+}
+
+fn routes_of(count: usize) -> String {
+    if count == 1 { "1 route".to_owned() } else { format!("{count} routes") }
+}
+
+/// A text of somebody else as it may stand on a line of a terminal: what controls it, or turns its direction, is escaped, and
+/// what is longer than [`PLAIN_CHARACTERS_MAX`] is cut.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let mut shown = String::new();
+    for (at, letter) in text.chars().enumerate() {
+        if at == PLAIN_CHARACTERS_MAX {
+            shown.push_str("...");
+            break;
+        }
+        match letter {
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' => {
+                shown.extend(letter.escape_unicode());
+            }
+            _ if letter.is_control() => shown.extend(letter.escape_default()),
+            _ => shown.push(letter),
+        }
+    }
+    shown
 }
 
 /// A span of time, roughly.
@@ -245,6 +294,9 @@ fn span(ms: u64) -> String {
         _ => format!("{} days", ms / 86_400_000),
     }
 }
+
+/// A reason of an order and who gave it fit in.
+const PLAIN_CHARACTERS_MAX: usize = 600;
 
 /// Changes that people are shown; the JSON has more.
 const HISTORY_LINES: usize = 10;
@@ -281,12 +333,53 @@ mod tests {
         for part in [
             "sun4-2-1 is Down for 1 min: nobody listens at 127.0.0.1:443\n",
             "it is ill and announced all the same: too few others are well\n",
-            "announced  not known of Bird; wanted is Best; BIRD is away; until then nothing can be announced and nothing withdrawn\n",
+            "announced  not known of BIRD; it is to be announced as best; BIRD is away; until then nothing can be announced and nothing withdrawn\n",
             "sun4-2-2 Falling, 1 s ago, not announced, has not looked at its sun for 1 s; no answer within 250 ms (10.0.0.2:8084)\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
         let json = serde_json::to_string(&status).unwrap();
         assert_eq!(serde_json::from_str::<Status>(&json).unwrap(), status);
+    }
+
+    #[test]
+    fn what_is_announced_is_told_in_words() {
+        let check = |kind, announced, routes, wanted, expected: &str| {
+            let mut status = Status::new("sun4-2-1", State::Up, Speaking::new(kind), 0);
+            (status.speaker.announced, status.speaker.routes, status.announce) = (announced, routes, wanted);
+            assert_eq!(status.announced(), expected);
+        };
+        let bird = SpeakerKind::Bird;
+        check(bird, Some(Announce::Best), Some((2, 0)), Announce::Best, "2 routes as best by BIRD");
+        check(bird, Some(Announce::Drain), Some((0, 1)), Announce::Drain, "1 route with a lower preference by BIRD");
+        check(
+            bird,
+            Some(Announce::Best),
+            Some((1, 2)),
+            Announce::Drain,
+            "1 route as best and 2 with a lower preference by BIRD; it is to be announced with a lower preference",
+        );
+        check(
+            bird,
+            Some(Announce::Best),
+            Some((2, 0)),
+            Announce::Nothing,
+            "2 routes as best by BIRD; nothing is to be announced",
+        );
+        check(bird, Some(Announce::Nothing), Some((0, 0)), Announce::Nothing, "nothing by BIRD");
+        let none = SpeakerKind::None;
+        check(none, Some(Announce::Best), Some((0, 0)), Announce::Best, "by nobody (speaker.kind = \"none\")");
+    }
+
+    #[test]
+    fn what_somebody_wrote_stays_on_its_line_and_moves_no_cursor() {
+        let mut status = Status::new("sun4-2-1", State::Disabled, Speaking::new(SpeakerKind::Bird), 0);
+        status.reason = "new disk\nsun4-2-1 is Up\u{1b}[2J\u{202e}".to_owned();
+        status.order = Some(Disabled { since_ms: 0, reason: status.reason.clone() });
+        let (from, to, cause) = (State::Up, State::Disabled, "operator".to_owned());
+        status.history = vec![Entry { at_ms: 0, from, to, cause, reason: status.reason.clone() }];
+        let text = status.text(0);
+        assert_eq!(text.matches("new disk\\nsun4-2-1 is Up\\u{1b}[2J\\u{202e}\n").count(), 3, "{text}");
+        assert_eq!(plain(&"ä".repeat(1000)), "ä".repeat(PLAIN_CHARACTERS_MAX) + "...");
     }
 }

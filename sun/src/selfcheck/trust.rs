@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use super::expiry::not_after;
+use crate::validity::not_after;
 
 /// Whom to trust. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 //!
 //! Each fault has a lab of its own, so that nothing is left of the one before: no penalty for flapping, no warm session.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
@@ -22,7 +22,7 @@ pub enum Fault {
     Hung,
     /// Its only device takes and gives nothing any more.
     Disk,
-    /// Its certificate is replaced by one that expired.
+    /// Its certificate expires.
     Certificate,
     /// kill -9 of its BGP speaker.
     Speaker,
@@ -133,8 +133,9 @@ impl Fault {
         if self == Self::Last {
             leave_alone(fleet, options.suns).await;
         }
+        let before = self.prepare(fleet);
         let flow = fleet.flow(VICTIM);
-        tokio::time::sleep(BEFORE).await;
+        tokio::time::sleep(before.unwrap_or(BEFORE)).await;
         let fault = flow.now();
         self.happen(fleet, options).await;
         tokio::time::sleep(AFTER).await;
@@ -149,13 +150,27 @@ impl Fault {
         outcome
     }
 
+    /// What must be done beforehand; returned is when it happens by itself.
+    fn prepare(self, fleet: &mut Fleet) -> Option<Duration> {
+        if self != Self::Certificate {
+            return None;
+        }
+        // A certificate is valid to the end of a second.
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970") + CERTIFICATE_TAKEN;
+        let last = UNIX_EPOCH + Duration::from_secs(seconds.as_secs());
+        fleet.expire_certificate(VICTIM, last);
+        let end = last + Duration::from_secs(1);
+        Some(end.duration_since(SystemTime::now()).unwrap_or_default())
+    }
+
     /// Does it, and waits until what must follow has followed.
     async fn happen(self, fleet: &mut Fleet, options: &Options) {
         match self {
             Self::Killed => fleet.member(VICTIM).sun.as_mut().expect("it runs").kill(),
             Self::Hung => fleet.member(VICTIM).signal_sun(Signal::STOP),
             Self::Disk => fleet.member(VICTIM).break_disk(),
-            Self::Certificate => fleet.expire_certificate(VICTIM),
+            // Its time has come.
+            Self::Certificate => {}
             Self::Speaker => fleet.member(VICTIM).speaker.as_mut().expect("it runs").kill(),
             Self::Link => drop(fleet.router.ip(&format!("link set sun{VICTIM} down"))),
             Self::Machine => lose(fleet, VICTIM),
@@ -265,6 +280,9 @@ const VICTIM: u8 = 1;
 
 /// Requests flow for so long before.
 const BEFORE: Duration = Duration::from_millis(1500);
+
+/// A sun has taken a changed certificate by then.
+const CERTIFICATE_TAKEN: Duration = Duration::from_secs(6);
 
 /// And for so long after what must follow has followed.
 const AFTER: Duration = Duration::from_millis(3000);

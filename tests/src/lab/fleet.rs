@@ -4,7 +4,7 @@ use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -297,11 +297,11 @@ impl Fleet {
         crate::files::write(&self.folder.path().join("topology.toml"), &text);
     }
 
-    /// A certificate that expired takes the place of a member's.
-    pub fn expire_certificate(&mut self, number: u8) {
+    /// A certificate that expires soon takes the place of a member's; a sun refuses one that has expired already.
+    pub fn expire_certificate(&mut self, number: u8, end: SystemTime) {
         let folder = self.folder.path().join("expired");
         std::fs::create_dir_all(&folder).expect("a folder");
-        let expired = self.authority.issue_expired(&folder, "expired", &[&format!("*.{DOMAIN}")]);
+        let expired = self.authority.issue_valid_until(&folder, "expired", &[&format!("*.{DOMAIN}")], end);
         let current = &self.members[usize::from(number) - 1].certificate;
         std::fs::rename(&expired.key, &current.key).expect("the key is replaced");
         std::fs::rename(&expired.chain, &current.chain).expect("the chain is replaced");

@@ -11,6 +11,7 @@
 
 mod answer;
 mod script;
+mod secured;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -29,6 +30,7 @@ use tokio::task::JoinSet;
 use crate::pattern::Pattern;
 
 pub use script::{Gate, Script};
+pub use secured::Secured;
 
 /// A scripted content server.
 #[derive(Debug)]

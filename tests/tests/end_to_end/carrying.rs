@@ -9,7 +9,7 @@ use tests::world::{API, World};
 
 use crate::{CacheStatus, until_hit};
 
-const SIZE: u64 = 200_000;
+pub(crate) const SIZE: u64 = 200_000;
 const ALL: [&str; 4] = ["sun1-1-1", "cache1-1", "sun2-1-1", "cache2-1"];
 
 /// What a back end asks: links of files for a client of a region.
@@ -43,7 +43,7 @@ pub(crate) async fn top(world: &World, region: u8) -> Top {
 }
 
 /// Waits until the API knows that these servers live: from then on links name them.
-async fn until_linked(world: &World, region: u8, file: &str, server: &str) -> (String, String) {
+pub(crate) async fn until_linked(world: &World, region: u8, file: &str, server: &str) -> (String, String) {
     poll::until(&format!("a link of {file} that names {server}"), || async {
         let (name, url) = link(world, region, file).await;
         (name == server).then_some((name, url))
@@ -53,7 +53,7 @@ async fn until_linked(world: &World, region: u8, file: &str, server: &str) -> (S
 }
 
 /// Downloads a file as a page would: by its link, and again.
-async fn download(world: &World, client: &Client, region: u8, file: &str, times: usize) {
+pub(crate) async fn download(world: &World, client: &Client, region: u8, file: &str, times: usize) {
     for _ in 0..times {
         let (_, url) = link(world, region, file).await;
         let answer = client.get(&url).await.unwrap();

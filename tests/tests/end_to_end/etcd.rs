@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tests::etcd::{EtcdCluster, KEY};
 use tests::files;
 use tests::poll;
-use tests::process::{Daemon, Done, run};
+use tests::process::{Daemon, Done, admin_get, run};
 use tests::world::{API, GEO, World};
 
 /// A second is what is promised; the other one is for a machine that runs all tests at once.
@@ -175,11 +175,23 @@ async fn a_document_that_does_not_check_and_a_key_that_is_deleted_change_nothing
     poll::until_true("it is refused in the log", || async { sun.log().contains("the topology is refused") }).await;
     assert!(goes_by(&sun, 1).await);
     assert_eq!(sun.metrics().await.sum("topology_source_failures_total", &["why=\"refused\""]), Some(1.0));
+    let ready = readiness(&sun).await;
+    assert!(ready.starts_with("ready\nnote: topology /sun/topology in etcd at "), "{ready}");
+    assert!(ready.contains(" is refused, version 1 stays in force: ") && ready.contains("nonsense"), "{ready}");
+    assert_eq!(in_force(&sun).await, (Some(1.0), Some(1.0)));
+    let shown = sunctl.run(&["topology", "show"]);
+    assert_eq!((shown.status, shown.out.as_str()), (Some(1), "nonsense = 1"), "the document, to be mended");
+    for said in ["every daemon refuses it", "`sunctl topology rollback 1`"] {
+        assert!(shown.err.contains(said), "{}", shown.err);
+        assert!(sunctl.run(&["check"]).out.contains(said), "{:?}", sunctl.run(&["check"]));
+    }
     cluster.ctl(1, &["del", KEY]);
     poll::until_true("it is missed in the log", || async { sun.log().contains("there is no key /sun/topology") }).await;
     assert!(goes_by(&sun, 1).await);
     cluster.ctl(2, &["put", KEY, &world.topology.render().replace("version = 1", "version = 7")]);
     poll::until_true("the good topology", || goes_by(&sun, 7)).await;
+    assert_eq!(in_force(&sun).await, (Some(0.0), Some(7.0)));
+    assert_eq!(readiness(&sun).await, "ready\n");
     // What etcdctl did is told in the history before what is done next.
     sunctl.good(&["weight", "set", "sun1-1-1", "50"]);
     let history = sunctl.good(&["topology", "history"]).out;
@@ -189,21 +201,10 @@ async fn a_document_that_does_not_check_and_a_key_that_is_deleted_change_nothing
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_with_authentication_is_read_by_those_who_have_the_password() {
-    let (world, cluster) = (World::new(&["sun1-1-1"]), EtcdCluster::start().await);
-    for command in [
-        &["user", "add", "root:of-root"][..],
-        &["user", "grant-role", "root", "root"],
-        &["role", "add", "suns"],
-        &["role", "grant-permission", "suns", "readwrite", "--prefix=true", KEY],
-        &["user", "add", "sun:of-the-suns"],
-        &["user", "grant-role", "sun", "suns"],
-        &["auth", "enable"],
-    ] {
-        cluster.ctl(0, command);
-    }
+    let (world, mut cluster) = (World::new(&["sun1-1-1"]), EtcdCluster::start().await);
+    cluster.authenticate("of-the-suns");
     let password = world.path("etcd.password");
-    files::write(&password, "of-the-suns\n");
-    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    write_private(&password, "of-the-suns\n");
     Sunctl::new(cluster.source()).bad(&["topology", "show"], "user name is empty");
     let sunctl = Sunctl::new(cluster.source().replace("etcd://", "etcd://sun@"));
     sunctl.bad(&["topology", "show"], "--etcd-password-file");
@@ -218,6 +219,117 @@ async fn a_cluster_with_authentication_is_read_by_those_who_have_the_password() 
     let sun = Daemon::start("sun", "sun1-1-1", &config, world.server("sun1-1-1").admin()).await;
     sunctl.good(&["weight", "set", "sun1-1-1", "50", "--etcd-password-file", text(&password)]);
     poll::until_true("the new version", || goes_by(&sun, 2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_with_tls_and_authentication_is_read_by_those_who_have_certificate_and_password() {
+    let (world, mut cluster) = (World::new(&["sun1-1-1"]), EtcdCluster::start_with_tls().await);
+    cluster.authenticate("of-the-suns");
+    let (password, wrong) = (world.path("etcd.password"), world.path("wrong.password"));
+    write_private(&password, "of-the-suns\n");
+    write_private(&wrong, "of-others\n");
+    let stranger = world.path("stranger.pem");
+    files::write(&stranger, tests::certificates::Authority::new().root_pem());
+    let (ca, client) = (cluster.tls().ca.clone(), cluster.tls().client.clone());
+    let sunctl = Sunctl::new(cluster.source().replace("etcds://", "etcds://sun@"));
+    let by_password = ["--etcd-password-file", text(&password)];
+    let by_certificate = ["--etcd-certificate", text(&client.chain), "--etcd-certificate-key", text(&client.key)];
+    let all = [&by_password[..], &["--etcd-ca", text(&ca)], &by_certificate].concat();
+
+    sunctl.bad(&show(&by_password), "--etcd-ca");
+    sunctl.bad(
+        &show(&[&by_password[..], &["--etcd-ca", text(&stranger)], &by_certificate].concat()),
+        "is of no authority in",
+    );
+    sunctl.bad(&show(&[&by_password[..], &["--etcd-ca", text(&ca)]].concat()), "it wants a certificate of its clients");
+    sunctl.bad(
+        &show(&[&["--etcd-password-file", text(&wrong), "--etcd-ca", text(&ca)][..], &by_certificate].concat()),
+        "authentication failed",
+    );
+    let named = cluster.tls().authority.issue(world.folder(), "named", &["client"]);
+    write_private(&named.key, &std::fs::read_to_string(&named.key).unwrap());
+    let by_name = ["--etcd-certificate", text(&named.chain), "--etcd-certificate-key", text(&named.key)];
+    let with_name = [&by_password[..], &["--etcd-ca", text(&ca)], &by_name].concat();
+    sunctl.bad(&show(&with_name), "takes certificates of clients without a CommonName only");
+    let plain = Sunctl::new(cluster.source().replace("etcds://", "etcd://sun@"));
+    plain.bad(&show(&by_password), "where it speaks TLS its address begins with https://");
+    let first = world.topology_file();
+    sunctl.good(&[&["topology", "put", text(&first)], &all[..]].concat());
+
+    let hosts: Vec<String> = (0..3).map(|member| format!("https://{}", cluster.host(member))).collect();
+    let config = world.write_config("sun1-1-1", |_| {});
+    let table = format!(
+        "topology = {{ etcd = {hosts:?}, user = \"sun\", password_file = {password:?}, ca = {ca:?}, certificate = {:?}, \
+         certificate_key = {:?} }}",
+        client.chain, client.key
+    );
+    let written = std::fs::read_to_string(&config).unwrap();
+    let line = written.lines().find(|line| line.starts_with("topology = ")).unwrap();
+    files::write(&config, &written.replace(line, &table));
+    let sun = Daemon::start("sun", "sun1-1-1", &config, world.server("sun1-1-1").admin()).await;
+    sunctl.good(&[&["weight", "set", "sun1-1-1", "50"], &all[..]].concat());
+    poll::until_true("the new version", || goes_by(&sun, 2)).await;
+
+    // Members that restart have forgotten the tokens that they gave.
+    for member in 0..3 {
+        cluster.kill(member);
+        cluster.start_member(member);
+    }
+    cluster.until_all_answer().await;
+    sunctl.good(&[&["weight", "set", "sun1-1-1", "60"], &all[..]].concat());
+    poll::until_true("the version after that", || goes_by(&sun, 3)).await;
+
+    std::fs::set_permissions(&client.key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    sunctl.bad(&show(&all), "chmod 600");
+    std::fs::set_permissions(&client.key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    sunctl.good(&show(&all));
+    let tls = cluster.tls();
+    let addresses: Vec<String> = (0..3).map(|member| cluster.host(member).replace(":2379", "")).collect();
+    let names: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    let _ = tls.authority.issue_expired(tls.members.chain.parent().unwrap(), "member", &names);
+    sunctl.bad(&show(&all), "its certificate has expired");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ramp_waits_for_a_cluster_that_is_away_and_is_one_entry_of_the_history() {
+    let (world, mut cluster) = (World::new(&["sun1-1-1", "sun1-1-2"]), EtcdCluster::start().await);
+    let sunctl = Sunctl::new(cluster.source());
+    sunctl.good(&["topology", "put", text(&world.topology_file())]);
+    let said = world.path("ramp.log");
+    let mut command = std::process::Command::new(tests::process::binary("sunctl"));
+    command.args(["weight", "set", "sun1-1-1", "97", "--over", "10s", "--topology", &cluster.source()]);
+    command.stdin(std::process::Stdio::null()).stderr(std::fs::File::create(&said).unwrap());
+    let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let says = |what: &'static str| {
+        let said = said.clone();
+        async move { std::fs::read_to_string(said).unwrap().contains(what) }
+    };
+    poll::until_true("the first step", || says("step 1 of 2")).await;
+    cluster.kill(0);
+    cluster.kill(1);
+    poll::until_true("that it waits", || says("waiting for the cluster, ")).await;
+    cluster.start_member(0);
+    cluster.start_member(1);
+    let done = tokio::task::spawn_blocking(|| child.wait_with_output()).await.unwrap().unwrap();
+    let out = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && out.contains("Done: sun1-1-1 has weight 97."), "{out}");
+    let history = sunctl.good(&["topology", "history"]).out;
+    assert_eq!(history.lines().count(), 3, "{history}");
+    assert!(history.contains("weight set sun1-1-1 97 --over: weight 100 -> weight 97 in 2 steps"), "{history}");
+    let limited = sunctl.good(&["topology", "history", "--limit", "1"]).out;
+    assert!(limited.contains("--all shows the others") && limited.lines().count() == 4, "{limited}");
+    assert!(sunctl.good(&["weight", "set", "sun1-1-1", "97"]).out.contains("already"), "nothing to do");
+    sunctl.good(&["drain", "sun1-1-2"]);
+    sunctl.bad(&["drain", "sun1-1-1"], "--force");
+}
+
+fn show<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["topology", "show"], more].concat()
+}
+
+fn write_private(file: &std::path::Path, content: &str) {
+    files::write(file, content);
+    std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 /// `sunctl` with this topology.
@@ -251,6 +363,18 @@ impl Sunctl {
 
 fn text(path: &std::path::Path) -> &str {
     path.to_str().expect("a path in UTF-8")
+}
+
+/// Whether the source's document is refused, and the version that is in force.
+async fn in_force(daemon: &Daemon) -> (Option<f64>, Option<f64>) {
+    let metrics = daemon.metrics().await;
+    (metrics.sum("topology_refused", &[]), metrics.sum("topology_version_in_force", &[]))
+}
+
+async fn readiness(daemon: &Daemon) -> String {
+    let (status, said) = admin_get(daemon.admin(), "/readyz").await.expect("the admin port answers");
+    assert_eq!(status, 200, "{said}");
+    said
 }
 
 async fn goes_by(daemon: &Daemon, version: u64) -> bool {

@@ -7,6 +7,7 @@
 //! - [`parts`]: several ranges in one response, and what of a partly cached file is asked for.
 //! - [`fills`]: what competes for sources and memory, and what is fetched ahead.
 //! - [`upstream`]: a content server that dies, lies, hangs or is away.
+//! - [`secured`]: a content server behind TLS, and who is taken for it.
 //! - [`uploads`]: what is passed on uncached: uploads, and a site's other methods.
 //! - [`hostile`]: what must reach no upstream; malformed and slow clients.
 //! - [`conformance`]: the public suite for HTTP caches, against what passed before.
@@ -59,6 +60,7 @@ mod parts;
 mod purge;
 mod region;
 mod restarts;
+mod secured;
 mod selfcheck;
 mod serving;
 mod shipped;

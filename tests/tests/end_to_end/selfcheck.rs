@@ -41,7 +41,7 @@ async fn a_sun_that_is_killed_is_withdrawn_and_announced_again_when_it_is_back()
     .await;
     let told = run("sun-check", &["status", "--config", group.config(SUN).to_str().unwrap()]);
     for part in
-        ["sun1-1-1 is Up for ", "announced  Best by Bird, 2 routes", "Up -> Down (probe)", "other      sun1-1-2 Up"]
+        ["sun1-1-1 is Up for ", "announced  2 routes as best by BIRD", "Up -> Down (probe)", "other      sun1-1-2 Up"]
     {
         assert!(told.out.contains(part), "{part:?} is not in\n{}", told.out);
     }
@@ -100,6 +100,36 @@ async fn a_bird_that_is_restarted_announces_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_check_compares_the_config_with_topology_tokens_and_bird() {
+    let mut group = Group::start(&[SUN, OTHER]).await;
+    let config = group.config(SUN);
+    let (file, text) = (config.display().to_string(), std::fs::read_to_string(&config).unwrap());
+    let check = || run("sun-check", &["--config", &file, "--check"]);
+    // The lab's BIRD has two routes that no sun of this topology has.
+    let found = check();
+    let own = format!("{}/32", group.world.server(SUN).address);
+    for part in ["BIRD's sun_drain_* lack ", &own, "BIRD's sun_up_* have 192.0.2.1/32, 192.0.2.2/32"] {
+        assert!(found.out.contains(part), "{part:?} is not in\n{}{}", found.out, found.err);
+    }
+    assert!(found.err.contains("warning: speaker.socket: ") && found.err.contains("no session to a router"));
+    assert_eq!(found.status, Some(1));
+
+    group.bird.kill();
+    let found = check();
+    assert_eq!((found.status, found.out.as_str()), (Some(0), "ok\n"), "{}", found.err);
+    assert!(found.err.contains("does BIRD run, and may this user use its socket?"), "{}", found.err);
+
+    let others = token_file(group.world.folder(), OTHER);
+    let odd = text.replace(&format!("{:?}", token_file(group.world.folder(), SUN)), &format!("{others:?}"));
+    tests::files::write(&config, &format!("{odd}[guard]\nup_min = 2\n[guard.peers]\n\"sun9-9-9\" = \"127.0.0.1:1\"\n"));
+    let found = check();
+    for part in ["is that of \"sun1-1-2\" of region 1", "guard.up_min = 2", "guard.peers: \"sun9-9-9\" is no other sun"]
+    {
+        assert!(found.out.contains(part), "{part:?} is not in\n{}{}", found.out, found.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_of_the_sun_is_no_alarm() {
     let group = Group::start(&[SUN]).await;
     let mut suns = group.suns().await;
@@ -120,7 +150,7 @@ async fn an_expired_certificate_withdraws_a_sun_until_it_is_renewed() {
     let group = Group::start(&[SUN, OTHER]).await;
     let world = &group.world;
     let own = world.authority.issue(world.folder(), "own", &["*.cdn.test"]);
-    let _sun = world.start_with(SUN, |settings| settings.certificates = vec![own.clone()]).await;
+    let sun = world.start_with(SUN, |settings| settings.certificates = vec![own.clone()]).await;
     let _other = world.start(OTHER).await;
     until_state(world, OTHER, "up").await;
     group.bird.until(2, 0).await;
@@ -128,7 +158,10 @@ async fn an_expired_certificate_withdraws_a_sun_until_it_is_renewed() {
         std::fs::rename(with.key, &own.key).unwrap();
         std::fs::rename(with.chain, &own.chain).unwrap();
     };
-    replace(world.authority.issue_expired(world.folder(), "old", &["*.cdn.test"]));
+    // One that has expired is refused, so it has to expire while it is used.
+    let soon = std::time::SystemTime::now() + std::time::Duration::from_secs(12);
+    replace(world.authority.issue_valid_until(world.folder(), "old", &["*.cdn.test"], soon));
+    poll::until_true("it is used", || async { sun.log().contains("certificates reloaded") }).await;
     group.bird.until(0, 0).await;
     let reason = status(world, SUN).await["reason"].to_string();
     assert!(reason.contains("certificate") && reason.contains("xpired"), "{reason}");
@@ -176,8 +209,9 @@ async fn an_operator_takes_a_sun_out_and_lets_it_back_in() {
     assert_eq!(refused.status, Some(1));
     assert!(refused.err.contains("too few others"), "{}", refused.err);
     let done = order(&["disable", "--force", "--reason", "a new disk"]);
-    assert_eq!((done.status, done.out.as_str()), (Some(0), "sun1-1-1 is Disabled now\n"), "{}", done.err);
-    group.bird.until(0, 0).await;
+    let said = "sun1-1-1 is Disabled now; BIRD announces nothing of it\n";
+    assert_eq!((done.status, done.out.as_str()), (Some(0), said), "{}", done.err);
+    group.bird.check(0, 0);
     let check = &mut group.checks[0];
     check.kill();
     check.restart().await;
@@ -188,6 +222,50 @@ async fn an_operator_takes_a_sun_out_and_lets_it_back_in() {
     group.bird.until(2, 0).await;
     let stranger = admin_post(group.checks[0].admin(), "/disable").await;
     assert_eq!(stranger, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_acts_when_it_cannot_be_written_and_says_what_bird_has_not_confirmed() {
+    let mut group = Group::start(&[SUN, OTHER]).await;
+    let _suns = group.suns().await;
+    let world = &group.world;
+    group.bird.until(2, 0).await;
+    until_state(world, OTHER, "up").await;
+    let config = group.config(SUN).display().to_string();
+    let order =
+        |arguments: &[&str]| run("sun-check", &[&arguments[..1], &["--config", &config], &arguments[1..]].concat());
+    // What a full or dead disk does to the file of the order.
+    let blocked = world.path(&format!("{SUN}-check.data/disabled.new"));
+    std::fs::create_dir(&blocked).unwrap();
+    let done = order(&["disable"]);
+    assert_eq!(done.status, Some(3), "{} {}", done.out, done.err);
+    group.bird.check(0, 0);
+    let forced = order(&["disable", "--force"]);
+    assert_eq!(forced.status, Some(0), "{} {}", forced.out, forced.err);
+    assert!(forced.err.starts_with("WARNING: it is in force and cannot be written"), "{}", forced.err);
+    assert!(order(&["status"]).out.contains("a restart of sun-check forgets what was ordered last"));
+    let metrics = group.checks[0].metrics().await;
+    assert_eq!(metrics.sum("sun_check_order_unkept", &[]), Some(1.0));
+    std::fs::remove_dir(&blocked).unwrap();
+    poll::until_true("it is written after all", || async { status(world, SUN).await["unkept"].is_null() }).await;
+
+    assert_eq!(order(&["enable"]).status, Some(0));
+    group.bird.until(2, 0).await;
+    group.bird.signal(Signal::STOP);
+    let hung = order(&["disable", "--force", "--reason", "first\nsecond"]);
+    assert_eq!(hung.status, Some(4), "{} {}", hung.out, hung.err);
+    assert!(hung.out.contains("BIRD was asked to withdraw its addresses and has not confirmed it"), "{}", hung.out);
+    group.bird.signal(Signal::CONT);
+    group.bird.until(0, 0).await;
+
+    let check = &mut group.checks[0];
+    check.terminate();
+    assert!(check.until_ended().await.success());
+    check.restart().await;
+    let told = order(&["status"]).out;
+    for part in ["first\\nsecond (ordered by", "Disabled (stop): ", "started; the one before was told to end"] {
+        assert!(told.contains(part), "{part:?} is not in\n{told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,7 +331,12 @@ async fn systemd_is_told_that_a_self_check_has_started_lives_and_ends() {
             let length = socket.recv(&mut text).expect("systemd is told something");
             String::from_utf8_lossy(&text[..length]).into_owned()
         };
-        assert_eq!(hear(), "READY=1");
+        // The driver may say that it lives before the start has come to its end.
+        let mut first = hear();
+        while first == "WATCHDOG=1" {
+            first = hear();
+        }
+        assert_eq!(first, "READY=1");
         assert_eq!((hear(), hear()), ("WATCHDOG=1".to_owned(), "WATCHDOG=1".to_owned()));
         kill_process(Pid::from_child(&child.0), Signal::TERM).unwrap();
         let mut last = hear();
@@ -275,7 +358,7 @@ async fn exabgp_announces_what_its_process_says() {
         .replace(&format!("subnet = \"{a}.{b}.{c}.{}/28\"", d & 0xf0), "subnet = \"192.0.2.0/28\"");
     tests::files::write(&world.topology_file(), &topology);
     let _sun = world.start(SUN).await;
-    let router = Router::start(&world);
+    let mut router = Router::start(&world);
     let config = write_config(&world, SUN, "[speaker]\nkind = \"exabgp\"\nnext_hop = \"198.51.100.1\"\n");
     let program = tests::process::binary("sun-check");
     let (own, peer) = (world.server(SUN).address, world.address(3));
@@ -293,22 +376,56 @@ async fn exabgp_announces_what_its_process_says() {
     command.arg(&file).env("exabgp.daemon.user", "root").env("exabgp.tcp.bind", "").env("exabgp.api.cli", "false");
     let log = std::fs::File::create(world.path("exabgp.log")).unwrap();
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-    let _exabgp = Ended(command.spawn().expect("exabgp is installed"));
+    let exabgp = Ended(command.spawn().expect("exabgp is installed"));
     until_state(&world, SUN, "up").await;
     poll::until_true("the route of a sun that is well", || async { router.ask("show route").contains("192.0.2.1/32") })
         .await;
     let told = router.ask("show route all");
     assert!(told.contains("BGP.med: 0") && told.contains("BGP.origin: IGP") && told.contains("192.0.2.0/28"), "{told}");
+
+    // It tells of its sessions, as BIRD does.
+    let sessions = |up: u64, carried: bool| {
+        let world = &world;
+        poll::until_true("its sessions are known", move || async move {
+            let speaker = &status(world, SUN).await["speaker"];
+            speaker["sessions"]["ipv4"] == serde_json::json!({ "up": up, "all": 1 }) && speaker["carried"] == carried
+        })
+    };
+    sessions(1, true).await;
     let config = config.display().to_string();
-    let done = run("sun-check", &["disable", "--config", &config, "--force"]);
-    assert_eq!(done.status, Some(0), "{}", done.err);
+    let order = |arguments: &[&str]| run("sun-check", &[arguments, &["--config", &config]].concat());
+    let told = order(&["status"]).out;
+    assert!(told.contains("2 routes as best by ExaBGP, 1 of 1 sessions of IPv4\n"), "{told}");
+    router.child.kill();
+    sessions(0, false).await;
+    router = Router::start(&world);
+    sessions(1, true).await;
+
+    let done = order(&["disable", "--force"]);
+    assert_eq!(
+        (done.status, done.out.as_str()),
+        (Some(0), "sun1-1-1 is Disabled now; ExaBGP announces nothing of it\n")
+    );
+    poll::until_true("no route", || async { !router.ask("show route").contains("/32") }).await;
+    assert_eq!(order(&["enable"]).status, Some(0));
+    poll::until_true("the route again", || async { router.ask("show route").contains("192.0.2.1/32") }).await;
+
+    exabgp.signal(Signal::STOP);
+    poll::until_true("of one that hangs nothing is known", || async {
+        let speaker = &status(&world, SUN).await["speaker"];
+        speaker["sessions"].is_null() && speaker["problem"] == "ExaBGP does not answer within 2 s"
+    })
+    .await;
+    let done = order(&["disable", "--force"]);
+    assert_eq!(done.status, Some(4), "{} {}", done.out, done.err);
+    exabgp.signal(Signal::CONT);
     poll::until_true("no route", || async { !router.ask("show route").contains("/32") }).await;
 }
 
 /// A BIRD that listens to the sun's speaker.
 struct Router {
     control: PathBuf,
-    _child: Ended,
+    child: Ended,
 }
 
 impl Router {
@@ -322,7 +439,7 @@ impl Router {
         );
         tests::files::write(&config, &text);
         let child = Ended(Bird::spawn(&config, &control));
-        Self { control, _child: child }
+        Self { control, child }
     }
 
     fn ask(&self, command: &str) -> String {
@@ -335,10 +452,20 @@ impl Router {
 /// A program that ends with its value.
 struct Ended(Child);
 
-impl Drop for Ended {
-    fn drop(&mut self) {
+impl Ended {
+    fn kill(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
@@ -472,6 +599,10 @@ impl Bird {
     fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     fn restart(&mut self) {

@@ -51,6 +51,44 @@ async fn a_new_certificate_is_used_without_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_expired_certificate_does_not_take_the_place_of_a_good_one() {
+    let world = World::new(&[SUN]);
+    let own = world.authority.issue(world.folder(), "own", &["*.cdn.test"]);
+    let sun = world.start_with(SUN, |settings| settings.certificates = vec![own.clone()]).await;
+    let url = world.https(SUN, "c1/a.jpg");
+    let shown = || async { world.client().connect(&url).await.unwrap().certificate };
+    let first = shown().await;
+    let refused = |count: f64| {
+        let sun = &sun;
+        poll::until_true("what is refused is counted", move || async move {
+            sun.metrics().await.sum("edge_certificates_refused", &[]) == Some(count)
+        })
+    };
+    let replace = |with: tests::certificates::Files| {
+        std::fs::rename(with.key, &own.key).unwrap();
+        std::fs::rename(with.chain, &own.chain).unwrap();
+    };
+    replace(world.authority.issue_expired(world.folder(), "old", &["*.cdn.test"]));
+    refused(1.0).await;
+    assert_eq!(shown().await, first);
+    assert!(sun.log().contains("a changed certificate is refused, the running one stays"), "{}", sun.log());
+    let config = sun.config().display().to_string();
+    let checked = tests::process::run("sun", &["--config", &config, "--check"]);
+    assert_eq!(checked.status, Some(1));
+    for part in ["own.pem: it expired on Mon, 01 Jan 2001", "it is for *.cdn.test: put a renewed one there"] {
+        assert!(checked.out.contains(part), "{part:?} is not in {}", checked.out);
+    }
+
+    replace(world.authority.issue(world.folder(), "odd", &["*.other.test"]));
+    refused(0.0).await;
+    let checked = tests::process::run("sun", &["--config", &config, "--check"]);
+    assert_eq!(checked.status, Some(0), "{}", checked.out);
+    for name in ["sun1-1-1.cdn.test", "sun1-1.cdn.test"] {
+        assert!(checked.err.contains(&format!("warning: certificates: none is for {name}: ")), "{}", checked.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_name_asked_for_chooses_the_certificate() {
     let world = World::new(&[SUN]);
     let other = world.authority.issue(world.folder(), "other", &["media.other.test", "127.0.0.1"]);

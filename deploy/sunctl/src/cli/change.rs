@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use daemon::config::variable;
@@ -10,9 +11,11 @@ use geo::answer::Answer;
 use super::sources::{ApiArgs, TopologyArgs};
 use super::{asked, waiting};
 use crate::edit::Edit;
+use crate::ramp;
 use crate::topology::change::{Consent, Signature};
+use crate::topology::entry::HISTORY_MAX;
 use crate::topology::{self, Compared};
-use crate::weight;
+use crate::weight::{self, Guard, Wish};
 
 /// How a change is made.
 #[derive(Debug, Args)]
@@ -49,9 +52,21 @@ impl ChangeArgs {
         Signature::new(&author.unwrap_or_default(), &self.reason)
     }
 
-    pub(super) fn change(&self, topology: &TopologyArgs, server: &str, change: Edit) -> anyhow::Result<Answer> {
+    /// One server's change, at once or in steps.
+    pub(super) fn change(
+        &self,
+        topology: &TopologyArgs,
+        (server, edit): (&str, Edit),
+        over: Option<Duration>,
+        guard: Guard,
+    ) -> anyhow::Result<Answer> {
         let (source, by, told) = (topology.source()?, self.signature()?, self.api.told(topology, Some(server))?);
-        waiting(weight::set(&source, server, change, &by, self.consent(&mut asked), &told))
+        let (wish, mut ask) = (Wish { server, edit, guard }, asked);
+        let consent = self.consent(&mut ask);
+        match over {
+            None => waiting(weight::set(&source, wish, &by, consent, &told)),
+            Some(over) => waiting(ramp::set(&source, wish, over, &by, consent, &told)),
+        }
     }
 }
 
@@ -82,6 +97,9 @@ pub(super) enum TopologyCommand {
         /// How many.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100))]
         limit: u16,
+        /// All that are kept.
+        #[arg(long, conflicts_with = "limit")]
+        all: bool,
         #[command(flatten)]
         topology: TopologyArgs,
     },
@@ -117,7 +135,10 @@ impl TopologyCommand {
                 };
                 waiting(topology::diff(&topology.source()?, compared))
             }
-            Self::History { limit, topology } => waiting(topology::history(&topology.source()?, usize::from(*limit))),
+            Self::History { limit, all, topology } => {
+                let count_max = if *all { HISTORY_MAX } else { usize::from(*limit) };
+                waiting(topology::history(&topology.source()?, count_max))
+            }
             Self::Rollback { number, change, topology } => {
                 let (source, by) = (topology.source()?, change.signature()?);
                 waiting(topology::rollback(&source, *number, &by, change.consent(&mut asked)))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use daemon::config::variable;
+use geo::etcd::Etcd;
 use geo::{Source, Topology};
 use popularity_api::{Client, ClientConfig};
 
@@ -13,12 +14,21 @@ use crate::weight::Told;
 
 #[derive(Debug, Args)]
 pub(crate) struct TopologyArgs {
-    /// The topology: a file, or etcd://[USER@]HOST:PORT,HOST:PORT/KEY [env: SUN_TOPOLOGY].
+    /// The topology: a file, or etcd://[USER@]HOST:PORT,HOST:PORT/KEY, with TLS etcds://... [env: SUN_TOPOLOGY].
     #[arg(long, value_name = "FILE")]
     pub(super) topology: Option<Source>,
     /// File with the password of etcd's USER [env: SUN_ETCD_PASSWORD_FILE].
     #[arg(long, value_name = "FILE")]
     etcd_password_file: Option<PathBuf>,
+    /// File with the authority of the certificates of etcds:// [env: SUN_ETCD_CA].
+    #[arg(long, value_name = "FILE")]
+    etcd_ca: Option<PathBuf>,
+    /// File with the certificate to show to a cluster that asks for one [env: SUN_ETCD_CERTIFICATE].
+    #[arg(long, value_name = "FILE")]
+    etcd_certificate: Option<PathBuf>,
+    /// File with its private key, mode 600 [env: SUN_ETCD_CERTIFICATE_KEY].
+    #[arg(long, value_name = "FILE")]
+    etcd_certificate_key: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -36,15 +46,31 @@ impl TopologyArgs {
         let set =
             || variable("SUN_TOPOLOGY").map(|text| text.parse::<Source>().map_err(anyhow::Error::msg)).transpose();
         let source = self.topology.clone().map_or_else(set, |said| Ok(Some(said)))?;
-        let mut source = source.context("which topology? Say --topology FILE or set SUN_TOPOLOGY")?;
-        if let Source::Etcd(etcd) = &mut source
-            && etcd.user.is_some()
-        {
-            let set = || variable("SUN_ETCD_PASSWORD_FILE").map(PathBuf::from);
-            let file = self.etcd_password_file.clone().or_else(set);
-            etcd.password_file = Some(file.context("whose password? Say --etcd-password-file FILE")?);
+        let mut source = source
+            .context("which topology? Say --topology FILE or --topology etcd://HOST:PORT/KEY, or set SUN_TOPOLOGY")?;
+        if let Source::Etcd(etcd) = &mut source {
+            self.complete(etcd)?;
         }
         Ok(source)
+    }
+
+    /// The files that have no place in the short form. Those that are set for another cluster do not count.
+    fn complete(&self, etcd: &mut Etcd) -> anyhow::Result<()> {
+        let file = |said: &Option<PathBuf>, name: &str| said.clone().or_else(|| variable(name).map(PathBuf::from));
+        if etcd.user.is_some() && etcd.password_file.is_none() {
+            let password = file(&self.etcd_password_file, "SUN_ETCD_PASSWORD_FILE");
+            etcd.password_file = Some(password.context("whose password? Say --etcd-password-file FILE")?);
+        }
+        if etcd.is_tls() && etcd.ca.is_none() {
+            let ca = file(&self.etcd_ca, "SUN_ETCD_CA");
+            etcd.ca = Some(ca.context("whose certificates are to be trusted? Say --etcd-ca FILE")?);
+            etcd.certificate = file(&self.etcd_certificate, "SUN_ETCD_CERTIFICATE");
+            etcd.certificate_key = file(&self.etcd_certificate_key, "SUN_ETCD_CERTIFICATE_KEY");
+        }
+        match etcd.problems() {
+            Some(problem) => anyhow::bail!("topology: {problem}"),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn read(&self) -> anyhow::Result<Topology> {

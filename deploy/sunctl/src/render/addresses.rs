@@ -4,6 +4,13 @@
 //! over needs nothing to be set up, and listeners at 0.0.0.0 and [::] serve it. The routes stay while the sun is unhealthy
 //! or drains: what still arrives is to be answered, not refused.
 //!
+//! # Run again
+//!
+//! What a script sets up bears marks: routes have the protocol number [`PROTOCOL`], the table, the mark and the chain names are
+//! its own. A run first sets up what is wanted, then takes away what bears the marks and is not: the routes of a former subnet,
+//! and all of `--pass-on` once that is not asked for any more, with the forwarding that it switched on. Other settings of the
+//! kernel stay.
+//!
 //! # Connections that are open when their address moves
 //!
 //! A router that changes over sends the next packet of an open connection to a sun that has never heard of it, which would
@@ -48,15 +55,17 @@ pub(super) fn script(sun: &str, group: &Group, members: &[&Sun], pass_on: Option
     );
     for prefix in &local {
         let family = family(prefix.addr());
-        let _ = writeln!(text, "ip {family}route replace local {prefix} dev lo");
+        let _ = writeln!(text, "ip {family}route replace local {prefix} dev lo proto {PROTOCOL}");
     }
+    text += TIDY;
+    text += &tidy("local", local.iter().copied());
     // Where the subnet is that of a wire as well, members would answer its ARP for each other.
     text += "# Addresses are reached by routes: no member answers ARP for them.\n\
              sysctl -q -w net.ipv4.conf.all.arp_ignore=1\n";
-    if let Some(device) = pass_on {
-        text += &passing(device, &local, &next_hops(sun, group, members));
+    text + &match pass_on {
+        Some(device) => passing(device, &local, &next_hops(sun, group, members)),
+        None => not_passing(),
     }
-    text
 }
 
 /// (address, the member that had it, if it is not here): for others' addresses their owner, for the own ones the backup.
@@ -82,6 +91,9 @@ fn passing(device: &str, local: &BTreeSet<IpNet>, next_hops: &[(IpAddr, IpAddr)]
          # to the routers: what comes over it stays here. Connections that were opened before the first run are not known:\n\
          # run it before the sun.\n\
          sysctl -q -w net/ipv4/conf/{device}/rp_filter=0 net/ipv4/conf/all/rp_filter=0\n\
+         # Whether the machine forwarded by itself, which is said once: for when this is taken away.\n\
+         before=$(nft list table inet sun_pass_on 2>/dev/null | grep -o 'forwarded_[01]_[01]' || true)\n\
+         [ -n \"$before\" ] || before=forwarded_$(sysctl -n net.ipv4.ip_forward)_$(sysctl -n net.ipv6.conf.all.forwarding)\n\
          nft -f - <<'RULES'\n\
          table inet sun_pass_on\ndelete table inet sun_pass_on\n\
          table inet sun_pass_on {{\n  \
@@ -96,24 +108,68 @@ fn passing(device: &str, local: &BTreeSet<IpNet>, next_hops: &[(IpAddr, IpAddr)]
     let _ = write!(
         text,
         "  }}\n  chain others {{\n    type filter hook forward priority filter; policy drop;\n    \
-         meta mark {MARK} oifname \"{device}\" accept\n  }}\n}}\nRULES\n"
+         meta mark {MARK} oifname \"{device}\" accept\n  }}\n}}\nRULES\n\
+         nft add chain inet sun_pass_on \"$before\"\n"
     );
     text += &tracking();
     for family in ["", "-6 "] {
         let _ = write!(
             text,
-            "ip {family}route flush table {TABLE} 2>/dev/null || true\n\
-             ip {family}rule add pref 1 fwmark {MARK} lookup {TABLE} 2>/dev/null || true\n\
+            "ip {family}rule add pref 1 fwmark {MARK} lookup {TABLE} 2>/dev/null || true\n\
              ip {family}rule add pref 2 lookup local 2>/dev/null || true\n\
              ip {family}rule delete pref 0 lookup local 2>/dev/null || true\n"
         );
     }
     for (address, hop) in next_hops {
         let family = family(*address);
-        let _ =
-            writeln!(text, "ip {family}route replace {} via {hop} dev {device} table {TABLE}", IpNet::from(*address));
+        let _ = writeln!(
+            text,
+            "ip {family}route replace {} via {hop} dev {device} table {TABLE} proto {PROTOCOL}",
+            IpNet::from(*address)
+        );
     }
+    text += &tidy(&TABLE.to_string(), next_hops.iter().map(|(address, _)| IpNet::from(*address)));
     text + FORWARDING
+}
+
+/// Takes away what an earlier script with `--pass-on` set up: forwarding first, so that nothing is forwarded without its rules.
+fn not_passing() -> String {
+    let mut text = "\n# An earlier script may have passed packets on; this one does not.\n\
+                    if nft list table inet sun_pass_on >/dev/null 2>&1; then\n    \
+                      case $(nft list table inet sun_pass_on | grep -o 'forwarded_[01]') in\n        \
+                        *0*) sysctl -q -w net.ipv4.ip_forward=0 ;;\n    \
+                      esac\n    \
+                      case $(nft list table inet sun_pass_on | grep -o 'forwarded_[01]_[01]') in\n        \
+                        *_0) sysctl -q -w net.ipv6.conf.all.forwarding=0 ;;\n    \
+                      esac\n    \
+                      nft delete table inet sun_pass_on\nfi\n"
+        .to_owned();
+    for family in ["-4", "-6"] {
+        let _ = write!(
+            text,
+            "if ip {family} rule show | grep -q 'fwmark {MARK} lookup {TABLE}'; then\n    \
+               ip {family} rule add pref 0 lookup local 2>/dev/null || true\n    \
+               ip {family} rule delete pref 2 lookup local 2>/dev/null || true\n    \
+               ip {family} rule delete pref 1 fwmark {MARK} lookup {TABLE}\n    \
+               ip {family} route flush table {TABLE} 2>/dev/null || true\n\
+             fi\n"
+        );
+    }
+    text
+}
+
+/// The lines that take away a table's routes that bear the mark and are not wanted.
+fn tidy(table: &str, wanted: impl Iterator<Item = IpNet> + Clone) -> String {
+    let of = |v4: bool| {
+        let wanted = wanted.clone().filter(|prefix| prefix.addr().is_ipv4() == v4);
+        // `ip` writes one address without its length.
+        let written = |prefix: IpNet| match prefix.prefix_len() == prefix.max_prefix_len() {
+            true => prefix.addr().to_string(),
+            false => prefix.to_string(),
+        };
+        wanted.map(written).collect::<Vec<_>>().join(" ")
+    };
+    format!("tidy -4 {table} \"{}\"\ntidy -6 {table} \"{}\"\n", of(true), of(false))
 }
 
 /// How connections are tracked. A machine that is a namespace may not change the table's size: it has that of its host.
@@ -130,6 +186,21 @@ fn tracking() -> String {
          tracked || echo \"fewer than {TRACKED_MIN} connections are tracked: raise net.netfilter.nf_conntrack_max\" >&2\n"
     )
 }
+
+/// Of a family and a table, all routes that bear the mark but those that are wanted. A table that is not there has none.
+const TIDY: &str = "\
+# What an earlier script set up and this one does not want goes: what has its protocol number.
+tidy() {
+    ip \"$1\" route show table \"$2\" proto 115 2>/dev/null | while read -r first second rest; do
+        kind='' prefix=$first
+        if [ \"$first\" = local ]; then kind=local prefix=$second; fi
+        case \" $3 \" in
+        *\" $prefix \"*) ;;
+        *) ip \"$1\" route delete $kind \"$prefix\" table \"$2\" proto 115 ;;
+        esac
+    done
+}
+";
 
 /// Last, when what may be forwarded is settled.
 const FORWARDING: &str = "\
@@ -157,3 +228,6 @@ const fn family(address: IpAddr) -> &'static str {
 /// Of packets that are passed on, and the routing table that these go by: "sun" in ASCII, and a number nobody has.
 const MARK: &str = "0x73756e";
 const TABLE: u32 = 7_566;
+
+/// Of the routes that a script sets up (`proto`), so that the next one knows them: "s" in ASCII, which no routing daemon has.
+const PROTOCOL: u8 = 115;

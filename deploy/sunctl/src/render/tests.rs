@@ -63,8 +63,8 @@ fn exabgp_takes_what_is_rendered_for_it() {
 fn a_shell_takes_what_is_rendered_for_it() {
     let text = rendered(&["addresses", "--sun", "sun4-3-1"], &[]);
     checked("addresses", &text, |file| Process::new("sh").arg("-n").arg(file).output());
-    assert!(text.contains("\nip route replace local 192.0.2.64/26 dev lo\n"), "{text}");
-    assert!(text.contains("\nip -6 route replace local 2001:db8:3::1/128 dev lo\n"), "{text}");
+    assert!(text.contains("\nip route replace local 192.0.2.64/26 dev lo proto 115\n"), "{text}");
+    assert!(text.contains("\nip -6 route replace local 2001:db8:3::1/128 dev lo proto 115\n"), "{text}");
 }
 
 #[test]
@@ -92,6 +92,67 @@ fn what_a_sun_does_not_know_goes_to_the_one_that_had_the_address() {
 }
 
 #[test]
+fn a_script_that_is_run_after_another_one_takes_away_what_only_that_one_wanted() {
+    let before = TOPOLOGY.replace("192.0.2.64/26", "192.0.2.64/27").replace("2001:db8:3::1", "2001:db8:3::9");
+    let passing = |topology: &str, sun: &str| {
+        let words = ["addresses", "--sun", sun, "--pass-on", "internal"];
+        run_on(topology, &words, &[]).unwrap()
+    };
+    let plain = |topology: &str, sun: &str| run_on(topology, &["addresses", "--sun", sun], &[]).unwrap();
+    let others = TOPOLOGY.replace("192.0.2.2\"", "192.0.2.22\"");
+    let steps = [
+        (
+            "an operator's own route stays",
+            "ip route replace local 198.51.100.1 dev lo\n".to_owned(),
+            "local 198.51.100.1 dev lo",
+        ),
+        ("1: another subnet", plain(&before, "sun4-3-1"), "local 192.0.2.64/27 dev lo"),
+        ("2: this subnet alone", plain(TOPOLOGY, "sun4-3-1"), "local 192.0.2.64/26 dev lo"),
+        ("3: passes on", passing(TOPOLOGY, "sun4-2-1"), "192.0.2.2 via 10.4.2.2"),
+        ("4: to other addresses", passing(&others, "sun4-2-1"), "192.0.2.22 via 10.4.2.2"),
+        ("5: again", passing(&others, "sun4-2-1"), "192.0.2.22 via 10.4.2.2"),
+        ("6: not any more", plain(TOPOLOGY, "sun4-2-1"), "local 192.0.2.0/26 dev lo"),
+    ];
+    let mut script =
+        "set -eu\nip link set lo up\nip link add internal type veth peer name other\nip link set other up\nip address add 10.4.2.1/24 dev internal\n\
+                      ip link set internal up\nsysctl -q -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=1\n\
+                      ip rule >rules\n"
+            .to_owned();
+    for (number, (_, step, _)) in steps.iter().enumerate() {
+        let file = format!("step{number}");
+        script += &format!("cat >{file} <<'STEP'\n{step}STEP\nsh {file}\n(echo 'STATE {number}'; {STATE})\n");
+    }
+    script += "ip rule | cmp - rules\n";
+    let folder = tempfile::tempdir().unwrap();
+    let output = Process::new("unshare").args(["--net", "sh", "-c", &script]).current_dir(folder.path()).output();
+    let output = output.expect("unshare is there; as root");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let states: Vec<&str> = said.split("STATE ").skip(1).collect();
+    let gone = |state: &str, what: &[&str]| {
+        for what in what {
+            assert!(!state.contains(what), "{what} is left: {state}");
+        }
+    };
+    for ((about, _, wanted), state) in steps.iter().zip(&states) {
+        assert!(state.contains(wanted) && state.contains("local 198.51.100.1 dev lo"), "{about}: {state}");
+    }
+    assert!(states[1].contains("2001:db8:3::9") && states[2].contains("local 2001:db8:3::1 dev lo"), "{}", states[2]);
+    gone(states[2], &["192.0.2.64/27", "2001:db8:3::9"]);
+    gone(states[3], &["192.0.2.64/26", "2001:db8:3::1"]);
+    assert!(states[3].contains("fwmark 0x73756e lookup 7566") && states[3].contains("forward 1 1"), "{}", states[3]);
+    gone(states[4], &["192.0.2.2 via"]);
+    assert_eq!(states[5].trim_start_matches('5'), states[4].trim_start_matches('4'), "a second run changes nothing");
+    gone(states[6], &["via", "fwmark", "sun_pass_on", "192.0.2.64"]);
+    assert!(states[6].contains("forward 0 1"), "as it was before: {}", states[6]);
+}
+
+/// What the scripts leave behind.
+const STATE: &str = "(ip route show table local; ip -6 route show table local) | grep -v 'proto kernel'; ip route show table 7566 2>/dev/null || true; \
+                     ip rule; ip -6 rule; nft list tables; \
+                     echo forward $(sysctl -n net.ipv4.ip_forward) $(sysctl -n net.ipv6.conf.all.forwarding)";
+
+#[test]
 fn a_name_server_takes_the_zone() {
     let text =
         rendered(&["zone", "--nameserver", "ns1.example.net", "--nameserver", "ns2.example.org=192.0.2.53"], &[]);
@@ -101,7 +162,7 @@ fn a_name_server_takes_the_zone() {
     {
         assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
     }
-    assert!(text.contains("\ncache4-1 IN A 192.0.2.40\n") && text.contains(" ( 7 3600 "), "{text}");
+    assert!(text.contains("\ncache4-1 IN A 192.0.2.130\n") && text.contains(" ( 7 3600 "), "{text}");
     let records = rendered(&["zone", "--records"], &[]);
     assert!(records.starts_with("sun4-2 IN A ") && !records.contains("SOA"), "{records}");
 }
@@ -112,6 +173,22 @@ fn what_does_not_go_together_is_refused() {
     check_refused(&["bird", "--sun", "sun4-3-1"], &V4, "sun4-3 has IPv6 addresses, and no --neighbour has one");
     let inside = ["--asn", "64512", "--neighbour", "192.0.2.254=64512"];
     check_refused(&["bird", "--sun", "sun4-2-1", "--rank", "prepend"], &inside, "of the same AS and would see a loop");
+    let bird = |neighbours: &[&'static str], expected: &str| {
+        let words = [&["bird", "--sun", "sun4-2-1"][..], neighbours].concat();
+        check_refused(&words, &V4, expected);
+    };
+    bird(&["--neighbour", "192.0.2.62=64500"], "192.0.2.62=64500: it is in 192.0.2.0/26 of sun4-2");
+    bird(&["--neighbour", "192.0.2.254=64501"], "192.0.2.254=64500: this address is there twice");
+    bird(&["--neighbour", "10.4.2.1=64500"], "it is the sun's own address");
+    bird(&["--local", "192.0.2.253", "--neighbour", "192.0.2.253=64500"], "it is the sun's own address");
+    bird(&["--local", "192.0.2.9"], "--local 192.0.2.9: it is in 192.0.2.0/26");
+    bird(&["--neighbour", "0.0.0.0=64500"], "a router has an address of its own");
+    let taken = TOPOLOGY.replace("192.0.2.130", "192.0.2.40");
+    for what in ["bird", "addresses"] {
+        let more: &[&str] = if what == "bird" { &V4 } else { &[] };
+        let error = run_on(&taken, &[what, "--sun", "sun4-2-1"], more).expect_err("refused").to_string();
+        assert!(error.contains("cache4-1: addresses = 192.0.2.40: it is in 192.0.2.0/26 of sun4-2"), "{error}");
+    }
     check_refused(&["exabgp", "--sun", "sun4-2-1", "--run", "a; b"], &V4, "without quotes, braces, # and ;");
     check_refused(&["exabgp", "--sun", "sun4-2-1"], &V4, "wants its own address for 192.0.2.254: say --local");
     check_refused(&["zone", "--nameserver", "ns1.example.org"], &[], "within the zone it needs its address");
@@ -143,9 +220,13 @@ struct Line {
 }
 
 fn run(said: &[&str], more: &[&str]) -> anyhow::Result<String> {
+    run_on(TOPOLOGY, said, more)
+}
+
+fn run_on(topology: &str, said: &[&str], more: &[&str]) -> anyhow::Result<String> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("topology.toml");
-    std::fs::write(&file, TOPOLOGY).unwrap();
+    std::fs::write(&file, topology).unwrap();
     let words = ["render"].iter().chain(said).chain(more).copied().chain(["--topology", file.to_str().unwrap()]);
     Ok(render(&Line::try_parse_from(words)?.command)?.text)
 }
@@ -218,7 +299,7 @@ internal = "[fd00::1]:8081"
 weight = 100
 [[cache]]
 name = "cache4-1"
-addresses = ["192.0.2.40"]
+addresses = ["192.0.2.130"]
 internal = "10.4.9.1:8081"
 weight = 100
 bytes = 1000

@@ -60,6 +60,8 @@ pub struct Draft {
     pub preview: String,
     /// And for programs.
     pub json: Value,
+    /// What the steps of one change have in common, which are one entry of the history; none: it is no step.
+    pub series: Option<String>,
 }
 
 /// Drafts a change of what is there, previews it and, with consent, writes it.
@@ -76,6 +78,9 @@ pub async fn make(
 ) -> anyhow::Result<Answer> {
     let (mut held, mut tries) = (store.read().await?, 1);
     let mut drafted = draft(&held)?;
+    if drafted.is_what(&held) {
+        return Ok(answer(&drafted, Outcome::Same));
+    }
     let asked = match consent {
         Consent::Never => return Ok(answer(&drafted, Outcome::Previewed)),
         Consent::Given => false,
@@ -93,8 +98,19 @@ pub async fn make(
         tries += 1;
         held = store.read().await?;
         drafted = draft(&held)?;
+        if drafted.is_what(&held) {
+            return Ok(answer(&drafted, Outcome::Same));
+        }
     }
     Ok(answer(&drafted, if asked { Outcome::Agreed } else { Outcome::Written }))
+}
+
+impl Draft {
+    /// Whether it would change nothing.
+    #[must_use]
+    pub fn is_what(&self, held: &Held) -> bool {
+        held.text.as_ref() == Some(&self.text)
+    }
 }
 
 impl Signature {
@@ -107,6 +123,7 @@ impl Signature {
             reason: self.reason.clone(),
             change: draft.what.clone(),
             document: draft.text.clone(),
+            series: draft.series.clone(),
         }
     }
 }
@@ -114,6 +131,8 @@ impl Signature {
 /// What became of a change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Outcome {
+    /// It is so already.
+    Same,
     Previewed,
     /// Written without a question.
     Written,
@@ -125,12 +144,12 @@ enum Outcome {
 fn answer(draft: &Draft, outcome: Outcome) -> Answer {
     let version = draft.version;
     let preview = match outcome {
-        Outcome::Previewed | Outcome::Written => format!("{}\n", draft.preview),
+        Outcome::Same | Outcome::Previewed | Outcome::Written => format!("{}\n", draft.preview),
         Outcome::Agreed | Outcome::Declined => String::new(),
     };
     let done = match outcome {
         Outcome::Previewed => format!("Nothing was written (--dry-run); it would be version {version}.\n"),
-        Outcome::Declined => "Nothing was written.\n".to_owned(),
+        Outcome::Same | Outcome::Declined => "Nothing was written.\n".to_owned(),
         Outcome::Agreed | Outcome::Written => {
             format!("Written as version {version}; every daemon sees it within a second.\n")
         }

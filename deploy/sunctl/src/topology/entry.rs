@@ -7,6 +7,9 @@
 //!    "document": "H4sI..."}                                 the text, in gzip and base64
 //! ```
 //!
+//! A change that is written in steps (`weight set --over`) is one entry, which each step replaces: `series` tells that two
+//! writes are steps of one change.
+//!
 //! Where the document was changed by something else, what it left is kept as a change of "-" before the next one of ours.
 
 use std::io::{Read, Write};
@@ -37,6 +40,8 @@ pub struct Entry {
     pub change: String,
     /// The document that it left.
     pub document: String,
+    /// What the steps of one change have in common; none: it is no step.
+    pub series: Option<String>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -48,6 +53,8 @@ struct Written {
     reason: String,
     change: String,
     document: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    series: Option<String>,
 }
 
 impl Entry {
@@ -61,8 +68,8 @@ impl Entry {
         packer.write_all(self.document.as_bytes())?;
         let Self { number, version, at, .. } = *self;
         let (author, reason, change) = (self.author.clone(), self.reason.clone(), self.change.clone());
-        let document = STANDARD.encode(packer.finish()?);
-        Ok(serde_json::to_vec(&Written { number, version, at, author, reason, change, document })?)
+        let (document, series) = (STANDARD.encode(packer.finish()?), self.series.clone());
+        Ok(serde_json::to_vec(&Written { number, version, at, author, reason, change, document, series })?)
     }
 
     /// From what is stored.
@@ -79,8 +86,8 @@ impl Entry {
         if document.len() > DOCUMENT_BYTES_MAX {
             bail!("document: it has more than {DOCUMENT_BYTES_MAX} bytes");
         }
-        let Written { number, version, at, author, reason, change, .. } = written;
-        Ok(Self { number, version, at, author, reason, change, document })
+        let Written { number, version, at, author, reason, change, series, .. } = written;
+        Ok(Self { number, version, at, author, reason, change, document, series })
     }
 
     /// Without the document.
@@ -124,7 +131,10 @@ mod tests {
     #[test]
     fn a_change_is_read_as_it_was_written() {
         let entry = entry(1_790_000_000);
-        assert_eq!(Entry::decode(&entry.encode().unwrap()).unwrap(), entry);
+        let step = Entry { series: Some("a".into()), ..entry.clone() };
+        for entry in [&entry, &step] {
+            assert_eq!(Entry::decode(&entry.encode().unwrap()).unwrap(), *entry);
+        }
         let text = String::from_utf8(entry.encode().unwrap()).unwrap();
         assert!(text.starts_with(r#"{"number":7,"version":8,"at":1790000000,"author":"ann","reason":"#), "{text}");
         for bad in ["", "{}", &text.replace("H4s", "!!!"), &text.replace("\"number\":7", "\"number\":-7")] {
@@ -154,6 +164,7 @@ mod tests {
             reason: "new disks".into(),
             change: "drain sun4-2-1".into(),
             document: "version = 8\n".into(),
+            series: None,
         }
     }
 }

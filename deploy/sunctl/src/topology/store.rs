@@ -41,6 +41,12 @@ pub struct Held {
 pub struct Conflict;
 
 impl Held {
+    /// A document as a file has it.
+    #[cfg(test)]
+    pub(crate) fn of(text: &str) -> Self {
+        Self { text: Some(text.to_owned()), revision: 0 }
+    }
+
     /// The document, checked; none: there is none yet.
     ///
     /// # Errors
@@ -155,8 +161,13 @@ impl fmt::Display for Store {
     }
 }
 
-/// The entries to write: the change, and before it what something else did to the document.
+/// The entries to write: the change, and before it what something else did to the document. A step replaces the entry of the
+/// step before it, as long as nothing came between them.
 fn numbered(last: Option<&Entry>, held: &Held, entry: Entry) -> Vec<Entry> {
+    let follows = |last: &&Entry| entry.series.is_some() && last.series == entry.series;
+    if let Some(last) = last.filter(follows).filter(|last| held.text.as_ref() == Some(&last.document)) {
+        return vec![Entry { number: last.number, ..entry }];
+    }
     let next = last.map_or(1, |last| last.number + 1);
     let found = held.text.clone().filter(|text| last.is_none_or(|last| last.document != *text));
     let Some(document) = found else { return vec![Entry { number: next, ..entry }] };
@@ -168,6 +179,7 @@ fn numbered(last: Option<&Entry>, held: &Held, entry: Entry) -> Vec<Entry> {
         reason: String::new(),
         change: "found: not made with sunctl".to_owned(),
         document,
+        series: None,
     };
     vec![found, Entry { number: next + 1, ..entry }]
 }
@@ -277,6 +289,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_steps_of_a_change_are_one_entry_until_something_else_comes_between() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("topology.toml");
+        fs::write(&file, "version = 1\n").unwrap();
+        let store = Store::File(file.clone());
+        for (version, series) in
+            [(2, Some("a")), (3, Some("a")), (4, Some("a")), (5, None), (6, Some("a")), (7, Some("b"))]
+        {
+            let held = store.read().await.unwrap();
+            let series = series.map(str::to_owned);
+            store.write(&held, Entry { series, ..entry(version) }).await.unwrap();
+        }
+        let versions =
+            |entries: Vec<Entry>| entries.iter().map(|entry| (entry.number, entry.version)).collect::<Vec<_>>();
+        assert_eq!(versions(store.history(9).await.unwrap()), [(5, 7), (4, 6), (3, 5), (2, 4), (1, 0)]);
+        fs::write(&file, "version = 8\n").unwrap();
+        let held = store.read().await.unwrap();
+        store.write(&held, Entry { series: Some("b".into()), ..entry(9) }).await.unwrap();
+        assert_eq!(versions(store.history(2).await.unwrap()), [(7, 9), (6, 0)], "what was found stands between");
+    }
+
+    #[tokio::test]
     async fn who_writes_on_something_else_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("topology.toml");
@@ -299,6 +333,7 @@ mod tests {
             reason: String::new(),
             change: "put".into(),
             document: format!("version = {version}\n"),
+            series: None,
         }
     }
 }

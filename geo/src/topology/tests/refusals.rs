@@ -123,8 +123,8 @@ fn the_content_servers_are_told_by_a_plain_template() {
         check(url, wrong, &format!("content_servers: url = {wrong:?}: {allowed}"));
     };
     check_url("http://cs.example.org", "it holds {number}, http://cs{number}.storage.example.org");
-    check_url("https://cs{number}.example.org", "it begins with http://");
-    check_url("cs{number}.example.org", "it begins with http://");
+    check_url("ftp://cs{number}.example.org", "it begins with https:// or http://");
+    check_url("cs{number}.example.org", "it begins with https:// or http://");
     check_url("http://cs{number}/", "it does not end with a slash, since paths begin with one");
     for wrong in
         ["cs{number}/a//b", "cs{number}/..", "cs{number}/a?b", "cs{number}/%61", "cs{number}/a#", "a/ {number}"]

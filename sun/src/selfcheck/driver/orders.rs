@@ -1,10 +1,17 @@
-//! The operator's orders, each carried out when it is on the disk, for which a thread waits.
+//! The operator's orders: carried out first, then kept over a restart and seen at the speaker, for which their answers wait.
 //!
-//! One that is not forced is decided when the others of the group were asked, and once more when it is on the disk, which may take
-//! long: whom the others could spare then they may need now. An order that is forced, and one that lets the sun back in,
-//! takes the place of one that waits, for the others or for the disk.
+//! ```text
+//!   disable ----> others are asked --needed--> refused
+//!                      | spared
+//!   disable --force    v
+//!   enable ------> carried out --> the file is written, the speaker is looked at --> answered
+//! ```
 //!
-//! The file says what is in force: what was written for an order that is not carried out is taken back.
+//! Why the disk comes second: a disk that is full or dead is a reason to take a sun out, and nothing to wait for. What could not be
+//! written is tried again until it is; until then the answer, the status and a metric say that a restart of this daemon
+//! forgets it. One that is not forced is decided by what the others say at the moment that it is carried out.
+//!
+//! An order that is forced, and one that lets the sun back in, takes the place of one that waits. One at a time writes the file.
 
 #[cfg(test)]
 mod tests;
@@ -13,8 +20,10 @@ use daemon::clock::unix_ms;
 use tokio::sync::oneshot;
 
 use super::{Driver, Heard};
+use crate::selfcheck::config::SpeakerKind;
 use crate::selfcheck::history::{self, Disabled};
-use crate::selfcheck::machine::Event;
+use crate::selfcheck::machine::{Announce, Event, State};
+use crate::selfcheck::speaker::Speaking;
 
 /// What an operator may order.
 #[derive(Clone, Debug)]
@@ -33,100 +42,122 @@ pub enum Order {
     },
 }
 
+/// What became of an order that was carried out; the body of its answer.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
+pub struct Done {
+    /// What is so now, for people.
+    pub said: String,
+    /// Why a restart of this daemon forgets it; null: it does not.
+    pub unkept: Option<String>,
+    /// Why it is not known that the speaker announces what it should; null: it does.
+    pub unconfirmed: Option<String>,
+}
+
 /// Why an order is not carried out.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Refused {
     /// It would leave the group with too few.
     Needed(String),
-    /// It cannot be kept over a restart.
-    Disk(String),
     /// Another one is under way.
     Busy,
     /// Another one took its place.
     Superseded,
 }
 
-/// An order that is under way.
+/// Where an order is answered.
+pub type Answer = oneshot::Sender<Result<Done, Refused>>;
+
+/// An order for which the others are asked.
 #[derive(Debug)]
 pub(super) struct Pending {
     order: Order,
-    answer: oneshot::Sender<Result<String, Refused>>,
-    /// It may be carried out, and is being written to the disk.
-    keeping: bool,
+    answer: Answer,
+    since_ms: u64,
 }
 
-impl Pending {
-    /// The others are asked first.
-    const fn asks(&self) -> bool {
-        matches!(self.order, Order::Disable { force: false, .. })
-    }
+/// An order that is carried out and not answered yet.
+#[derive(Debug)]
+pub(super) struct Carried {
+    answer: Answer,
+    since_ms: u64,
+    /// Rounds of the speaker until then.
+    rounds: u64,
 }
 
-/// What is in the file of the order. One at a time writes it.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+/// Whether the file of the order says what is in force. One at a time writes it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) enum Disk {
-    /// What is in force.
+    /// It does.
     #[default]
     Settled,
-    /// Perhaps an order that is not in force.
-    Stale,
-    /// It is being written: the order that is under way, or one whose place was taken.
-    Writing,
-    /// It is being written: what is in force.
-    Restoring,
+    /// It is being written. `stale`: what is in force has changed since.
+    Writing { stale: bool },
+    /// Perhaps not, and why; it is tried again then.
+    Failed { why: String, again_ms: u64 },
 }
 
 impl Driver {
     /// Takes an order in.
-    pub(super) fn ordered(&mut self, order: Order, answer: oneshot::Sender<Result<String, Refused>>) {
-        let pending = Pending { order, answer, keeping: false };
-        let asks = pending.asks();
+    pub(super) fn ordered(&mut self, order: Order, answer: Answer) {
+        let since_ms = self.now_ms();
+        let asks = matches!(order, Order::Disable { force: false, .. });
         if asks && self.pending.is_some() {
             // Who does not wait for the answer any more sees in the status what became of it.
-            let _ = pending.answer.send(Err(Refused::Busy));
+            let _ = answer.send(Err(Refused::Busy));
             return;
         }
         if let Some(before) = self.pending.take() {
             self.refuse(before, Refused::Superseded);
         }
-        self.pending = Some(pending);
+        let pending = Pending { order, answer, since_ms };
         if asks {
+            self.pending = Some(pending);
             self.event(Event::Leaving(true));
         } else {
-            self.keep();
+            self.carry_out(pending);
         }
     }
 
     /// What becomes of an order for which others were asked.
     pub(super) fn decide(&mut self) {
-        let Some(pending) = self.pending.take_if(|pending| pending.asks() && !pending.keeping) else { return };
-        let may_leave = self.machine.may_leave(self.now_ms());
-        if may_leave == Some(false) {
-            return self.refuse(pending, Refused::Needed(NEEDED.to_owned()));
-        }
-        self.pending = Some(pending);
-        if may_leave == Some(true) {
-            self.keep();
+        let Some(pending) = self.pending.take() else { return };
+        match self.machine.may_leave(self.now_ms()) {
+            None => self.pending = Some(pending),
+            Some(true) => self.carry_out(pending),
+            Some(false) => self.refuse(pending, Refused::Needed(NEEDED.to_owned())),
         }
     }
 
-    /// Has the order written, when nothing else is being written.
-    fn keep(&mut self) {
-        if matches!(self.disk, Disk::Writing | Disk::Restoring) {
-            return;
+    fn carry_out(&mut self, Pending { order, answer, since_ms }: Pending) {
+        if let Some(before) = self.carried.take() {
+            let _ = before.answer.send(Err(Refused::Superseded));
         }
-        let Some(pending) = &mut self.pending else { return };
-        pending.keeping = true;
-        let order = match &pending.order {
+        let rounds = self.speaking().rounds;
+        let (before, reason) = (self.machine.state(), order.reason().to_owned());
+        self.status().order = match &order {
             Order::Disable { reason, .. } => Some(Disabled { since_ms: unix_ms(), reason: reason.clone() }),
             Order::Enable { .. } => None,
         };
-        self.disk = Disk::Writing;
-        self.write(order);
+        self.event(match order {
+            Order::Disable { reason, .. } => Event::Disable(reason),
+            Order::Enable { reason } => Event::Enable(reason),
+        });
+        if self.machine.state() == before {
+            // The state says why it is so, and does not change.
+            self.note("operator", reason);
+        }
+        self.carried = Some(Carried { answer, since_ms, rounds });
+        self.keep();
     }
 
-    /// Has the file written by somebody who may wait.
-    fn write(&self, order: Option<Disabled>) {
+    /// Has the file written as it is to be.
+    fn keep(&mut self) {
+        if matches!(self.disk, Disk::Writing { .. }) {
+            self.disk = Disk::Writing { stale: true };
+            return;
+        }
+        self.disk = Disk::Writing { stale: false };
+        let order = self.status().order.clone();
         let (folder, heard) = (self.config.data.clone(), self.links.heard.clone());
         tokio::task::spawn_blocking(move || {
             let written = history::keep_order(&folder, order.as_ref());
@@ -137,49 +168,57 @@ impl Driver {
 
     /// The file was written, or cannot be.
     pub(super) fn kept(&mut self, written: std::io::Result<()>) {
-        let restored = self.disk == Disk::Restoring;
-        self.disk = Disk::Stale;
-        if let Some(pending) = self.pending.take_if(|pending| pending.keeping) {
-            self.kept_order(pending, written);
-        } else if restored {
-            self.disk = Disk::Settled;
-            if let Err(error) = written {
-                tracing::error!(%error, "the operator's order on the disk may not be the one in force");
+        let stale = self.disk == Disk::Writing { stale: true };
+        let failed_before = self.status().unkept.is_some();
+        self.disk = match written {
+            Ok(()) => Disk::Settled,
+            Err(error) => {
+                let why = error.to_string();
+                if !failed_before {
+                    tracing::error!(why, "the operator's order is in force, and a restart of this daemon forgets it");
+                }
+                Disk::Failed { why, again_ms: self.now_ms().saturating_add(AGAIN_MS) }
             }
+        };
+        if stale {
+            return self.keep();
         }
-        match &self.pending {
-            Some(pending) if pending.asks() => self.decide(),
-            Some(_) => self.keep(),
-            None if self.disk == Disk::Stale => {
-                self.disk = Disk::Restoring;
-                let in_force = self.status().order.clone();
-                self.write(in_force);
-            }
-            None => {}
+        if self.disk == Disk::Settled && failed_before {
+            tracing::info!("the operator's order is written now, and outlives a restart");
         }
+        self.follow_up();
+        self.show();
     }
 
-    /// Carries out an order that is on the disk, if it still may be.
-    fn kept_order(&mut self, pending: Pending, written: std::io::Result<()>) {
-        if let Err(error) = written {
-            return self.refuse(pending, Refused::Disk(format!("the order cannot be kept: {error}")));
+    /// Tries the disk again, and answers the order that is carried out when all is known of it, or it was waited for long enough.
+    pub(super) fn follow_up(&mut self) {
+        let now_ms = self.now_ms();
+        if matches!(&self.disk, Disk::Failed { again_ms, .. } if *again_ms <= now_ms) {
+            self.keep();
         }
-        self.look_around();
-        if pending.asks() && self.machine.may_leave(self.now_ms()) != Some(true) {
-            return self.refuse(pending, Refused::Needed(NEEDED.to_owned()));
+        let unkept = match &self.disk {
+            Disk::Settled => None,
+            Disk::Failed { why, .. } => Some(why.clone()),
+            Disk::Writing { .. } => self.status().unkept.clone(),
+        };
+        self.status().unkept = unkept;
+        let Some(carried) = self.carried.take() else { return };
+        let (speaking, announce) = (self.speaking(), self.machine.announced());
+        let waited = now_ms.saturating_sub(carried.since_ms) >= ANSWER_MS_MAX;
+        let confirmed = speaking.has_done(announce, carried.rounds);
+        let writes = matches!(self.disk, Disk::Writing { .. });
+        if (writes || !confirmed) && !waited {
+            self.carried = Some(carried);
+            return;
         }
-        self.disk = Disk::Settled;
-        match pending.order {
-            Order::Disable { reason, .. } => {
-                self.status().order = Some(Disabled { since_ms: unix_ms(), reason: reason.clone() });
-                self.event(Event::Disable(reason));
-            }
-            Order::Enable { reason } => {
-                self.status().order = None;
-                self.event(Event::Enable(reason));
-            }
+        if writes && self.status().unkept.is_none() {
+            self.status().unkept = Some("the disk does not answer".to_owned());
+            tracing::error!("the disk does not answer: a restart of this daemon forgets the operator's order");
         }
-        let _ = pending.answer.send(Ok(format!("{} is {:?} now", self.config.name, self.machine.state())));
+        let unkept = self.status().unkept.clone();
+        let unconfirmed = (!confirmed).then(|| unconfirmed(&speaking, announce));
+        let said = said(&self.config.name, self.machine.state(), &speaking, announce, unconfirmed.as_deref());
+        let _ = carried.answer.send(Ok(Done { said, unkept, unconfirmed }));
     }
 
     fn refuse(&mut self, pending: Pending, why: Refused) {
@@ -189,6 +228,46 @@ impl Driver {
         let _ = pending.answer.send(Err(why));
     }
 }
+
+impl Order {
+    fn reason(&self) -> &str {
+        match self {
+            Self::Disable { reason, .. } | Self::Enable { reason } => reason,
+        }
+    }
+}
+
+/// What is so now, in one sentence.
+fn said(name: &str, state: State, speaking: &Speaking, announce: Announce, unconfirmed: Option<&str>) -> String {
+    let what = match (unconfirmed, announce) {
+        (Some(why), _) => why.to_owned(),
+        (None, _) if speaking.kind == SpeakerKind::None => format!("its addresses are announced by {}", speaking.kind),
+        (None, Announce::Nothing) => format!("{} announces nothing of it", speaking.kind),
+        (None, Announce::Unchanged) => "what is announced of it stays until it is known how it is".to_owned(),
+        (None, Announce::Best | Announce::Drain) => format!("{} announces it {announce}", speaking.kind),
+    };
+    format!("{name} is {state} now; {what}")
+}
+
+/// What is not known of a speaker that was asked.
+fn unconfirmed(speaking: &Speaking, announce: Announce) -> String {
+    let (kind, asked) = match announce {
+        Announce::Nothing => (speaking.kind, "to withdraw its addresses"),
+        _ => (speaking.kind, "to announce its addresses"),
+    };
+    let meanwhile = match announce {
+        Announce::Nothing => "they may still be announced",
+        _ => "they may not be announced yet",
+    };
+    let why = speaking.problem.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+    format!("{kind} was asked {asked} and has not confirmed it: {meanwhile}{why}")
+}
+
+/// An order is answered after so long, below what [`super::super::routes`] waits: a round with a speaker that hangs, and another one.
+const ANSWER_MS_MAX: u64 = 3500;
+
+/// The file that could not be written is tried again after so long.
+const AGAIN_MS: u64 = 5000;
 
 /// For people.
 const NEEDED: &str = "too few others of its group are known to be Up; with force it is withdrawn all the same";

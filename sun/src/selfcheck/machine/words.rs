@@ -1,5 +1,7 @@
 //! What the machine hears and says.
 
+use std::fmt;
+
 /// What the self-check says of its sun.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -22,6 +24,21 @@ pub enum State {
     Held,
 }
 
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Init => "Init",
+            Self::Rising => "Rising",
+            Self::Up => "Up",
+            Self::Falling => "Falling",
+            Self::Down => "Down",
+            Self::Draining => "Draining",
+            Self::Disabled => "Disabled",
+            Self::Held => "Held",
+        })
+    }
+}
+
 /// What is to be announced of its addresses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -34,6 +51,17 @@ pub enum Announce {
     Best,
     /// The same with a lower preference (RFC 8326).
     Drain,
+}
+
+impl fmt::Display for Announce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unchanged => "what was announced before",
+            Self::Nothing => "nothing",
+            Self::Best => "as best",
+            Self::Drain => "with a lower preference",
+        })
+    }
 }
 
 /// How a probe ended.

@@ -1,82 +1,148 @@
 //! The operator's orders, with a disk that is done when the test says so.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use daemon::admin::Readiness;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::*;
-use crate::selfcheck::config::{Config, GuardConfig};
+use crate::selfcheck::config::{Config, GuardConfig, SpeakerKind};
 use crate::selfcheck::driver::{Links, Others};
-use crate::selfcheck::history::History;
-use crate::selfcheck::machine::{Machine, Rules, State, Verdict};
+use crate::selfcheck::history::{Entry, History};
+use crate::selfcheck::machine::{Announce, Machine, Rules, State, Verdict};
 use crate::selfcheck::metrics::Metrics;
 use crate::selfcheck::peers::{Asked, Peer};
 use crate::selfcheck::pulse::Pulse;
-use crate::selfcheck::speaker::Speaker;
+use crate::selfcheck::speaker::{Speaker, Speaking};
 use crate::selfcheck::status::Status;
 
 #[tokio::test]
-async fn an_order_is_carried_out_when_it_is_on_the_disk() {
+async fn an_order_is_carried_out_when_the_others_are_asked_and_answered_when_it_is_kept() {
     let mut run = Run::up();
     let mut answer = run.disable(false);
     assert!(answer.try_recv().is_err(), "the others are asked");
+    assert_eq!(run.driver.machine.state(), State::Up);
     run.other_is(State::Up);
-    assert_eq!(run.driver.machine.state(), State::Up, "it is being written");
+    assert_eq!(run.driver.machine.state(), State::Disabled);
+    assert!(answer.try_recv().is_err(), "it is being written");
     run.written().await;
-    assert!(matches!(answer.try_recv(), Ok(Ok(_))));
-    assert_eq!((run.driver.machine.state(), run.in_file()), (State::Disabled, true));
+    let done = answer.try_recv().unwrap().unwrap();
+    assert_eq!((done.unkept, done.unconfirmed, run.in_file()), (None, None, true));
 }
 
 #[tokio::test]
-async fn whom_the_others_need_by_the_time_that_the_disk_is_done_stays() {
+async fn whom_the_others_need_stays() {
     let mut run = Run::up();
     let mut answer = run.disable(false);
-    run.other_is(State::Up);
     run.other_is(State::Down);
-    run.written().await;
     assert_eq!(answer.try_recv(), Ok(Err(Refused::Needed(NEEDED.to_owned()))));
-    assert_eq!(run.driver.machine.state(), State::Up);
-    run.written().await;
-    assert!(!run.in_file(), "it is taken back");
-    assert_eq!(run.driver.disk, Disk::Settled);
+    assert_eq!((run.driver.machine.state(), run.in_file(), run.driver.disk.clone()), (State::Up, false, Disk::Settled));
 }
 
 #[tokio::test]
-async fn force_takes_the_place_of_an_order_that_waits() {
-    for waits_for_disk in [false, true] {
+async fn an_order_that_cannot_be_written_is_in_force_and_tried_again() {
+    let mut run = Run::up();
+    let blocked = run.folder.path().join("disabled.new");
+    std::fs::create_dir(&blocked).unwrap();
+    let mut answer = run.disable(true);
+    assert_eq!(run.driver.machine.state(), State::Disabled);
+    run.told().await;
+    let done = answer.try_recv().unwrap().unwrap();
+    assert!(done.unkept.is_some_and(|why| why.contains("directory")));
+    assert_eq!((run.driver.machine.state(), run.in_file()), (State::Disabled, false));
+    assert!(run.driver.status().text(0).contains("a restart of sun-check forgets what was ordered last"));
+
+    std::fs::remove_dir(&blocked).unwrap();
+    run.driver.event(Event::Tick);
+    assert!(run.heard.try_recv().is_err(), "not at once");
+    run.later(AGAIN_MS);
+    run.driver.event(Event::Tick);
+    run.written().await;
+    assert_eq!((run.driver.status().unkept.clone(), run.in_file()), (None, true));
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_is_not_waited_for() {
+    let mut run = Run::up();
+    let mut answer = run.disable(true);
+    run.later(ANSWER_MS_MAX - 1000);
+    run.driver.event(Event::Tick);
+    assert!(answer.try_recv().is_err());
+    run.later(1000);
+    run.driver.event(Event::Tick);
+    let done = answer.try_recv().unwrap().unwrap();
+    assert_eq!(
+        (done.unkept.as_deref(), run.driver.machine.state()),
+        (Some("the disk does not answer"), State::Disabled)
+    );
+    run.written().await;
+    assert_eq!(run.driver.status().unkept, None);
+}
+
+#[tokio::test]
+async fn what_a_speaker_has_not_confirmed_is_said() {
+    for answers in [true, false] {
         let mut run = Run::up();
-        let mut waiting = run.disable(false);
-        if waits_for_disk {
-            run.other_is(State::Up);
-        }
-        let mut forced = run.disable(true);
-        assert_eq!(waiting.try_recv(), Ok(Err(Refused::Superseded)));
+        let known = Speaking { answered: Some(true), ..Speaking::new(SpeakerKind::Bird) };
+        let speaking = |announced, rounds| Speaking { announced, rounds, ..known.clone() };
+        *run.driver.links.speaking.lock().unwrap() = speaking(Some(Announce::Best), 7);
+        let mut answer = run.disable(true);
         run.written().await;
-        if waits_for_disk {
-            assert!(forced.try_recv().is_err(), "the file is the other one's");
-            run.written().await;
+        assert!(answer.try_recv().is_err(), "BIRD is asked");
+        if answers {
+            let withdrawn = Speaking { wanted: Announce::Nothing, ..speaking(Some(Announce::Nothing), 8) };
+            *run.driver.links.speaking.lock().unwrap() = withdrawn;
+        } else {
+            run.later(ANSWER_MS_MAX);
         }
-        assert!(matches!(forced.try_recv(), Ok(Ok(_))));
-        assert_eq!((run.driver.machine.state(), run.in_file()), (State::Disabled, true));
+        run.driver.event(Event::Tick);
+        let done = answer.try_recv().unwrap().unwrap();
+        let expected = match answers {
+            true => "sun1-1-1 is Disabled now; BIRD announces nothing of it",
+            false => {
+                "sun1-1-1 is Disabled now; BIRD was asked to withdraw its addresses and has not confirmed it: they may still be announced"
+            }
+        };
+        assert_eq!((done.said.as_str(), done.unconfirmed.is_none()), (expected, answers));
     }
 }
 
 #[tokio::test]
-async fn an_order_to_let_it_back_in_takes_the_place_of_one_that_waits() {
+async fn force_takes_the_place_of_an_order_that_waits() {
     let mut run = Run::up();
     let mut waiting = run.disable(false);
-    run.other_is(State::Up);
-    let mut again = run.disable(false);
-    assert_eq!(again.try_recv(), Ok(Err(Refused::Busy)));
-    let (sender, mut enabled) = oneshot::channel();
-    run.driver.ordered(Order::Enable { reason: String::new() }, sender);
+    let mut forced = run.disable(true);
     assert_eq!(waiting.try_recv(), Ok(Err(Refused::Superseded)));
     run.written().await;
+    assert!(matches!(forced.try_recv(), Ok(Ok(_))));
+    assert_eq!((run.driver.machine.state(), run.in_file()), (State::Disabled, true));
+}
+
+#[tokio::test]
+async fn an_order_to_let_it_back_in_takes_the_place_of_one_before() {
+    let mut run = Run::up();
+    let mut waiting = run.disable(false);
+    let mut again = run.disable(false);
+    assert_eq!(again.try_recv(), Ok(Err(Refused::Busy)));
+    run.other_is(State::Up);
+    let mut enabled = run.enable();
+    assert_eq!(waiting.try_recv(), Ok(Err(Refused::Superseded)));
+    run.written().await;
+    assert!(enabled.try_recv().is_err(), "the file is the other one's");
     run.written().await;
     assert!(matches!(enabled.try_recv(), Ok(Ok(_))));
     assert_eq!((run.driver.machine.state(), run.in_file()), (State::Up, false));
+}
+
+#[tokio::test]
+async fn the_history_has_the_reason_of_a_second_order() {
+    let mut run = Run::up();
+    let _first = run.disable(true);
+    let (sender, _second) = oneshot::channel();
+    run.driver.ordered(Order::Disable { reason: "a second disk".into(), force: true }, sender);
+    let told: Vec<String> = run.driver.history.last(2).iter().map(Entry::text).collect();
+    assert_eq!(told, ["Up -> Disabled (operator): maintenance", "Disabled (operator): a second disk"]);
 }
 
 /// A driver whose disk is done when the test says so.
@@ -121,10 +187,21 @@ impl Run {
         Self { driver, heard, folder }
     }
 
-    fn disable(&mut self, force: bool) -> oneshot::Receiver<Result<String, Refused>> {
+    fn disable(&mut self, force: bool) -> oneshot::Receiver<Result<Done, Refused>> {
         let (sender, answer) = oneshot::channel();
         self.driver.ordered(Order::Disable { reason: "maintenance".into(), force }, sender);
         answer
+    }
+
+    fn enable(&mut self) -> oneshot::Receiver<Result<Done, Refused>> {
+        let (sender, answer) = oneshot::channel();
+        self.driver.ordered(Order::Enable { reason: String::new() }, sender);
+        answer
+    }
+
+    /// Time passes.
+    fn later(&mut self, ms: u64) {
+        self.driver.clock -= Duration::from_millis(ms);
     }
 
     /// The other one says so to a question that was asked just now.
@@ -147,9 +224,17 @@ impl Run {
 
     /// The disk is done once more.
     async fn written(&mut self) {
-        let heard = self.heard.recv().await.unwrap();
-        assert!(matches!(heard, Heard::Kept(Ok(()))), "{heard:?}");
+        assert!(self.told().await, "it cannot be written");
+    }
+
+    /// The disk says what became of it.
+    async fn told(&mut self) -> bool {
+        let heard = tokio::time::timeout(Duration::from_secs(30), self.heard.recv()).await;
+        let heard = heard.expect("the disk is asked").unwrap();
+        let Heard::Kept(written) = &heard else { panic!("{heard:?}") };
+        let written = written.is_ok();
         self.driver.hear(heard);
+        written
     }
 
     /// Whether the file says that it is disabled.
