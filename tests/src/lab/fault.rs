@@ -2,11 +2,12 @@
 //!
 //! Each fault has a lab of its own, so that nothing is left of the one before: no penalty for flapping, no warm session.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
 use super::documents;
+use super::family::Family;
 use super::fleet::{Fleet, Member, Options, in_a_lab};
 use super::outcome::Outcome;
 use super::speaker::Kind;
@@ -29,6 +30,10 @@ pub enum Fault {
     Link,
     /// Both cables are cut: what a machine without power looks like.
     Machine,
+    /// Its machine answers for the group's addresses no more: `ip route del local SUBNET`.
+    Unrouted,
+    /// More clients than it can serve, on connections that are kept.
+    Overloaded,
     /// It is told to drain in the topology.
     Drained,
     /// What `systemctl restart` does: its self-check is stopped, then the sun, and both are started again.
@@ -43,7 +48,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Killed,
         Self::Hung,
         Self::Disk,
@@ -51,6 +56,8 @@ impl Fault {
         Self::Speaker,
         Self::Link,
         Self::Machine,
+        Self::Unrouted,
+        Self::Overloaded,
         Self::Drained,
         Self::Restarted,
         Self::Upgraded,
@@ -69,6 +76,8 @@ impl Fault {
             Self::Speaker => "speaker",
             Self::Link => "link",
             Self::Machine => "machine",
+            Self::Unrouted => "unrouted",
+            Self::Overloaded => "overloaded",
             Self::Drained => "drained",
             Self::Restarted => "restarted",
             Self::Upgraded => "upgraded",
@@ -88,6 +97,8 @@ impl Fault {
             Self::Speaker => "its BGP speaker killed",
             Self::Link => "its link cut",
             Self::Machine => "its machine gone",
+            Self::Unrouted => "its local route removed",
+            Self::Overloaded => "sun overloaded",
             Self::Drained => "sun drained",
             Self::Restarted => "sun restarted",
             Self::Upgraded => "sun upgraded",
@@ -135,6 +146,7 @@ impl Fault {
         let targets: Vec<String> = targets.collect();
         let mut outcome = Outcome::of(self, &flow.end(), &targets, &documents::name(VICTIM), (fault, end));
         outcome.states = states;
+        outcome.most_away = fleet.most_away;
         outcome
     }
 
@@ -162,6 +174,8 @@ impl Fault {
             Self::Speaker => fleet.member(VICTIM).speaker.as_mut().expect("it runs").kill(),
             Self::Link => drop(fleet.router.ip(&format!("link set sun{VICTIM} down"))),
             Self::Machine => lose(fleet, VICTIM),
+            Self::Unrouted => unroute(fleet, options.family),
+            Self::Overloaded => return overload(fleet).await,
             Self::Drained => fleet.drain(&[VICTIM]),
             Self::Restarted => return restart(fleet, &options.check_more).await,
             Self::Upgraded => return upgrade(fleet).await,
@@ -190,6 +204,25 @@ async fn restart(fleet: &mut Fleet, check_more: &str) {
     fleet.member(VICTIM).start_sun().await;
     fleet.member(VICTIM).start_check(check_more).await;
     fleet.until_home().await;
+}
+
+/// What the self-check is to notice: nothing answers at the sun's addresses, and all else is well.
+fn unroute(fleet: &mut Fleet, family: Family) {
+    let machine = &fleet.member(VICTIM).machine;
+    machine.ip(&format!("-{} route del local {} dev lo", family.each()[0].word(), family.subnet()));
+}
+
+/// A crowd comes, stays and goes. Whether the sun is relieved of it, or too slow for that, is the machine's to say. The others have the
+/// same cores: one that suddenly takes longer than two probes is taken for hung before it is known to be slow, and leaves as well
+/// while another one is well.
+async fn overload(fleet: &mut Fleet) {
+    let crowd = fleet.crowd(VICTIM);
+    let began = Instant::now();
+    while began.elapsed() < OVERLOAD {
+        fleet.most_away = fleet.most_away.max(fleet.away());
+        tokio::time::sleep(LOOK).await;
+    }
+    drop(crowd);
 }
 
 async fn upgrade(fleet: &mut Fleet) {
@@ -253,6 +286,12 @@ const CERTIFICATE_TAKEN: Duration = Duration::from_secs(6);
 
 /// And for so long after what must follow has followed.
 const AFTER: Duration = Duration::from_millis(3000);
+
+/// The crowd stays for so long.
+const OVERLOAD: Duration = Duration::from_secs(8);
+
+/// Between two looks at who is announced.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// More falls than a sun is allowed.
 const FLAPS: usize = 5;

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::crowd::Crowd;
 use super::documents::{self, ASN, CACHE, CORE, FILE, FILE_BYTES, ROUTER_ASN};
 use super::family::Family;
 use super::flow::{Flow, Target};
@@ -18,6 +19,7 @@ use crate::origin::{Origin, Script};
 use crate::poll;
 use crate::process::{Daemon, admin_get, binary, run as run_to_its_end};
 use crate::topology::DOMAIN;
+use crate::visitors;
 
 /// How a lab is made.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -56,6 +58,8 @@ pub struct Fleet {
     pub members: Vec<Member>,
     /// The router between the clients and the suns.
     pub router: Machine,
+    /// The most members that were [`Fleet::away`] at one time, as far as somebody looked.
+    pub most_away: usize,
     authority: Authority,
     client: Machine,
     core: Machine,
@@ -154,6 +158,7 @@ impl Fleet {
         Self {
             members,
             router,
+            most_away: 0,
             authority,
             client,
             core,
@@ -230,6 +235,33 @@ impl Fleet {
             Some((address, device.strip_prefix("sun")?.parse().ok()?))
         };
         text.lines().filter_map(route).collect()
+    }
+
+    /// How many members have lost an address of their own to another one.
+    #[must_use]
+    pub fn away(&self) -> usize {
+        let routes = self.routes();
+        let lost =
+            |member: &&Member| member.addresses().iter().any(|address| !routes.contains(&(*address, member.number)));
+        self.members.iter().filter(lost).count()
+    }
+
+    /// A crowd that asks a member's first address as fast as it is answered.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such member.
+    #[must_use]
+    pub fn crowd(&self, number: u8) -> Crowd {
+        let member = &self.members[usize::from(number) - 1];
+        let target = visitors::Target {
+            address: (member.addresses()[0], 443).into(),
+            host: format!("{}.{DOMAIN}", member.name),
+            path: format!("/{FILE}"),
+            size: usize::try_from(FILE_BYTES).expect("a small file"),
+            pause: Duration::ZERO,
+        };
+        Crowd::start(&self.client, &self.authority, &target)
     }
 
     /// Clients begin to ask; some of them aim at this member.

@@ -10,11 +10,12 @@
 //! ```
 //!
 //! In reading order: [`network`] (machines and cables), [`family`] (their addresses), [`documents`] (topology and configs), [`fleet`]
-//! (what runs), [`speaker`] (who speaks BGP), [`flow`] (clients), [`fault`] (what fails, and how it is done), [`outcome`] (what clients had of it), [`order`] (what
+//! (what runs), [`speaker`] (who speaks BGP), [`flow`] (clients), [`crowd`] (too many), [`fault`] (what fails, and how it is done), [`outcome`] (what clients had of it), [`order`] (what
 //! `tests/lab` is asked for).
 //!
 //! `tests/lab` prints a table of it; the end-to-end tests assert what must hold whatever the machine's speed.
 
+pub mod crowd;
 pub mod documents;
 pub mod family;
 pub mod fault;

@@ -27,6 +27,8 @@ pub struct Outcome {
     pub failures: BTreeMap<String, usize>,
     /// The last request that failed began so long after the fault.
     pub last_failure: Option<Duration>,
+    /// Members whose addresses were others' at the same time, at most; looked at where a crowd comes.
+    pub most_away: usize,
     /// What the self-checks said at the end.
     pub states: Vec<String>,
 }
@@ -67,6 +69,7 @@ impl Outcome {
             resumed: (moved.iter().filter(|&&resumed| resumed).count(), moved.len()),
             failures,
             last_failure,
+            most_away: 0,
             states: Vec::new(),
         }
     }
@@ -89,7 +92,9 @@ impl Outcome {
         let failures = self.failures.iter().map(|(what, count)| format!("{count} x {what}"));
         let last =
             self.last_failure.map(|time| format!("the last one that failed began {} after the fault", seconds(time)));
-        failures.chain(last).chain(self.states.iter().cloned()).collect()
+        let away = self.most_away;
+        let away = (away > 0).then(|| format!("of so many, others had the addresses at one time: {away}"));
+        failures.chain(last).chain(away).chain(self.states.iter().cloned()).collect()
     }
 
     /// For programs.
@@ -102,6 +107,7 @@ impl Outcome {
             "kept": { "failed": self.kept.0, "all": self.kept.1 },
             "busiest": self.worst,
             "resumed": { "resumed": self.resumed.0, "all": self.resumed.1 },
+            "most_away": self.most_away,
             "failures": self.failures,
             "states": self.states,
         })

@@ -31,14 +31,17 @@ fn a_group_survives_it_as_well_at_addresses_of_ipv6_and_of_both_families() {
 fn check(fault: &str, outcome: &Value) {
     // Others answer at the addresses of a sun that is ill or away.
     let stays = ["upgraded", "last"].contains(&fault);
-    assert_eq!(outcome["taken_over_s"].is_null(), stays, "{fault}: {outcome:#}");
+    // A sun that has too much to do may be relieved of it or keep it; an overload never takes the whole group out.
+    let either = fault == "overloaded";
+    assert!(either || outcome["taken_over_s"].is_null() == stays, "{fault}: {outcome:#}");
+    assert!(!either || outcome["most_away"].as_u64().unwrap() < 3, "{fault}: {outcome:#}");
     // What is done on purpose costs no request, neither on new connections nor on open ones.
     let spares = ["drained", "restarted", "upgraded", "last"].contains(&fault);
     let failed = outcome["new"]["failed"].as_u64().unwrap() + outcome["kept"]["failed"].as_u64().unwrap();
     assert!(failed == 0 || !spares, "{fault}: {outcome:#}");
     // Three suns with four addresses each: half of one's addresses go to each of the others.
     let busiest = outcome["busiest"].as_f64().unwrap();
-    assert!(busiest < 1.75 || ["last", "flapping"].contains(&fault), "{fault}: {outcome:#}");
+    assert!(busiest < 1.75 || ["last", "flapping", "overloaded"].contains(&fault), "{fault}: {outcome:#}");
     // Sessions are resumed on another sun. A client runs out of tickets now and then.
     let count = |key: &str| outcome["resumed"][key].as_u64().unwrap();
     assert!(2 * count("resumed") >= count("all"), "{fault}: {outcome:#}");
