@@ -184,3 +184,31 @@ fn folder(world: &World, name: &str) -> String {
 fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("deploy/config")
 }
+
+#[test]
+fn every_link_of_the_manuals_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut count = 0;
+    for folder in ["", "deploy", "geo", "popularity-api", "sun"] {
+        let (text, here) = (std::fs::read_to_string(root.join(folder).join("README.md")).unwrap(), root.join(folder));
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.starts_with("http")) {
+            let (file, part) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { here.join("README.md") } else { here.join(file) };
+            assert!(file.exists(), "{folder}/README.md: {target}");
+            if !part.is_empty() {
+                let titles = std::fs::read_to_string(&file).unwrap();
+                let has = titles.lines().filter(|line| line.starts_with('#')).any(|title| anchor(title) == part);
+                assert!(has, "{folder}/README.md: {target}");
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count} links");
+}
+
+/// What a title is linked by.
+fn anchor(title: &str) -> String {
+    let kept = |letter: &char| letter.is_alphanumeric() || "- ".contains(*letter);
+    title.trim_start_matches(['#', ' ']).to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+}

@@ -168,8 +168,8 @@ async fn sunctl_and_back_ends_make_the_same_links() {
     check_done(&sign("c1/open.jpg"), 1, &["for how long?"]);
     check_done(&tokio::task::block_in_place(|| run("sunctl", &["keys", "new", "2026b"])), 0, &["2026b = \""]);
 
-    // The example of the README, as it stands there.
-    let readme = include_str!("../../../README.md");
+    // The example of sun/README.md, as it stands there.
+    let readme = include_str!("../../../sun/README.md");
     let example = readme.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
     let ask = format!(
         "{example}\nprint(file_link('', '/c1/private/a.jpg', 'a', 'aa' * 32, 1893456000))\n\
