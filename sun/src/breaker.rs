@@ -120,25 +120,48 @@ impl Breakers {
         matches!(known(&self.0).by_number.get(&content_server), None | Some(Breaker::Closed { .. }))
     }
 
-    /// The content server answered (whatever it said, short of a 5xx).
-    pub fn succeeded(&self, content_server: u32) {
-        known(&self.0).by_number.remove(&content_server);
+    /// The content server answered (whatever it said, short of a 5xx). Whether it was left alone until now.
+    pub fn succeeded(&self, content_server: u32) -> bool {
+        !matches!(known(&self.0).by_number.remove(&content_server), None | Some(Breaker::Closed { .. }))
     }
 
-    /// It could not be reached, did not answer in time, or answered 5xx.
-    pub fn failed(&self, content_server: u32, leave: &Leave, now_ms: u64) {
+    /// It could not be reached, did not answer in time, or answered 5xx. Whether it is left alone from now on, and was not before.
+    pub fn failed(&self, content_server: u32, leave: &Leave, now_ms: u64) -> bool {
         let mut known = known(&self.0);
         let breaker = known.by_number.entry(content_server).or_insert(Breaker::Closed { failures: 0 });
+        let was_closed = matches!(breaker, Breaker::Closed { .. });
         *breaker = match *breaker {
             Breaker::Closed { failures } if failures + 1 < FAILURES => Breaker::Closed { failures: failures + 1 },
-            Breaker::HalfOpen { probe, .. } if !leave.is_of(probe) => return,
-            Breaker::Open { until_ms } if now_ms < until_ms => return,
+            Breaker::HalfOpen { probe, .. } if !leave.is_of(probe) => return false,
+            Breaker::Open { until_ms } if now_ms < until_ms => return false,
             Breaker::Closed { .. } | Breaker::Open { .. } | Breaker::HalfOpen { .. } => {
                 Breaker::Open { until_ms: now_ms + OPEN_MS }
             }
         };
+        was_closed && matches!(breaker, Breaker::Open { .. })
     }
 }
+
+/// Thousands of content servers may be away at once: only so much is said of them.
+#[derive(Debug, Default)]
+pub struct Complaints(Mutex<(u64, u32)>);
+
+impl Complaints {
+    /// Whether one more line may be said now; it counts as said.
+    pub fn may(&self, now_ms: u64) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since_ms, count) = &mut *said;
+        if now_ms.saturating_sub(*since_ms) >= COMPLAINTS_MS {
+            (*since_ms, *count) = (now_ms, 0);
+        }
+        *count += 1;
+        *count <= COMPLAINTS_MAX
+    }
+}
+
+/// Lines of one [`COMPLAINTS_MS`].
+const COMPLAINTS_MAX: u32 = 10;
+const COMPLAINTS_MS: u64 = 60_000;
 
 /// Failures in a row that open a breaker.
 pub const FAILURES: u32 = 5;
@@ -214,6 +237,25 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_complaints_is_cut() {
+        let complaints = Complaints::default();
+        let said = |now_ms| (0..100).filter(|_| complaints.may(now_ms)).count();
+        assert_eq!(
+            [0, COMPLAINTS_MS - 1, COMPLAINTS_MS].map(said),
+            [COMPLAINTS_MAX as usize, 0, COMPLAINTS_MAX as usize]
+        );
+    }
+
+    #[test]
+    fn its_opening_and_its_end_are_told_once() {
+        let breakers = Breakers::default();
+        let told: Vec<bool> = (0..=FAILURES).map(|_| breakers.failed(7, &Leave::ORDINARY, 0)).collect();
+        assert_eq!(told.iter().position(|told| *told), Some(FAILURES as usize - 1));
+        assert!(!breakers.failed(7, &Leave::ORDINARY, OPEN_MS), "it is still left alone");
+        assert!(breakers.succeeded(7) && !breakers.succeeded(7));
+    }
+
+    #[test]
     fn others_are_not_affected() {
         let breakers = opened();
         assert!(!breakers.closed(7) && breakers.closed(8));
@@ -238,9 +280,9 @@ mod tests {
             let (event, times) = event.split_once('*').unwrap_or((event, "1"));
             for _ in 0..times.parse().unwrap() {
                 match event {
-                    "failed" => breakers.failed(7, &Leave::ORDINARY, at_ms),
-                    "probe-failed" => breakers.failed(7, &probe, at_ms),
-                    "ok" => breakers.succeeded(7),
+                    "failed" => drop(breakers.failed(7, &Leave::ORDINARY, at_ms)),
+                    "probe-failed" => assert!(!breakers.failed(7, &probe, at_ms), "told once"),
+                    "ok" => drop(breakers.succeeded(7)),
                     "admits" => probe = breakers.admits(7, at_ms).unwrap(),
                     "dropped" => probe = Leave::ORDINARY,
                     "later" => at_ms = OPEN_MS,

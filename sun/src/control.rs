@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use daemon::admin::Readiness;
 use daemon::drain::Drain;
 use daemon::files::{self, Seen};
 use daemon::metrics::level;
@@ -233,17 +234,17 @@ impl Rates {
 
 /// Rereads the certificates when one of their files changes, and those that are refused now and then: the time of one that is not
 /// valid yet comes, as that of one that runs ends. `seen` are [those files](certificate_files) from before they were loaded;
-/// `counts` are of those refused and of those that run and are not valid.
+/// `told` is told of those refused, and of those that run and are not valid.
 pub async fn follow_certificates(
     certificates: Arc<Certificates>,
     pairs: Vec<Certificate>,
     mut seen: Seen,
-    counts: [IntGauge; 2],
+    told: Told,
     drain: Drain,
 ) {
     let (mut refused, mut looked) = (Vec::new(), Instant::now());
     let mut invalid = certificates.invalid(now_s());
-    counts[1].set(level(invalid.len()));
+    told.of(&certificates, &refused, &invalid);
     loop {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -260,9 +261,8 @@ pub async fn follow_certificates(
         } else {
             certificates.settle(now_s());
         }
-        counts[0].set(level(refused.len()));
         let no_good = certificates.invalid(now_s());
-        counts[1].set(level(no_good.len()));
+        told.of(&certificates, &refused, &no_good);
         for why in no_good.iter().filter(|why| !invalid.contains(why)) {
             tracing::error!(why, "a certificate in use is not valid: clients refuse it");
         }
@@ -276,6 +276,30 @@ pub async fn follow_certificates(
         if refused.len() < pairs.len() {
             tracing::info!(refused = refused.len(), "certificates reloaded");
         }
+    }
+}
+
+/// Who is told of certificates.
+#[derive(Debug)]
+pub struct Told {
+    /// How many are refused.
+    pub refused: IntGauge,
+    /// How many are in use and not valid.
+    pub invalid: IntGauge,
+    /// When the first ends.
+    pub ends: IntGauge,
+    /// Where both are noted.
+    pub readiness: Readiness,
+}
+
+impl Told {
+    fn of(&self, certificates: &Certificates, refused: &[String], invalid: &[String]) {
+        self.refused.set(level(refused.len()));
+        self.invalid.set(level(invalid.len()));
+        self.ends.set(certificates.first_end().unwrap_or(0));
+        let of_refused = refused.iter().map(|why| format!("a changed certificate is refused: {why}"));
+        let all: Vec<String> = invalid.iter().cloned().chain(of_refused).collect();
+        self.readiness.note("certificates", (!all.is_empty()).then(|| all.join("; ")));
     }
 }
 

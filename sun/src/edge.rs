@@ -11,7 +11,7 @@ use geo::{CanonicalName, ContentId, RegionId, Resolver, Topology};
 use popularity_api::signing::Keys;
 use tokio::sync::watch;
 
-use crate::breaker::{Breakers, Leave};
+use crate::breaker::{Breakers, Complaints, Leave};
 use crate::caching::vary;
 use crate::canary::Canary;
 use crate::config::Config;
@@ -97,6 +97,8 @@ pub struct Edge {
     history: ArcSwap<History>,
     suspended: ArcSwap<Suspended>,
     breakers: Breakers,
+    /// How often content servers are spoken of in the log.
+    complaints: Complaints,
     /// When files were changed through this server.
     pub epochs: Epochs,
     started: Instant,
@@ -162,6 +164,7 @@ impl Edge {
             history: ArcSwap::default(),
             suspended: ArcSwap::default(),
             breakers: Breakers::default(),
+            complaints: Complaints::default(),
             epochs: Epochs::default(),
             started: Instant::now(),
             config,
@@ -411,8 +414,11 @@ impl Edge {
 
     /// The source gave an answer.
     pub fn succeeded(&self, source: &Source) {
-        if let Source::ContentServer { number, .. } = source {
-            self.breakers.succeeded(*number);
+        if let Source::ContentServer { number, .. } = source
+            && self.breakers.succeeded(*number)
+            && self.complaints.may(self.now_ms())
+        {
+            tracing::info!(content_server = number, "the content server answers again");
         }
     }
 
@@ -420,15 +426,26 @@ impl Edge {
     /// `leave` is what [`Edge::admits`] gave.
     pub fn faltered(&self, source: &Source, leave: &Leave) {
         if let Source::ContentServer { number, .. } = source {
-            self.breakers.failed(*number, leave, self.now_ms());
+            self.content_server_failed(*number, leave, "it answers 5xx, or breaks off");
         }
     }
 
-    /// The source could not be reached, or did not answer in time. `leave` is what [`Edge::admits`] gave.
-    pub fn failed(&self, source: &Source, leave: &Leave) {
+    fn content_server_failed(&self, number: u32, leave: &Leave, why: &str) {
+        let now_ms = self.now_ms();
+        if self.breakers.failed(number, leave, now_ms) && self.complaints.may(now_ms) {
+            tracing::warn!(
+                content_server = number,
+                why,
+                "the content server fails: it is left alone, but for a try each second"
+            );
+        }
+    }
+
+    /// The source could not be reached, or did not answer in time, and why. `leave` is what [`Edge::admits`] gave.
+    pub fn failed(&self, source: &Source, leave: &Leave, why: &str) {
         let now_ms = self.now_ms();
         match source {
-            Source::ContentServer { number, .. } => self.breakers.failed(*number, leave, now_ms),
+            Source::ContentServer { number, .. } => self.content_server_failed(*number, leave, why),
             Source::Sun { name, .. } | Source::Former { name, .. } | Source::Cache { name, .. } => {
                 self.suspended.rcu(|suspended| {
                     let mut suspended = Suspended::clone(suspended);

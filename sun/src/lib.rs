@@ -41,6 +41,7 @@ pub mod body;
 pub mod breaker;
 pub mod caching;
 pub mod canary;
+mod check;
 pub mod conditional;
 pub mod config;
 pub mod control;
@@ -84,6 +85,7 @@ pub mod upstream;
 pub mod validity;
 pub mod vault_read;
 
+pub use check::check;
 pub use config::{Certificate, Config};
 pub use held::{HeldFile, HeldFiles};
-pub use start::{Parts, Running, check, purges, start};
+pub use start::{Parts, Running, purges, start};

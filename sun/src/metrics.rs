@@ -54,6 +54,8 @@ pub struct Metrics {
     pub certificates_refused: IntGauge,
     /// Certificates in use that are not valid.
     pub certificates_invalid: IntGauge,
+    /// When the first certificate in use ends.
+    pub certificates_end: IntGauge,
     /// Bytes in the RAM tier.
     pub ram_bytes: IntGauge,
     /// Downloads on their way to the popularity API.
@@ -184,6 +186,10 @@ impl Metrics {
             )?,
             certificates_invalid: meters
                 .gauge("certificates_invalid", "Certificates in use that have expired or are not valid yet.")?,
+            certificates_end: meters.gauge(
+                "certificate_expires_timestamp_seconds",
+                "When the first certificate in use expires, Unix time; 0: none is known.",
+            )?,
             ram_bytes: meters.gauge("ram_bytes", "Bytes in the RAM tier.")?,
             report: ReportMetrics::new(registry)?,
             hot_redirects: meters.counter("hot_redirects_total", "Requests for hot files passed on to a sibling.")?,

@@ -130,7 +130,7 @@ async fn carry(
         Ok(response) => response,
         Err(failure) => {
             if failure.is_the_content_servers() {
-                edge.failed(&source, &Leave::ORDINARY);
+                edge.failed(&source, &Leave::ORDINARY, failure.words());
             }
             tracing::debug!(file = %pass.name, method = %head.method, ?failure, "not passed");
             return Err(failure.refusal());
@@ -250,6 +250,14 @@ enum Failure {
 }
 
 impl Failure {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Body(_) => "a body broke off",
+            Self::Unreachable => "no connection, or it broke before an answer",
+            Self::Late => "it took or said nothing for too long",
+        }
+    }
+
     const fn is_the_content_servers(self) -> bool {
         matches!(self, Self::Unreachable | Self::Late)
     }

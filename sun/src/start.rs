@@ -8,7 +8,6 @@ use anyhow::Context;
 use daemon::admin::{self, Readiness};
 use daemon::drain::Drain;
 use daemon::files::Seen;
-use daemon::findings::Findings;
 use daemon::tokens::{self, Tokens};
 use daemon::upgrade::Stage;
 use geo::rest::Rests;
@@ -30,7 +29,7 @@ use crate::report;
 use crate::response::Signature;
 use crate::store::Store;
 use crate::store::policy::Settings;
-use crate::tickets::{Secrets, Tickets};
+use crate::tickets::Tickets;
 use crate::tls::{self, Certificates};
 use crate::upstream::Upstream;
 
@@ -139,9 +138,7 @@ pub async fn start(config: Config, parts: Parts, drain: Drain) -> anyhow::Result
     if let Some(client) = client.clone() {
         drain.spawn(follower::follow(Arc::clone(&edge), client, !caught_up, drain.clone()));
     }
-    if let Some(secured) = secured {
-        secured.follow(&edge.config, &edge.metrics, &drain);
-    }
+    Secured::follow(secured, &edge, &parts.readiness, &drain);
     follow_keys(&edge, seen_keys, &drain);
     drain.spawn(control::tell_topology(Arc::clone(&edge), drain.clone()));
     let ended = connections.clone();
@@ -212,11 +209,14 @@ impl Secured {
     }
 
     /// Has the files reread when they change.
-    fn follow(self, config: &Config, metrics: &Metrics, drain: &Drain) {
-        let Self { certificates, tickets, seen_certificates, seen_secret } = self;
-        let counts = [&metrics.certificates_refused, &metrics.certificates_invalid].map(Clone::clone);
+    fn follow(secured: Option<Self>, edge: &Edge, readiness: &Readiness, drain: &Drain) {
+        let Some(Self { certificates, tickets, seen_certificates, seen_secret }) = secured else { return };
+        let (config, metrics, readiness) = (&edge.config, &edge.metrics, readiness.clone());
+        let [refused, invalid, ends] =
+            [&metrics.certificates_refused, &metrics.certificates_invalid, &metrics.certificates_end].map(Clone::clone);
+        let told = control::Told { refused, invalid, ends, readiness };
         let files = config.certificates.clone();
-        drain.spawn(control::follow_certificates(certificates, files, seen_certificates, counts, drain.clone()));
+        drain.spawn(control::follow_certificates(certificates, files, seen_certificates, told, drain.clone()));
         if let Some(file) = config.ticket_secret.clone() {
             drain.spawn(control::follow_tickets(tickets, file, seen_secret, drain.clone()));
         }
@@ -287,59 +287,12 @@ async fn close_store(edge: Arc<Edge>, drain: Drain, connections: TaskTracker) {
     }
 }
 
-/// Everything that is wrong with a config and the files it names; binds nothing.
-#[must_use]
-pub fn check(config: &Config) -> Findings {
-    let (mut problems, mut own_names) = (Vec::new(), Vec::new());
-    match config.topology.load() {
-        Err(problem) => problems.push(problem),
-        Ok(topology) => {
-            own_names = names(&config.name, &topology);
-            problems.extend(known_name(config, &topology).err().map(|error| error.to_string()));
-            problems.extend(geo::Resolver::load(&config.geo, &topology).err().map(|error| error.to_string()));
-            problems.extend(signing::problems(config.signing_keys.as_deref(), &topology));
-            problems.extend(origin_tls::problem(&config.upstream, &topology));
-        }
-    }
-    problems.extend(config.rest.problem());
-    problems.extend(Tokens::load(&config.tokens).err().map(|error| error.to_string()));
-    problems.extend(tokens::read_secret(&config.token).err().map(|error| error.to_string()));
-    problems.extend(daemon::telemetry::check(&config.log).err().map(|error| error.to_string()));
-    problems.extend(config.store.iter().filter_map(|device| device.check().err()));
-    if let Some(popularity) = &config.popularity {
-        problems.extend(Client::new(popularity).err().map(|error| error.to_string()));
-    }
-    let mut warnings = Vec::new();
-    if !config.https.is_empty() {
-        match Certificates::load(&config.certificates, control::now_s()) {
-            Err(error) => problems.push(error.to_string()),
-            Ok(certificates) => {
-                problems.extend(certificates.invalid(control::now_s()));
-                warnings = certificates.uncovered(&own_names);
-            }
-        }
-        let secrets = config.ticket_secret.as_deref().map(Secrets::load);
-        problems.extend(secrets.and_then(Result::err).map(|error| error.to_string()));
-    }
-    Findings { problems, warnings }
-}
-
-/// The names that links have this server as, and a sun's group.
-fn names(name: &str, topology: &geo::Topology) -> Vec<String> {
-    let own = topology.server(name).map(|server| server.host.clone());
-    let group = topology.sun(name).and_then(|sun| {
-        let group = topology.region(sun.server.region)?.groups.iter().find(|group| group.number == sun.group)?;
-        Some(format!("{}.{}", group.name, topology.domain))
-    });
-    own.into_iter().chain(group).collect()
-}
-
 fn upstream(config: &Config, token: &str, domain: &str) -> anyhow::Result<Upstream> {
     let connector = origin_tls::connector(&config.upstream)?;
     Ok(Upstream::new(&config.upstream, connector, token, &config.name, domain)?)
 }
 
-fn known_name(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {
+pub(crate) fn known_name(config: &Config, topology: &geo::Topology) -> anyhow::Result<()> {
     anyhow::ensure!(
         !config.name.is_empty(),
         "name: is missing: it is what the topology calls this server, \"sun4-2-1\""

@@ -107,6 +107,26 @@ impl Certificates {
         current.pairs.iter().filter(|pair| is_shown(pair)).find_map(|pair| pair.problem(now))
     }
 
+    /// Which end within `soon_s` seconds; a sentence each.
+    #[must_use]
+    pub fn expiring(&self, now: i64, soon_s: i64) -> Vec<String> {
+        let current = self.current.load();
+        let valid = current.pairs.iter().filter(|pair| pair.problem(now).is_none());
+        let soon = valid.filter_map(|pair| Some((pair, pair.validity?.not_after)));
+        let soon = soon.filter(|(_, not_after)| not_after - now < soon_s);
+        let told = |(pair, not_after): (&Pair, i64)| {
+            let (chain, names) = (pair.chain.display(), pair.names.join(", "));
+            format!("certificates: {chain}: it expires on {}; it is for {names}", crate::validity::date(not_after))
+        };
+        soon.map(told).collect()
+    }
+
+    /// When the first of them ends, seconds since 1970.
+    #[must_use]
+    pub fn first_end(&self) -> Option<i64> {
+        self.current.load().pairs.iter().filter_map(|pair| Some(pair.validity?.not_after)).min()
+    }
+
     /// Which of these names no certificate is for; a sentence each.
     #[must_use]
     pub fn uncovered(&self, names: &[String]) -> Vec<String> {
@@ -319,7 +339,9 @@ mod tests {
         let folder = Folder::new();
         let old = folder.issue("old", 2020, 2024);
         let alone = Certificates::load(std::slice::from_ref(&old), year(2025)).unwrap();
-        assert_eq!(alone.invalid(year(2025)).len(), 1);
+        assert_eq!((alone.invalid(year(2025)).len(), alone.first_end().is_some()), (1, true));
+        assert_eq!((alone.expiring(year(2023), 86_400), alone.expiring(year(2025), i64::MAX / 2)), (vec![], vec![]));
+        assert!(alone.expiring(year(2023), 366 * 86_400)[0].contains("old.pem: it expires on "));
         let new = folder.issue("new", 2020, 2030);
         let both = Certificates::load(&[old, new], year(2025)).unwrap();
         let names = |name| dns_names(&both.current.load().choose(name)).unwrap();

@@ -56,7 +56,7 @@ pub fn not_after(certificate: &[u8]) -> Option<i64> {
 }
 
 /// A time for people, as in HTTP.
-fn date(seconds: i64) -> String {
+pub fn date(seconds: i64) -> String {
     let seconds = u64::try_from(seconds).unwrap_or(0).min(LAST_DATE);
     httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds))
 }

@@ -107,7 +107,12 @@ pub fn problems(file: Option<&Path>, topology: &Topology) -> Vec<String> {
     match Keys::load(file) {
         Err(error) => vec![error.to_string()],
         Ok(keys) => {
-            let lack = |id: String| format!("signing_keys: the key {id:?}, which the topology names, is not there");
+            let lack = |id: String| match file {
+                Some(_) => format!("signing_keys: the key {id:?}, which the topology names, is not there"),
+                None => {
+                    format!("signing_keys is not set, and the topology signs with {id:?}: name the file of keys there")
+                }
+            };
             keys.lacking(topology).into_iter().map(lack).collect()
         }
     }

@@ -183,7 +183,7 @@ impl Asker<'_> {
                 Some(Reply { response, source, leave, slot })
             }
             Err(error) => {
-                self.edge.failed(&source, &leave);
+                self.edge.failed(&source, &leave, &error.to_string());
                 if matches!(error, AskError::TimedOut(_)) {
                     // A sun is given longer than the content server (Upstream::ask): one that still says nothing
                     // hangs, and the client has waited enough to be spared the next.
