@@ -79,8 +79,14 @@ async fn an_expired_certificate_does_not_take_the_place_of_a_good_one() {
         assert!(checked.out.contains(part), "{part:?} is not in {}", checked.out);
     }
 
-    replace(world.authority.issue(world.folder(), "odd", &["*.other.test"]));
+    replace(world.authority.issue(world.folder(), "renewed", &["*.cdn.test"]));
     refused(0.0).await;
+    let second = shown().await;
+    assert_ne!(second, first);
+    replace(world.authority.issue(world.folder(), "odd", &["*.other.test"]));
+    refused(1.0).await;
+    assert_eq!(shown().await, second, "it is for others");
+    assert!(sun.log().contains("it is for *.other.test, and the running one for *.cdn.test"), "{}", sun.log());
     let checked = tests::process::run("sun", &["--config", &config, "--check"]);
     assert_eq!(checked.status, Some(0), "{}", checked.out);
     for name in ["sun1-1-1.cdn.test", "sun1-1.cdn.test"] {
