@@ -71,6 +71,8 @@ pub struct Api {
     feed: ArcSwapOption<Feed>,
     /// What a copy of another API has beside.
     followed: Option<followed::Followed>,
+    /// Set when the drain begins.
+    ending: watch::Sender<bool>,
 }
 
 impl Api {
@@ -108,6 +110,21 @@ impl Api {
             topology,
             rests: watch::Sender::default(),
             resolver,
+            ending: watch::Sender::new(false),
+        }
+    }
+
+    /// The drain begins: who waits for something new is answered at once.
+    pub fn end_waits(&self) {
+        self.ending.send_replace(true);
+    }
+
+    /// Waits for something new, for so long at most, and not beyond the beginning of the drain.
+    async fn wait_for(&self, something: impl Future, limit: Duration) {
+        let mut ending = self.ending.subscribe();
+        tokio::select! {
+            _ = tokio::time::timeout(limit, something) => {}
+            _ = ending.wait_for(|ending| *ending) => {}
         }
     }
 

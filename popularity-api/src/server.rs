@@ -108,7 +108,10 @@ pub async fn start(config: Config, drain: Drain) -> anyhow::Result<Running> {
     drain.spawn(tell_failure(api.ratings.failed(), readiness, drain.clone()));
     let ending = drain.clone();
     drain.spawn(async move {
-        let end = async { ending.wait().await };
+        let end = async {
+            ending.wait().await;
+            api.end_waits();
+        };
         http::serve(listener, routes::routes(Arc::clone(&api)), limits, end).await;
         // The last commit and snapshot.
         api.ratings.close().await;

@@ -48,7 +48,7 @@ impl Api {
         let wait = wait.min(Duration::from_secs(self.config.limits.request_s) / 2).min(FRAME_WAIT_MAX);
         if feed.end() == after {
             // Whether it is in time or not, what there is now is the answer.
-            let _ = tokio::time::timeout(wait, feed.beyond(after)).await;
+            self.wait_for(feed.beyond(after), wait).await;
         }
         // The end that is told is not behind the frames that go with it.
         let reading = move || {

@@ -70,7 +70,7 @@ impl Api {
         }
         let wait = wait.min(Duration::from_secs(self.config.limits.request_s) / 2).min(PURGE_WAIT_MAX);
         // Whether it is in time or not, what there is now is the answer.
-        let _ = tokio::time::timeout(wait, self.purges.behind(after)).await;
+        self.wait_for(self.purges.behind(after), wait).await;
         self.purges.after(after).map_err(ahead)
     }
 

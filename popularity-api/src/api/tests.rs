@@ -165,3 +165,13 @@ fn names_held(api: &Api) -> Vec<String> {
     names.sort_unstable();
     names
 }
+
+#[tokio::test]
+async fn who_waits_for_a_purge_is_answered_when_the_drain_begins() {
+    let api = testing::api();
+    let mut waits = std::pin::pin!(api.purges(None, 0, Duration::from_secs(3600)));
+    let begun = std::future::poll_fn(|context| std::task::Poll::Ready(waits.as_mut().poll(context).is_pending()));
+    assert!(begun.await);
+    api.end_waits();
+    assert_eq!(tokio::time::timeout(Duration::from_secs(1), waits).await.unwrap().unwrap().latest, 0);
+}
