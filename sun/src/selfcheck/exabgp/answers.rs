@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Of a family both sides must have said that they speak it: the columns are ours, theirs and add-path. ExaBGP 4.2 prints so; it
-//! says `done` unless it is told not to (`exabgp.api.ack=false`), and then nothing is known of it, as of one that is older.
+//! says `done` unless it is told not to (`exabgp.api.ack=false`), and then nothing is known of it, as of one that hangs.
 //!
 //! Everything is bounded: lines by [`LINE_BYTES_MAX`], sessions by [`CHANNELS_MAX`], commands without an answer by [`ASKED_MAX`].
 
@@ -118,7 +118,7 @@ impl Answers {
     #[must_use]
     pub fn heard(&self, now: Instant) -> Heard {
         let waits_since = self.asked.front().map(|(_, since)| now.saturating_duration_since(*since));
-        let hangs = self.answers && waits_since.is_some_and(|waited| waited > ANSWER_MAX);
+        let hangs = waits_since.is_some_and(|waited| waited > ANSWER_MAX);
         let problem = match (hangs, self.refused) {
             (true, _) => Some(format!("ExaBGP does not answer within {} s", ANSWER_MAX.as_secs())),
             (false, true) => Some("ExaBGP refuses an order: its log says why".to_owned()),
@@ -133,7 +133,7 @@ impl Answers {
 /// From an answer about sessions to the next question.
 const SESSIONS_EVERY: Duration = Duration::from_millis(900);
 
-/// One that has answered and takes longer hangs. Its loop begins again each 0.1 s.
+/// One that takes longer hangs. Its loop begins again each 0.1 s.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// Longer lines are cut.
@@ -185,11 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn of_one_that_hangs_nothing_is_known_and_one_that_never_answers_is_no_problem() {
+    fn of_one_that_hangs_nothing_is_known_be_it_from_the_start() {
         let (mut answers, now) = (Answers::default(), Instant::now());
         let late = now + ANSWER_MAX + Duration::from_millis(1);
         answers.asked(Command::Sessions, 1, now);
-        assert_eq!(answers.heard(late), Heard { answered: None, channels: None, problem: None });
+        let problem = Some("ExaBGP does not answer within 2 s".to_owned());
+        assert_eq!(answers.heard(now + ANSWER_MAX), Heard { answered: None, channels: None, problem: None });
+        assert_eq!(answers.heard(late), Heard { answered: None, channels: None, problem });
         answers.read(answer(&[("ESTABLISHED", "enabled", "enabled")]).as_bytes(), now);
         answers.asked(Command::Route, 1, now);
         assert_eq!((answers.heard(now).channels.map(|of| of.len()), answers.heard(now).problem), (Some(2), None));
