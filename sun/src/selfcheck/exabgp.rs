@@ -118,6 +118,12 @@ impl Exabgp {
         lock(&self.answers).heard(Instant::now())
     }
 
+    /// What it is to have answered.
+    #[cfg(test)]
+    pub(super) fn answers(&self) -> MutexGuard<'_, Answers> {
+        lock(&self.answers)
+    }
+
     /// Which families of addresses are announced when anything is: IPv4, IPv6.
     #[must_use]
     pub fn families(&self) -> (bool, bool) {
