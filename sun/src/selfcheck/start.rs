@@ -246,6 +246,7 @@ pub fn check(config: &Config) -> Findings {
             problems.extend(contradictions::of_token(config, topology, whose.as_deref()));
         }
         findings.extend(contradictions::of_group(config, topology));
+        findings.warnings.extend(contradictions::of_place(config, topology));
         if let Some(bird) = contradictions::ask_bird(config) {
             findings.extend(contradictions::of_bird(config, topology, bird.as_ref()));
         }
