@@ -139,6 +139,19 @@ impl Configured {
     }
 }
 
+impl Configured {
+    /// The prefixes of a family by the numbers of its protocols; empty if they are not numbered.
+    #[must_use]
+    pub fn numbered(&self, family: &str) -> Vec<String> {
+        let of = self.routes.iter().filter_map(|(name, prefix)| Some((name.strip_prefix(family)?, prefix)));
+        let numbers: Option<Vec<(u32, &String)>> =
+            of.map(|(number, prefix)| Some((number.parse().ok()?, prefix))).collect();
+        let mut numbers = numbers.unwrap_or_default();
+        numbers.sort_unstable();
+        numbers.into_iter().map(|(_, prefix)| prefix.clone()).collect()
+    }
+}
+
 /// Asks what BIRD is configured to announce; changes nothing.
 ///
 /// # Errors

@@ -49,6 +49,29 @@ pub fn of_group(config: &Config, topology: &Topology) -> Findings {
     findings
 }
 
+/// What of a sun of a group is as the shipped config has it, and nobody hears of: who announces it, and where the others ask.
+#[must_use]
+pub fn of_place(config: &Config, topology: &Topology) -> Vec<String> {
+    let Config { name, guard, internal, speaker, .. } = config;
+    let mut warnings = Vec::new();
+    let Some(sun) = topology.sun(name) else { return warnings };
+    if speaker.kind == SpeakerKind::None {
+        warnings.push(format!(
+            "speaker.kind = \"none\": nobody announces the addresses of {name}, or withdraws them when it is ill; \"bird\" or \
+             \"exabgp\" does"
+        ));
+    }
+    let there = sun.server.internal.ip();
+    if internal.ip().is_loopback() && !there.is_loopback() && !peers::group(topology, name, guard).is_empty() {
+        warnings.push(format!(
+            "internal = \"{internal}\": the others of the group ask at {}, where the topology has {name}, and hear nothing: for \
+             them it is never Up; make it internal = \"{0}\"",
+            std::net::SocketAddr::new(there, guard.port)
+        ));
+    }
+    warnings
+}
+
 /// The sun's own token, and whose it is by the tokens of this machine.
 #[must_use]
 pub fn of_token(config: &Config, topology: &Topology, whose: Option<&Identity>) -> Option<String> {
@@ -81,7 +104,8 @@ pub fn of_bird(config: &Config, topology: &Topology, bird: Result<&Configured, &
         Err(error) => return warning(format!("speaker.socket: {error}")),
     };
     let mut findings = Findings::default();
-    let expected = announced(topology, &config.name);
+    let ranked = announced(topology, &config.name);
+    let expected: BTreeSet<String> = ranked.iter().cloned().collect();
     for family in [bird::UP, bird::DRAIN] {
         let has = configured.prefixes(family);
         let of = |prefixes: Vec<&str>| prefixes.join(", ");
@@ -99,6 +123,16 @@ pub fn of_bird(config: &Config, topology: &Topology, bird: Result<&Configured, &
                 "speaker.socket: {socket}: BIRD's {family}* have {more}, which is not of the group of {name}: is it another sun's configuration?"
             ));
         }
+    }
+    // The configuration has them in the order of their ranks, its own addresses first.
+    let has = configured.numbered(bird::UP);
+    let other = ranked.iter().zip(&has).find(|(expected, has)| expected != has);
+    if let (true, Some((expected, has))) = (findings.problems.is_empty(), other) {
+        findings.problems.push(format!(
+            "speaker.socket: {socket}: BIRD's {}* have {has} where {} has {expected}, by rank: is it another sun's configuration?",
+            bird::UP,
+            config.name
+        ));
     }
     let (up, all) = (configured.channels.iter().filter(|channel| channel.up).count(), configured.channels.len());
     if all == 0 {
@@ -133,8 +167,8 @@ fn warning(what: String) -> Findings {
     Findings { problems: Vec::new(), warnings: vec![what] }
 }
 
-/// All prefixes that a sun announces while it is well, as BIRD writes them.
-fn announced(topology: &Topology, name: &str) -> BTreeSet<String> {
+/// All prefixes that a sun announces while it is well, as BIRD writes them, by rank.
+fn announced(topology: &Topology, name: &str) -> Vec<String> {
     let routes = exabgp::routes(topology, name).unwrap_or_default();
     routes.into_iter().map(|route| route.prefix.to_string()).collect()
 }
@@ -197,6 +231,24 @@ mod tests {
     }
 
     #[test]
+    fn a_sun_that_nobody_announces_or_can_ask_is_warned_of() {
+        let check = |kind, internal: &str, suns, expected: &[&str]| {
+            let speaker = SpeakerConfig { kind, ..SpeakerConfig::default() };
+            let config =
+                Config { name: "sun4-2-1".into(), speaker, internal: internal.parse().unwrap(), ..Config::default() };
+            let found = of_place(&config, &topology(suns));
+            assert_eq!(found.len(), expected.len(), "{found:?}");
+            assert!(found.iter().zip(expected).all(|(found, part)| found.contains(part)), "{found:?}");
+        };
+        let asked = "make it internal = \"10.0.0.1:8084\"";
+        check(SpeakerKind::None, "127.0.0.1:8084", 2, &["speaker.kind = \"none\"", asked]);
+        check(SpeakerKind::Bird, "127.0.0.1:8084", 2, &[asked]);
+        check(SpeakerKind::Exabgp, "127.0.0.1:8084", 1, &[]);
+        check(SpeakerKind::Bird, "10.0.0.1:8084", 2, &[]);
+        check(SpeakerKind::Bird, "0.0.0.0:8084", 2, &[]);
+    }
+
+    #[test]
     fn birds_routes_are_compared_with_the_topology() {
         let all = ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.0/24"];
         check_bird(&[&all, &all], &[true], "", "");
@@ -204,6 +256,9 @@ mod tests {
         check_bird(&[&all, &[]], &[true], "sun_drain_* lack 192.0.2.0/24, 192.0.2.1/32, 192.0.2.2/32", "");
         let more = [&all[..], &["198.51.100.1/32"]].concat();
         check_bird(&[&more, &all], &[true], "sun_up_* have 198.51.100.1/32, which is not of the group", "");
+        let others = ["192.0.2.2/32", "192.0.2.1/32", "192.0.2.0/24"];
+        let what = "have 192.0.2.2/32 where sun4-2-1 has 192.0.2.1/32, by rank: is it another sun's configuration?";
+        check_bird(&[&others, &others], &[true], what, "");
         check_bird(&[&all, &all], &[], "", "no session to a router");
         check_bird(&[&all, &all], &[true, false], "", "1 of 2 sessions");
     }

@@ -25,7 +25,7 @@ use super::pressure::Pressure;
 use super::probe::Answer;
 use super::pulse::{Pulse, elapsed_ms};
 use super::speaker::{self, Speaking};
-use super::status::{Probed, Status};
+use super::status::{AS_BEFORE, Probed, Status};
 
 /// What the tasks around the driver tell it.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ pub enum Heard {
     Witnessed(Vec<String>),
     /// The file of the operator's order is written, or cannot be.
     Kept(std::io::Result<()>),
-    /// Whether the topology drains the sun.
-    Draining(bool),
+    /// Whether the topology drains the sun; none: it has no such sun any more.
+    Topology(Option<bool>),
     /// The operator orders something.
     Order(Order, OrderAnswer),
 }
@@ -172,15 +172,28 @@ impl Driver {
         match heard {
             Heard::Probed(round) => self.probed(*round),
             Heard::Ended => self.event(Event::Ended),
-            Heard::Draining(draining) => {
-                self.status().draining = draining;
-                self.event(Event::Draining(draining));
-            }
+            Heard::Topology(draining) => self.listed(draining),
             Heard::Others(others) => self.answered(*others),
             Heard::Witnessed(names) => self.book.witness(names, self.now_ms()),
             Heard::Order(order, answer) => self.ordered(order, answer),
             Heard::Kept(written) => self.kept(written),
         }
+    }
+
+    /// What the topology says of the sun: whether it drains; none: it has no such sun.
+    fn listed(&mut self, draining: Option<bool>) {
+        let Some(draining) = draining else {
+            tracing::warn!(name = self.config.name, UNLISTED);
+            self.status().unlisted = true;
+            self.readiness.note(LISTED, Some(UNLISTED.to_owned()));
+            return;
+        };
+        self.readiness.note(LISTED, None);
+        {
+            let mut status = self.status();
+            (status.unlisted, status.draining) = (false, draining);
+        }
+        self.event(Event::Draining(draining));
     }
 
     fn answered(&mut self, others: Others) {
@@ -206,7 +219,7 @@ impl Driver {
         let report = answers.iter().find_map(|answer| answer.result.as_ref().ok());
         let problem = match &judged.verdict {
             super::machine::Verdict::Good => None,
-            super::machine::Verdict::Again => Some("as before, and not looked at again since".to_owned()),
+            super::machine::Verdict::Again => Some(AS_BEFORE.to_owned()),
             super::machine::Verdict::Bad { reason, .. } => Some(reason.clone()),
         };
         let probed = Probed {
@@ -360,6 +373,13 @@ fn is_new(warning: &str, before: &[String]) -> bool {
 pub fn history_file(config: &Config) -> PathBuf {
     config.data.join("history.jsonl")
 }
+
+/// What the note is about.
+const LISTED: &str = "sun-check: the sun in the topology";
+
+/// For people.
+pub const UNLISTED: &str =
+    "the topology has no such sun any more: what is announced stays; `sun-check disable` withdraws it";
 
 /// Readiness waits for the first probe, whatever it says.
 pub const FIRST_PROBE: &str = "no probe has ended yet";

@@ -9,13 +9,14 @@
 //! A route that is announced again replaces the one before, so draining has no gap. Which routes there are is the topology's
 //! word ([`geo::anycast`]), the same as of `sunctl render bird`. ExaBGP keeps the routes of a process that died and starts it
 //! again: one that finds its sun ill withdraws what the one before may have left. It is asked for its sessions once a second; what
-//! it [`answers`] is read by a thread.
+//! it [`answers`] is read by a thread. All is told anew when it may not have all that was told: it refused an order, was lost, or
+//! has a session that was not there.
 //!
 //! Orders are written by a thread, one after the other: an ExaBGP that does not read holds nobody up.
 
 pub mod answers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -47,6 +48,10 @@ pub struct Exabgp {
     answers: Arc<Mutex<Answers>>,
     /// What was said, by prefix; none: nothing, and a process before this one may have said anything.
     said: Option<BTreeMap<String, String>>,
+    /// All is to be said anew.
+    anew: bool,
+    /// Prefixes that were said since all of it was confirmed: they are withdrawn again if they are not wanted.
+    unconfirmed: BTreeSet<String>,
     announced: Announce,
 }
 
@@ -80,6 +85,8 @@ impl Exabgp {
             routes: Vec::new(),
             answers: Arc::default(),
             said: None,
+            anew: false,
+            unconfirmed: BTreeSet::new(),
             announced: Announce::Nothing,
         })
     }
@@ -111,6 +118,12 @@ impl Exabgp {
         lock(&self.answers).heard(Instant::now())
     }
 
+    /// What it is to have answered.
+    #[cfg(test)]
+    pub(super) fn answers(&self) -> MutexGuard<'_, Answers> {
+        lock(&self.answers)
+    }
+
     /// Which families of addresses are announced when anything is: IPv4, IPv6.
     #[must_use]
     pub fn families(&self) -> (bool, bool) {
@@ -118,7 +131,7 @@ impl Exabgp {
         (has(true), has(false))
     }
 
-    /// Says what changed since it was last said.
+    /// Says what changed since it was last said, or all of it when it may be lacking.
     ///
     /// # Errors
     ///
@@ -133,32 +146,48 @@ impl Exabgp {
             self.routes = routes.unwrap_or_else(|| std::mem::take(&mut self.routes));
         }
         let wanted = wanted(&self.routes, &self.config, announce);
+        self.anew |= lock(&self.answers).tells_anew(Instant::now());
         let lines = match &self.said {
-            Some(said) => changes(said, &wanted, &self.config.next_hop),
-            None => begin(&self.routes, &wanted, &self.config.next_hop),
+            Some(said) if !self.anew => changes(said, &wanted, &self.config.next_hop),
+            _ => begin(&self.routes, &self.unconfirmed, &wanted, &self.config.next_hop),
         };
         if self.ended.load(Ordering::Relaxed) {
             return Err("ExaBGP does not read any more".to_owned());
         }
         self.write(&lines)?;
-        (self.said, self.announced) = (Some(wanted), announce);
+        self.has_said(wanted);
+        self.announced = announce;
         Ok(())
     }
 
-    /// Hands orders to the thread that writes, and with them asks for sessions now and then.
+    /// This was written.
+    fn has_said(&mut self, wanted: BTreeMap<String, String>) {
+        let heard = self.heard();
+        if heard.problem.is_none() && heard.answered == Some(true) {
+            self.unconfirmed.clear();
+        }
+        self.unconfirmed.extend(wanted.keys().cloned());
+        (self.said, self.anew) = (Some(wanted), false);
+    }
+
+    /// Hands orders to the thread that writes, and with them asks it something now and then.
     fn write(&self, lines: &str) -> Result<(), String> {
         let now = Instant::now();
         // What is asked is noted before it can be answered.
         let mut answers = lock(&self.answers);
-        let asks = answers.asks(now);
-        if lines.is_empty() && !asks {
-            return Ok(());
-        }
-        let text = if asks { format!("{lines}{SESSIONS}\n") } else { lines.to_owned() };
+        let question = answers.asks(now);
+        let text = match question {
+            None if lines.is_empty() => return Ok(()),
+            None | Some(Command::Route) => lines.to_owned(),
+            Some(Command::Sessions) => format!("{lines}{SESSIONS}\n"),
+            Some(Command::Version) => format!("{lines}{VERSION}\n"),
+        };
         match self.orders.try_send(text) {
             Ok(()) => {
                 answers.asked(Command::Route, lines.lines().count(), now);
-                answers.asked(Command::Sessions, usize::from(asks), now);
+                if let Some(question) = question {
+                    answers.asked(question, 1, now);
+                }
                 Ok(())
             }
             Err(_) if lines.is_empty() => Ok(()),
@@ -224,10 +253,16 @@ fn attributes(route: &Announcement, config: &SpeakerConfig, drains: bool) -> Str
     attributes
 }
 
-/// What is said first: it also takes back what a process before this one may have said of these routes.
-fn begin(routes: &[Announcement], wanted: &BTreeMap<String, String>, next_hop: &str) -> String {
-    let before = routes.iter().map(|route| (route.prefix.to_string(), String::new())).collect();
-    changes(&before, wanted, next_hop)
+/// What is said first, and when it may be lacking: it also takes back what a process before this one may have said of these
+/// routes, and what this one said of others.
+fn begin(
+    routes: &[Announcement],
+    unconfirmed: &BTreeSet<String>,
+    wanted: &BTreeMap<String, String>,
+    next_hop: &str,
+) -> String {
+    let prefixes = routes.iter().map(|route| route.prefix.to_string()).chain(unconfirmed.iter().cloned());
+    changes(&prefixes.map(|prefix| (prefix, String::new())).collect(), wanted, next_hop)
 }
 
 /// Reads until the end. ExaBGP shares its end of the pipe in a mode that does not wait.
@@ -287,6 +322,9 @@ const ORDERS_MAX: usize = 2;
 /// What it is asked; `summary` has only the sessions that are up.
 const SESSIONS: &str = "show neighbor extensive";
 
+/// Whoever answers this has read everything before it.
+const VERSION: &str = "version";
+
 /// As in BIRD's configuration.
 const MED_A_RANK: u32 = 100;
 
@@ -328,11 +366,33 @@ mod tests {
         let config = SpeakerConfig::default();
         let nothing = wanted(&routes, &config, Announce::Nothing);
         assert_eq!(
-            begin(&routes, &nothing, "self"),
+            begin(&routes, &BTreeSet::new(), &nothing, "self"),
             "withdraw route 192.0.2.0/28 next-hop self\nwithdraw route 192.0.2.1/32 next-hop self\n"
         );
         let best = wanted(&routes, &config, Announce::Best);
-        assert_eq!(begin(&routes, &best, "self"), changes(&BTreeMap::new(), &best, "self"));
+        assert_eq!(begin(&routes, &BTreeSet::new(), &best, "self"), changes(&BTreeMap::new(), &best, "self"));
+    }
+
+    #[test]
+    fn what_is_refused_is_said_again_also_of_prefixes_that_the_topology_has_lost() {
+        let (told, heard) = std::sync::mpsc::channel();
+        let topology = |suns| std::sync::Arc::new(geo::Topology::parse(&text(suns)).unwrap());
+        let (sender, watched) = tokio::sync::watch::channel(topology(2));
+        let mut exabgp = Exabgp::new(&SpeakerConfig::default(), "sun4-2-1", watched, Box::new(Told(told))).unwrap();
+        let mut say = |answer: &str| {
+            let lines = |said: String| said.lines().filter(|line| line.contains(" route ")).map(short).collect();
+            exabgp.say(Announce::Best).unwrap();
+            let said: Vec<String> = heard.recv().map(lines).unwrap();
+            // Every route, and the question that comes with the first.
+            let answers = answer.repeat(said.len()) + if said.is_empty() { "" } else { "done\n" };
+            lock(&exabgp.answers).read(answers.as_bytes(), Instant::now());
+            said
+        };
+        let all = ["announce 192.0.2.0/24", "announce 192.0.2.1/32", "announce 192.0.2.2/32"];
+        assert_eq!(say("error\n"), all);
+        sender.send(topology(1)).unwrap();
+        let one = ["announce 192.0.2.0/24", "announce 192.0.2.1/32", "withdraw 192.0.2.2/32"];
+        assert_eq!(say("done\n"), one);
     }
 
     #[test]
@@ -344,6 +404,42 @@ mod tests {
         assert_eq!(of(Some(2), false), "next-hop 10.0.0.1 origin igp as-path [ 65001 65001 65001 ]");
         assert_eq!(of(Some(0), true).matches("65001").count(), 11);
         assert!(of(Some(0), true).ends_with("community [65535:0]"));
+    }
+
+    /// What is done to which prefix.
+    fn short(line: &str) -> String {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        format!("{} {}", words[0], words[2])
+    }
+
+    /// Hears what is written.
+    struct Told(std::sync::mpsc::Sender<String>);
+
+    impl Write for Told {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.send(String::from_utf8_lossy(bytes).into_owned());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A topology with a group of so many suns.
+    fn text(suns: usize) -> String {
+        let mut text = "version = 1\ndomain = \"example.net\"\ndefault_region = 4\n\
+            [content_servers]\nurl = \"http://127.0.0.1:9100/cs{number}\"\nnumbers = [\"1-9\"]\n\
+            [[region]]\nid = 4\nname = \"R\"\nlatitude = 1.0\nlongitude = 1.0\n\
+            [[group]]\nname = \"sun4-2\"\nsubnet = \"192.0.2.0/24\"\n"
+            .to_owned();
+        for number in 1..=suns {
+            text += &format!(
+                "[[sun]]\nname = \"sun4-2-{number}\"\naddresses = [\"192.0.2.{number}\"]\n\
+                 internal = \"10.0.0.{number}:8081\"\nweight = 100\n"
+            );
+        }
+        text
     }
 
     fn route(prefix: &str, rank: Option<u16>) -> Announcement {

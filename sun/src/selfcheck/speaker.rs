@@ -77,6 +77,8 @@ pub struct Speaker {
     config: SpeakerConfig,
     exabgp: Option<Exabgp>,
     shared: Shared,
+    /// What was wanted last was not handed to it.
+    untold: bool,
 }
 
 impl Speaking {
@@ -159,7 +161,7 @@ impl Speaker {
     #[must_use]
     pub fn new(config: &SpeakerConfig, exabgp: Option<Exabgp>) -> Self {
         let shared = Arc::new(Mutex::new(Speaking::new(config.kind)));
-        Self { config: config.clone(), exabgp, shared }
+        Self { config: config.clone(), exabgp, shared, untold: false }
     }
 
     /// What is known of it.
@@ -181,36 +183,46 @@ impl Speaker {
             }
         }
         let announce = *wanted.borrow();
-        // What a hung speaker does not do by then it does not do.
-        let _ = tokio::time::timeout(END_MAX, self.end(announce, &mut silence)).await;
+        self.end(announce, &mut silence).await;
         // Whoever stops this daemon stops the sun next: routers are to have heard before.
         if announce == Announce::Nothing && self.config.kind != SpeakerKind::None {
             tokio::time::sleep(silence.rest(Instant::now())).await;
         }
     }
 
-    /// Has carried out what was ordered last.
+    /// Has carried out what was ordered last. What a hung speaker does not do by then it does not do.
     async fn end(&mut self, announce: Announce, silence: &mut Silence) {
-        while self.known().problem.is_some() {
+        let until = tokio::time::Instant::now() + END_MAX;
+        // One that was told and refuses, or does not confirm it, is not told again: the rest of the time is for what it has to read.
+        let _ = tokio::time::timeout_at(until, self.tell(announce, silence)).await;
+        if let Some(exabgp) = self.exabgp.take() {
+            let begun = Instant::now();
+            let _ = tokio::time::timeout_at(until, exabgp.close()).await;
+            silence.waited(begun.elapsed());
+        }
+    }
+
+    /// Tells it until it is told.
+    async fn tell(&mut self, announce: Announce, silence: &mut Silence) {
+        while self.untold {
             tokio::time::sleep(AGAIN).await;
             self.round(announce).await;
             silence.saw(self.known().routes, Instant::now());
-        }
-        if let Some(exabgp) = self.exabgp.take() {
-            let begun = Instant::now();
-            exabgp.close().await;
-            silence.waited(begun.elapsed());
         }
     }
 
     async fn round(&mut self, announce: Announce) {
         let before = self.known();
+        let mut untold = false;
         let now = match (self.config.kind, &mut self.exabgp) {
             (SpeakerKind::Bird, _) => {
                 let timeout = Duration::from_millis(self.config.timeout_ms);
                 match bird::round(&self.config.socket, announce, timeout).await {
                     Ok(seen) => Speaking::of_bird(announce, &seen),
-                    Err(error) => before.failed(announce, error.to_string(), matches!(error, BirdError::Away { .. })),
+                    Err(error) => {
+                        untold = true;
+                        before.failed(announce, error.to_string(), matches!(error, BirdError::Away { .. }))
+                    }
                 }
             }
             (SpeakerKind::Exabgp, Some(exabgp)) => match (exabgp.say(announce), exabgp.heard()) {
@@ -218,12 +230,16 @@ impl Speaker {
                     None => Speaking::of_exabgp(announce, exabgp, &heard),
                     Some(problem) => before.failed(announce, problem.clone(), false),
                 },
-                (Err(problem), _) => before.failed(announce, problem, true),
+                (Err(problem), _) => {
+                    untold = true;
+                    before.failed(announce, problem, true)
+                }
             },
             (SpeakerKind::None | SpeakerKind::Exabgp, _) => {
                 Speaking { wanted: announce, announced: Some(announce), routes: Some((0, 0)), ..before.clone() }
             }
         };
+        self.untold = untold;
         let now = Speaking { rounds: before.rounds + 1, ..now };
         say(&before, &now);
         *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = now;
@@ -340,17 +356,24 @@ mod tests {
 
     #[tokio::test]
     async fn when_it_has_ended_exabgp_was_told_everything() {
-        let (told, heard) = std::sync::mpsc::channel();
-        let topology = geo::Topology::parse(TOPOLOGY).unwrap();
-        let (_sender, topology) = watch::channel(Arc::new(topology));
-        let config = SpeakerConfig { kind: SpeakerKind::Exabgp, ..SpeakerConfig::default() };
-        let exabgp = Exabgp::new(&config, "sun4-2-1", topology, Box::new(Slow(told))).unwrap();
-        assert_eq!(exabgp.said(), None, "what a process before this one said is not known");
-        let mut speaker = Speaker::new(&config, Some(exabgp));
-        speaker.round(Announce::Nothing).await;
-        speaker.end(Announce::Nothing, &mut Silence::default()).await;
-        assert!(heard.try_recv().unwrap().starts_with("withdraw route 192.0.2."));
-        assert_eq!(speaker.known().routes, Some((0, 0)));
+        for refuses in [false, true] {
+            let (told, heard) = std::sync::mpsc::channel();
+            let topology = geo::Topology::parse(TOPOLOGY).unwrap();
+            let (_sender, topology) = watch::channel(Arc::new(topology));
+            let config = SpeakerConfig { kind: SpeakerKind::Exabgp, ..SpeakerConfig::default() };
+            let exabgp = Exabgp::new(&config, "sun4-2-1", topology, Box::new(Slow(told))).unwrap();
+            assert_eq!(exabgp.said(), None, "what a process before this one said is not known");
+            let mut speaker = Speaker::new(&config, Some(exabgp));
+            if refuses {
+                speaker.round(Announce::Best).await;
+                assert!(heard.recv().unwrap().starts_with("announce route 192.0.2."));
+                speaker.exabgp.as_ref().unwrap().answers().read(b"error\nerror\ndone\n", Instant::now());
+            }
+            speaker.round(Announce::Nothing).await;
+            assert_eq!(speaker.known().problem.is_some(), refuses);
+            speaker.end(Announce::Nothing, &mut Silence::default()).await;
+            assert!(heard.try_recv().unwrap().starts_with("withdraw route 192.0.2."));
+        }
     }
 
     /// An ExaBGP that reads slowly.

@@ -157,13 +157,8 @@ async fn serve_internal(config: &Config, desk: Desk, drain: &Drain) -> anyhow::R
 async fn follow_topology(name: String, mut topology: Watched, heard: mpsc::Sender<Heard>) {
     loop {
         let draining = topology.borrow_and_update().sun(&name).map(|sun| sun.server.draining());
-        match draining {
-            Some(draining) => {
-                if heard.send(Heard::Draining(draining)).await.is_err() {
-                    return;
-                }
-            }
-            None => tracing::warn!(name, "the topology has no such sun any more: what is announced stays"),
+        if heard.send(Heard::Topology(draining)).await.is_err() {
+            return;
         }
         if topology.changed().await.is_err() {
             return;
@@ -182,7 +177,7 @@ async fn probe_on(config: Config, topology: Watched, prober: Prober, now: Arc<No
         }
         next = tokio::time::Instant::now() + every;
         // A sun that the topology has lost is asked on: it may serve, and may be the last that does. The WARN of the loss is
-        // that of `follow_topology`.
+        // the driver's.
         known = server_name(&config, &topology.borrow()).ok().or(known);
         let Some(name) = known.clone() else { continue };
         let Found { ask, lost, warnings } = own.look(&topology.borrow(), &config.name, local::is_local);
@@ -251,6 +246,7 @@ pub fn check(config: &Config) -> Findings {
             problems.extend(contradictions::of_token(config, topology, whose.as_deref()));
         }
         findings.extend(contradictions::of_group(config, topology));
+        findings.warnings.extend(contradictions::of_place(config, topology));
         if let Some(bird) = contradictions::ask_bird(config) {
             findings.extend(contradictions::of_bird(config, topology, bird.as_ref()));
         }

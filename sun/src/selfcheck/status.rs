@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::config::SpeakerKind;
+use super::driver::UNLISTED;
 use super::history::{Disabled, Entry};
 use super::machine::{Announce, State, View};
 use super::peers::{Member, Peer};
@@ -32,6 +33,9 @@ pub struct Status {
     pub leaving: bool,
     /// The topology drains it.
     pub draining: bool,
+    /// The topology has no such sun any more; what is announced stays.
+    #[serde(default)]
+    pub unlisted: bool,
     /// The operator took it out.
     pub order: Option<Disabled>,
     /// Why a restart of this daemon forgets what the operator ordered last; null: it does not.
@@ -87,6 +91,7 @@ impl Status {
             needed: true,
             leaving: false,
             draining: false,
+            unlisted: false,
             order: None,
             unkept: None,
             penalty: 0.0,
@@ -125,7 +130,11 @@ impl Status {
         if self.kept {
             text += "  it is slow and announced as before: too many others are not Up, and have as much to do\n";
         }
-        if let Some(order) = &self.order {
+        if let Some(now) = self.meanwhile() {
+            let _ = writeln!(text, "  that is why it fell; now: {now}");
+        }
+        // As long as it is why the sun is where it is, it stands above.
+        if let Some(order) = self.order.as_ref().filter(|order| order.reason != self.reason) {
             let _ = writeln!(text, "  disabled for {}: {}", ago(order.since_ms), plain(&order.reason));
         }
         if let Some(why) = &self.unkept {
@@ -135,6 +144,9 @@ impl Status {
         }
         if self.leaving {
             text += "  it is to be disabled if others of its group are Up: they are asked\n";
+        }
+        if self.unlisted {
+            let _ = writeln!(text, "  {UNLISTED}");
         }
         if self.draining {
             text += "  the topology drains it\n";
@@ -160,6 +172,16 @@ impl Status {
             let _ = writeln!(text, "{:>8} ago {}", ago(entry.at_ms), entry.text());
         }
         text
+    }
+
+    /// What the last probe of a sun that fell found, if it is something else than what it fell for.
+    fn meanwhile(&self) -> Option<String> {
+        let fell = matches!(self.state, State::Falling | State::Down | State::Held);
+        let probe = self.probe.as_ref().filter(|_| fell)?;
+        match probe.problem.as_deref() {
+            Some(problem) => (problem != self.reason && problem != AS_BEFORE).then(|| plain(problem)),
+            None => Some("the last probe was good".to_owned()),
+        }
     }
 
     fn announced(&self) -> String {
@@ -295,6 +317,9 @@ fn span(ms: u64) -> String {
     }
 }
 
+/// What a round of probes is worth that had nothing new to look at.
+pub const AS_BEFORE: &str = "as before, and not looked at again since";
+
 /// A reason of an order and who gave it fit in.
 const PLAIN_CHARACTERS_MAX: usize = 600;
 
@@ -372,6 +397,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_now_is_told_beside_what_a_sun_fell_for() {
+        let check = |state, problem: Option<&str>, expected: Option<&str>| {
+            let mut status = Status::new("sun4-2-1", state, Speaking::new(SpeakerKind::Bird), 0);
+            status.reason = "nobody listens".to_owned();
+            status.probe = Some(Probed {
+                at_ms: 0,
+                took_ms: 1.0,
+                problem: problem.map(str::to_owned),
+                pid: None,
+                certificate_expires: None,
+                descriptors_percent: None,
+            });
+            assert_eq!(status.meanwhile().as_deref(), expected);
+        };
+        check(State::Down, Some("the certificate has expired"), Some("the certificate has expired"));
+        check(State::Down, Some("nobody listens"), None);
+        check(State::Down, Some(AS_BEFORE), None);
+        check(State::Held, None, Some("the last probe was good"));
+        check(State::Up, None, None);
+    }
+
+    #[test]
     fn what_somebody_wrote_stays_on_its_line_and_moves_no_cursor() {
         let mut status = Status::new("sun4-2-1", State::Disabled, Speaking::new(SpeakerKind::Bird), 0);
         status.reason = "new disk\nsun4-2-1 is Up\u{1b}[2J\u{202e}".to_owned();
@@ -379,7 +426,9 @@ mod tests {
         let (from, to, cause) = (State::Up, State::Disabled, "operator".to_owned());
         status.history = vec![Entry { at_ms: 0, from, to, cause, reason: status.reason.clone() }];
         let text = status.text(0);
-        assert_eq!(text.matches("new disk\\nsun4-2-1 is Up\\u{1b}[2J\\u{202e}\n").count(), 3, "{text}");
+        assert_eq!(text.matches("new disk\\nsun4-2-1 is Up\\u{1b}[2J\\u{202e}\n").count(), 2, "{text}");
+        status.reason = "the disk is full".to_owned();
+        assert_eq!(status.text(0).matches("new disk\\nsun4").count(), 2, "an order that is not the reason");
         assert_eq!(plain(&"ä".repeat(1000)), "ä".repeat(PLAIN_CHARACTERS_MAX) + "...");
     }
 }

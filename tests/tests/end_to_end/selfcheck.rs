@@ -217,7 +217,7 @@ async fn an_operator_takes_a_sun_out_and_lets_it_back_in() {
     check.restart().await;
     assert_eq!(status(&group.world, SUN).await["state"], "disabled", "also after a restart");
     let told = order(&["status"]).out;
-    assert!(told.contains("disabled for") && told.contains("a new disk (ordered by sun1-1-1)"), "{told}");
+    assert!(told.contains("is Disabled for") && told.contains("a new disk (ordered by sun1-1-1)"), "{told}");
     assert_eq!(order(&["enable"]).status, Some(0));
     group.bird.until(2, 0).await;
     let stranger = admin_post(group.checks[0].admin(), "/disable").await;

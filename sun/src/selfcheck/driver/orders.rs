@@ -244,7 +244,15 @@ fn said(name: &str, state: State, speaking: &Speaking, announce: Announce, uncon
         (None, _) if speaking.kind == SpeakerKind::None => format!("its addresses are announced by {}", speaking.kind),
         (None, Announce::Nothing) => format!("{} announces nothing of it", speaking.kind),
         (None, Announce::Unchanged) => "what is announced of it stays until it is known how it is".to_owned(),
-        (None, Announce::Best | Announce::Drain) => format!("{} announces it {announce}", speaking.kind),
+        (None, Announce::Best | Announce::Drain) if speaking.carried == Some(true) || speaking.sessions.is_none() => {
+            format!("{} announces it {announce}", speaking.kind)
+        }
+        (None, Announce::Best | Announce::Drain) => {
+            format!(
+                "{} has it {announce}, and no session to a router carries all of its routes: routers do not hear all of it",
+                speaking.kind
+            )
+        }
     };
     format!("{name} is {state} now; {what}")
 }

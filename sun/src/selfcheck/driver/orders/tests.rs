@@ -14,7 +14,7 @@ use crate::selfcheck::machine::{Announce, Machine, Rules, State, Verdict};
 use crate::selfcheck::metrics::Metrics;
 use crate::selfcheck::peers::{Asked, Peer};
 use crate::selfcheck::pulse::Pulse;
-use crate::selfcheck::speaker::{Speaker, Speaking};
+use crate::selfcheck::speaker::{Count, Sessions, Speaker, Speaking};
 use crate::selfcheck::status::Status;
 
 #[tokio::test]
@@ -105,6 +105,31 @@ async fn what_a_speaker_has_not_confirmed_is_said() {
             }
         };
         assert_eq!((done.said.as_str(), done.unconfirmed.is_none()), (expected, answers));
+    }
+}
+
+#[test]
+fn who_is_let_back_in_while_no_session_is_up_is_told_so() {
+    let check = |up, carried, expected: &str| {
+        let sessions = Some(Sessions { ipv4: Count { up, all: up.max(1) }, ..Sessions::default() });
+        let speaking = Speaking { sessions, carried, ..Speaking::new(SpeakerKind::Bird) };
+        let told = said("sun1-1-1", State::Up, &speaking, Announce::Best, None);
+        assert_eq!(told, format!("sun1-1-1 is Up now; BIRD {expected}"));
+    };
+    check(1, Some(true), "announces it as best");
+    let unheard = "has it as best, and no session to a router carries all of its routes: routers do not hear all of it";
+    check(0, Some(false), unheard);
+    check(0, None, unheard);
+}
+
+#[tokio::test]
+async fn a_sun_that_the_topology_has_lost_is_noted_until_it_is_back() {
+    let mut run = Run::up();
+    for (draining, lost) in [(None, true), (Some(false), false)] {
+        run.driver.hear(Heard::Topology(draining));
+        let told = run.driver.status().text(0).contains("the topology has no such sun any more");
+        assert_eq!((told, run.driver.readiness.notes().len()), (lost, usize::from(lost)));
+        assert_eq!(run.driver.machine.state(), State::Up);
     }
 }
 
