@@ -85,7 +85,7 @@ impl From<PathBuf> for Source {
     }
 }
 
-/// A path, or `etcd://[user@]host:port,host:port/key`, or the same with `etcds://` for TLS.
+/// A path, or `etcd://[user@]host:port,host:port/key`, or the same with `etcds://` for TLS. Without a port it is etcd's own.
 impl FromStr for Source {
     type Err = String;
 
@@ -94,11 +94,19 @@ impl FromStr for Source {
             Some(("etcd", rest)) => ("http", rest),
             Some(("etcds", rest)) => ("https", rest),
             Some(("http" | "https", _)) => return Err(format!("{text}: {SHORT_FORM}")),
+            _ if ["etcd:", "etcds:", "http:", "https:"].iter().any(|scheme| text.starts_with(scheme)) => {
+                return Err(format!("{text}: {SHORT_FORM}"));
+            }
             _ => return Ok(Self::File(text.into())),
         };
         let (hosts, key) = rest.split_once('/').ok_or_else(|| format!("{text}: {SHORT_FORM}"))?;
         let (user, hosts) = hosts.split_once('@').map_or((None, hosts), |(user, hosts)| (Some(user.to_owned()), hosts));
-        let addresses = |scheme: &str| hosts.split(',').map(|host| format!("{scheme}://{host}")).collect();
+        let port = |host: &str| match host.rsplit_once(':') {
+            Some((_, port)) if !port.ends_with(']') => String::new(),
+            _ => format!(":{PORT}"),
+        };
+        let addresses =
+            |scheme: &str| hosts.split(',').map(|host| format!("{scheme}://{host}{}", port(host))).collect();
         // The files with the user's password and of TLS are said elsewhere.
         let plain = Etcd { etcd: addresses("http"), key: format!("/{key}"), ..Etcd::default() };
         match plain.problems() {
@@ -152,6 +160,9 @@ impl<'de> Visitor<'de> for FileOrTable {
     }
 }
 
+/// Where members of a cluster listen for clients when nobody says otherwise.
+const PORT: u16 = 2379;
+
 const SHORT_FORM: &str = "a cluster is etcd://10.0.0.1:2379,10.0.0.2:2379/sun/topology, with TLS etcds://...";
 
 #[cfg(test)]
@@ -175,6 +186,10 @@ mod tests {
             "/x in etcd at http://a:1",
         );
         check_config("topology = 'etcd://a:1,b:2/c/d'", "/c/d in etcd at http://a:1, http://b:2");
+        check_config(
+            "topology = 'etcd://a,[::1],[::1]:1/c'",
+            "/c in etcd at http://a:2379, http://[::1]:2379, http://[::1]:1",
+        );
         check_config("topology = 'etcds://u@a:1,b:2/c/d'", "/c/d in etcd at https://a:1, https://b:2");
         check_config(
             "topology = { etcd = ['https://a:1'], ca = '/ca', certificate = '/c', certificate_key = '/k' }",
@@ -210,6 +225,8 @@ mod tests {
         );
         check_config("topology = 'etcd://a:1'", "a cluster is etcd://");
         check_config("topology = 'http://a:1/sun/topology'", "a cluster is etcd://");
+        check_config("topology = 'etcd:/a:1/sun/topology'", "a cluster is etcd://");
+        check_config("topology = 'etcd:///sun/topology'", "it has the form http://host:port");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! names (certificates, tokens, lists), so where those are. The daemon it belongs to is told by the keys it has; what is no
 //! daemon's config is refused.
 
+use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,12 +15,14 @@ use geo::{Source, Topology};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-/// Checks each file; the answer is bad when one of them is. What `advice` says of a topology's text that does not check goes
-/// with its problems.
+use crate::topology::warnings;
+
+/// Checks each file; the answer is bad when one of them is. What `advice` says of a topology's text that does not check is
+/// told beside its problems: nothing, where nobody has to follow it.
 #[must_use]
-pub fn check(topology: &Source, configs: &[PathBuf], advice: impl FnOnce(&str) -> String) -> Answer {
+pub fn check(topology: &Source, configs: &[PathBuf], advice: impl FnOnce(&str) -> Option<String>) -> Answer {
     let checked: Vec<(String, &'static str, Checked)> =
-        std::iter::once((topology.to_string(), "topology", check_topology(topology, advice).into()))
+        std::iter::once((topology.to_string(), "topology", check_topology(topology, advice)))
             .chain(configs.iter().map(|file| {
                 let (kind, checked) = check_config(file);
                 (file.display().to_string(), kind, checked)
@@ -27,7 +30,7 @@ pub fn check(topology: &Source, configs: &[PathBuf], advice: impl FnOnce(&str) -
             .collect();
     let mut text = String::new();
     let mut files = Vec::new();
-    for (file, kind, Checked { result, warnings }) in &checked {
+    for (file, kind, Checked { result, warnings, advice }) in &checked {
         // Writing to a string cannot fail.
         let _ = match result {
             Ok(summary) => writeln!(text, "ok    {kind} {file}: {summary}"),
@@ -36,9 +39,13 @@ pub fn check(topology: &Source, configs: &[PathBuf], advice: impl FnOnce(&str) -
         for warning in warnings {
             let _ = writeln!(text, "      warning: {warning}");
         }
+        if let Some(advice) = advice {
+            let _ = writeln!(text, "      {advice}");
+        }
         files.push(json!({
             "file": file,
             "warnings": warnings,
+            "advice": advice,
             "kind": kind,
             "ok": result.is_ok(),
             "problems": result.as_ref().err().map_or_else(Vec::new, |problems| problems.lines().collect::<Vec<_>>()),
@@ -52,31 +59,37 @@ pub fn check(topology: &Source, configs: &[PathBuf], advice: impl FnOnce(&str) -
 struct Checked {
     result: Result<String, String>,
     warnings: Vec<String>,
+    advice: Option<String>,
 }
 
 impl From<Result<String, String>> for Checked {
     fn from(result: Result<String, String>) -> Self {
-        Self { result, warnings: Vec::new() }
+        Self { result, warnings: Vec::new(), advice: None }
     }
 }
 
-fn check_topology(source: &Source, advice: impl FnOnce(&str) -> String) -> Result<String, String> {
-    let text = source.read()?;
-    let topology = Topology::parse(&text).map_err(|error| format!("{error}\n{}", advice(&text)))?;
-    let conflicts = geo::anycast::conflicts(&topology);
-    if !conflicts.is_empty() {
-        return Err(conflicts.join("\n"));
+fn check_topology(source: &Source, advice: impl FnOnce(&str) -> Option<String>) -> Checked {
+    let text = match source.read() {
+        Ok(text) => text,
+        Err(error) => return Err(error).into(),
+    };
+    match Topology::parse(&text) {
+        Ok(topology) => Checked { warnings: warnings(&topology), ..Ok(summary(&topology)).into() },
+        Err(error) => Checked { advice: advice(&text), ..Err(error.to_string()).into() },
     }
+}
+
+fn summary(topology: &Topology) -> String {
     let suns: usize = topology.regions.iter().map(|region| region.suns.len()).sum();
     let caches: usize = topology.regions.iter().map(|region| region.caches.len()).sum();
     let regions = topology.regions.len();
-    Ok(format!(
+    format!(
         "version {}, {}, {}, {}",
         topology.version,
         count(regions, "region"),
         count(suns, "sun"),
         count(caches, "cache")
-    ))
+    )
 }
 
 fn count(number: usize, noun: &str) -> String {
@@ -94,7 +107,7 @@ fn check_config(file: &Path) -> (&'static str, Checked) {
     };
     let origin = file.display().to_string();
     let (text, origin) = (text.as_str(), origin.as_str());
-    match kind_of(&table) {
+    match kind_of(&table, file.file_stem().and_then(OsStr::to_str)) {
         Ok(Daemon::Cache) => ("cache-daemon", judged(text, origin, cache_daemon::server::check)),
         Ok(Daemon::Api) => ("popularity-api", judged(text, origin, popularity_api::server::check)),
         Ok(Daemon::Geo) => ("geo serve", judged(text, origin, |config| problems_of(&geo::serve::check(config)))),
@@ -117,7 +130,7 @@ fn judged<Config: DeserializeOwned, Found: Into<Findings>>(
     let Findings { problems, warnings } = check(&config).into();
     let accepted = problems.is_empty();
     let result = if accepted { Ok("accepted, with the files it names".to_owned()) } else { Err(problems.join("\n")) };
-    Checked { result, warnings }
+    Checked { result, warnings, advice: None }
 }
 
 fn problems_of(answer: &Answer) -> Vec<String> {
@@ -136,8 +149,8 @@ enum Daemon {
 
 /// Whose config this is, or what it is instead: a cache-daemon's settings are in `[edge]`, a geo server's evidence and a
 /// self-check's thresholds are in tables that nobody else has, the API has one `listen`, a sun's certificates, listeners
-/// and tiers are at the top.
-fn kind_of(table: &toml::Table) -> Result<Daemon, &'static str> {
+/// and tiers are at the top. One that has no more than a name may be any sun's or self-check's: its file's name decides.
+fn kind_of(table: &toml::Table, stem: Option<&str>) -> Result<Daemon, &'static str> {
     let has = |key: &&str| table.contains_key(*key);
     if has(&"edge") || has(&"vault") {
         Ok(Daemon::Cache)
@@ -151,6 +164,8 @@ fn kind_of(table: &toml::Table) -> Result<Daemon, &'static str> {
         Ok(Daemon::SelfCheck)
     } else if has(&"listen") || has(&"commit_ms") {
         Ok(Daemon::Api)
+    } else if stem == Some("sun-check") && !SUN_KEYS[1..].iter().any(has) {
+        Ok(Daemon::SelfCheck)
     } else if SUN_KEYS.iter().any(has) {
         Ok(Daemon::Sun)
     } else {
@@ -165,7 +180,7 @@ const SELF_CHECK_KEYS: [&str; 7] =
     ["probe", "thresholds", "checks", "guard", "speaker", "on_stop", "history_entries_max"];
 /// No topology does without the first two.
 const TOPOLOGY_TABLES: [&str; 4] = ["domain", "content_servers", "region", "sun"];
-/// No sun does without its name.
+/// No sun does without its name, the first, which a self-check has too.
 const SUN_KEYS: [&str; 6] = ["name", "https", "http", "certificates", "store", "ram_bytes"];
 
 #[cfg(test)]
@@ -186,6 +201,14 @@ mod tests {
         check_kind(include_str!("../../config/popularity-api.toml"), "Ok(Api)");
         check_kind(include_str!("../../config/sun.toml"), "Ok(Sun)");
         check_kind(include_str!("../../config/sun-check.toml"), "Ok(SelfCheck)");
+    }
+
+    #[test]
+    fn the_files_name_tells_whose_config_with_a_name_alone_is() {
+        let kind = |text: &str, stem| format!("{:?}", kind_of(&toml::from_str(text).unwrap(), Some(stem)));
+        assert_eq!(kind("name = 'sun4-2-1'", "sun-check"), "Ok(SelfCheck)");
+        assert_eq!(kind("name = 'sun4-2-1'", "sun"), "Ok(Sun)");
+        assert_eq!(kind("name = 'sun4-2-1'\nram_bytes = 1", "sun-check"), "Ok(Sun)");
     }
 
     #[test]
@@ -225,27 +248,27 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_topology_is_good_and_one_whose_addresses_stand_in_each_others_way_is_not() {
+    fn the_shipped_topology_is_good_and_one_whose_addresses_stand_in_each_others_way_is_warned_of() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("topology.toml");
         let shipped = include_str!("../../config/topology.toml");
-        for (text, good, says) in [
-            (shipped.to_owned(), true, "ok    topology"),
+        for (text, says) in [
             (
                 shipped.replace("192.0.2.130", "192.0.2.40"),
-                false,
-                "cache4-1: addresses = 192.0.2.40: it is in 192.0.2.0/26",
+                "      warning: cache4-1: addresses = 192.0.2.40: it is in 192.0.2.0/26",
             ),
             (
                 shipped.replace("10.4.2.1:", "192.0.2.70:"),
-                false,
-                "sun4-2-1: internal = 192.0.2.70:8081: it is in 192.0.2.64/26",
+                "      warning: sun4-2-1: internal = 192.0.2.70:8081: it is in 192.0.2.64/26",
             ),
         ] {
             fs::write(&file, text).unwrap();
             let answer = check(&file.clone().into(), &[], |_| unreachable!("daemons take it"));
-            assert!(answer.good == good && answer.text.contains(says), "{}", answer.text);
+            assert!(answer.good && answer.text.contains(says), "{}", answer.text);
         }
+        fs::write(&file, shipped).unwrap();
+        let answer = check(&file.into(), &[], |_| unreachable!("daemons take it"));
+        assert!(answer.text.starts_with("ok    topology") && !answer.text.contains("warning"), "{}", answer.text);
     }
 
     #[test]
@@ -255,14 +278,17 @@ mod tests {
         let config = folder.path().join("sun.toml");
         fs::write(&topology, "version = 'one'").unwrap();
         fs::write(&config, "name = 'sun4-2-1'\nramm_bytes = 1").unwrap();
-        let answer = check(&topology.into(), &[config, folder.path().join("missing.toml")], |_| "Mend it.".to_owned());
+        let answer =
+            check(&topology.into(), &[config, folder.path().join("missing.toml")], |_| Some("Mend it.".to_owned()));
         assert!(!answer.good);
         assert_eq!(answer.text.matches("WRONG").count(), 3, "{}", answer.text);
         assert!(answer.text.contains("ramm_bytes") && answer.text.contains("\n      Mend it.\n"), "{}", answer.text);
+        assert_eq!(answer.json["files"][0]["advice"], "Mend it.");
+        assert!(!answer.json["files"][0]["problems"].to_string().contains("Mend it."), "{}", answer.json);
     }
 
     #[track_caller]
     fn check_kind(text: &str, expected: &str) {
-        assert_eq!(format!("{:?}", kind_of(&toml::from_str(text).unwrap())), expected, "{text}");
+        assert_eq!(format!("{:?}", kind_of(&toml::from_str(text).unwrap(), None)), expected, "{text}");
     }
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use geo::RegionId;
 use geo::answer::Answer;
+use geo::{RegionId, Source};
 use popularity_api::signing::Keys;
 
 use self::change::{ChangeArgs, TopologyCommand};
@@ -263,7 +263,11 @@ fn run(cli: &Cli) -> anyhow::Result<Option<Answer>> {
         Command::Content(options) => return waiting(content::run(options)).map(|()| None),
         Command::Check { topology, config } => {
             let source = topology.source()?;
-            let advice = |text: &str| waiting(topology::refused(&source, text)).unwrap_or_default();
+            // A key is what daemons follow; a file may be a draft that nobody does.
+            let advice = |text: &str| match source {
+                Source::File(_) => None,
+                Source::Etcd(_) => waiting(topology::refused(&source, text)).ok(),
+            };
             Ok(check::check(&source, config, advice))
         }
         Command::Topology(command) => command.answer(),

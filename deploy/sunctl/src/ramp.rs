@@ -52,14 +52,15 @@ impl Plan {
         }
         let before = std::iter::once(&from).chain(&weights);
         let moved_max = before.zip(&weights).map(|(&a, &b)| (share(a) - share(b)).abs()).fold(0.0, f64::max);
-        let every = over.div_f64(weights.len().max(1) as f64);
+        // Nothing is waited for after the last one.
+        let every = over.div_f64(weights.len().saturating_sub(1).max(1) as f64);
         Self { weights, every, moved_max, said }
     }
 
-    /// How long all of it takes: the last step is one pause before the end.
+    /// How long all of it takes, from the first step to the last; where there is one alone, what it was to take.
     #[must_use]
     pub fn over(&self) -> Duration {
-        self.every * u32::try_from(self.weights.len()).unwrap_or(u32::MAX)
+        self.every * u32::try_from(self.weights.len().saturating_sub(1).max(1)).unwrap_or(u32::MAX)
     }
 }
 
@@ -86,9 +87,9 @@ impl Plan {
         match self.weights.len() {
             0 | 1 => "In one step.\n".to_owned(),
             count => format!(
-                "{slower}In {count} steps over {} s, one every {} s, each moving {} of the files at most.\n",
-                self.over().as_secs(),
-                self.every.as_secs(),
+                "{slower}In {count} steps over {:.0} s, one every {:.0} s, each moving {} of the files at most.\n",
+                self.over().as_secs_f64(),
+                self.every.as_secs_f64(),
                 percent(self.moved_max)
             ),
         }
@@ -133,7 +134,11 @@ mod tests {
         let plan = Plan::new(&[100], 100, 50, Duration::from_secs(600));
         assert_eq!(plan.weights.last(), Some(&50));
         assert_eq!(plan.weights.len(), 20);
-        assert_eq!(plan.every, Duration::from_secs(30));
+        assert!(
+            (plan.every.as_secs_f64() - 600.0 / 19.0).abs() < 1e-6,
+            "nothing is waited for after the last: {plan:?}"
+        );
+        assert!((plan.over().as_secs_f64() - 600.0).abs() < 1e-6, "{plan:?}");
         // A sixth of the files in twenty steps, give or take the half of a weight.
         assert!(plan.moved_max < 1.0 / 6.0 / 20.0 + 0.003, "{plan:?}");
     }

@@ -23,6 +23,7 @@ use geo::{Source, Topology};
 use serde_json::json;
 
 use crate::edit::with_version;
+use crate::weight::{Guard, weightless};
 use change::{Consent, Draft, Signature, percent};
 use entry::Entry;
 use store::{Held, Store};
@@ -150,13 +151,20 @@ pub async fn diff(source: &Source, compared: Compared<'_>) -> anyhow::Result<Ans
 ///
 /// # Errors
 ///
-/// When it is refused, or its version is not above that of the document there is: then it was made from another one.
-pub async fn put(source: &Source, file: &Path, by: &Signature, consent: Consent<'_>) -> anyhow::Result<Answer> {
+/// When it is refused, takes the weight of a last sun, or its version is not above that of the document there is: then it was
+/// made from another one.
+pub async fn put(
+    source: &Source,
+    file: &Path,
+    guard: Guard,
+    by: &Signature,
+    consent: Consent<'_>,
+) -> anyhow::Result<Answer> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let after = Topology::parse(&text).with_context(|| file.display().to_string())?;
     let draft = |held: &Held| {
         if held.text.as_deref() == Some(text.as_str()) {
-            bail!("it is what is there already");
+            return Ok(same(&text, &after, format!("{} is what is there already.", file.display())));
         }
         // One that does not check has no version that anybody goes by.
         if let Some(before) = held.sound().filter(|before| before.version >= after.version) {
@@ -171,7 +179,7 @@ pub async fn put(source: &Source, file: &Path, by: &Signature, consent: Consent<
             );
         }
         let what = format!("put {}", file.file_name().unwrap_or_default().to_string_lossy());
-        whole(held, text.clone(), what)
+        whole(held, text.clone(), what, guard)
     };
     change::make(&Store::open(source)?, by, consent, draft).await
 }
@@ -180,34 +188,77 @@ pub async fn put(source: &Source, file: &Path, by: &Signature, consent: Consent<
 ///
 /// # Errors
 ///
-/// When there is no such change, or what it left is refused today.
-pub async fn rollback(source: &Source, number: u64, by: &Signature, consent: Consent<'_>) -> anyhow::Result<Answer> {
+/// When there is no such change, or what it left is refused today or takes the weight of a last sun.
+pub async fn rollback(
+    source: &Source,
+    number: u64,
+    guard: Guard,
+    by: &Signature,
+    consent: Consent<'_>,
+) -> anyhow::Result<Answer> {
     let store = Store::open(source)?;
     let earlier = text_of(&store, Some(number)).await?;
+    Topology::parse(&earlier).with_context(|| {
+        format!("change {number} left a document that does not check, nothing was written; `sunctl topology history` lists others")
+    })?;
     let history = store.history(entry::HISTORY_MAX).await?;
     // What is there may have been deleted, or be broken: versions go on rising all the same.
     let known = history.iter().map(|entry| entry.version).max().unwrap_or(0);
     let draft = |held: &Held| {
         let version = held.version().max(known).saturating_add(1);
         let text = with_version(&earlier, version)?;
-        if held.text.as_deref().is_some_and(|now| with_version(now, version).is_ok_and(|now| now == text)) {
-            bail!("change {number} left what is there now: there is nothing to roll back");
+        let there = held.text.as_deref().filter(|now| with_version(now, version).is_ok_and(|now| now == text));
+        if let (Some(there), Some(now)) = (there, held.sound()) {
+            return Ok(same(there, &now, format!("Change {number} left what is there now.")));
         }
-        whole(held, text, format!("rollback {number}"))
+        whole(held, text, format!("rollback {number}"), guard)
     };
     change::make(&store, by, consent, draft).await
 }
 
 /// The draft of a whole document.
-fn whole(held: &Held, text: String, what: String) -> anyhow::Result<Draft> {
+fn whole(held: &Held, text: String, what: String, guard: Guard) -> anyhow::Result<Draft> {
     let after = Topology::parse(&text).context("nothing was written: the document does not check")?;
+    if let Some(before) = held.sound() {
+        guard.check_whole(&before, &after)?;
+    }
+    let warnings = warnings(&after);
     let moved = match held.topology() {
         Ok(before) => before.map_or_else(String::new, |before| moves(&before, &after)),
         Err(error) => format!("\n{error:#}\n"),
     };
     let difference = lines::diff(held.text.as_deref().unwrap_or_default(), &text);
-    let json = json!({ "diff": difference });
-    Ok(Draft { what, text, version: after.version, preview: format!("{difference}{moved}"), json, series: None })
+    let json = json!({ "diff": difference, "warnings": warnings });
+    let warned: String = warnings.iter().map(|warning| format!("\nwarning: {warning}")).collect();
+    let preview = format!("{difference}{moved}{warned}{}", if warned.is_empty() { "" } else { "\n" });
+    Ok(Draft { what, text, version: after.version, preview, json, series: None })
+}
+
+/// The draft that changes nothing: what is wished for is there.
+fn same(text: &str, topology: &Topology, preview: String) -> Draft {
+    let json = json!({ "diff": "", "warnings": warnings(topology) });
+    Draft { what: String::new(), text: text.to_owned(), version: topology.version, preview, json, series: None }
+}
+
+/// What daemons take of a document, and its operator hardly means: a line each.
+pub(crate) fn warnings(topology: &Topology) -> Vec<String> {
+    let mut found = geo::anycast::conflicts(topology);
+    found.extend(weightless(topology));
+    let addresses = || {
+        topology.regions.iter().flat_map(|region| {
+            let suns = region.suns.iter().map(|sun| &sun.server);
+            let servers = suns.chain(region.caches.iter().map(|cache| &cache.server));
+            servers.flat_map(|server| server.addresses.iter().map(|address| (&server.name, address)))
+        })
+    };
+    // A fleet for trying things out is on loopback as a whole.
+    if addresses().any(|(_, address)| !address.is_loopback()) {
+        let loopback = addresses().filter(|(_, address)| address.is_loopback());
+        found.extend(loopback.map(|(name, address)| {
+            format!("{name}: addresses = {address}: it is loopback, where no client reaches it, and others' are not")
+        }));
+    }
+    found
 }
 
 /// What share of each region's files changes its server, where any does.
@@ -273,15 +324,79 @@ weight = 100
         let by = Signature::new("ann", "").unwrap();
         fs::write(&file, GOOD).unwrap();
         fs::write(&next, GOOD.replace("= 7", "= 8").replace("100", "50")).unwrap();
-        put(&source, &next, &by, Consent::Given).await.unwrap();
+        put(&source, &next, Guard::Last, &by, Consent::Given).await.unwrap();
         for broken in [GOOD.replace("= 7", "= 11").replace("100", "999"), "version = [".to_owned()] {
             fs::write(&file, &broken).unwrap();
-            rollback(&source, 1, &by, Consent::Given).await.unwrap();
+            rollback(&source, 1, Guard::Last, &by, Consent::Given).await.unwrap();
             let now = Topology::parse(&fs::read_to_string(&file).unwrap()).unwrap();
             assert!(now.version > 8, "{}", now.version);
             fs::write(&file, &broken).unwrap();
-            put(&source, &next, &by, Consent::Given).await.unwrap();
+            put(&source, &next, Guard::Last, &by, Consent::Given).await.unwrap();
             assert_eq!(fs::read_to_string(&file).unwrap(), fs::read_to_string(&next).unwrap());
         }
+        // The first change that was found broken.
+        let broken = Store::open(&source).unwrap().history(99).await.unwrap();
+        let broken =
+            broken.iter().find(|entry| entry.author == "-" && Topology::parse(&entry.document).is_err()).unwrap();
+        let error = rollback(&source, broken.number, Guard::Last, &by, Consent::Given).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("change {} left a document that does not check", broken.number)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_there_already_is_put_and_rolled_back_without_a_write_and_all_is_well() {
+        let place = tempfile::tempdir().unwrap();
+        let (file, next) = (place.path().join("topology.toml"), place.path().join("next.toml"));
+        let source = Source::File(file.clone());
+        let by = Signature::new("ann", "").unwrap();
+        fs::write(&file, GOOD).unwrap();
+        fs::write(&next, GOOD.replace("= 7", "= 8").replace("100", "50")).unwrap();
+        put(&source, &next, Guard::Last, &by, Consent::Given).await.unwrap();
+        let again = put(&source, &next, Guard::Last, &by, Consent::Given).await.unwrap();
+        let back = rollback(&source, 2, Guard::Last, &by, Consent::Given).await.unwrap();
+        for (answer, says) in [(again, "is what is there already."), (back, "Change 2 left what is there now.")] {
+            assert!(
+                answer.good && answer.text.ends_with(&format!("{says}\nNothing was written.\n")),
+                "{}",
+                answer.text
+            );
+            assert_eq!((&answer.json["written"], &answer.json["version"]), (&false.into(), &8.into()));
+        }
+        assert_eq!(Store::open(&source).unwrap().history(9).await.unwrap().len(), 2, "it, and what was found");
+    }
+
+    #[tokio::test]
+    async fn a_whole_document_is_guarded_as_one_change_is_and_tells_what_check_warns_of() {
+        let place = tempfile::tempdir().unwrap();
+        let (file, next) = (place.path().join("topology.toml"), place.path().join("next.toml"));
+        let source = Source::File(file.clone());
+        let by = Signature::new("ann", "").unwrap();
+        let drained = GOOD.replace("weight = 100", "weight = 100\ndraining = true");
+        fs::write(&file, GOOD).unwrap();
+        fs::write(&next, drained.replace("= 7", "= 8")).unwrap();
+        let error = put(&source, &next, Guard::Last, &by, Consent::Given).await.unwrap_err().to_string();
+        assert!(error.contains("no sun of region 4 would have weight") && error.contains("--force"), "{error}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), GOOD);
+        let answer = put(&source, &next, Guard::Nobody, &by, Consent::Given).await.unwrap();
+        assert!(answer.text.contains("warning: no sun of region 4 has weight"), "{}", answer.text);
+        fs::write(&next, GOOD.replace("= 7", "= 9").replace("10.0.0.1", "192.0.2.9")).unwrap();
+        let answer = put(&source, &next, Guard::Last, &by, Consent::Given).await.unwrap();
+        assert!(
+            answer.text.contains("warning: sun4-1-1: internal = 192.0.2.9:8081: it is in 192.0.2.0/26"),
+            "{}",
+            answer.text
+        );
+        let error = rollback(&source, 2, Guard::Last, &by, Consent::Given).await.unwrap_err().to_string();
+        assert!(error.contains("no sun of region 4 would have weight"), "{error}");
+        rollback(&source, 2, Guard::Nobody, &by, Consent::Given).await.unwrap();
+    }
+
+    #[test]
+    fn loopback_among_addresses_of_a_network_is_warned_of() {
+        let parse = |text: &str| Topology::parse(text).unwrap();
+        let loopback = GOOD.replace("192.0.2.1\"]", "192.0.2.1\", \"127.0.0.1\"]");
+        let said = "sun4-1-1: addresses = 127.0.0.1: it is loopback, where no client reaches it, and others' are not";
+        assert_eq!(warnings(&parse(&loopback)), [said]);
+        assert_eq!(warnings(&parse(&GOOD.replace("\"192.0.2.1\"", "\"127.0.0.1\""))), [""; 0]);
+        assert_eq!(warnings(&parse(GOOD)), [""; 0]);
     }
 }

@@ -129,9 +129,7 @@ impl Guard {
     fn check(self, before: &Topology, after: &Topology, server: &str) -> anyhow::Result<()> {
         let (Self::Last, Some(sun)) = (self, before.sun(server)) else { return Ok(()) };
         let others = |topology: &Topology, group: Option<u16>| {
-            let region = topology.region(sun.server.region);
-            let suns = region.into_iter().flat_map(|region| &region.suns);
-            suns.filter(|sun| group.is_none_or(|group| sun.group == group)).any(|sun| sun.server.weight.get() > 0)
+            topology.region(sun.server.region).is_some_and(|region| weighs(region, group))
         };
         let emptied = |group| others(before, group) && !others(after, group);
         let (region, group) = (sun.server.region, sun.group);
@@ -147,6 +145,55 @@ impl Guard {
         );
         Ok(())
     }
+
+    /// Refuses a whole document that leaves a region or group which had weight without any. One that it does not have at
+    /// all any more is meant to go.
+    pub(crate) fn check_whole(self, before: &Topology, after: &Topology) -> anyhow::Result<()> {
+        if self == Self::Nobody {
+            return Ok(());
+        }
+        for region in &before.regions {
+            let Some(then) = after.region(region.id) else { continue };
+            ensure!(
+                !weighs(region, None) || weighs(then, None),
+                "no sun of region {} would have weight: its neighbours would get all of its clients. Give one weight, or say \
+                 --force",
+                region.id
+            );
+            for group in region.groups.iter().filter(|group| then.groups.iter().any(|left| left.name == group.name)) {
+                ensure!(
+                    !weighs(region, Some(group.number)) || weighs(then, Some(group.number)),
+                    "no sun of group {} would have weight: nobody is left to take over the group's addresses. Give one \
+                     weight, or say --force",
+                    group.name
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a sun of the region, or of one of its groups, has weight.
+fn weighs(region: &Region, group: Option<u16>) -> bool {
+    let suns = region.suns.iter().filter(|sun| group.is_none_or(|group| sun.group == group));
+    suns.into_iter().any(|sun| sun.server.weight.get() > 0)
+}
+
+/// Regions and groups whose suns all have no weight, a line each.
+pub(crate) fn weightless(topology: &Topology) -> Vec<String> {
+    let mut found = Vec::new();
+    for region in topology.regions.iter().filter(|region| !region.suns.is_empty()) {
+        if !weighs(region, None) {
+            found.push(format!("no sun of region {} has weight: its clients go to other regions", region.id));
+            continue;
+        }
+        let has_suns = |number| region.suns.iter().any(|sun| sun.group == number);
+        for group in region.groups.iter().filter(|group| has_suns(group.number) && !weighs(region, Some(group.number)))
+        {
+            found.push(format!("no sun of group {} has weight: nobody takes over its addresses", group.name));
+        }
+    }
+    found
 }
 
 /// `sunctl weight set`, `drain`, `resume`: previews the change and, with consent, writes it.
@@ -267,7 +314,10 @@ impl Preview {
     /// Of a change that is none.
     fn same(&self) -> String {
         let (weight, server) = (&self.written.1, &self.server);
-        format!("{server} has weight {weight} already.")
+        match weight.strip_suffix(DRAINING) {
+            Some(weight) => format!("{server} drains already, and keeps weight {weight}."),
+            None => format!("{server} has weight {weight} already."),
+        }
     }
 
     fn text(&self) -> String {
@@ -325,8 +375,10 @@ fn moved_bytes(shares: &[(String, f64, f64)], told: &Told) -> Option<u64> {
 /// The weight as the operator wrote it, and whether it counts.
 fn written(server: &Server) -> String {
     let weight = server.weight_wanted.get();
-    if server.draining() { format!("{weight} draining") } else { weight.to_string() }
+    if server.draining() { format!("{weight}{DRAINING}") } else { weight.to_string() }
 }
+
+const DRAINING: &str = " draining";
 
 #[cfg(test)]
 mod tests {
@@ -423,6 +475,58 @@ weight = 100
         assert_eq!((answer.good, &answer.json["written"]), (true, &false.into()));
         assert_eq!(fs::read_to_string(&file).unwrap(), TOPOLOGY);
         assert_eq!(Store::open(&source).unwrap().history(9).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_drains_or_serves_already_is_left_alone_and_all_is_well() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("topology.toml");
+        let drained = edit(TOPOLOGY, "sun4-2-1", Edit::Drain).unwrap();
+        for (text, change, says) in [
+            (&*drained, Edit::Drain, "sun4-2-1 drains already, and keeps weight 100.\nNothing was written.\n"),
+            (TOPOLOGY, Edit::Resume, "sun4-2-1 has weight 100 already.\nNothing was written.\n"),
+        ] {
+            fs::write(&file, text).unwrap();
+            let source = file.clone().into();
+            let answer = set(&source, wish(change), &ann(), Consent::Given, &Told::default()).await.unwrap();
+            assert_eq!((&*answer.text, answer.good, &answer.json["written"]), (says, true, &false.into()));
+            let (minute, ann, told) = (std::time::Duration::from_secs(60), ann(), Told::default());
+            let ramped = crate::ramp::set(&source, wish(change), minute, &ann, Consent::Given, &told);
+            let answer = ramped.await.unwrap();
+            assert_eq!((&*answer.text, answer.good, &answer.json["written"]), (says, true, &false.into()));
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_whole_document_keeps_weight_in_every_group_and_region_that_it_has() {
+        let other_group = "\n[[group]]\nname = \"sun4-3\"\nsubnet = \"192.0.2.64/26\"\n\n[[sun]]\nname = \"sun4-3-1\"\n\
+                           addresses = [\"192.0.2.65\"]\ninternal = \"10.4.3.1:8081\"\nweight = 10\n";
+        let both = format!("{TOPOLOGY}{other_group}");
+        let parse = |text: &str| Topology::parse(text).unwrap();
+        let check = |after: &str, expected: &str| {
+            let guarded = Guard::Last.check_whole(&parse(&both), &parse(after)).map_err(|error| error.to_string());
+            match guarded {
+                Ok(()) => assert_eq!(expected, "", "{after}"),
+                Err(said) => {
+                    assert!(!expected.is_empty() && said.contains(expected) && said.contains("--force"), "{said}");
+                }
+            }
+            Guard::Nobody.check_whole(&parse(&both), &parse(after)).unwrap();
+        };
+        let drained = |text: &str, server: &str| edit(text, server, Edit::Drain).unwrap();
+        check(&both, "");
+        check(TOPOLOGY, "");
+        check(&drained(&both, "sun4-2-1"), "");
+        let group = drained(&drained(&both, "sun4-2-1"), "sun4-2-2");
+        check(&group, "no sun of group sun4-2 would have weight");
+        let all = drained(&group, "sun4-3-1");
+        check(&all, "no sun of region 4 would have weight");
+        // What has none already loses none.
+        Guard::Last.check_whole(&parse(&all), &parse(&all)).unwrap();
+        assert_eq!(weightless(&parse(&both)), [""; 0]);
+        assert_eq!(weightless(&parse(&group)), ["no sun of group sun4-2 has weight: nobody takes over its addresses"]);
+        assert_eq!(weightless(&parse(&all)), ["no sun of region 4 has weight: its clients go to other regions"]);
     }
 
     #[test]

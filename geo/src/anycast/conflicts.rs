@@ -2,7 +2,7 @@
 //!
 //! Every member of a group answers for the whole subnet by itself. What somebody else has in it is reached by no member,
 //! and by nobody behind a router that takes the subnet's route. Daemons run with such a document all the same: where no subnet is
-//! announced it does no harm. `sunctl check` and `sunctl render` refuse it.
+//! announced it does no harm. `sunctl check` warns of it, `sunctl render` refuses it.
 
 use std::net::IpAddr;
 

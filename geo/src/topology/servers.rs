@@ -143,6 +143,12 @@ fn addresses(texts: &[String], row: &mut Row<'_>) -> Vec<IpAddr> {
             Ok(address) if address.is_unspecified() || address.is_multicast() => {
                 row.refuse("addresses", text, "an address is one host's");
             }
+            Ok(IpAddr::V6(address)) if address.is_unicast_link_local() => {
+                row.refuse("addresses", text, "it is of one link alone: clients do not reach it");
+            }
+            Ok(IpAddr::V4(address)) if address.is_link_local() => {
+                row.refuse("addresses", text, "it is of one link alone: clients do not reach it");
+            }
             Ok(address) if addresses.contains(&address) => row.refuse("addresses", text, "it is there twice"),
             Ok(address) => addresses.push(address),
             Err(_) => row.refuse("addresses", text, "an address is 192.0.2.1 or 2001:db8::1"),

@@ -139,6 +139,31 @@ async fn a_purge_of_a_content_server_that_there_is_not_is_kept_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_purge_of_what_no_client_can_ask_for_is_refused_before_it_is_in_the_log() {
+    let api = testing::api();
+    for (what, value, why) in [
+        (PurgeWhat::File, "c1//a.jpg", Some("an empty segment")),
+        (PurgeWhat::File, "c1/a/../b.jpg", Some("no site of content server 1")),
+        (PurgeWhat::File, "c1/list?page=2", Some("no site of content server 1")),
+        (PurgeWhat::Prefix, "c1/a//", Some("no site of content server 1")),
+        (PurgeWhat::File, "c1/%61.jpg", None),
+        (PurgeWhat::Prefix, "c1/a", None),
+    ] {
+        let (id, mode) = (format!("purge-{}", value.len()), PurgeMode::Hard);
+        let before = api.purges(None, 0, Duration::ZERO).await.unwrap().latest;
+        let request = PurgeRequest { id, what, value: value.to_owned(), mode, region: None };
+        match (api.purge(request), why) {
+            (Ok(_), None) => {}
+            (Err(refusal), Some(why)) => {
+                assert!(refusal.status().as_u16() == 400 && refusal.detail().contains(why), "{}", refusal.detail());
+                assert_eq!(api.purges(None, 0, Duration::ZERO).await.unwrap().latest, before, "{value}");
+            }
+            (answer, _) => panic!("{value}: {answer:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_finds_no_turn_in_time_is_told_to_come_again() {
     let turns = Arc::new(Semaphore::new(2));
     let (first, _second) = (turn(&turns, Duration::ZERO).await.unwrap(), turn(&turns, Duration::ZERO).await.unwrap());

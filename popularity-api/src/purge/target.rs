@@ -5,8 +5,11 @@
 //! A site's file is stored under the bytes of its URL (`c7/caf%c3%a9.jpg`), any other under its canonical name
 //! (`c7/caf%C3%A9.jpg`), and nobody can tell from a purge which kind is meant. So the value stays as it was written,
 //! in the log too, and means both: [`Target::files`] and [`Target::prefixes`]. At worst a file too many is fetched again.
+//!
+//! What has no canonical name (`c7/a//b`, `c7/list?page=2`) can be a site's alone. Of a content server without a site it
+//! names nothing that a client can ask for, and who purges it means something else: [`Target::check_sites`].
 
-use geo::{CanonicalName, ContentId};
+use geo::{CanonicalName, ContentId, Topology};
 
 use crate::wire::{PURGE_ID_BYTES_MAX, PurgeWhat};
 
@@ -27,6 +30,12 @@ pub enum BadPurge {
     /// Not the name of a file.
     #[error("value: {0:?} is no file's name, c100500/path: {1}")]
     File(String, geo::NameError),
+    /// The name of what only a site has, and its content server has none.
+    #[error(
+        "value: {0:?} names nothing that clients can ask for: {1}. Only a site's URLs are written so, and the topology has no \
+         site of content server {2}"
+    )]
+    NoSite(String, geo::NameError, u32),
     /// Not whole segments.
     #[error("value: {0:?} is no folder, c100500/path/: {1}")]
     Prefix(String, geo::NameError),
@@ -57,6 +66,27 @@ impl Target {
             }
             PurgeWhat::Tag if is_tag(value) => Ok(Self::Tag(value.into())),
             PurgeWhat::Tag => Err(BadPurge::Tag),
+        }
+    }
+
+    /// Refuses a name that only a site's file can have where its content server has no site: it would be purged
+    /// everywhere, and what was meant would go on being served.
+    ///
+    /// # Errors
+    ///
+    /// [`BadPurge::NoSite`].
+    pub fn check_sites(&self, topology: &Topology) -> Result<(), BadPurge> {
+        let inside = match self {
+            Self::File(name) => name.as_str().to_owned(),
+            Self::Prefix(prefix) if !prefix.is_empty() => format!("{prefix}x"),
+            Self::Prefix(_) | Self::Tag(_) => return Ok(()),
+        };
+        let Err(why) = CanonicalName::parse(&inside) else { return Ok(()) };
+        match self.content_server() {
+            Some(number) if !topology.sites.iter().any(|site| site.content_server == number) => {
+                Err(BadPurge::NoSite(self.value().to_owned(), why, number))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -9,7 +9,7 @@ use daemon::config::variable;
 use geo::answer::Answer;
 
 use super::sources::{ApiArgs, TopologyArgs};
-use super::{asked, waiting};
+use super::{ForceArgs, asked, waiting};
 use crate::edit::Edit;
 use crate::ramp;
 use crate::topology::change::{Consent, Signature};
@@ -108,6 +108,8 @@ pub(super) enum TopologyCommand {
         /// The change's number in the history.
         number: u64,
         #[command(flatten)]
+        force: ForceArgs,
+        #[command(flatten)]
         change: ChangeArgs,
         #[command(flatten)]
         topology: TopologyArgs,
@@ -116,6 +118,8 @@ pub(super) enum TopologyCommand {
     Put {
         /// The new document.
         file: PathBuf,
+        #[command(flatten)]
+        force: ForceArgs,
         #[command(flatten)]
         change: ChangeArgs,
         #[command(flatten)]
@@ -139,13 +143,13 @@ impl TopologyCommand {
                 let count_max = if *all { HISTORY_MAX } else { usize::from(*limit) };
                 waiting(topology::history(&topology.source()?, count_max))
             }
-            Self::Rollback { number, change, topology } => {
-                let (source, by) = (topology.source()?, change.signature()?);
-                waiting(topology::rollback(&source, *number, &by, change.consent(&mut asked)))
+            Self::Rollback { number, force, change, topology } => {
+                let (source, by, guard) = (topology.source()?, change.signature()?, Guard::unless(force.force));
+                waiting(topology::rollback(&source, *number, guard, &by, change.consent(&mut asked)))
             }
-            Self::Put { file, change, topology } => {
-                let (source, by) = (topology.source()?, change.signature()?);
-                waiting(topology::put(&source, file, &by, change.consent(&mut asked)))
+            Self::Put { file, force, change, topology } => {
+                let (source, by, guard) = (topology.source()?, change.signature()?, Guard::unless(force.force));
+                waiting(topology::put(&source, file, guard, &by, change.consent(&mut asked)))
             }
         }
     }

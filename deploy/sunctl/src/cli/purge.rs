@@ -63,7 +63,7 @@ impl PurgeArgs {
         let topology = if self.direct { Some(self.topology.read()?) } else { self.topology.read().ok() };
         let order = Order {
             id: purge::id(&mut rand::rng()),
-            target: self.what.target(topology.as_ref())?,
+            target: self.what.checked(topology.as_ref())?,
             mode: if self.soft { PurgeMode::Soft } else { PurgeMode::Hard },
             region: self.region.map(RegionId),
             wait: Duration::from_secs(self.wait),
@@ -78,6 +78,15 @@ impl PurgeArgs {
 }
 
 impl PurgeTarget {
+    /// What clients can ask for, as far as the topology is known; the API knows it in any case.
+    fn checked(&self, topology: Option<&Topology>) -> anyhow::Result<Target> {
+        let target = self.target(topology)?;
+        if let Some(topology) = topology {
+            target.check_sites(topology)?;
+        }
+        Ok(target)
+    }
+
     fn target(&self, topology: Option<&Topology>) -> anyhow::Result<Target> {
         if self.all {
             return Ok(Target::Prefix("".into()));
@@ -172,6 +181,24 @@ mod tests {
         check_purge(&["https://cdn.example.net/list"], "refused: no link, and a site's needs --topology");
     }
 
+    #[test]
+    fn what_only_a_site_can_have_is_refused_of_a_content_server_without_one() {
+        let sites = sites();
+        let refused = |value: &str, why: &str, number: u32| {
+            format!(
+                "refused: value: \"{value}\" names nothing that clients can ask for: {why}. Only a site's URLs are written \
+                 so, and the topology has no site of content server {number}"
+            )
+        };
+        let empty = "the path has an empty segment";
+        check_purge_with(Some(&sites), &["c1//a.jpg"], &refused("c1//a.jpg", empty, 1));
+        check_purge_with(Some(&sites), &["--prefix", "c1/a//b"], &refused("c1/a//b/", empty, 1));
+        check_purge_with(Some(&sites), &["c7//a.jpg"], "File c7//a.jpg");
+        check_purge_with(Some(&sites), &["--prefix", "c7/a//b"], "Prefix c7/a//b/");
+        check_purge_with(Some(&sites), &["c1/%61.jpg"], "File c1/%61.jpg");
+        check_purge_with(Some(&sites), &["--all"], "Prefix ");
+    }
+
     #[track_caller]
     fn check_purge(said: &[&str], expected: &str) {
         check_purge_with(None, said, expected);
@@ -181,7 +208,7 @@ mod tests {
     fn check_purge_with(topology: Option<&Topology>, said: &[&str], expected: &str) {
         let line = ["sunctl", "purge"].iter().chain(said);
         let Command::Purge(args) = Cli::try_parse_from(line).unwrap().command else { panic!("asked to purge") };
-        let answer = match args.what.target(topology) {
+        let answer = match args.what.checked(topology) {
             Ok(target) => format!("{:?} {}", target.what(), target.value()),
             Err(error) => format!("refused: {error}"),
         };

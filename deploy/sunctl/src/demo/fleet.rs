@@ -91,6 +91,7 @@ fn taken(address: SocketAddr) -> Option<(SocketAddr, std::io::Error)> {
 ///
 /// When a file cannot be written.
 pub fn write_files(folder: &Folder, ports: Ports) -> anyhow::Result<Files> {
+    unused(folder)?;
     let root = folder.path();
     let files = Files {
         ca: root.join("ca.pem"),
@@ -123,6 +124,13 @@ pub fn write_files(folder: &Folder, ports: Ports) -> anyhow::Result<Files> {
         }
     }
     Ok(files)
+}
+
+/// Daemons that were started from a kept folder follow its files: they would go by another CA, tokens and ports at once.
+fn unused(folder: &Folder) -> anyhow::Result<()> {
+    let of = |node: &Node| ["edge", "edge/spool", "vault"].map(|part| format!("{}/{part}", node.name));
+    let edges = NODES.iter().flat_map(of);
+    edges.chain(["popularity-api".to_owned()]).try_for_each(|name| folder.unused(&name))
 }
 
 fn version_of(topology: &Path) -> Option<u64> {
@@ -306,6 +314,13 @@ mod tests {
         let operator = daemon::tokens::read_secret(&files.operator_token).unwrap();
         let known = tokens.identify(Some(&format!("Bearer {operator}"))).unwrap();
         assert_eq!(known.role, daemon::tokens::Role::Operator);
+        // One that runs with them keeps them.
+        let before = std::fs::read_to_string(&files.tokens).unwrap();
+        let running = daemon::folder::DataFolder::open(&folder.path().join("popularity-api")).unwrap();
+        let error = write_files(&folder, Ports::new(8500).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("a daemon uses popularity-api in it"), "{error}");
+        assert_eq!(std::fs::read_to_string(&files.tokens).unwrap(), before);
+        drop(running);
         folder.close().unwrap();
     }
 }

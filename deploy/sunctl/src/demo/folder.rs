@@ -1,4 +1,7 @@
 //! The demo's data folder: temporary and removed at the end, or named by the user and kept.
+//!
+//! A named one is empty, or a demo's: that is told by its lock, the first file that a demo makes. Nothing is written before
+//! the lock is held and no daemon that was started from the folder runs.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -22,7 +25,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// When it cannot be made, or another demo uses it.
+    /// When it cannot be made, somebody else has files in it, or another demo uses it.
     pub fn open(named: Option<&Path>) -> anyhow::Result<Self> {
         let temporary = match named {
             Some(_) => None,
@@ -35,7 +38,15 @@ impl Folder {
         let about = || format!("data folder {}", path.display());
         fs::create_dir_all(&path).with_context(about)?;
         let path = path.canonicalize().with_context(about)?;
-        let lock = File::create(path.join("lock")).with_context(about)?;
+        if !path.join(LOCK).exists() && fs::read_dir(&path).with_context(about)?.next().is_some() {
+            bail!(
+                "data folder {}: it is not empty, and no demo made it (it has no {LOCK}): nothing was written; name an empty \
+                 one with --data",
+                path.display()
+            );
+        }
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK));
+        let lock = lock.with_context(about)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
@@ -69,6 +80,26 @@ impl Folder {
         Ok(path)
     }
 
+    /// Refuses while a daemon that was started from this folder runs: it has a lock of its own in a folder below.
+    ///
+    /// # Errors
+    ///
+    /// That it runs.
+    pub fn unused(&self, name: &str) -> anyhow::Result<()> {
+        let lock = self.path.join(name).join("lock");
+        let file = match OpenOptions::new().write(true).open(&lock) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            file => file.with_context(|| lock.display().to_string())?,
+        };
+        match file.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => bail!(
+                "data folder {}: a daemon uses {name} in it: nothing was written; end it, or name another folder with --data",
+                self.path.display()
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes a temporary folder now and says what went wrong; a kept one stays. A daemon's copy of a topology that
     /// changed just now may still be on its way into it: it is tried a few times.
     ///
@@ -91,6 +122,9 @@ impl Folder {
         }
     }
 }
+
+/// Tells a demo's folder, and is held by the one that uses it.
+const LOCK: &str = "sun-demo.lock";
 
 /// How often a folder that is not empty yet is tried to be removed.
 const REMOVALS_MAX: u32 = 20;
@@ -150,6 +184,37 @@ mod tests {
         assert!(error.contains("another demo uses it"), "{error}");
         first.close().unwrap();
         assert!(Folder::open(Some(outer.path())).is_ok());
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_left_alone() {
+        let outer = tempfile::tempdir().unwrap();
+        let file = outer.path().join("topology.toml");
+        write(&file, "important").unwrap();
+        let error = Folder::open(Some(outer.path())).unwrap_err().to_string();
+        assert!(error.contains("it is not empty, and no demo made it"), "{error}");
+        assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1, "nothing was written");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "important");
+        // A demo's own is opened again with all that is in it.
+        let own = outer.path().join("own");
+        let folder = Folder::open(Some(&own)).unwrap();
+        write(&own.join("topology.toml"), "kept").unwrap();
+        folder.close().unwrap();
+        Folder::open(Some(&own)).unwrap();
+    }
+
+    #[test]
+    fn a_folder_whose_daemon_runs_is_refused() {
+        let folder = Folder::open(None).unwrap();
+        folder.unused("sun4-2-1/edge").unwrap();
+        let lock = File::create(folder.below("sun4-2-1/edge").unwrap().join("lock")).unwrap();
+        folder.unused("sun4-2-1/edge").unwrap();
+        lock.lock().unwrap();
+        let error = folder.unused("sun4-2-1/edge").unwrap_err().to_string();
+        assert!(error.contains("a daemon uses sun4-2-1/edge in it"), "{error}");
+        drop(lock);
+        folder.unused("sun4-2-1/edge").unwrap();
+        folder.close().unwrap();
     }
 
     #[test]

@@ -63,8 +63,9 @@ pub struct Options {
     /// Serve the files of this folder instead of generated ones; without what is hidden (.name).
     #[arg(long, value_name = "DIR")]
     media: Option<PathBuf>,
-    /// Keep topology, certificates, tokens, ratings and caches in this folder. Without it they are in a
-    /// temporary one, which is removed at the end.
+    /// Keep what the demo leaves in this folder, which is empty or a demo's own. Another run in it goes on with the ratings
+    /// and caches, and writes topology (with the weights of the start), configs, certificates (of a new CA) and tokens anew.
+    /// Without it they are in a temporary one, which is removed at the end.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Send this many visitors in, from addresses of both regions.

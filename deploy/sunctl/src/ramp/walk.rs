@@ -8,7 +8,7 @@
 //! ```
 //!
 //! All steps of one ramp are one entry of the history. A step whose answer got lost may have been written: the next try finds
-//! the server as the step leaves it, and goes on.
+//! the server as the step leaves it, and goes on. A ramp that ends before that says both weights that the server may have.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -46,22 +46,25 @@ pub async fn set(
     let from = state(&topology, wish.server)?;
     let plan = plan(&topology, wish, from, over)?;
     if whole.is_what(&held) {
-        return Ok(plan.answer(format!("{}\nNothing was written.\n", whole.preview), None, true));
+        return Ok(plan.answer(format!("{}\nNothing was written.\n", whole.preview), Stand::Untouched, true));
     }
     let preview = format!("{}{}", whole.preview, plan.text());
     match consent {
-        Consent::Never => return Ok(plan.answer(format!("{preview}Nothing was written (--dry-run).\n"), None, true)),
+        Consent::Never => {
+            return Ok(plan.answer(format!("{preview}Nothing was written (--dry-run).\n"), Stand::Untouched, true));
+        }
         Consent::Given => tell(&preview),
         Consent::Asked(ask) => {
             if !ask(&preview)? {
-                return Ok(plan.answer("Nothing was written.\n".to_owned(), None, true));
+                return Ok(plan.answer("Nothing was written.\n".to_owned(), Stand::Untouched, true));
             }
         }
     }
     // Heard from here on: one that comes while a step is written ends the ramp after it.
     let interrupted = signal(SignalKind::interrupt()).context("signals cannot be listened to")?;
     let series = format!("{:016x}", rand::random::<u64>());
-    let walk = Walk { store: &store, by, wish, series, first: from, now: from, interrupted };
+    let stand = Stand::Untouched;
+    let walk = Walk { store: &store, by, wish, series, first: from, now: from, stand, interrupted };
     Ok(walk.run(&plan).await)
 }
 
@@ -74,9 +77,22 @@ struct Walk<'a> {
     series: String,
     /// Where it began.
     first: State,
-    /// What was written last.
+    /// What is known to be written: at first what was there.
     now: State,
+    /// What is known of this.
+    stand: Stand,
     interrupted: Signal,
+}
+
+/// What a ramp did to the document.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stand {
+    /// Nothing.
+    Untouched,
+    /// It wrote this, and nothing after it.
+    Written(State),
+    /// It asked for this, and has no answer: it may be so.
+    Asked(State),
 }
 
 /// Why a ramp ends before its end.
@@ -89,22 +105,25 @@ impl Walk<'_> {
     async fn run(mut self, plan: &Plan) -> Answer {
         let steps = steps(plan, self.wish.edit, self.first);
         for (step, &after) in (1..).zip(&steps) {
-            let left = plan.every * u32::try_from(steps.len() - step + 1).unwrap_or(u32::MAX);
+            let left = plan.every * u32::try_from(steps.len() - step).unwrap_or(u32::MAX);
             if let Err(stop) = self.step(after, (step, steps.len())).await {
                 return self.stopped(plan, &stop, left);
             }
-            self.now = after;
+            (self.now, self.stand) = (after, Stand::Written(after));
             tell(&format!("{}: {}, step {step} of {}\n", self.wish.server, words(after), steps.len()));
+            if step == steps.len() {
+                break;
+            }
             let interrupted = tokio::select! {
                 () = tokio::time::sleep(plan.every) => false,
                 _ = self.interrupted.recv() => true,
             };
-            if interrupted && step < steps.len() {
+            if interrupted {
                 return self.stopped(plan, &Stop::Interrupted, left.saturating_sub(plan.every));
             }
         }
         let said = format!("Done: {} has {}.\n", self.wish.server, words(self.now));
-        plan.answer(said, Some(self.now.weight), true)
+        plan.answer(said, self.stand, true)
     }
 
     /// Writes one step, however often the cluster has to be asked, within [`OUTAGE_MAX`].
@@ -122,6 +141,9 @@ impl Walk<'_> {
             let Err(error) = change::make(self.store, self.by, Consent::Given, draft).await else { return Ok(()) };
             let waited = since.get_or_insert_with(Instant::now).elapsed();
             let outage = matches!(error.downcast_ref::<EtcdError>(), Some(EtcdError::Unreachable(_)));
+            if outage {
+                self.stand = Stand::Asked(after);
+            }
             let Some(wait) = pause(waited, tries).filter(|_| outage) else { return Err(Stop::Failed(error)) };
             tries += 1;
             let left = OUTAGE_MAX.saturating_sub(waited).as_secs();
@@ -147,9 +169,17 @@ impl Walk<'_> {
 
     fn stopped(&self, plan: &Plan, stop: &Stop, left: Duration) -> Answer {
         let (server, now, left) = (self.wish.server, words(self.now), left.as_secs().max(1));
+        let place = match self.stand {
+            Stand::Untouched => format!("Nothing was written: {server} had {now}."),
+            Stand::Written(_) => format!("{server} has {now} and keeps it."),
+            Stand::Asked(after) => format!(
+                "{server} has {now}, or {} if the last write went through: `sunctl weight show` tells.",
+                words(after)
+            ),
+        };
         let why = match stop {
-            Stop::Interrupted => format!("Stopped: {server} has {now} and keeps it."),
-            Stop::Failed(error) => format!("Stopped: {error:#}\nWhat was written last is {now} of {server}."),
+            Stop::Interrupted => format!("Stopped: {place}"),
+            Stop::Failed(error) => format!("Stopped: {error:#}\n{place}"),
         };
         let on = match self.wish.edit {
             Edit::Drain => format!(
@@ -162,19 +192,25 @@ impl Walk<'_> {
                 format!("`sunctl weight set {server} {to} --over {left}s` goes on.")
             }
         };
-        plan.answer(format!("{why} {on}\n"), Some(self.now.weight), false)
+        plan.answer(format!("{why} {on}\n"), self.stand, false)
     }
 }
 
 impl Plan {
-    fn answer(&self, text: String, weight: Option<u16>, good: bool) -> Answer {
+    /// For programs, what is not known is null.
+    fn answer(&self, text: String, stand: Stand, good: bool) -> Answer {
+        let (weight, written) = match stand {
+            Stand::Untouched => (None, Some(false)),
+            Stand::Written(state) => (Some(state.weight), Some(true)),
+            Stand::Asked(_) => (None, None),
+        };
         let json = json!({
             "weights": self.weights,
             "every_s": self.every.as_secs_f64(),
             "over_s": self.over().as_secs_f64(),
             "moved_max": self.moved_max,
             "weight": weight,
-            "written": weight.is_some(),
+            "written": written,
         });
         Answer { text, json, good }
     }
@@ -184,8 +220,7 @@ impl Plan {
 /// a resumption can write.
 fn steps(plan: &Plan, edit: Edit, first: State) -> Vec<State> {
     let serving = |&weight: &u16| State { weight, draining: false };
-    let draining = matches!(edit, Edit::Weight(_)) && first.draining;
-    let mut steps: Vec<State> = plan.weights.iter().map(serving).map(|step| State { draining, ..step }).collect();
+    let mut steps: Vec<State> = plan.weights.iter().map(serving).collect();
     let last = match edit {
         Edit::Weight(weight) => State { weight, ..first },
         Edit::State(state) => state,
@@ -208,11 +243,15 @@ fn plan(topology: &Topology, wish: Wish<'_>, from: State, over: Duration) -> any
         region.caches.iter().map(|cache| (cache.server.name.as_str(), cache.server.weight)).collect()
     };
     let others = weights.iter().filter(|(name, _)| *name != wish.server).map(|(_, weight)| weight.get());
-    let (from, to) = match wish.edit {
-        Edit::Weight(to) | Edit::State(State { weight: to, .. }) => (from.weight, to),
-        Edit::Drain => (from.weight, 0),
-        Edit::Resume => (0, from.weight),
+    let serves = |state: State| if state.draining { 0 } else { state.weight };
+    let to = match wish.edit {
+        Edit::Weight(weight) => State { weight, ..from },
+        Edit::State(state) => state,
+        Edit::Drain => State { draining: true, ..from },
+        Edit::Resume => State { draining: false, ..from },
     };
+    // Where what counts stays, as of a server that drains and gets another weight, there is nothing to do in steps.
+    let (from, to) = (serves(from), serves(to));
     Ok(Plan::new(&others.collect::<Vec<_>>(), from, to, over))
 }
 
@@ -275,7 +314,72 @@ mod tests {
         let nothing = Plan::new(&[100], 0, 0, Duration::from_secs(600));
         assert_eq!(steps(&nothing, Edit::Drain, at(0, false)), [at(0, true)]);
         assert_eq!(steps(&nothing, Edit::Resume, at(0, true)), [at(0, false)]);
-        assert!(steps(&down, Edit::Weight(0), drained).iter().all(|step| step.draining));
+    }
+
+    #[test]
+    fn a_server_that_drains_gets_another_weight_in_one_step() {
+        let drained = TOPOLOGY.replacen("weight = 100", "weight = 100\ndraining = true", 1);
+        let topology = Topology::parse(&drained).unwrap();
+        let of = |edit| {
+            let wish = Wish { server: "sun4-2-1", edit, guard: weight::Guard::Last };
+            let plan = plan(&topology, wish, at(100, true), Duration::from_secs(600)).unwrap();
+            steps(&plan, edit, at(100, true))
+        };
+        assert_eq!(of(Edit::Weight(50)), [at(50, true)]);
+        assert_eq!(of(Edit::Drain), [at(100, true)]);
+        assert_eq!(of(Edit::Resume).len(), 20);
+    }
+
+    #[tokio::test]
+    async fn a_ramp_that_ends_early_says_what_it_knows_to_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::File(folder.path().join("topology.toml"));
+        let by = Signature::new("ann", "").unwrap();
+        let plan = Plan::new(&[100], 100, 50, Duration::from_secs(600));
+        let on = "`sunctl weight set sun4-2-1 50 --over 60s` goes on.\n";
+        for (stand, stop, weight, written, says) in [
+            (
+                Stand::Untouched,
+                Stop::Failed(anyhow::anyhow!("full")),
+                None,
+                Some(false),
+                "Stopped: full\nNothing was written: sun4-2-1 had weight 80.",
+            ),
+            (
+                Stand::Written(at(80, false)),
+                Stop::Interrupted,
+                Some(80),
+                Some(true),
+                "Stopped: sun4-2-1 has weight 80 and keeps it.",
+            ),
+            (
+                Stand::Asked(at(70, false)),
+                Stop::Interrupted,
+                None,
+                None,
+                "Stopped: sun4-2-1 has weight 80, or weight 70 if the last write went through: `sunctl weight show` tells.",
+            ),
+        ] {
+            let wish = Wish { server: "sun4-2-1", edit: Edit::Weight(50), guard: weight::Guard::Last };
+            let (interrupted, first, now) = (signal(SignalKind::interrupt()).unwrap(), at(100, false), at(80, false));
+            let walk = Walk { store: &store, by: &by, wish, series: String::new(), first, now, stand, interrupted };
+            let answer = walk.stopped(&plan, &stop, Duration::from_secs(60));
+            assert_eq!(answer.text, format!("{says} {on}"));
+            assert_eq!((&answer.json["weight"], &answer.json["written"]), (&json!(weight), &json!(written)));
+            assert!(!answer.good);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_step_that_is_refused_is_no_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("topology.toml");
+        std::fs::write(&file, TOPOLOGY).unwrap();
+        // A file where the folder of the history is to be.
+        std::fs::write(folder.path().join("topology.toml.history"), "").unwrap();
+        let answer = walked(&file, Edit::Drain, at(100, false)).await;
+        assert!(!answer.good && answer.text.contains("Nothing was written"), "{}", answer.text);
+        assert_eq!((&answer.json["weight"], &answer.json["written"]), (&json!(null), &json!(false)));
     }
 
     #[tokio::test]
@@ -313,7 +417,8 @@ mod tests {
         let interrupted = signal(SignalKind::interrupt()).unwrap();
         let store = Store::File(file.to_owned());
         let series = format!("{edit:?}");
-        Walk { store: &store, by: &by, wish, series, first, now: first, interrupted }.run(&plan).await
+        let stand = Stand::Untouched;
+        Walk { store: &store, by: &by, wish, series, first, now: first, stand, interrupted }.run(&plan).await
     }
 
     const TOPOLOGY: &str = r#"

@@ -135,12 +135,16 @@ fn passing(device: &str, local: &BTreeSet<IpNet>, next_hops: &[(IpAddr, IpAddr)]
 /// Takes away what an earlier script with `--pass-on` set up: forwarding first, so that nothing is forwarded without its rules.
 fn not_passing() -> String {
     let mut text = "\n# An earlier script may have passed packets on; this one does not.\n\
+                    # What it switched on may be needed by others since (containers, a VPN), who are to hear of it.\n\
+                    off='forwarding is switched off, as before --pass-on; for others who need it: sysctl -w'\n\
                     if nft list table inet sun_pass_on >/dev/null 2>&1; then\n    \
                       case $(nft list table inet sun_pass_on | grep -o 'forwarded_[01]') in\n        \
-                        *0*) sysctl -q -w net.ipv4.ip_forward=0 ;;\n    \
+                        *0*) sysctl -q -w net.ipv4.ip_forward=0\n        \
+                             echo \"$off net.ipv4.ip_forward=1\" >&2 ;;\n    \
                       esac\n    \
                       case $(nft list table inet sun_pass_on | grep -o 'forwarded_[01]_[01]') in\n        \
-                        *_0) sysctl -q -w net.ipv6.conf.all.forwarding=0 ;;\n    \
+                        *_0) sysctl -q -w net.ipv6.conf.all.forwarding=0\n        \
+                             echo \"$off net.ipv6.conf.all.forwarding=1\" >&2 ;;\n    \
                       esac\n    \
                       nft delete table inet sun_pass_on\nfi\n"
         .to_owned();

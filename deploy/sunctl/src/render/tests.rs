@@ -128,6 +128,10 @@ fn a_script_that_is_run_after_another_one_takes_away_what_only_that_one_wanted()
     let output = output.expect("unshare is there; as root");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let off = "forwarding is switched off, as before --pass-on; for others who need it: sysctl -w net.";
+    assert_eq!(told.matches(off).count(), 1, "{told}");
+    assert!(told.contains(&format!("{off}ipv4.ip_forward=1\n")), "{told}");
     let states: Vec<&str> = said.split("STATE ").skip(1).collect();
     let gone = |state: &str, what: &[&str]| {
         for what in what {

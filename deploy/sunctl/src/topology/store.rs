@@ -81,6 +81,10 @@ impl Store {
     /// What is wrong with the settings of a cluster.
     pub fn open(source: &Source) -> anyhow::Result<Self> {
         match source {
+            // A link stays one, and the history is beside the file that it leads to, by whatever name that is said.
+            Source::File(file) if file.is_symlink() => {
+                Ok(Self::File(fs::canonicalize(file).unwrap_or_else(|_| file.clone())))
+            }
             Source::File(file) => Ok(Self::File(file.clone())),
             Source::Etcd(etcd) => Ok(Self::Etcd(Box::new(Gateway::new(etcd).map_err(anyhow::Error::msg)?))),
         }
@@ -308,6 +312,21 @@ mod tests {
         let held = store.read().await.unwrap();
         store.write(&held, Entry { series: Some("b".into()), ..entry(9) }).await.unwrap();
         assert_eq!(versions(store.history(2).await.unwrap()), [(7, 9), (6, 0)], "what was found stands between");
+    }
+
+    #[tokio::test]
+    async fn a_link_stays_one_and_has_the_history_of_the_file_that_it_leads_to() {
+        let (folder, links) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (file, link) = (folder.path().join("topology.toml"), links.path().join("link.toml"));
+        fs::write(&file, "version = 1\n").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let store = Store::open(&Source::File(link.clone())).unwrap();
+        let held = store.read().await.unwrap();
+        store.write(&held, entry(2)).await.unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "version = 2\n");
+        assert_eq!(fs::read_dir(links.path()).unwrap().count(), 1, "no history beside the link");
+        assert_eq!(Store::open(&Source::File(file)).unwrap().history(9).await.unwrap().len(), 2);
     }
 
     #[tokio::test]

@@ -89,6 +89,10 @@ fn addresses_are_addresses_of_one_host() {
     check("192.0.2.1\"", "sun\"", &format!("{sun}\"sun\": an address is 192.0.2.1 or 2001:db8::1"));
     check("192.0.2.1\"", "0.0.0.0\"", &format!("{sun}\"0.0.0.0\": an address is one host's"));
     check("192.0.2.1\"", "ff02::1\"", &format!("{sun}\"ff02::1\": an address is one host's"));
+    for local in ["fe80::1", "169.254.0.1"] {
+        let said = format!("{sun}\"{local}\": it is of one link alone: clients do not reach it");
+        check("192.0.2.1\"", &format!("{local}\""), &said);
+    }
     check("[\"192.0.2.1\"]", "[]", &format!("{sun}[]: a server has 1..=64 addresses"));
     let internal = "it is where other servers reach it, 10.4.2.1:8081 or [2001:db8::1]:8081";
     for wrong in ["10.4.2.1", "10.4.2.1:0", "0.0.0.0:8081", "sun:8081", "http://10.4.2.1:8081"] {
