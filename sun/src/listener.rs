@@ -288,11 +288,12 @@ where
     let stream = Passing::new(stream, interim.clone());
     // A clone of it takes a lock that all workers share.
     let drain = Arc::new(shared.drain.clone());
-    let led_away = Arc::new(Notify::new());
-    let leading = Arc::clone(&led_away);
+    let (led_away, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (leading, asking) = (Arc::clone(&led_away), Arc::clone(&asked));
     // Who comes back although this server is drained is led away again, but not after each answer.
     let (began, came_before) = (Instant::now(), !edge.leads_away.load(Ordering::Relaxed));
     let service = service_fn(move |request: Request<Incoming>| {
+        asking.notify_one();
         let (edge, drain, leading) = (Arc::clone(edge), Arc::clone(&drain), Arc::clone(&leading));
         let interim = interim.clone();
         async move {
@@ -318,7 +319,7 @@ where
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
-        () = until_closing(shared, protocol) => None,
+        () = until_closing(shared, protocol, began, &asked) => None,
         () = led_away.notified() => None,
     };
     let ended = match ended {
@@ -333,12 +334,14 @@ where
     }
 }
 
-/// Resolves when a connection is to end after what is under way on it.
-async fn until_closing(shared: &Shared, protocol: &auto::Builder<TokioExecutor>) {
+/// Resolves when a connection is to end after what is under way on it. On one that `began` just now the first request is, though
+/// nothing of it has come: hyper would close at once, and clients try again only on connections that have served them before.
+async fn until_closing(shared: &Shared, protocol: &auto::Builder<TokioExecutor>, began: Instant, asked: &Notify) {
     shared.drain.wait().await;
     if shared.drain.handed_over() && protocol.is_http1_available() {
         tokio::time::sleep(Duration::from_secs(shared.edge.config.drain_s) / 2).await;
     }
+    let _ = tokio::time::timeout(FIRST_REQUEST.saturating_sub(began.elapsed()), asked.notified()).await;
 }
 
 /// hyper's settings, made once a worker. There is none that finds out which of the two is spoken: hyper-util reads
@@ -375,6 +378,8 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 /// Connections that wait to be accepted, per socket; the kernel's own limit (net.core.somaxconn) counts too.
 const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A connection that is younger is not closed for a drain before its first request: some round trips of a slow client.
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
 /// A connection that a client makes to a drained server is kept so long before the client is led away once more.
 const LED_AWAY_EVERY: Duration = Duration::from_secs(10);
 

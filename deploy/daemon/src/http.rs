@@ -11,17 +11,18 @@
 //! Why not `axum::serve`: it has no deadline for a request's head and no bound on connections.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -94,11 +95,21 @@ async fn converse(
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, untaken_ms);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(HEAD_BYTES_MAX);
+    let (began, asked) = (Instant::now(), Notify::new());
+    let service = service_fn(|request| {
+        asked.notify_one();
+        service.call(request)
+    });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
+    // hyper closes at once where nothing came yet, and a caller tries again only on a connection that has served it before.
+    let closing = async {
+        ending.cancelled().await;
+        let _ = tokio::time::timeout(FIRST_REQUEST.saturating_sub(began.elapsed()), asked.notified()).await;
+    };
     let result = tokio::select! {
         result = &mut connection => result,
-        () = ending.cancelled() => {
+        () = closing => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -116,6 +127,9 @@ async fn deadline(request: Request, next: Next, limit: Duration) -> Response {
 
 /// Head of a request and what is read of its body at a time, bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// A connection that is younger is not closed at the end before its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
 
 /// Pause after an accept that failed.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -176,12 +190,21 @@ mod tests {
     #[tokio::test]
     async fn the_end_lets_what_is_under_way_finish() {
         let (server, end) = start(Limits::default()).await;
-        let (mut idle, mut busy) = (connect(server).await, connect(server).await);
+        let (mut idle, mut new, mut busy) = (connect(server).await, connect(server).await, connect(server).await);
+        idle.write_all(b"GET /fast HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut fast = Vec::new();
+        while !fast.ends_with(b"\r\n\r\nfast") {
+            assert_ne!(idle.read_buf(&mut fast).await.unwrap(), 0);
+        }
         busy.write_all(b"POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nha").await.unwrap();
         // The handler is at work when it has counted itself.
         while converse(server, "GET /begun HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.ends_with("\n0") {}
         end.cancel();
         assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "an idle connection is closed");
+        new.write_all(b"GET /fast HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        new.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("\r\n\r\nfast"), "the first request is answered: {answer}");
         busy.write_all(b"lf").await.unwrap();
         let mut answer = String::new();
         busy.read_to_string(&mut answer).await.unwrap();

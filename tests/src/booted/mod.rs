@@ -1,11 +1,14 @@
 //! Machines on which systemd runs, with the units that are shipped as a package puts them: namespaces of this kernel, `/usr` of this
 //! machine, and an `/etc` of the test's own (`boot.sh`).
 //!
+//! Who is root there is root of the host. So nobody there has the capabilities of [`NEVER`], what is the whole kernel's is only to
+//! be read, and nothing is started that the test does not start. A machine ends with its test, also when that is killed.
+//!
 //! It takes root, cgroup version 2 (beside version 1 will do) and overlayfs. Where that is not so, [`lacking`] says why.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -13,13 +16,51 @@ use crate::lab::network::Machine;
 use crate::poll;
 use crate::process::{Done, binary};
 
+mod owned;
+
+use owned::{Owned, abandoned};
+
 /// A machine whose first process is systemd. It goes down at once when dropped.
 #[derive(Debug)]
 pub struct Booted {
-    boot: Child,
+    kept: Kept,
     /// Its first process, as this machine counts.
     init: String,
-    control_group: PathBuf,
+    control_group: Owned,
+}
+
+/// A folder for a machine's tree, removed when dropped; by the next test if this one is killed.
+#[derive(Debug)]
+pub struct Tree(Owned);
+
+impl Tree {
+    /// An empty one.
+    ///
+    /// # Panics
+    ///
+    /// When the operating system refuses.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Owned::make(&std::env::temp_dir()))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0.path);
+    }
 }
 
 /// Why systemd cannot be booted here.
@@ -28,7 +69,9 @@ pub fn lacking() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("it takes root".to_owned());
     }
-    for program in [SYSTEMD, "/usr/bin/unshare", "/usr/bin/nsenter", "/usr/sbin/bird", "/usr/sbin/nft"] {
+    for program in
+        [SYSTEMD, "/usr/bin/unshare", "/usr/bin/setpriv", "/usr/bin/nsenter", "/usr/sbin/bird", "/usr/sbin/nft"]
+    {
         if !Path::new(program).is_file() {
             return Some(format!("there is no {program}; tests/setup installs it"));
         }
@@ -79,20 +122,17 @@ impl Booted {
         if let Some(lacks) = lacking() {
             panic!("systemd cannot be booted here: {lacks}");
         }
-        let groups = control_groups().expect("cgroup version 2");
-        sweep(&groups);
-        let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let control_group = groups.join(format!("{PREFIX}{process}-{number}"));
-        std::fs::create_dir_all(&control_group).expect("a control group");
+        sweep();
+        let control_group = Owned::make(&control_groups().expect("cgroup version 2"));
         let script = tree.join("boot.sh");
         crate::files::write(&script, include_str!("boot.sh"));
         let programs = binary("sun");
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", ENTER, "sh"]).arg(&control_group).arg("/bin/bash").arg(&script).arg(tree);
-        command.arg(programs.parent().expect("a folder")).arg(name).stdin(Stdio::null());
-        let boot = machine.inside(|| command.spawn()).expect("sh starts");
-        let mut booted = Self { boot, init: String::new(), control_group };
-        let children = format!("/proc/{0}/task/{0}/children", booted.boot.id());
+        let mut command = Command::new("/usr/bin/setpriv");
+        command.args(["--pdeathsig", "KILL", "/bin/sh", "-c", ENTER, "sh"]).arg(std::process::id().to_string());
+        command.arg(&control_group.path).arg("/bin/bash").arg(&script).arg(tree);
+        command.arg(programs.parent().expect("a folder")).args([name, NEVER]).stdin(Stdio::null());
+        let mut booted = Self { kept: Kept::start(machine.clone(), command), init: String::new(), control_group };
+        let children = format!("/proc/{0}/task/{0}/children", booted.kept.process);
         let init = || async {
             let child = std::fs::read_to_string(&children).ok()?.trim().to_owned();
             let program = std::fs::read_link(format!("/proc/{child}/exe")).ok()?;
@@ -104,6 +144,12 @@ impl Booted {
         })
         .await;
         booted
+    }
+
+    /// The control group of all of it.
+    #[must_use]
+    pub fn control_group(&self) -> &Path {
+        &self.control_group.path
     }
 
     /// Runs a program there, as root, to its end; for a minute at most.
@@ -126,7 +172,7 @@ impl Booted {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("/usr/bin/nsenter");
         command.args(["--target", &self.init, "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"]);
-        command.args(["timeout", RUN_S]).args(words).stdin(Stdio::null());
+        command.args(["setpriv", "--bounding-set", NEVER, "timeout", RUN_S]).args(words).stdin(Stdio::null());
         command
     }
 
@@ -188,9 +234,38 @@ impl Drop for Booted {
             let journal = self.run(&["journalctl", "--no-pager", "--lines=150"]);
             eprintln!("---- the last of its journal ----\n{}", journal.out);
         }
-        let _ = self.boot.kill();
-        let _ = self.boot.wait();
-        end(&self.control_group);
+        self.kept.end();
+        end(&self.control_group.path);
+    }
+}
+
+/// A process that the kernel kills when the thread that started it ends, and the thread, which does nothing else.
+#[derive(Debug)]
+struct Kept {
+    process: u32,
+    /// Dropped when the process is to end.
+    stays: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Kept {
+    fn start(machine: Machine, mut command: Command) -> Self {
+        let (stays, until) = mpsc::channel::<()>();
+        let (tell, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            machine.enter();
+            let mut process = command.spawn().expect("setpriv starts");
+            let _ = tell.send(process.id());
+            let _ = until.recv();
+            let _ = process.kill();
+            let _ = process.wait();
+        });
+        Self { process: told.recv().expect("the thread says why not"), stays: Some(stays), thread: Some(thread) }
+    }
+
+    fn end(&mut self) {
+        drop(self.stays.take());
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -200,14 +275,14 @@ fn to_its_end(mut command: Command) -> Done {
     Done { status: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-/// Ends the machines of processes that were killed.
-fn sweep(groups: &Path) {
-    for entry in std::fs::read_dir(groups).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let process = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
-            end(&entry.path());
-        }
+/// Ends the machines of tests that were killed, and removes their folders. Those of tests that run, here or in another container,
+/// stay.
+pub fn sweep() {
+    for group in control_groups().iter().flat_map(|groups| abandoned(groups)) {
+        end(&group.path);
+    }
+    for folder in abandoned(&std::env::temp_dir()) {
+        let _ = std::fs::remove_dir_all(&folder.path);
     }
 }
 
@@ -245,18 +320,16 @@ fn control_groups() -> Option<PathBuf> {
 
 const SYSTEMD: &str = "/usr/lib/systemd/systemd";
 
-/// Enters a control group, then namespaces of its own.
-const ENTER: &str = "echo $$ >\"$1/cgroup.procs\" && shift && \
+/// Enters a control group, then namespaces of its own, unless the test has ended before the kernel knew what to do then.
+const ENTER: &str = "[ \"$PPID\" = \"$1\" ] && echo $$ >\"$2/cgroup.procs\" && shift 2 && \
     exec /usr/bin/unshare --mount --uts --ipc --cgroup --pid --fork --kill-child \"$@\"";
+
+/// Capabilities that nobody in a machine has, for `setpriv`: systemd can do without, and they reach the host.
+pub const NEVER: &str = "-sys_module,-sys_rawio,-sys_boot,-sys_time,-mknod,-sys_pacct,-sys_tty_config,-syslog,\
+    -wake_alarm,-block_suspend,-mac_admin,-mac_override,-audit_control,-linux_immutable";
 
 /// What is run in a machine ends after so many seconds.
 const RUN_S: &str = "60";
-
-/// The number of the next machine of this process.
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// Of control groups; then come the process that made it and the machine's number.
-const PREFIX: &str = "sun-tests-";
 
 /// A control group is looked at so often until it is empty.
 const GROUP_TRIES: usize = 200;

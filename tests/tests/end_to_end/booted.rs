@@ -1,6 +1,10 @@
 //! The units that are shipped, under a systemd that runs: they start, serve, take over, come back, drain and stop, each as its own
 //! user who can do little else. `tests/run` leaves this out, and says so, where systemd cannot be booted.
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
 use tests::poll;
 
 use crate::upgrade::progress;
@@ -12,6 +16,15 @@ use world::{ADDRESS, CORE, EDGE_SECRETS, FILE, FILE_BYTES, FILM, FILM_BYTES, HOS
 /// Capabilities, as `/proc/PID/status` has them.
 const NOTHING: &str = "0000000000000000";
 const NET_BIND: &str = "0000000000000400";
+
+/// Capabilities of the whole kernel, as `capability.h` numbers them.
+const REACHES_THE_HOST: [(&str, u32); 5] =
+    [("sys_module", 16), ("sys_rawio", 17), ("sys_boot", 22), ("sys_time", 25), ("mknod", 27)];
+
+/// In the environment of a test that another one kills.
+const TO_BE_KILLED: &str = "SUN_TEST_TO_BE_KILLED";
+/// Before what it prints of its machine.
+const MACHINE: &str = "machine: ";
 
 #[test]
 fn the_units_of_a_sun_start_serve_reload_crash_and_stop_as_they_say() {
@@ -77,6 +90,67 @@ fn the_units_behind_a_sun_start_answer_reload_crash_and_restart_without_a_lost_r
             assert_eq!(machine.property(unit, "Result"), "success", "{unit}");
         }
     });
+}
+
+#[test]
+fn a_machine_can_do_its_host_no_harm_and_runs_nothing_that_is_not_asked_for() {
+    in_a_world(async |world| {
+        let machine = &world.booted;
+        for process in ["1", "self"] {
+            let status = machine.must(&["cat", &format!("/proc/{process}/status")]);
+            let bounds = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
+            let bounds = u64::from_str_radix(bounds.trim(), 16).unwrap();
+            for (capability, number) in REACHES_THE_HOST {
+                assert_eq!(bounds >> number & 1, 0, "{process} has {capability}");
+            }
+        }
+        assert_ne!(machine.run(&["mknod", "/run/disk", "b", "8", "0"]).status, Some(0));
+        for file in ["/proc/sysrq-trigger", "/proc/sys/kernel/hostname", "/sys/kernel/uevent_helper", "/usr/bin/env"] {
+            machine.must(&["sh", "-c", "[ ! -w \"$0\" ]", file]);
+        }
+        machine.must(&["systemctl", "start", "multi-user.target"]);
+        for unit in ["modprobe@drm.service", "systemd-logind.service"] {
+            assert_eq!(machine.property(unit, "LoadState"), "masked", "{unit}");
+        }
+        let runs =
+            machine.must(&["systemctl", "list-units", "--type=service", "--state=active", "--plain", "--no-legend"]);
+        let mut runs: Vec<_> = runs.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        runs.retain(|unit| !unit.starts_with("systemd-journal"));
+        assert_eq!(runs, ["systemd-sysusers.service", "systemd-tmpfiles-setup.service"]);
+    });
+}
+
+#[test]
+fn a_test_that_is_killed_leaves_nothing_running_and_what_is_left_of_it_is_swept() {
+    if std::env::var_os(TO_BE_KILLED).is_some() {
+        in_a_world(async |world| {
+            println!("{MACHINE}{} {}", world.booted.control_group().display(), world.folder.path().display());
+            std::future::pending::<()>().await;
+        });
+    }
+    let test = "booted::a_test_that_is_killed_leaves_nothing_running_and_what_is_left_of_it_is_swept";
+    let mut killed = Command::new("/usr/bin/setpriv")
+        .args(["--pdeathsig", "KILL"])
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env(TO_BE_KILLED, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(killed.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let line = lines.filter_map(|line| line.split_once(MACHINE).map(|(_, left)| left.to_owned())).next();
+    let line = line.expect("it boots a machine");
+    let (group, folder) = line.split_once(' ').unwrap();
+    let runs = || std::fs::read_to_string(format!("{group}/cgroup.events")).unwrap().contains("populated 1");
+    tests::booted::sweep();
+    assert!(runs() && Path::new(folder).exists(), "a machine of a test that runs is left alone");
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(poll::until_true("nothing of it runs", || async { !runs() }));
+    tests::booted::sweep();
+    assert_eq!([group, folder].map(|left| Path::new(left).exists()), [false, false]);
 }
 
 /// Links, a region and a file are what they are asked for.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tests::booted::{Booted, install_units};
+use tests::booted::{Booted, Tree, install_units};
 use tests::certificates::Authority;
 use tests::client::Client;
 use tests::lab::network::{Machine, Network};
@@ -17,7 +17,7 @@ pub(super) struct World {
     pub(super) booted: Booted,
     _origin: Origin,
     authority: Authority,
-    pub(super) folder: tempfile::TempDir,
+    pub(super) folder: Tree,
 }
 
 impl World {
@@ -177,7 +177,7 @@ pub(super) fn in_a_world(scenario: impl AsyncFnOnce(&World) + Send) {
 
 impl World {
     async fn new(inside: &Machine) -> Self {
-        let folder = tempfile::Builder::new().prefix("sun-booted-").tempdir().unwrap();
+        let folder = Tree::new();
         install_units(folder.path());
         let secrets = folder.path().join("etc/sun");
         std::fs::create_dir_all(&secrets).unwrap();
