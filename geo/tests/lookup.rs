@@ -27,7 +27,7 @@ fn programs_are_told_in_json() {
 }
 
 #[test]
-fn what_is_wrong_is_said_and_the_status_is_1() {
+fn what_is_wrong_is_said_and_the_status_is_1_or_2_for_a_mistake_on_the_command_line() {
     let no_address = "geo: \"8.8.8\": give an address, 192.0.2.1 or 2001:db8::1\n";
     check(&["8.8.8"], 1, "", no_address);
     check(&["8.8.8", "8.8.8.8"], 1, "ADDRESS  REGIONS  EVIDENCE\n8.8.8.8  4 5      default\n", no_address);
@@ -39,7 +39,9 @@ fn what_is_wrong_is_said_and_the_status_is_1() {
     check(&["8.8.8.8", "--prefixes", "{folder}/bad"], 1, "", no_region);
     let no_file = "geo: {folder}/none: No such file or directory (os error 2)\n";
     check(&["8.8.8.8", "--geoip", "{folder}/none"], 1, "", no_file);
-    check(&["8.8.8.8", "--country", "RU"], 1, "", "geo: --country RU: give CODE=REGION, RU=4\n");
+    let told = "error: invalid value 'RU' for '--country <CODE=REGION>': give CODE=REGION, RU=4\n\n\
+                For more information, try '--help'.\n";
+    check(&["8.8.8.8", "--country", "RU"], 2, "", told);
     let country = "geo: countries: \"RU\" = 6: the topology has no such region\n";
     check(&["8.8.8.8", "--country", "RU=6"], 1, "", country);
 }
@@ -79,7 +81,7 @@ fn the_source_that_is_named_answers_and_no_other() {
     says(&[], 1, "geo server at http://127.0.0.1:9");
     says(&["--prefixes", &path("list")], 0, "prefix 127.1.0.0/16");
     says(&["--geoip", &path("none")], 1, "/none: No such file");
-    says(&["--country", "RU"], 1, "give CODE=REGION");
+    says(&["--country", "RU"], 2, "give CODE=REGION");
     says(&["--table", &path("list")], 1, "table ");
     says(&["--topology", &path("good.toml")], 0, "default");
     for local in ["--topology", "--prefixes", "--geoip", "--table", "--country"] {

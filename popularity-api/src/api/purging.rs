@@ -19,13 +19,14 @@ impl Api {
     ///
     /// # Errors
     ///
-    /// 400 for what names nothing that a client can ask for, 404 for a region that the topology does not have, 409 for the id of another purge,
-    /// 503 when it cannot be made durable.
+    /// 400 for what is no name, 422 for one that no client can ask for by this topology, 404 for a region that the topology does not
+    /// have, 409 for the id of another purge, 503 when it cannot be made durable.
     pub fn purge(&self, request: PurgeRequest) -> Result<PurgeAck, Refusal> {
         target::check_id(&request.id).map_err(|error| Refusal::bad(error.to_string()))?;
         let target = Target::parse(request.what, &request.value).map_err(|error| Refusal::bad(error.to_string()))?;
         let topology = self.topology();
-        target.check_sites(&topology).map_err(|error| Refusal::bad(error.to_string()))?;
+        let nobodys = |error: target::BadPurge| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string());
+        target.check_sites(&topology).map_err(nobodys)?;
         // It may have had it, or have it again, and servers keep what they held of it.
         let strange = target.content_server().filter(|&number| !topology.content_servers.allows(number));
         let note = strange.map(|number| format!("the topology has no content server {number}: is the name right?"));

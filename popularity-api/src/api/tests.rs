@@ -155,7 +155,7 @@ async fn a_purge_of_what_no_client_can_ask_for_is_refused_before_it_is_in_the_lo
         match (api.purge(request), why) {
             (Ok(_), None) => {}
             (Err(refusal), Some(why)) => {
-                assert!(refusal.status().as_u16() == 400 && refusal.detail().contains(why), "{}", refusal.detail());
+                assert!(refusal.status().as_u16() == 422 && refusal.detail().contains(why), "{}", refusal.detail());
                 assert_eq!(api.purges(None, 0, Duration::ZERO).await.unwrap().latest, before, "{value}");
             }
             (answer, _) => panic!("{value}: {answer:?}"),

@@ -24,7 +24,7 @@ pub enum Target {
     Tag(Box<str>),
 }
 
-/// Why a purge is refused: 400.
+/// Why a purge is refused: 400, or 422 for [`BadPurge::NoSite`].
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadPurge {
     /// Not the name of a file.

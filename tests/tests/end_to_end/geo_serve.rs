@@ -145,7 +145,7 @@ async fn an_operator_asks_a_server_that_runs() {
     .await;
 
     check_done(&ask(&world, &["lookup", "here"]), 1, &["\"here\": give an address, 192.0.2.1 or 2001:db8::1"]);
-    check_done(&run("geo", &["audit"]), 1, &["who is asked? Say --server URL, set SUN_GEO, or say --config FILE"]);
+    check_done(&run("geo", &["audit"]), 2, &["who is asked? Say --server URL, set SUN_GEO, or say --config FILE"]);
     let secret = token_file(world.folder(), "operator");
     let away = ["audit", "--server", "http://127.0.0.1:9", "--token-file", text(&secret)];
     check_done(&run("geo", &away), 1, &["geo server at http://127.0.0.1:9: "]);
