@@ -337,6 +337,7 @@ const PREPENDS_MAX: u32 = 10;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::selfcheck::fixture;
 
     #[test]
     fn only_changes_are_said() {
@@ -376,7 +377,7 @@ mod tests {
     #[test]
     fn what_is_refused_is_said_again_also_of_prefixes_that_the_topology_has_lost() {
         let (told, heard) = std::sync::mpsc::channel();
-        let topology = |suns| std::sync::Arc::new(geo::Topology::parse(&text(suns)).unwrap());
+        let topology = |suns| std::sync::Arc::new(geo::Topology::parse(&fixture::topology(suns)).unwrap());
         let (sender, watched) = tokio::sync::watch::channel(topology(2));
         let mut exabgp = Exabgp::new(&SpeakerConfig::default(), "sun4-2-1", watched, Box::new(Told(told))).unwrap();
         let mut say = |answer: &str| {
@@ -424,22 +425,6 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
-    }
-
-    /// A topology with a group of so many suns.
-    fn text(suns: usize) -> String {
-        let mut text = "version = 1\ndomain = \"example.net\"\ndefault_region = 4\n\
-            [content_servers]\nurl = \"http://127.0.0.1:9100/cs{number}\"\nnumbers = [\"1-9\"]\n\
-            [[region]]\nid = 4\nname = \"R\"\nlatitude = 1.0\nlongitude = 1.0\n\
-            [[group]]\nname = \"sun4-2\"\nsubnet = \"192.0.2.0/24\"\n"
-            .to_owned();
-        for number in 1..=suns {
-            text += &format!(
-                "[[sun]]\nname = \"sun4-2-{number}\"\naddresses = [\"192.0.2.{number}\"]\n\
-                 internal = \"10.0.0.{number}:8081\"\nweight = 100\n"
-            );
-        }
-        text
     }
 
     fn route(prefix: &str, rank: Option<u16>) -> Announcement {

@@ -23,6 +23,8 @@ pub mod config;
 pub mod contradictions;
 pub mod driver;
 pub mod exabgp;
+#[cfg(test)]
+mod fixture;
 pub mod history;
 pub mod judge;
 pub mod local;

@@ -28,10 +28,13 @@ fn main() -> ExitCode {
         }
         outcomes.push(outcome);
     }
+    let table = Outcome::table(&outcomes);
     if play.json {
+        // For people who look on.
+        eprint!("{table}");
         println!("{}", serde_json::Value::from_iter(outcomes.iter().map(Outcome::json)));
     } else {
-        print!("{}", Outcome::table(&outcomes));
+        print!("{table}");
     }
     ExitCode::SUCCESS
 }

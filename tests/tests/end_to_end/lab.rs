@@ -64,22 +64,6 @@ fn a_lab_that_cannot_be_made_is_refused_and_help_is_given() {
     }
 }
 
-/// What `tests/run` prints.
-fn table(outcomes: &[Value]) -> String {
-    let titles = ["FAULT", "ANSWERED BY ANOTHER", "NEW FAILED", "OF", "KEPT FAILED", "OF", "BUSIEST", "RESUMED", "OF"];
-    let mut table = geo::answer::Table::new(&titles);
-    for outcome in outcomes {
-        let after = outcome["taken_over_s"].as_f64().map_or("stays".to_owned(), |after| format!("{after:.2} s"));
-        let counts = ["/new/failed", "/new/all", "/kept/failed", "/kept/all"];
-        let counts = counts.map(|count| outcome.pointer(count).map_or(String::new(), ToString::to_string));
-        let busiest = outcome["busiest"].as_f64().map_or(String::new(), |busiest| format!("{busiest:.2}"));
-        let resumed = ["resumed", "all"].map(|key| outcome["resumed"][key].to_string());
-        let fault = outcome["fault"].as_str().unwrap_or_default().to_owned();
-        table.row([fault, after].into_iter().chain(counts).chain([busiest]).chain(resumed));
-    }
-    table.text()
-}
-
 /// Each fault with what clients had of it; all of them when none is named.
 fn play(words: &[&str]) -> Vec<(String, Value)> {
     let lab = env!("CARGO_BIN_EXE_lab");
@@ -96,6 +80,6 @@ fn play(words: &[&str]) -> Vec<(String, Value)> {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     let outcomes: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
-    println!("{}", table(&outcomes));
+    println!("{said}");
     outcomes.into_iter().map(|outcome| (outcome["fault"].as_str().unwrap().to_owned(), outcome)).collect()
 }
